@@ -1,0 +1,12 @@
+"""Vision MLP backbones for dense prediction with OpenMMLab."""
+
+try:
+    import mmengine  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "mlp_dense needs mmengine; install the OpenMMLab packages with: pip install 'mlp_dense[mim]'"
+    ) from error
+
+from .backbones import ASMLP, CycleMLP, HireMLP
+
+__all__ = ['ASMLP', 'CycleMLP', 'HireMLP']

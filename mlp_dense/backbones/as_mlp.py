@@ -1,0 +1,122 @@
+"""AS-MLP (Lian et al., arXiv 2107.08391)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..registry import register_backbone
+from .base import MLPBackbone
+from .layers import Block, Pointwise, pad_right_bottom
+
+
+class GroupNorm1(nn.GroupNorm):
+    """GroupNorm with one group: over all channels and positions of a picture, so also over its padding."""
+
+    def __init__(self, dim: int, **kwargs):
+        super().__init__(1, dim, **kwargs)
+
+
+def axial_shift(x: Tensor, shift_size: int, axis: int) -> Tensor:
+    """Shifts `shift_size` groups of channels by -(shift_size // 2) ... +(shift_size // 2) pixels, zero outside (sec. 3.2).
+
+    The groups are those of ``torch.chunk``; a group with shift d holds out[p] = in[p - d].
+    """
+    size = x.shape[axis]
+    shifted = []
+    for d, group in enumerate(x.chunk(shift_size, dim=1), start=-(shift_size // 2)):
+        if abs(d) >= size:
+            shifted.append(torch.zeros_like(group))
+        else:
+            shifted.append(F.pad(group, (d, -d) if axis == 3 else (0, 0, d, -d)))
+    return torch.cat(shifted, dim=1)
+
+
+class AxialShift(nn.Module):
+    """Token mixing of AS-MLP: a shift along each axis, each followed by a channel map, and their sum projected."""
+
+    def __init__(self, dim: int, shift_size: int, norm):
+        super().__init__()
+        self.shift_size = shift_size
+        self.expand = Pointwise(dim, dim)
+        self.norm1 = norm(dim)
+        self.along_w = Pointwise(dim, dim)
+        self.along_h = Pointwise(dim, dim)
+        self.norm2 = norm(dim)
+        self.proj = Pointwise(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.norm1(self.expand(x)))
+        w = self.along_w(axial_shift(x, self.shift_size, axis=3))
+        h = self.along_h(axial_shift(x, self.shift_size, axis=2))
+        return self.proj(self.norm2(F.gelu(w) + F.gelu(h)))
+
+
+class PatchEmbedding(nn.Module):
+    """Non-overlapping 4x4 patches, each mapped to a vector, then the norm."""
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int, norm):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, dim, patch_size, patch_size)
+        self.norm = norm(dim)
+        self.patch_size = patch_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        sizes = (-(-size // self.patch_size) * self.patch_size for size in x.shape[-2:])
+        return self.norm(self.conv(pad_right_bottom(x, *sizes)))
+
+
+class PatchMerging(nn.Module):
+    """Four neighbours (those at [0,0], [1,0], [0,1], [1,1], row first) stacked as channels, norm, and a map to `dim`.
+
+    This is the order of the first Swin code; the one of mmdet and mmseg differs.
+    """
+
+    def __init__(self, in_dim: int, dim: int, norm):
+        super().__init__()
+        self.norm = norm(4 * in_dim)
+        self.reduction = Pointwise(4 * in_dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad_right_bottom(x, *(size + size % 2 for size in x.shape[-2:]))
+        x = torch.cat([x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)], dim=1)
+        return self.reduction(self.norm(x))
+
+
+@register_backbone
+class ASMLP(MLPBackbone):
+    __doc__ = f'AS-MLP (arXiv 2107.08391, table 1): archs tiny, small and base.\n\n{MLPBackbone.__doc__}'
+
+    archs = {
+        'tiny': dict(depths=(2, 2, 6, 2), dims=(96, 192, 384, 768)),
+        'small': dict(depths=(2, 2, 18, 2), dims=(96, 192, 384, 768)),
+        'base': dict(depths=(2, 2, 18, 2), dims=(128, 256, 512, 1024)),
+    }
+    arch_defaults = dict(mlp_ratios=(4, 4, 4, 4), shift_size=5)
+    norms_allowed = {'GN1': GroupNorm1}
+    official_names = (
+        (r'^(norm|head)\.', None),
+        (r'^patch_embed\.proj\.', 'stem.conv.'),
+        (r'^patch_embed\.norm\.', 'stem.norm.'),
+        (r'^layers\.(\d+)\.downsample\.', lambda m: f'stages.{int(m[1]) + 1}.downsample.'),
+        (r'^layers\.', 'stages.'),
+        (r'^norm(\d)\.', r'norms.\1.'),
+        (r'\.axial_shift\.conv1\.', '.token_mixing.expand.'),
+        (r'\.axial_shift\.conv2_1\.', '.token_mixing.along_w.'),
+        (r'\.axial_shift\.conv2_2\.', '.token_mixing.along_h.'),
+        (r'\.axial_shift\.conv3\.', '.token_mixing.proj.'),
+        (r'\.axial_shift\.', '.token_mixing.'),
+        (r'\.mlp\.(?=fc)', '.channel_mixing.'),
+    )
+
+    # Initial weights: PyTorch's defaults. The official init function touches only kinds of layers that do not occur.
+
+    def make_stem(self, in_channels: int, dim: int) -> nn.Module:
+        return PatchEmbedding(in_channels, dim, self.stem_stride, self.make_norm)
+
+    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
+        return PatchMerging(in_dim, dim, self.make_norm)
+
+    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
+        dim = self.arch['dims'][stage]
+        token_mixing = AxialShift(dim, self.arch['shift_size'], self.make_norm)
+        return Block(dim, token_mixing, self.arch['mlp_ratios'][stage], self.make_norm, drop_path)

@@ -1,0 +1,255 @@
+"""The base class: everything of a hierarchical vision MLP that is not its network.
+
+A family subclasses :class:`MLPBackbone`, fills in the class attributes and the four ``make_`` / ``init_`` methods,
+and is done; the constructor, the choice of outputs, freezing, activation checkpointing and loading are all here.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ..checkpoint import fit_to_backbone, load_pretrained
+from ..errors import ArgumentError, UserError
+from .layers import channels_last
+
+
+class Stage(nn.Module):
+    """A downsampling (the identity in the first stage), then blocks, at one resolution."""
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], with_cp: bool):
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = channels_last(self.downsample(x))  # the pointwise maps are then plain matrix products
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                contexts = partial(_recomputation_contexts, block)
+                x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+            else:
+                x = block(x)
+        return x
+
+
+class MLPBackbone(BaseModule):
+    """A hierarchical vision MLP that gives a feature pyramid for pictures of any size.
+
+    Args:
+        arch: the name of a published variant (a key of ``archs``), or a dict of the same fields for a custom size.
+        in_channels: channels of the picture.
+        out_indices: the stages whose maps are returned, counted from 0, in ascending order. Nothing behind the last
+            of them is created.
+        drop_path_rate: the rate of stochastic depth of the last block; it rises linearly from 0 over all blocks.
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no gradients, and their
+            norms stay in eval mode. Output norms stay trainable, since they belong to no stage.
+        norm_eval: keeps every BatchNorm in eval mode, so that its running statistics do not change.
+        with_cp: recomputes the blocks in the backward pass instead of keeping their activations: the same outputs,
+            gradients and running statistics with less memory.
+        norm_cfg: ``dict(type=..., **arguments)`` with a type that the family allows (a key of ``norms_allowed``; the
+            first is the default) and arguments of that layer; ``requires_grad=False`` freezes its weights.
+        out_norm: whether a norm of its own follows each output, as in the published dense models.
+        init_cfg: as everywhere in mmengine; ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` reads every published
+            form of checkpoint (see :mod:`mlp_dense.checkpoint`).
+
+    Attributes:
+        out_channels: channels of each returned map.
+        out_strides: pixels of the picture per pixel of each returned map.
+
+    Raises:
+        ArgumentError: an argument is unknown.
+        UserError: an argument has a value that is not allowed; the message lists what is.
+    """
+
+    archs: ClassVar[dict[str, dict[str, Any]]]
+    arch_defaults: ClassVar[dict[str, Any]] = {}
+    norms_allowed: ClassVar[dict[str, type[nn.Module]]]
+    official_names: ClassVar[tuple[tuple[str, str | None], ...]]
+    """Pairs (pattern, ours) for ``re.sub`` on the keys of the official checkpoints; None for a tensor left out."""
+    stem_stride: ClassVar[int] = 4
+
+    def __init_subclass__(cls) -> None:
+        parameters = list(inspect.signature(cls.__init__).parameters.values())
+        cls.__signature__ = inspect.Signature(parameters[1:])  # what help() shows, instead of that of __new__
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> 'MLPBackbone':
+        allowed = cls.__signature__.parameters
+        if unknown := [name for name in kwargs if name not in allowed]:
+            raise ArgumentError(f'{cls.__name__} does not know {_names(unknown)}; it takes {_names(allowed)}.')
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any],
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        norm_cfg: Mapping[str, Any] | None = None,
+        out_norm: bool = True,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.arch = self._resolve_arch(arch)
+        dims, depths = self.arch['dims'], self.arch['depths']
+        self.out_indices = self._checked_out_indices(out_indices, len(depths))
+        num_stages = self.out_indices[-1] + 1
+        if not -1 <= frozen_stages <= num_stages:
+            raise self._error('frozen_stages', frozen_stages, f'-1 to {num_stages}')
+        if not 0.0 <= drop_path_rate < 1.0:
+            raise self._error('drop_path_rate', drop_path_rate, '0 <= rate < 1')
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.make_norm = self._norm_factory(norm_cfg)
+        self.out_channels = tuple(dims[i] for i in self.out_indices)
+        self.out_strides = tuple(self.stem_stride * 2**i for i in self.out_indices)
+
+        self.stem = self.make_stem(in_channels, dims[0])
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        self.stages = nn.ModuleList()
+        for i in range(num_stages):
+            downsample = self.make_downsample(dims[i - 1], dims[i]) if i else nn.Identity()
+            blocks = [self.make_block(i, j, next(rates)) for j in range(depths[i])]
+            self.stages.append(Stage(downsample, blocks, with_cp))
+        # One place per stage, so that the name of a norm does not depend on out_indices.
+        self.norms = nn.ModuleList(
+            self.make_norm(dims[i]) if out_norm and i in self.out_indices else nn.Identity() for i in range(num_stages)
+        )
+        self.init_family_weights()
+        self._freeze()
+
+    def make_stem(self, in_channels: int, dim: int) -> nn.Module:
+        """(B, in_channels, H, W) to (B, dim, about H / stem_stride, about W / stem_stride)."""
+        raise NotImplementedError
+
+    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
+        """(B, in_dim, H, W) to (B, dim, ceil(H / 2), ceil(W / 2))."""
+        raise NotImplementedError
+
+    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
+        """Block `index` of a stage, both counted from 0: a map to a map of the same shape."""
+        raise NotImplementedError
+
+    def init_family_weights(self) -> None:
+        """Draws the initial weights as the paper's code does, where that is not PyTorch's default."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """A picture batch (B, in_channels, H, W) to one map (B, C, H / stride, W / stride) per selected stage.
+
+        H and W may be any number from 1 up; sizes of the maps are rounded up or down as the family does it.
+        """
+        x = self.stem(x)
+        outs = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in self.out_indices:
+                # mmcv's RoIAlign reads memory in the order of NCHW, whatever the strides say.
+                outs.append(self.norms[i](x).contiguous())
+        return tuple(outs)
+
+    def train(self, mode: bool = True) -> 'MLPBackbone':
+        super().train(mode)
+        self._freeze()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Applies ``init_cfg``. Pretrained weights are read by this package, loudly and safely."""
+        cfgs = [self.init_cfg] if isinstance(self.init_cfg, Mapping) else list(self.init_cfg or [])
+        pretrained = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', 'mmengine.Pretrained')]
+        if self.is_init or not pretrained:
+            return super().init_weights()
+        self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
+        super().init_weights()
+        self.init_cfg = cfgs
+        for cfg in pretrained:
+            load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args: Any) -> None:
+        # Both torch's and mmengine's load_state_dict come through here, for the backbone alone or inside a detector.
+        found = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
+        fitted = fit_to_backbone(self, found, local_metadata.get('source', 'the given state dict'))
+        state_dict.update({prefix + key: tensor for key, tensor in fitted.items()})
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def _freeze(self) -> None:
+        if self.frozen_stages >= 0:
+            for module in (self.stem, *self.stages[: self.frozen_stages]):
+                module.eval()
+                module.requires_grad_(False)
+
+    @classmethod
+    def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(arch, str):
+            if arch not in cls.archs:
+                raise cls._error('arch', arch, f'{_names(cls.archs)}, or a dict')
+            arch = cls.archs[arch]
+        required = ('depths', 'dims')
+        allowed = (*required, *cls.arch_defaults)
+        wrong = [key for key in arch if key not in allowed]
+        if wrong or any(key not in arch for key in required):
+            raise cls._error('arch', dict(arch), f'a dict of {_names(allowed)}, of which depths and dims are needed')
+        arch = {**cls.arch_defaults, **arch}
+        for key, value in arch.items():
+            if isinstance(value, Sequence) and len(value) < len(arch['depths']):
+                raise cls._error(f'arch[{key!r}]', value, f'one number for each of the {len(arch["depths"])} stages')
+        return arch
+
+    @classmethod
+    def _checked_out_indices(cls, out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
+        indices = tuple(out_indices)
+        if not indices or list(indices) != sorted(set(indices)) or not set(indices) <= set(range(num_stages)):
+            raise cls._error('out_indices', indices, f'one or more of {_names(range(num_stages))}, in ascending order')
+        return indices
+
+    @classmethod
+    def _norm_factory(cls, norm_cfg: Mapping[str, Any] | None):
+        cfg = dict(norm_cfg or {})
+        kind = cfg.pop('type', next(iter(cls.norms_allowed)))
+        if kind not in cls.norms_allowed:
+            raise cls._error('norm_cfg type', kind, _names(cls.norms_allowed))
+        requires_grad = cfg.pop('requires_grad', True)
+
+        def make_norm(dim: int) -> nn.Module:
+            return cls.norms_allowed[kind](dim, **cfg).requires_grad_(requires_grad)
+
+        return make_norm
+
+    @classmethod
+    def _error(cls, name: str, value: object, allowed: str) -> UserError:
+        return UserError(f'{cls.__name__}: {name} is {value!r}; allowed: {allowed}.')
+
+
+def _names(names) -> str:
+    return ', '.join(map(str, names))
+
+
+def _recomputation_contexts(block: nn.Module):
+    return nullcontext(), _running_statistics_kept(block)
+
+
+@contextmanager
+def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
+    """The second forward pass of activation checkpointing must not update running statistics a second time."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -1,0 +1,86 @@
+"""CycleMLP (Chen et al., arXiv 2107.10224)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..registry import register_backbone
+from .base import MLPBackbone
+from .layers import Block, ChannelLayerNorm, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps
+
+
+class CycleFC(Pointwise):
+    """Channel i is read `offset` pixels further along one axis (zero outside), then a pointwise map (sec. 3.2).
+
+    The offset runs 0, +1, -1, 0, +1, -1, ... over the channels. The official code computes the same as a
+    deformable convolution.
+    """
+
+    def __init__(self, dim: int, axis: int):
+        super().__init__(dim, dim)
+        self.axis = axis
+        offsets = (torch.arange(dim) + 1) % 3 - 1
+        self.register_buffer('offsets', offsets[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[self.axis]
+        padded = F.pad(x, (1, 1) if self.axis == 3 else (0, 0, 1, 1))
+        after, before = padded.narrow(self.axis, 2, size), padded.narrow(self.axis, 0, size)
+        return super().forward(torch.where(self.offsets == 0, x, torch.where(self.offsets == 1, after, before)))
+
+
+class CycleTokenMixing(nn.Module):
+    """A CycleFC along each axis and a plain channel map, weighted and projected."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.along_w = CycleFC(dim, axis=3)
+        self.along_h = CycleFC(dim, axis=2)
+        self.channel = Pointwise(dim, dim, bias=False)
+        self.reweight = WeightedBranches(dim)
+        self.proj = Pointwise(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(self.reweight(self.along_w(x), self.along_h(x), self.channel(x)))
+
+
+@register_backbone
+class CycleMLP(MLPBackbone):
+    __doc__ = f'CycleMLP (arXiv 2107.10224, table 1): archs b1 to b5.\n\n{MLPBackbone.__doc__}'
+
+    archs = {
+        'b1': dict(depths=(2, 2, 4, 2), dims=(64, 128, 320, 512)),
+        'b2': dict(depths=(2, 3, 10, 3), dims=(64, 128, 320, 512)),
+        'b3': dict(depths=(3, 4, 18, 3), dims=(64, 128, 320, 512), mlp_ratios=(8, 8, 4, 4)),
+        'b4': dict(depths=(3, 8, 27, 3), dims=(64, 128, 320, 512), mlp_ratios=(8, 8, 4, 4)),
+        'b5': dict(depths=(3, 4, 24, 3), dims=(96, 192, 384, 768)),
+    }
+    arch_defaults = dict(mlp_ratios=(4, 4, 4, 4))
+    norms_allowed = {'LN': ChannelLayerNorm}
+    official_names = (
+        (r'^(norm|head)\.', None),
+        (r'\.attn\.sfc_[hw]\.offset$', None),  # constant: see CycleFC
+        (r'^patch_embed\.proj\.', 'stem.conv.'),
+        (r'^network\.([0246])\.(\d+)\.', lambda m: f'stages.{int(m[1]) // 2}.blocks.{m[2]}.'),
+        (r'^network\.([135])\.proj\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.conv.'),
+        (r'^norm([0246])\.', lambda m: f'norms.{int(m[1]) // 2}.'),
+        # The official names tell the shape of the kernel: sfc_h (1, 3) shifts along the width.
+        (r'\.attn\.sfc_h\.', '.token_mixing.along_w.'),
+        (r'\.attn\.sfc_w\.', '.token_mixing.along_h.'),
+        (r'\.attn\.mlp_c\.', '.token_mixing.channel.'),
+        (r'\.attn\.', '.token_mixing.'),
+        (r'\.mlp\.(?=fc)', '.channel_mixing.'),
+    )
+
+    def make_stem(self, in_channels: int, dim: int) -> nn.Module:
+        return ConvDownsample(in_channels, dim, kernel_size=7, stride=4, padding=2)
+
+    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
+        return ConvDownsample(in_dim, dim, kernel_size=3, stride=2, padding=1)
+
+    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
+        dim = self.arch['dims'][stage]
+        return Block(dim, CycleTokenMixing(dim), self.arch['mlp_ratios'][stage], self.make_norm, drop_path)
+
+    def init_family_weights(self) -> None:
+        init_linear_maps(self, (nn.Linear,))  # CycleFC is one; the convolutions keep PyTorch's default

@@ -1,0 +1,110 @@
+"""Hire-MLP (Guo et al., arXiv 2108.13341)."""
+
+import torch
+from torch import Tensor, nn
+
+from ..registry import register_backbone
+from .base import MLPBackbone
+from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps
+
+
+def cyclic_window(x: Tensor, start: int, length: int, axis: int) -> Tensor:
+    """`length` rows of the periodic continuation of `x` along `axis`, from row `start` on (0 <= start < size)."""
+    pieces = []
+    while length > 0:
+        piece = x.narrow(axis, start, min(length, x.shape[axis] - start))
+        pieces.append(piece)
+        length -= piece.shape[axis]
+        start = 0
+    return torch.cat(pieces, axis) if len(pieces) > 1 else pieces[0]
+
+
+class RegionMLP(nn.Module):
+    """Mixes the positions inside regions of `region_size` rows along one axis (sec. 3.2, 3.3).
+
+    Cross-region rearrangement: the map is first rolled by `step` along the axis, and rolled back at the end.
+    Inner-region rearrangement: the rows of a region become channels (index c * region_size + row) for a bottleneck MLP.
+    The last region is filled up cyclically.
+    """
+
+    def __init__(self, dim: int, region_size: int, step: int, axis: int, norm):
+        super().__init__()
+        self.region_size, self.step, self.axis = region_size, step, axis
+        self.fc1 = Pointwise(dim * region_size, dim // 2, bias=False)
+        self.norm = norm(dim // 2)
+        self.fc2 = Pointwise(dim // 2, dim * region_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        axis, size, region = self.axis, x.shape[self.axis], self.region_size
+        # Rolled, then padded: row q of the padded map is row (q - step) mod size of x.
+        x = cyclic_window(x, -self.step % size, -(-size // region) * region, axis)
+        x = x.unflatten(axis, (-1, region)).movedim(axis + 1, 2).flatten(1, 2)
+        x = self.fc2(self.norm(self.fc1(x)).relu())
+        x = x.unflatten(1, (-1, region)).movedim(2, axis + 1).flatten(axis, axis + 1)
+        return cyclic_window(x.narrow(axis, 0, size), self.step % size, size, axis)
+
+
+class HireTokenMixing(nn.Module):
+    """Region mixing along each axis and a plain channel map, weighted and projected (sec. 3.1)."""
+
+    def __init__(self, dim: int, region_size: int, step: int, norm):
+        super().__init__()
+        self.along_h = RegionMLP(dim, region_size, step, 2, norm)
+        self.along_w = RegionMLP(dim, region_size, step, 3, norm)
+        self.channel = Pointwise(dim, dim)
+        self.reweight = WeightedBranches(dim)
+        self.proj = Pointwise(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(self.reweight(self.along_h(x), self.along_w(x), self.channel(x)))
+
+
+@register_backbone
+class HireMLP(MLPBackbone):
+    __doc__ = f"""Hire-MLP (arXiv 2108.13341, table 1): archs tiny, small, base and large.
+
+    In training, BatchNorm needs more than one value per channel: with one picture a batch, at least 33 pixels a side.
+
+    {MLPBackbone.__doc__}"""
+
+    archs = {
+        'tiny': dict(depths=(2, 2, 4, 2), dims=(64, 128, 320, 512)),
+        'small': dict(depths=(3, 4, 10, 3), dims=(64, 128, 320, 512)),
+        'base': dict(depths=(4, 6, 24, 3), dims=(64, 128, 320, 512)),
+        'large': dict(depths=(4, 6, 24, 3), dims=(96, 192, 384, 768)),
+    }
+    # Block j of a stage steps by (j mod step_period) * step_dilation.
+    arch_defaults = dict(
+        mlp_ratios=(4, 4, 4, 4), region_sizes=(4, 3, 3, 2), step_periods=(2, 2, 3, 2), step_dilations=(2, 2, 1, 1)
+    )
+    norms_allowed = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
+    official_names = (
+        (r'^(norm|head)\.', None),
+        (r'^patch_embed\.proj\.', 'stem.conv.'),
+        (r'^patch_embed\.norm\.', 'stem.norm.'),
+        (r'^network\.([0246])\.(\d+)\.', lambda m: f'stages.{int(m[1]) // 2}.blocks.{m[2]}.'),
+        (r'^network\.([135])\.proj\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.conv.'),
+        (r'^network\.([135])\.norm\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.norm.'),
+        (r'^norm([0246])\.', lambda m: f'norms.{int(m[1]) // 2}.'),
+        (r'\.attn\.mlp_([hw])1_norm\.', r'.token_mixing.along_\1.norm.'),
+        (r'\.attn\.mlp_([hw])([12])\.', r'.token_mixing.along_\1.fc\2.'),
+        (r'\.attn\.mlp_c\.', '.token_mixing.channel.'),
+        (r'\.attn\.', '.token_mixing.'),
+        (r'\.mlp\.(?=fc)', '.channel_mixing.'),
+    )
+
+    def make_stem(self, in_channels: int, dim: int) -> nn.Module:
+        return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=self.make_norm, activation=True)
+
+    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
+        return ConvDownsample(in_dim, dim, 3, stride=2, padding=1, norm=self.make_norm)
+
+    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
+        dim, region_size, mlp_ratio, period, dilation = (
+            self.arch[key][stage] for key in ('dims', 'region_sizes', 'mlp_ratios', 'step_periods', 'step_dilations')
+        )
+        token_mixing = HireTokenMixing(dim, region_size, index % period * dilation, self.make_norm)
+        return Block(dim, token_mixing, mlp_ratio, self.make_norm, drop_path)
+
+    def init_family_weights(self) -> None:
+        init_linear_maps(self, (nn.Linear, nn.Conv2d))

@@ -1,0 +1,132 @@
+"""Layers that more than one family uses. Maps are (B, C, H, W); their memory is channels_last inside the stages."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Pointwise(nn.Linear):
+    """The same linear map over the channels at every position: a 1x1 convolution, as one matrix product.
+
+    On channels_last memory both permutes are free.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ChannelLayerNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a map, at every position."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): in training, zeroes a residual branch for a picture with probability `rate`."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        return x * x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep).div_(keep)
+
+    def extra_repr(self) -> str:
+        return f'rate={self.rate:.3g}'
+
+
+class ConvDownsample(nn.Sequential):
+    """A strided convolution (a stem, or the step between two stages), optionally followed by a norm and an activation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        norm: Callable[[int], nn.Module] | None = None,
+        activation: bool = False,
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
+        if norm is not None:
+            self.norm = norm(out_channels)
+        if activation:
+            self.activation = nn.ReLU()
+        self.smallest = kernel_size - 2 * padding  # a picture smaller than this has no output pixel
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(pad_right_bottom(x, *(max(size, self.smallest) for size in x.shape[-2:])))
+
+
+def pad_right_bottom(x: Tensor, height: int, width: int) -> Tensor:
+    """Zero-pads (B, C, H, W) at the right and the bottom to the given size."""
+    if (height, width) == tuple(x.shape[-2:]):
+        return x
+    return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+
+
+class ChannelMLP(nn.Module):
+    """Channel mixing: two pointwise maps with GELU between."""
+
+    def __init__(self, dim: int, hidden_dim: int, out_dim: int | None = None):
+        super().__init__()
+        self.fc1 = Pointwise(dim, hidden_dim)
+        self.fc2 = Pointwise(hidden_dim, out_dim or dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class WeightedBranches(ChannelMLP):
+    """Sums three branches, each weighted per channel by a softmax over the branches.
+
+    The weights come from the mean over all positions of the plain sum (Hire-MLP, arXiv 2108.13341, sec. 3;
+    CycleMLP's published code does the same).
+    """
+
+    def __init__(self, dim: int):
+        super().__init__(dim, dim // 4, 3 * dim)
+
+    def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        scores = super().forward((a + b + c).mean((2, 3), keepdim=True))
+        weights = scores.unflatten(1, (-1, 3)).softmax(2).unbind(2)  # branch k of channel c stands at 3c + k
+        return a * weights[0] + b * weights[1] + c * weights[2]
+
+
+class Block(nn.Module):
+    """Token mixing, then channel mixing, each after a norm and inside a residual connection."""
+
+    def __init__(
+        self, dim: int, token_mixing: nn.Module, mlp_ratio: float, norm: Callable[[int], nn.Module], drop_path: float
+    ):
+        super().__init__()
+        self.norm1 = norm(dim)
+        self.token_mixing = token_mixing
+        self.norm2 = norm(dim)
+        self.channel_mixing = ChannelMLP(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.token_mixing(self.norm1(x)))
+        return x + self.drop_path(self.channel_mixing(self.norm2(x)))
+
+
+def init_linear_maps(module: nn.Module, kinds: tuple[type, ...]) -> None:
+    """Truncated normal weights (std 0.02) and zero biases for every layer of the given kinds."""
+    for layer in module.modules():
+        if isinstance(layer, kinds):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,13 @@
+"""Errors that are the user's to mend: the tools print them as a sentence, without a traceback."""
+
+
+class UserError(ValueError):
+    """Something given to this package (a config, an argument, a file) is wrong; the message says what to do."""
+
+
+class ArgumentError(UserError, TypeError):
+    """A constructor got an argument that it does not know."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be read, or does not fit the model."""

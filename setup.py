@@ -1,0 +1,25 @@
+from setuptools import find_packages, setup
+
+setup(
+    name='mlp_dense',
+    version='0.1.0',
+    description='Hire-MLP, AS-MLP and CycleMLP as exact, fast backbones for detection and segmentation',
+    long_description=open('README.md', encoding='utf-8').read(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mlp_dense', 'mlp_dense.*']),
+    python_requires='>=3.10',
+    install_requires=['torch>=2.6'],  # 2.6: the first whose torch.load is safe by default
+    extras_require={
+        # Optional, so that installing this package never replaces an OpenMMLab package somebody has.
+        'mim': [
+            'mmengine>=0.10.4,<1',
+            'mmcv>=2.0.0,<2.2.0',  # the range mmdet 3.3 and mmsegmentation 1.2 accept
+            'mmdet>=3.3.0,<4',
+            'mmsegmentation>=1.2.2,<2',
+            'ftfy',  # imported by mmsegmentation 1.2.2, which forgets to declare it
+            'regex',  # the same
+        ],
+        'dev': ['pytest', 'ruff'],
+    },
+)
