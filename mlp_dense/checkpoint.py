@@ -1,8 +1,8 @@
 """Reads checkpoints: safely (no code in a file is ever run) and loudly (nothing is left out without a word).
 
-Files understood: ``{'state_dict': ...}`` (OpenMMLab, official dense models), ``{'model': ...}`` and ``{'model_ema': ...}``
-(official ImageNet models) and plain state dicts, with or without ``module.`` and ``backbone.`` before the names, under
-the official names or ours.
+Files understood: ``{'state_dict': ...}`` (OpenMMLab, official dense models), ``{'model': ...}`` and
+``{'model_ema': ...}`` (official ImageNet models) and plain state dicts, with or without ``module.`` and ``backbone.``
+before the names, under the official names or ours.
 """
 
 import pickle
@@ -96,9 +96,9 @@ def weights_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, T
     found = next((checkpoint[key] for key in CONTAINERS if isinstance(checkpoint.get(key), Mapping)), checkpoint)
     tensors = {re.sub(r'^module\.', '', key): value for key, value in found.items() if isinstance(value, Tensor)}
     if not tensors:
-        keys = ', '.join(map(str, list(checkpoint)[:8]))
+        keys, containers = ', '.join(map(str, list(checkpoint)[:8])), ' or '.join(CONTAINERS)
         raise CheckpointError(
-            f'{source} holds no weights: expected a state dict, or one under {" or ".join(CONTAINERS)}; it holds {keys}.'
+            f'{source} holds no weights: it should be a state dict or hold one as {containers}, not {keys}.'
         )
     return tensors
 

@@ -17,9 +17,9 @@ class GroupNorm1(nn.GroupNorm):
 
 
 def axial_shift(x: Tensor, shift_size: int, axis: int) -> Tensor:
-    """Shifts `shift_size` groups of channels by -(shift_size // 2) ... +(shift_size // 2) pixels, zero outside (sec. 3.2).
+    """Shifts `shift_size` groups of channels by -(shift_size // 2) ... +(shift_size // 2) pixels (sec. 3.2).
 
-    The groups are those of ``torch.chunk``; a group with shift d holds out[p] = in[p - d].
+    The groups are those of ``torch.chunk``; a group with shift d holds out[p] = in[p - d], zero outside.
     """
     size = x.shape[axis]
     shifted = []

@@ -94,7 +94,7 @@ class HireMLP(MLPBackbone):
     )
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
-        return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=self.make_norm, activation=True)
+        return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=self.make_norm)
 
     def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
         return ConvDownsample(in_dim, dim, 3, stride=2, padding=1, norm=self.make_norm)

@@ -25,7 +25,7 @@ class ChannelLayerNorm(nn.LayerNorm):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): in training, zeroes a residual branch for a picture with probability `rate`."""
+    """Stochastic depth (arXiv 1603.09382): in training, a picture skips the residual branch with probability `rate`."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -42,7 +42,7 @@ class DropPath(nn.Module):
 
 
 class ConvDownsample(nn.Sequential):
-    """A strided convolution (a stem, or the step between two stages), optionally followed by a norm and an activation."""
+    """A strided convolution (a stem, or the step between two stages); with a norm, that and ReLU follow."""
 
     def __init__(
         self,
@@ -52,13 +52,11 @@ class ConvDownsample(nn.Sequential):
         stride: int,
         padding: int,
         norm: Callable[[int], nn.Module] | None = None,
-        activation: bool = False,
     ):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
         if norm is not None:
             self.norm = norm(out_channels)
-        if activation:
             self.activation = nn.ReLU()
         self.smallest = kernel_size - 2 * padding  # a picture smaller than this has no output pixel
 
