@@ -1,0 +1,37 @@
+# A small Mask R-CNN on the embedded data, from random weights: minutes on two CPU cores.
+_base_ = [
+    '../_base_/models/mask_rcnn.py',
+    '../_base_/datasets/shapes_detection.py',
+    '../_base_/runtime_detection.py',
+]
+channels = 64
+num_classes = 5
+model = dict(
+    backbone=dict(type='mlp_dense.HireMLP', arch=dict(depths=(2, 2, 2, 2), dims=(32, 64, 128, 192))),
+    neck=dict(in_channels=[32, 64, 128, 192], out_channels=channels, num_outs=4),
+    rpn_head=dict(
+        in_channels=channels,
+        feat_channels=channels,
+        anchor_generator=dict(scales=[4], strides=[4, 8, 16, 32]),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=channels, featmap_strides=[4, 8, 16], finest_scale=28),
+        bbox_head=dict(in_channels=channels, fc_out_channels=256, num_classes=num_classes),
+        mask_roi_extractor=dict(out_channels=channels, featmap_strides=[4, 8, 16], finest_scale=28),
+        mask_head=dict(in_channels=channels, conv_out_channels=channels, num_convs=2, num_classes=num_classes),
+    ),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=200, max_per_img=100), rcnn=dict(sampler=dict(num=64))),
+    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
+)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=5)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=10.0)
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=20, eta_min=0.0, convert_to_iter_based=True),
+]
+default_hooks = dict(logger=dict(interval=20), visualization=dict(interval=8))
+auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -1,0 +1,26 @@
+# A small UperNet on the embedded data, from random weights: minutes on two CPU cores.
+_base_ = [
+    '../_base_/models/upernet.py',
+    '../_base_/datasets/shapes_segmentation.py',
+    '../_base_/runtime_segmentation.py',
+]
+num_classes = 6
+model = dict(
+    data_preprocessor=dict(size=None, size_divisor=32),
+    backbone=dict(type='mlp_dense.HireMLP', arch=dict(depths=(2, 2, 2, 2), dims=(32, 64, 128, 192))),
+    decode_head=dict(in_channels=[32, 64, 128, 192], channels=64, num_classes=num_classes),
+    auxiliary_head=dict(in_channels=128, channels=64, num_classes=num_classes),
+)
+max_iters = 800
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=200)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=10.0)
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=40, end=max_iters, eta_min=0.0),
+]
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=200), visualization=dict(interval=8))
+auto_scale_lr = dict(enable=False, base_batch_size=8)

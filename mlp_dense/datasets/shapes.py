@@ -1,0 +1,189 @@
+"""The embedded data set: procedural pictures of overlapping shapes, for detection and for segmentation at once.
+
+Deterministic from a seed, and made in seconds, so that everything here can be tried and tested without a download::
+
+    root/{train,val}/000000.jpg                    pictures
+    root/annotations/instances_{train,val}.json    COCO instances: polygons and areas of what is visible
+    root/labels/{train,val}/000000.png             label maps as in ADE20K: 1 is the first class, 0 unlabelled
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import UserError
+
+CLASSES = ('disc', 'square', 'triangle', 'star', 'cross')
+"""Object classes. In the label maps the background comes before them, as label 1."""
+
+_ZOOM = 4  # shapes are drawn at this multiple of the picture size, then averaged: smooth edges
+
+
+def write_shapes(root: Path, num_train: int = 320, num_val: int = 64, size: int = 128, seed: int = 0) -> None:
+    """Writes the data set.
+
+    Args:
+        root: folder to create.
+        num_train: training pictures.
+        num_val: validation pictures.
+        size: height and width of a picture in pixels.
+        seed: the same seed gives the same pictures.
+
+    Raises:
+        UserError: the folder is there already (it is left as it is) or cannot be written.
+    """
+    if root.exists() and any(root.iterdir()):
+        raise UserError(f'{root} is not empty; give another folder, or delete it first.')
+    partial = root.with_name(root.name + '.partial')  # an interrupted call leaves no half data set behind
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
+            _write_split(partial, name, count, size, (seed, split))
+        partial.replace(root)
+    except OSError as error:
+        raise UserError(f'{root} cannot be written ({error}); give a folder that you may write to.') from error
+
+
+def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Draws one picture.
+
+    Returns:
+        The picture (size, size, 3) as uint8 in BGR, and the (class index, visible mask (size, size) bool) of every
+        object. Masks do not overlap and have no holes.
+    """
+    picture = _texture(rng, size)
+    objects: list[tuple[int, np.ndarray, int]] = []  # class, visible mask, area before anything covered it
+    wanted = 0 if rng.random() < 0.08 else rng.integers(1, 7)
+    # Large ones first, so that the small ones stay visible.
+    radii = sorted(
+        (size * rng.choice([0.07, 0.14, 0.28]) * rng.uniform(0.85, 1.2) for _ in range(wanted)), reverse=True
+    )
+    for radius in radii:
+        for _ in range(10):  # places tried
+            label = int(rng.integers(len(CLASSES)))
+            coverage = _coverage(_outline(CLASSES[label], rng, radius, size), size)
+            mask = coverage > 0.5
+            remaining = [visible & ~mask for _, visible, _ in objects]
+            # Nothing is mostly hidden or cut off, and no mask gets a hole: COCO polygons cannot say either.
+            if all(
+                rest.sum() > 0.4 * area and not _has_hole(rest)
+                for rest, (_, _, area) in zip(remaining, objects, strict=True)
+            ):
+                objects = [(c, rest, area) for rest, (c, _, area) in zip(remaining, objects, strict=True)]
+                objects.append((label, mask, int(mask.sum())))
+                picture = _paint(rng, picture, coverage)
+                break
+    noise = rng.normal(0, 4, picture.shape)
+    picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
+    return picture, [(label, mask) for label, mask, _ in objects]
+
+
+def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int, int]) -> None:
+    for folder in (root / split, root / 'labels' / split, root / 'annotations'):
+        folder.mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for index in range(count):
+        picture, objects = make_scene(np.random.default_rng((*seed, index)), size)
+        labels = np.ones((size, size), np.uint8)
+        images.append(dict(id=index, file_name=f'{index:06}.jpg', height=size, width=size))
+        for label, mask in objects:
+            labels[mask] = label + 2
+            rows, columns = np.nonzero(mask)
+            left, top = int(columns.min()), int(rows.min())
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=index,
+                    category_id=label + 1,
+                    segmentation=_polygons(mask),
+                    area=int(mask.sum()),
+                    bbox=[left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top],
+                    iscrowd=0,
+                )
+            )
+        cv2.imwrite(str(root / split / f'{index:06}.jpg'), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        cv2.imwrite(str(root / 'labels' / split / f'{index:06}.png'), labels)
+    categories = [dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, start=1)]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
+
+
+def _outline(kind: str, rng: np.random.Generator, radius: float, size: int) -> np.ndarray:
+    """Corners (N, 2) of a randomly turned and placed shape of about the given radius, in pixels."""
+    corners = {
+        'disc': _star_corners(40, 1.0),
+        'square': _star_corners(4, 1.0),
+        'triangle': _star_corners(3, 1.0),
+        'star': _star_corners(10, 0.45),
+        'cross': np.array([(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3)]) / 3.2,
+    }[kind]
+    if kind == 'cross':
+        corners = np.concatenate([corners, -corners])
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    stretch = np.array([1.0, rng.uniform(0.8, 1.0)])
+    centre = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
+    return (corners * stretch * radius) @ turn.T + centre
+
+
+def _star_corners(count: int, inner: float) -> np.ndarray:
+    """`count` points around the unit circle, every other one at radius `inner`."""
+    angles = np.arange(count) * 2 * np.pi / count
+    radii = np.where(np.arange(count) % 2, inner, 1.0)
+    return np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None]
+
+
+def _coverage(outline: np.ndarray, size: int) -> np.ndarray:
+    """The share (size, size) of every pixel that lies inside an outline."""
+    canvas = np.zeros((size * _ZOOM, size * _ZOOM), np.float32)
+    cv2.fillPoly(canvas, [np.round(outline * _ZOOM).astype(np.int32)], 1.0)
+    return canvas.reshape(size, _ZOOM, size, _ZOOM).mean((1, 3))
+
+
+def _paint(rng: np.random.Generator, picture: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+    """Puts a textured, shaded shape on the picture, with a soft shadow beside it."""
+    size = len(coverage)
+    shift = rng.uniform(1, 4, 2)
+    shadow = cv2.GaussianBlur(
+        cv2.warpAffine(coverage, np.float32([[1, 0, shift[0]], [0, 1, shift[1]]]), (size, size)), (0, 0), 2
+    )
+    picture = picture * (1 - 0.35 * shadow[..., None])
+    return picture + coverage[..., None] * (_texture(rng, size) - picture)
+
+
+def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A picture (size, size, 3) of one of several patterns in two random colours, under slanting light; float32."""
+    ys, xs = np.mgrid[:size, :size] / size
+    angle, frequency = rng.uniform(0, 2 * np.pi), rng.uniform(4, 14)
+    u, v = xs * np.cos(angle) + ys * np.sin(angle), ys * np.cos(angle) - xs * np.sin(angle)
+    patterns: tuple[Callable[[], np.ndarray], ...] = (
+        lambda: np.zeros_like(u),
+        lambda: 0.5 + 0.5 * np.sin(2 * np.pi * frequency * u),
+        lambda: ((np.floor(frequency * u) + np.floor(frequency * v)) % 2),
+        lambda: cv2.GaussianBlur(rng.random((size, size)), (0, 0), size / frequency / 3),
+    )
+    pattern = patterns[rng.integers(len(patterns))]()
+    pattern = (pattern - pattern.min()) / max(np.ptp(pattern), 1e-6)
+    first = rng.uniform(30, 225, 3)
+    second = np.clip(first + rng.uniform(-60, 60, 3), 0, 255)
+    light = 1 + rng.uniform(0.05, 0.35) * (u - u.mean())
+    colours = first + (second - first) * pattern[..., None]
+    return (colours * light[..., None]).astype(np.float32)
+
+
+def _has_hole(mask: np.ndarray) -> bool:
+    contours, hierarchy = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return bool(contours) and bool((hierarchy[0, :, 3] >= 0).any())
+
+
+def _polygons(mask: np.ndarray) -> list[list[float]]:
+    """The outlines of a mask as COCO polygons. Traced on an enlarged mask, so that they run along the pixels' edges."""
+    enlarged = mask.astype(np.uint8).repeat(_ZOOM, 0).repeat(_ZOOM, 1)
+    contours, _ = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    outlines = ((cv2.approxPolyDP(contour, _ZOOM / 2, True)[:, 0] + 0.5) / _ZOOM for contour in contours)
+    return [np.round(outline, 2).ravel().tolist() for outline in outlines if len(outline) >= 3]

@@ -1,0 +1,62 @@
+"""Hooks of the training loop."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import torch
+from mmengine.hooks import Hook
+from mmengine.visualization import Visualizer
+
+from ..errors import UserError
+from ..registry import HOOKS
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stops a training whose loss is no longer finite, with a sentence that names the losses at fault.
+
+    Args:
+        interval: how often to look, in iterations (each look waits for the GPU).
+    """
+
+    def __init__(self, interval: int = 50):
+        self.interval = interval
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        if not outputs or not self.every_n_train_iters(runner, self.interval):
+            return
+        wrong = [name for name, value in outputs.items() if not torch.as_tensor(value).isfinite().all()]
+        if wrong:
+            raise UserError(
+                f'Stopped at iteration {runner.iter + 1}: {", ".join(wrong)} is not finite. Go on from an earlier '
+                'checkpoint with a lower learning rate, longer warm-up, gradient clipping, or without --amp.'
+            )
+
+
+@HOOKS.register_module()
+class DrawPredictionsHook(Hook):
+    """Draws every tested picture with its ground truth at the left and the predictions at the right.
+
+    Args:
+        out_dir: folder for one PNG per picture.
+        score_thr: lowest score of a drawn object; detection only.
+    """
+
+    def __init__(self, out_dir: str, score_thr: float = 0.3):
+        self.out_dir = Path(out_dir)
+        self.score_thr = score_thr
+
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
+    ) -> None:
+        for sample in outputs or ():
+            picture = mmcv.imread(sample.img_path, channel_order='rgb')
+            threshold = dict(pred_score_thr=self.score_thr) if 'pred_instances' in sample else {}
+            out_file = self.out_dir / f'{Path(sample.img_path).stem}.png'
+            Visualizer.get_current_instance().add_datasample(
+                out_file.stem, picture, data_sample=sample, out_file=str(out_file), **threshold
+            )

@@ -1,0 +1,43 @@
+"""Test-time augmentation for detectors with masks."""
+
+from mmcv.ops import batched_nms
+from mmdet.models.test_time_augs import DetTTAModel
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+
+from ..registry import MODELS
+
+
+@MODELS.register_module()
+class InstanceTTAModel(DetTTAModel):
+    """Merges the boxes and the masks found in several views (sizes, flips) of a picture.
+
+    mmdet's DetTTAModel merges boxes only. Here a box that survives the suppression among all views keeps its own mask.
+
+    Args:
+        nms: suppression among the boxes of all views, as in a detector's ``test_cfg``.
+        max_per_img: instances kept per picture.
+    """
+
+    def __init__(self, nms: dict, max_per_img: int, **kwargs):
+        super().__init__(tta_cfg=ConfigDict(nms=nms, max_per_img=max_per_img), **kwargs)
+
+    def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:
+        views = [sample.pred_instances for sample in data_samples]
+        for sample, view in zip(data_samples, views, strict=True):
+            if 'masks' in view and sample.flip:
+                axes = {'horizontal': (-1,), 'vertical': (-2,), 'diagonal': (-2, -1)}[sample.flip_direction]
+                view.masks = view.masks.flip(axes)
+        boxes, scores = self.merge_aug_bboxes(
+            [view.bboxes for view in views], [view.scores for view in views], [s.metainfo for s in data_samples]
+        )
+        merged = views[0].cat(views)
+        merged.bboxes = boxes
+        result = data_samples[0]
+        if len(merged):
+            suppressed, keep = batched_nms(boxes, scores, merged.labels, self.tta_cfg.nms)
+            keep = keep[: self.tta_cfg.max_per_img]
+            merged = merged[keep]
+            merged.scores = suppressed[: self.tta_cfg.max_per_img, -1]
+        result.pred_instances = merged
+        return result

@@ -1,0 +1,67 @@
+"""What the command lines of the tools share. Only the standard library: ``--help`` must not wait for PyTorch."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def common_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that training and testing have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', metavar='CONFIG', help='config file, for example one under configs/')
+    parser.add_argument(
+        '--work-dir', type=Path, metavar='DIR', help='folder for everything this run writes (default: work_dirs/CONFIG)'
+    )
+    parser.add_argument(
+        '--data-root',
+        type=Path,
+        metavar='DIR',
+        help="folder that holds the data, laid out as the config's own data_root: replaces it for data and evaluators",
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='what started the processes, when there are several: pytorch means torchrun (default: none)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='changes to the config, for example train_dataloader.batch_size=4 model.backbone.with_cp=True',
+    )
+    parser.add_argument(
+        '--debug',
+        action='store_true',
+        help='show the traceback of an error that is explained (same as MLP_DENSE_DEBUG=1)',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # older launchers pass it
+    return parser
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Runs a tool; an error that is the user's to mend becomes a sentence on stderr and exit status 2."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('Interrupted.')
+    except Exception as error:
+        user_error = _user_error(error)
+        if user_error is None or '--debug' in sys.argv or os.environ.get('MLP_DENSE_DEBUG'):
+            raise
+        print(f'error: {user_error}', file=sys.stderr)
+        sys.exit(2)
+
+
+def _user_error(error: Exception) -> str | None:
+    from mlp_dense.errors import UserError
+
+    if not isinstance(error, UserError):
+        return None
+    text = str(error)
+    if text.startswith('Caught '):  # it comes from a data loading process, with the text of its traceback
+        text = text.strip().splitlines()[-1].partition('Error: ')[2]
+    return text
