@@ -170,6 +170,13 @@ def use_tta(cfg: Config) -> None:
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
 
 
+def dataset_classes(dataset: Any) -> Sequence[str] | None:
+    """The class names of a data set, as its config or its class gives them."""
+    with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope
+        metainfo = dataset.get('metainfo') or getattr(registry.get(dataset.type), 'METAINFO', {})
+    return metainfo.get('classes')
+
+
 def _merge_options(cfg: Config, options: Sequence[str]) -> None:
     wrong = [option for option in options if '=' not in option]
     if wrong:
@@ -220,8 +227,7 @@ def _check_data(cfg: Config, name: str) -> None:
                     f'{path} does not exist, and the {name} data of this config are read from there; put the data '
                     'there, or say where they are with --data-root.'
                 )
-        metainfo = dataset.get('metainfo') or getattr(DATASETS.get(dataset.type), 'METAINFO', {})
-        classes = metainfo.get('classes')
+        classes = dataset_classes(dataset)
         for where, _, key, value in _walk(cfg.model, 'model.'):
             if classes and key == 'num_classes' and value != len(classes):
                 raise UserError(

@@ -15,12 +15,16 @@ model = dict(
         anchor_generator=dict(scales=[4], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=channels, featmap_strides=[4, 8, 16], finest_scale=28),
+        bbox_roi_extractor=dict(
+            roi_layer=dict(sampling_ratio=1), out_channels=channels, featmap_strides=[4, 8, 16], finest_scale=28
+        ),
         bbox_head=dict(in_channels=channels, fc_out_channels=256, num_classes=num_classes),
-        mask_roi_extractor=dict(out_channels=channels, featmap_strides=[4, 8, 16], finest_scale=28),
-        mask_head=dict(in_channels=channels, conv_out_channels=channels, num_convs=2, num_classes=num_classes),
+        mask_roi_extractor=dict(
+            roi_layer=dict(sampling_ratio=1), out_channels=channels, featmap_strides=[4, 8, 16], finest_scale=28
+        ),
+        mask_head=dict(in_channels=channels, conv_out_channels=32, num_convs=2, num_classes=num_classes),
     ),
-    train_cfg=dict(rpn_proposal=dict(nms_pre=200, max_per_img=100), rcnn=dict(sampler=dict(num=64))),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=200, max_per_img=100), rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
 )
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=5)

@@ -61,7 +61,7 @@ def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
     wanted = 0 if rng.random() < 0.08 else rng.integers(1, 7)
     # Large ones first, so that the small ones stay visible.
     radii = sorted(
-        (size * rng.choice([0.07, 0.14, 0.28]) * rng.uniform(0.85, 1.2) for _ in range(wanted)), reverse=True
+        (size * rng.choice([0.08, 0.15, 0.28]) * rng.uniform(0.85, 1.2) for _ in range(wanted)), reverse=True
     )
     for radius in radii:
         for _ in range(10):  # places tried
@@ -153,11 +153,15 @@ def _paint(rng: np.random.Generator, picture: np.ndarray, coverage: np.ndarray) 
         cv2.warpAffine(coverage, np.float32([[1, 0, shift[0]], [0, 1, shift[1]]]), (size, size)), (0, 0), 2
     )
     picture = picture * (1 - 0.35 * shadow[..., None])
-    return picture + coverage[..., None] * (_texture(rng, size) - picture)
+    behind = np.average(picture.reshape(-1, 3), 0, coverage.ravel())
+    return picture + coverage[..., None] * (_texture(rng, size, unlike=behind) - picture)
 
 
-def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A picture (size, size, 3) of one of several patterns in two random colours, under slanting light; float32."""
+def _texture(rng: np.random.Generator, size: int, unlike: np.ndarray | None = None) -> np.ndarray:
+    """A picture (size, size, 3) of one of several patterns in two random colours, under slanting light; float32.
+
+    With `unlike`, a colour (3,), the pattern stands out against it.
+    """
     ys, xs = np.mgrid[:size, :size] / size
     angle, frequency = rng.uniform(0, 2 * np.pi), rng.uniform(4, 14)
     u, v = xs * np.cos(angle) + ys * np.sin(angle), ys * np.cos(angle) - xs * np.sin(angle)
@@ -170,6 +174,8 @@ def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
     pattern = patterns[rng.integers(len(patterns))]()
     pattern = (pattern - pattern.min()) / max(np.ptp(pattern), 1e-6)
     first = rng.uniform(30, 225, 3)
+    while unlike is not None and np.linalg.norm(first - unlike) < 90:
+        first = rng.uniform(30, 225, 3)
     second = np.clip(first + rng.uniform(-60, 60, 3), 0, 255)
     light = 1 + rng.uniform(0.05, 0.35) * (u - u.mean())
     colours = first + (second - first) * pattern[..., None]

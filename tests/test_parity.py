@@ -1,0 +1,183 @@
+"""The networks compute what the official modules compute, shown by fingerprints and by a second, plain statement."""
+
+import json
+
+import pytest
+import torch
+from conftest import ARCHS, BACKBONES, SMALL, official
+from plain_statements import cycle_offset, cycle_shift, forward, official_shapes, official_weights
+from torch.utils.flop_counter import FlopCounterMode
+
+import mlp_dense
+
+EXACT = dict(rtol=0, atol=1e-9)
+
+# Parameters of the classifier, of the backbone with four output norms, and GMACs of the classifier at 224x224.
+PUBLISHED = {
+    ('ASMLP', 'tiny'): (28_282_696, 27_515_040, 4.350),
+    ('ASMLP', 'small'): (49_594_696, 48_827_040, 8.512),
+    ('ASMLP', 'base'): (87_752_808, 86_729_600, 15.126),
+    ('CycleMLP', 'b1'): (15_155_400, 14_643_424, 2.122),
+    ('CycleMLP', 'b2'): (26_802_504, 26_290_528, 3.876),
+    ('CycleMLP', 'b3'): (38_385_720, 37_873_744, 6.831),
+    ('CycleMLP', 'b4'): (51_796_552, 51_284_576, 10.027),
+    ('CycleMLP', 'b5'): (75_747_280, 74_979_624, 12.232),
+    ('HireMLP', 'tiny'): (18_041_672, 17_529_696, 2.144),
+    ('HireMLP', 'small'): (33_113_848, 32_601_872, 4.231),
+    ('HireMLP', 'base'): (58_226_856, 57_714_880, 8.111),
+    ('HireMLP', 'large'): (95_723_944, 94_956_288, 13.422),
+}
+FINGERPRINTS = [
+    ('as_mlp', 'classifier_tiny', mlp_dense.ASMLP, 'tiny'),
+    ('as_mlp', 'dense_tiny', mlp_dense.ASMLP, 'tiny'),
+    ('cycle_mlp', 'classifier_b1', mlp_dense.CycleMLP, 'b1'),
+    ('cycle_mlp', 'dense_b1', mlp_dense.CycleMLP, 'b1'),
+    ('hire_mlp', 'classifier_tiny', mlp_dense.HireMLP, 'tiny'),
+    ('hire_mlp', 'dense_tiny', mlp_dense.HireMLP, 'tiny'),
+]
+CUSTOM = {
+    'ASMLP': [
+        dict(depths=(1, 2, 1, 1), dims=(5, 7, 11, 3), mlp_ratios=(1, 2, 3, 4), shift_size=7),
+        dict(depths=(1, 1, 1, 1), dims=(9, 6, 4, 8), shift_size=4),
+        dict(depths=(2, 1), dims=(12, 8), shift_size=1),
+    ],
+    'CycleMLP': [
+        dict(depths=(1, 2, 1, 1), dims=(5, 7, 11, 4), mlp_ratios=(1, 2, 3, 4)),
+        dict(depths=(2, 1), dims=(12, 8)),
+    ],
+    'HireMLP': [
+        dict(
+            depths=(4, 5, 3, 3),
+            dims=(4, 6, 8, 10),
+            mlp_ratios=(1, 2, 3, 4),
+            region_sizes=(7, 5, 2, 3),
+            step_periods=(3, 4, 2, 3),
+            step_dilations=(3, 5, 2, 4),
+        ),
+        dict(depths=(2, 1), dims=(12, 8), region_sizes=(1, 6)),
+    ],
+}
+
+
+def built(cls: type, arch, weights: dict, **arguments) -> torch.nn.Module:
+    model = cls(arch, **arguments).double().eval()
+    model.load_state_dict(weights)
+    return model
+
+
+def compare_with_fingerprint(x: torch.Tensor, fingerprint: dict):
+    assert list(x.shape) == fingerprint['shape']
+    assert x.mean().item() == pytest.approx(fingerprint['mean'], rel=0, abs=1e-9)
+    assert x.std(correction=0).item() == pytest.approx(fingerprint['std'], rel=0, abs=1e-9)
+    assert x.abs().max().item() == pytest.approx(fingerprint['absmax'], rel=0, abs=1e-9)
+    values = x.contiguous().flatten()[fingerprint['idx']]
+    torch.testing.assert_close(values, torch.tensor(fingerprint['values'], dtype=x.dtype), **EXACT)
+
+
+@pytest.mark.parametrize('file, entry, cls, arch', FINGERPRINTS, ids=[f'{f}-{e}' for f, e, _, _ in FINGERPRINTS])
+def test_fingerprints_of_the_official_modules(shared, file, entry, cls, arch):
+    expected = json.loads((shared / 'reference' / f'{file}.json').read_text())[entry]
+    dense = entry.startswith('dense')
+    shapes = official_shapes(cls.__name__, cls.archs[arch], range(4) if dense else (), 0 if dense else 1000)
+    assert shapes == {name: tuple(shape) for name, shape, _ in expected['state_dict']}
+
+    weights = official_weights(shapes)
+    model = built(cls, arch, weights, out_norm=dense)
+    if dense:
+        assert sum(p.numel() for p in model.parameters()) == expected['n_params']
+    for run in expected['runs']:
+        picture = torch.randn(run['input'], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        compare_with_fingerprint(picture, run['input_fp'])
+        with torch.inference_mode():
+            outs = model(picture)
+        for out, fingerprint in zip(outs, run['outs' if dense else 'stages'], strict=True):
+            compare_with_fingerprint(out, fingerprint)
+
+
+def compare_with_plain_statement(cls: type, arch: dict, picture: torch.Tensor, norms=(0, 1, 2, 3)):
+    weights = official(cls, arch, norms)
+    indices = range(len(arch['depths']))
+    outs = built(cls, arch, weights, out_indices=indices, out_norm=bool(norms))(picture)
+    expected = forward(cls.__name__, weights, picture, arch)
+    assert len(outs) == len(expected) == len(indices)
+    for out, plain in zip(outs, expected, strict=True):
+        torch.testing.assert_close(out, plain, rtol=1e-9, atol=1e-9)
+    return outs, expected
+
+
+@pytest.mark.parametrize(
+    'height, width',
+    [(1, 1), (1, 7), (2, 5), (3, 3), (6, 2), (4, 40), (9, 65), (31, 33), (64, 64), (77, 50), (203, 271)],
+)
+def test_plain_statement_at_any_size(family, height, width):
+    with torch.inference_mode():
+        compare_with_plain_statement(family, SMALL, torch.randn(2, 3, height, width, dtype=torch.float64))
+
+
+@pytest.mark.parametrize('rows, columns', [(1, 1), (1, 4), (2, 3), (3, 2), (4, 5), (5, 1)])
+def test_plain_statement_on_maps_of_few_rows(family, rows, columns):
+    """With so few rows or columns shifts leave the map, and cyclic padding wraps more than once."""
+    with torch.inference_mode():
+        picture = torch.randn(1, 3, 4 * rows, 4 * columns, dtype=torch.float64)
+        outs, _ = compare_with_plain_statement(family, SMALL, picture)
+    assert outs[0].shape[2:] == (rows, columns)
+
+
+@pytest.mark.parametrize(
+    'cls, arch', [pytest.param(cls, arch, id=cls.__name__) for cls in BACKBONES for arch in CUSTOM[cls.__name__]]
+)
+def test_plain_statement_with_other_constants(cls, arch):
+    norms = range(len(arch['depths']))
+    with torch.inference_mode():
+        for size in ((19, 6), (50, 71)):
+            compare_with_plain_statement(cls, arch, torch.randn(1, 3, *size, dtype=torch.float64), norms)
+
+
+def test_gradients_of_the_raw_maps_equal_those_of_the_plain_statement(family):
+    picture = torch.randn(2, 3, 37, 22, dtype=torch.float64, requires_grad=True)
+    outs, expected = compare_with_plain_statement(family, SMALL, picture, norms=())
+    cotangents = [torch.randn_like(out) for out in outs]
+    gradient, plain = (torch.autograd.grad(maps, picture, cotangents)[0] for maps in (outs, expected))
+    torch.testing.assert_close(gradient, plain, rtol=1e-8, atol=1e-8)
+
+
+def test_shift_of_cyclefc_is_the_deformable_convolution_of_the_official_code():
+    ops = pytest.importorskip('mmcv.ops', reason='mmcv is installed without its compiled operators')
+    cls = mlp_dense.CycleMLP
+    weights = official(cls)
+    layers = built(cls, SMALL, weights).stages[0].blocks[0].token_mixing
+    x = torch.randn(2, 8, 6, 5, dtype=torch.float64)
+    for name, layer, axis in (('sfc_h', layers.along_w, 3), ('sfc_w', layers.along_h, 2)):
+        name = f'network.0.0.attn.{name}'
+        offset = weights[f'{name}.offset'].expand(2, -1, 6, 5).contiguous()  # (dy, dx) for each channel
+        deformed = ops.deform_conv2d(x, offset, weights[f'{name}.weight'], 1, 0, 1, 1, 8)
+        deformed = deformed + weights[f'{name}.bias'][:, None, None]
+        torch.testing.assert_close(layer(x), deformed, **EXACT)
+        identity = ops.deform_conv2d(x, offset, torch.eye(8, dtype=x.dtype)[..., None, None], 1, 0, 1, 1, 8)
+        torch.testing.assert_close(cycle_shift(x, axis), identity, **EXACT)
+    assert [cycle_offset(channel) for channel in range(6)] == [0, 1, -1, 0, 1, -1]
+
+
+@pytest.mark.parametrize('cls, arch', [pytest.param(c, a, id=f'{c.__name__}-{a}') for c, a in ARCHS])
+def test_names_parameters_and_multiply_adds_of_every_arch(monkeypatch, cls, arch):
+    monkeypatch.setattr(cls, 'init_family_weights', lambda self: None)  # slow, and no matter here
+    classifier, backbone, gmacs = PUBLISHED[cls.__name__, arch]
+    model = cls(arch).to('meta').eval()
+    dim = model.out_channels[-1]
+    count = sum(p.numel() for p in model.parameters())
+    raw = count - sum(p.numel() for p in model.norms.parameters())
+    assert count == backbone
+    assert raw + 2 * dim + 1000 * (dim + 1) == classifier
+
+    # The names and shapes of the official state dict lead to exactly these parameters and buffers.
+    shapes = official_shapes(cls.__name__, cls.archs[arch], range(4))
+    with torch.device('meta'):
+        model.load_state_dict({name: torch.empty(shape) for name, shape in shapes.items()})
+
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 3, 224, 224, device='meta'))
+    assert (counter.get_total_flops() / 2 + 1000 * dim) / 1e9 == pytest.approx(gmacs, abs=5.1e-4)
+
+
+def test_every_registered_arch_is_in_the_published_table():
+    assert {(cls.__name__, arch) for cls, arch in ARCHS} == set(PUBLISHED)

@@ -1,0 +1,73 @@
+"""The embedded data set: deterministic, consistent between its three forms, and what the configs expect."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from mlp_dense.datasets.shapes import CLASSES, make_scene, write_shapes
+from mlp_dense.errors import UserError
+
+
+def test_written_forms_agree(shapes):
+    for split, count in (('train', 16), ('val', 8)):
+        coco = COCO(shapes / 'annotations' / f'instances_{split}.json')
+        assert len(coco.imgs) == count
+        assert [c['name'] for c in coco.loadCats(coco.getCatIds())] == list(CLASSES)
+        for image_id, image in coco.imgs.items():
+            picture = cv2.imread(str(shapes / split / image['file_name']))
+            labels = cv2.imread(str(shapes / 'labels' / split / image['file_name'].replace('jpg', 'png')), -1)
+            assert picture.shape == (image['height'], image['width'], 3)
+            assert labels.shape == picture.shape[:2]
+            expected = np.ones_like(labels)
+            for annotation in coco.imgToAnns[image_id]:
+                mask = coco.annToMask(annotation).astype(bool)
+                truth = labels == annotation['category_id'] + 1
+                left, top, width, height = annotation['bbox']
+                box = np.zeros_like(truth)
+                box[top : top + height, left : left + width] = True
+                assert not annotation['iscrowd']
+                assert annotation['area'] == pytest.approx(mask.sum(), rel=0.06)
+                assert (mask & truth).sum() >= 0.94 * mask.sum()
+                assert (mask & ~box).sum() == 0
+                expected[mask & truth] = annotation['category_id'] + 1
+            assert (expected != labels).mean() < 0.01
+
+
+def test_scenes_vary_and_some_are_empty():
+    scenes = [make_scene(np.random.default_rng((0, index)), 128)[1] for index in range(60)]
+    areas = [mask.sum() for scene in scenes for _, mask in scene]
+    assert {label for scene in scenes for label, _ in scene} == set(range(len(CLASSES)))
+    assert any(not scene for scene in scenes)
+    assert max(areas) > 40 * min(areas)
+    assert any((a | b).sum() < (cv2.dilate(np.uint8(a), None) + np.uint8(b) > 0).sum() for a, b in _pairs(scenes))
+
+
+def _pairs(scenes):
+    return [(a, b) for scene in scenes for _, a in scene for _, b in scene if a is not b]
+
+
+def test_deterministic_from_the_seed(tmp_path):
+    for name, seed in (('a', 0), ('b', 0), ('c', 1)):
+        write_shapes(tmp_path / name, num_train=2, num_val=1, seed=seed)
+    contents = [
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob('*.*')} for name in 'abc'
+    ]
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_an_existing_folder_is_left_alone(tmp_path):
+    (tmp_path / 'mine.txt').write_text('precious')
+    with pytest.raises(UserError, match='is not empty'):
+        write_shapes(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']
+    with pytest.raises(UserError, match='cannot be written'):
+        write_shapes(tmp_path / 'mine.txt' / 'shapes', num_train=1, num_val=1)
+
+
+def test_annotations_are_plain_coco(shapes):
+    content = json.loads((shapes / 'annotations' / 'instances_train.json').read_text())
+    assert set(content) == {'images', 'annotations', 'categories'}
+    assert all(len(polygon) >= 6 for a in content['annotations'] for polygon in a['segmentation'])
