@@ -37,6 +37,13 @@ class _Inert(dict):
         pass
 
 
+def _history_buffer_method(owner: Any, name: str) -> Any:
+    """mmengine pickles HistoryBuffer's statistics as ``getattr(HistoryBuffer, 'mean')``; this allows that alone."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r} of {owner!r}')
+
+
 # Beside tensors and plain containers, a file may hold these and nothing else.
 _SAFE_GLOBALS = [
     # what the official files carry and nobody needs
@@ -46,6 +53,7 @@ _SAFE_GLOBALS = [
     ),
     # what mmengine stores in its checkpoints (NumPy renamed its modules in 2.0)
     HistoryBuffer,
+    *((_history_buffer_method, name) for name in ('builtins.getattr', '__builtin__.getattr')),
     np.ndarray,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ('bool', 'int32', 'int64', 'uint8', 'float32', 'float64')),

@@ -40,7 +40,7 @@ def main() -> None:
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.tta:
         use_tta(cfg)
-    cfg.default_hooks.visualization = None  # the one of the training
+    cfg.default_hooks.pop('visualization', None)  # the one of the training
     if args.show_dir:
         hook = dict(type='mlp_dense.DrawPredictionsHook', out_dir=str(args.show_dir))
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]

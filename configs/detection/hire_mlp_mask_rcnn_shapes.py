@@ -27,7 +27,8 @@ model = dict(
     train_cfg=dict(rpn_proposal=dict(nms_pre=200, max_per_img=100), rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
 )
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=5)
+max_epochs = 28
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=7)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -35,7 +36,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=20, eta_min=0.0, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, eta_min=0.0, convert_to_iter_based=True),
 ]
 default_hooks = dict(logger=dict(interval=20), visualization=dict(interval=8))
 auto_scale_lr = dict(enable=False, base_batch_size=8)
