@@ -18,7 +18,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import load_state_dict
 
 from .checkpoint import read_checkpoint, weights_of
@@ -43,7 +43,7 @@ class DenseRunner(Runner):
             )
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        fine_tuning = self._train_loop is not None and not self._resume
+        fine_tuning = isinstance(self._train_loop, BaseLoop) and not self._resume  # built only when training
         try:
             load_state_dict(model, weights_of(checkpoint, filename), strict=strict or not fine_tuning)
         except RuntimeError as error:

@@ -53,7 +53,8 @@ def test_deterministic_from_the_seed(tmp_path):
     for name, seed in (('a', 0), ('b', 0), ('c', 1)):
         write_shapes(tmp_path / name, num_train=2, num_val=1, seed=seed)
     contents = [
-        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob('*.*')} for name in 'abc'
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob('*.*')}
+        for name in 'abc'
     ]
     assert contents[0] == contents[1] != contents[2]
 

@@ -68,7 +68,7 @@ def test_trains_and_tests(trained, shapes, tmp_path):
         assert len(pickle.load(file)) == 8
     pictures = sorted(drawn.iterdir())
     assert [path.name for path in pictures] == [f'{i:06}.png' for i in range(8)]
-    assert cv2.imread(str(pictures[0])).shape == (96, 192, 3), 'truth and prediction, side by side'
+    assert cv2.imread(str(pictures[0])).shape == (384, 768, 3), 'truth and prediction, enlarged, side by side'
 
 
 def test_tta_merges_views(trained, shapes, tmp_path):

@@ -1,5 +1,6 @@
 """Hooks of the training loop."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import mmcv
 import torch
 from mmengine.hooks import Hook
+from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 
 from ..errors import UserError
@@ -44,19 +46,48 @@ class DrawPredictionsHook(Hook):
     Args:
         out_dir: folder for one PNG per picture.
         score_thr: lowest score of a drawn object; detection only.
+        min_size: pictures with a side shorter than this many pixels are enlarged, so that labels can be read.
     """
 
-    def __init__(self, out_dir: str, score_thr: float = 0.3):
+    def __init__(self, out_dir: str, score_thr: float = 0.5, min_size: int = 320):
         self.out_dir = Path(out_dir)
         self.score_thr = score_thr
+        self.min_size = min_size
 
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
         for sample in outputs or ():
             picture = mmcv.imread(sample.img_path, channel_order='rgb')
+            factor = -(-self.min_size // min(picture.shape[:2]))
             threshold = dict(pred_score_thr=self.score_thr) if 'pred_instances' in sample else {}
             out_file = self.out_dir / f'{Path(sample.img_path).stem}.png'
             Visualizer.get_current_instance().add_datasample(
-                out_file.stem, picture, data_sample=sample, out_file=str(out_file), **threshold
+                out_file.stem,
+                picture.repeat(factor, 0).repeat(factor, 1),
+                data_sample=_enlarged(sample, factor),
+                out_file=str(out_file),
+                **threshold,
             )
+
+
+def _enlarged(sample: Any, factor: int) -> Any:
+    """A copy of a data sample of mmdet or mmseg for its picture enlarged by a whole number."""
+    sample = copy.deepcopy(sample)
+    for name in ('gt_sem_seg', 'pred_sem_seg'):
+        if name in sample:
+            labels = sample.get(name).data
+            sample.set_data({name: PixelData(data=_repeated(labels, factor))})
+    for name in ('gt_instances', 'pred_instances'):
+        if name in sample:
+            instances = sample.get(name)
+            instances.bboxes = instances.bboxes * factor
+            if 'masks' in instances:
+                masks = instances.masks
+                masks = masks if isinstance(masks, torch.Tensor) else torch.from_numpy(masks.to_ndarray())
+                instances.masks = _repeated(masks, factor)
+    return sample
+
+
+def _repeated(maps: torch.Tensor, factor: int) -> torch.Tensor:
+    return maps.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
