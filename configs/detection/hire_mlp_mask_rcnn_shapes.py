@@ -7,7 +7,7 @@ _base_ = [
 channels = 64
 num_classes = 5
 model = dict(
-    backbone=dict(type='mlp_dense.HireMLP', arch=dict(depths=(2, 2, 2, 2), dims=(32, 64, 128, 192))),
+    backbone=dict(type='mlp_dense.HireMLP', arch=dict(depths=(1, 1, 2, 1), dims=(32, 64, 128, 192))),
     neck=dict(in_channels=[32, 64, 128, 192], out_channels=channels, num_outs=4),
     rpn_head=dict(
         in_channels=channels,
@@ -27,8 +27,8 @@ model = dict(
     train_cfg=dict(rpn_proposal=dict(nms_pre=200, max_per_img=100), rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
 )
-max_epochs = 28
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=7)
+max_epochs = 30
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=10)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

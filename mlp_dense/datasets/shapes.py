@@ -7,6 +7,7 @@ Deterministic from a seed, and made in seconds, so that everything here can be t
     root/labels/{train,val}/000000.png             label maps as in ADE20K: 1 is the first class, 0 unlabelled
 """
 
+import colorsys
 import json
 import shutil
 from collections.abc import Callable
@@ -56,13 +57,11 @@ def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
         The picture (size, size, 3) as uint8 in BGR, and the (class index, visible mask (size, size) bool) of every
         object. Masks do not overlap and have no holes.
     """
-    picture = _texture(rng, size)
+    picture = _texture(rng, size, _colour(rng.random(), rng.uniform(0.0, 0.3), rng.uniform(0.3, 0.9)))
     objects: list[tuple[int, np.ndarray, int]] = []  # class, visible mask, area before anything covered it
     wanted = 0 if rng.random() < 0.08 else rng.integers(1, 7)
     # Large ones first, so that the small ones stay visible.
-    radii = sorted(
-        (size * rng.choice([0.08, 0.15, 0.28]) * rng.uniform(0.85, 1.2) for _ in range(wanted)), reverse=True
-    )
+    radii = sorted((size * rng.choice([0.1, 0.17, 0.29]) * rng.uniform(0.85, 1.2) for _ in range(wanted)), reverse=True)
     for radius in radii:
         for _ in range(10):  # places tried
             label = int(rng.integers(len(CLASSES)))
@@ -76,7 +75,10 @@ def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
             ):
                 objects = [(c, rest, area) for rest, (c, _, area) in zip(remaining, objects, strict=True)]
                 objects.append((label, mask, int(mask.sum())))
-                picture = _paint(rng, picture, coverage)
+                # Classes differ in shape; their hues only lean apart, and the background is paler.
+                hue = (label + rng.uniform(-0.7, 0.7)) / len(CLASSES) % 1.0
+                texture = _texture(rng, size, _colour(hue, rng.uniform(0.5, 1.0), rng.uniform(0.5, 1.0)))
+                picture = _paint(rng, picture, coverage, texture)
                 break
     noise = rng.normal(0, 4, picture.shape)
     picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
@@ -145,23 +147,24 @@ def _coverage(outline: np.ndarray, size: int) -> np.ndarray:
     return canvas.reshape(size, _ZOOM, size, _ZOOM).mean((1, 3))
 
 
-def _paint(rng: np.random.Generator, picture: np.ndarray, coverage: np.ndarray) -> np.ndarray:
-    """Puts a textured, shaded shape on the picture, with a soft shadow beside it."""
+def _paint(rng: np.random.Generator, picture: np.ndarray, coverage: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """Puts a shape of the given texture on the picture, with a soft shadow beside it."""
     size = len(coverage)
     shift = rng.uniform(1, 4, 2)
     shadow = cv2.GaussianBlur(
         cv2.warpAffine(coverage, np.float32([[1, 0, shift[0]], [0, 1, shift[1]]]), (size, size)), (0, 0), 2
     )
     picture = picture * (1 - 0.35 * shadow[..., None])
-    behind = np.average(picture.reshape(-1, 3), 0, coverage.ravel())
-    return picture + coverage[..., None] * (_texture(rng, size, unlike=behind) - picture)
+    return picture + coverage[..., None] * (texture - picture)
 
 
-def _texture(rng: np.random.Generator, size: int, unlike: np.ndarray | None = None) -> np.ndarray:
-    """A picture (size, size, 3) of one of several patterns in two random colours, under slanting light; float32.
+def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
+    """BGR of a colour whose hue, saturation and value run from 0 to 1."""
+    return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value)[::-1])
 
-    With `unlike`, a colour (3,), the pattern stands out against it.
-    """
+
+def _texture(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndarray:
+    """A picture (size, size, 3) of one of several patterns in a colour (3,) and a like one, under slanting light."""
     ys, xs = np.mgrid[:size, :size] / size
     angle, frequency = rng.uniform(0, 2 * np.pi), rng.uniform(4, 14)
     u, v = xs * np.cos(angle) + ys * np.sin(angle), ys * np.cos(angle) - xs * np.sin(angle)
@@ -173,12 +176,9 @@ def _texture(rng: np.random.Generator, size: int, unlike: np.ndarray | None = No
     )
     pattern = patterns[rng.integers(len(patterns))]()
     pattern = (pattern - pattern.min()) / max(np.ptp(pattern), 1e-6)
-    first = rng.uniform(30, 225, 3)
-    while unlike is not None and np.linalg.norm(first - unlike) < 90:
-        first = rng.uniform(30, 225, 3)
-    second = np.clip(first + rng.uniform(-60, 60, 3), 0, 255)
+    second = np.clip(colour * rng.uniform(0.6, 1.3, 3), 0, 255)
     light = 1 + rng.uniform(0.05, 0.35) * (u - u.mean())
-    colours = first + (second - first) * pattern[..., None]
+    colours = colour + (second - colour) * pattern[..., None]
     return (colours * light[..., None]).astype(np.float32)
 
 
