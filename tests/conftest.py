@@ -28,6 +28,20 @@ def official(cls: type, arch: dict = SMALL, norms=(0, 1, 2, 3), classes: int = 0
     return official_weights(official_shapes(cls.__name__, arch, norms, classes), std=0.1)
 
 
+def picture(*size: int, **kwargs) -> torch.Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(1), **kwargs)
+
+
+def loss_of(maps) -> torch.Tensor:
+    """A number that every value of every map has its own part in."""
+    return sum((x * torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in maps)
+
+
+def differing(state: dict, other: dict) -> list[str]:
+    """The names of the tensors that are not the same in two state dicts."""
+    return [key for key in state if not torch.equal(state[key], other[key])]
+
+
 @pytest.fixture(scope='session')
 def shared() -> Path:
     """The folder beside the repository with genuine data and the fingerprints of the official modules."""

@@ -3,17 +3,15 @@
 import copy
 import math
 import pickle
-import sys
 
 import pytest
 import torch
-from conftest import ARCHS, SMALL
+from conftest import ARCHS, SMALL, differing, loss_of, picture
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mlp_dense
 from mlp_dense.backbones.layers import DropPath
-from mlp_dense.errors import UserError
 
 
 @pytest.fixture(scope='module', params=ARCHS, ids=lambda pair: f'{pair[0].__name__}-{pair[1]}')
@@ -30,21 +28,9 @@ def small(family):
     return family(SMALL)
 
 
-def picture(*size: int, **kwargs) -> torch.Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(1), **kwargs)
-
-
 def map_sizes(cls: type, size: int) -> list[int]:
     first = -(-size // 4) if cls is mlp_dense.ASMLP else max(1, (size + 1) // 4)
     return [-(-first // 2**i) for i in range(4)]
-
-
-def loss_of(outs) -> torch.Tensor:
-    return sum((out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum() for out in outs)
-
-
-def differing(state: dict, other: dict) -> list[str]:
-    return [key for key in state if not torch.equal(state[key], other[key])]
 
 
 # Every registered arch
@@ -233,12 +219,12 @@ def test_frozen_stages(family, frozen_stages):
     assert all(p.requires_grad == (id(p) not in fixed) for p in model.parameters())
 
     before = copy.deepcopy(model.state_dict())
-    outs = model(picture(2, 3, 64, 64))
-    loss_of(outs).backward()
+    loss_of(model(picture(2, 3, 64, 64))).backward()
     torch.optim.SGD(model.parameters(), 0.1).step()
-    changed = differing(model.state_dict(), before)
-    prefixes = tuple([] if frozen_stages < 0 else ['stem.', *(f'stages.{i}.' for i in range(frozen_stages))])
-    assert changed and not [name for name in changed if name.startswith(prefixes)] if prefixes else len(changed)
+    changed = {'.'.join(name.split('.')[:2]) for name in differing(model.state_dict(), before)}
+    changed = {name.split('.')[0] if name.startswith('stem') else name for name in changed}
+    stages = {f'stages.{i}' for i in range(max(frozen_stages, 0), 4)} | {f'norms.{i}' for i in range(4)}
+    assert changed == stages | ({'stem'} if frozen_stages < 0 else set())
 
 
 def test_norm_eval_keeps_running_statistics(family):
@@ -265,6 +251,8 @@ def test_selected_outputs_and_no_unused_parameters(family, out_indices, out_norm
     loss_of(model.train()(picture(4, 3, 64, 64))).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert set(model.state_dict()) <= set(full.state_dict())
+    rates, full_rates = ([m.rate for m in net.modules() if isinstance(m, DropPath)] for net in (model, full))
+    assert rates == full_rates[: len(rates)]
     assert any(name.startswith('norms.') for name in model.state_dict()) == out_norm
 
     model.load_state_dict(full.state_dict())
@@ -285,41 +273,6 @@ def test_output_norm_changes_only_its_own_output(family):
 
 
 # Arguments
-
-
-def test_unknown_argument_lists_what_is_allowed(family):
-    with pytest.raises(TypeError) as error:
-        family(SMALL, drop_path=0.1)
-    assert isinstance(error.value, UserError)
-    assert all(
-        word in str(error.value) for word in (family.__name__, 'drop_path', 'drop_path_rate', 'out_indices', 'arch')
-    )
-
-
-@pytest.mark.parametrize(
-    'arguments, needed',
-    [
-        (dict(arch='huge'), lambda cls: ['huge', *cls.archs]),
-        (dict(arch=dict(depths=(1, 1, 1, 1))), lambda cls: ['depths', 'dims']),
-        (dict(arch=dict(SMALL, depth=3)), lambda cls: ['depth', 'depths', 'dims', 'mlp_ratios']),
-        (dict(arch=dict(SMALL, dims=(8, 8))), lambda cls: ['dims', '4 stages']),
-        (dict(out_indices=(0, 4)), lambda cls: ['out_indices', '4', '0, 1, 2, 3']),
-        (dict(out_indices=(-1,)), lambda cls: ['-1', '0, 1, 2, 3']),
-        (dict(out_indices=(2, 1)), lambda cls: ['(2, 1)', 'ascending']),
-        (dict(out_indices=(1, 1)), lambda cls: ['(1, 1)', 'ascending']),
-        (dict(out_indices=()), lambda cls: ['out_indices', '0, 1, 2, 3']),
-        (dict(norm_cfg=dict(type='IN')), lambda cls: ['IN', *cls.norms_allowed]),
-        (dict(drop_path_rate=1.0), lambda cls: ['drop_path_rate', '1.0']),
-        (dict(drop_path_rate=-0.1), lambda cls: ['drop_path_rate', '-0.1']),
-        (dict(frozen_stages=5), lambda cls: ['frozen_stages', '5', '-1', '4']),
-        (dict(frozen_stages=-2), lambda cls: ['frozen_stages', '-2']),
-    ],
-    ids=lambda value: str(value) if isinstance(value, dict) else '',
-)
-def test_value_that_is_not_allowed_lists_what_is(family, arguments, needed):
-    with pytest.raises(UserError) as error:
-        family(**{'arch': SMALL, **arguments})
-    assert [word for word in [family.__name__, *needed(family)] if word not in str(error.value)] == []
 
 
 def test_arguments_of_the_caller_are_not_modified(family):
@@ -375,21 +328,19 @@ def test_building_on_the_meta_device(family):
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 def test_compiles_without_graph_breaks(family, training):
     torch._dynamo.reset()
-    model = family(SMALL, drop_path_rate=0.0).train(training)
-    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend='aot_eager')
-    for size in ((64, 64), (50, 75)):  # the second one with dynamic sizes
+    model = family(dict(depths=(1, 2), dims=(8, 12)), out_indices=(0, 1)).train(training)
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, dynamic=False, backend='aot_eager')
+    for size in ((64, 64), (50, 75)):
         x = picture(2, 3, *size)
-        outs, expected = compiled(x), model(x)
-        torch.testing.assert_close(outs, expected, rtol=1e-4, atol=1e-4)
+        outs = compiled(x)
+        torch.testing.assert_close(outs, model(x), rtol=1e-4, atol=1e-4)
         loss_of(outs).backward()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == 'win32', reason='needs a C++ compiler')
 def test_inductor():
     torch._dynamo.reset()
-    arch = dict(depths=(1, 2), dims=(8, 16))
-    model = mlp_dense.HireMLP(arch, out_indices=(0, 1)).eval()
+    model = mlp_dense.HireMLP(dict(depths=(1,), dims=(8,)), out_indices=(0,)).eval()
     x = picture(1, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), model(x), rtol=1e-4, atol=1e-4)
