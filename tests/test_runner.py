@@ -1,0 +1,97 @@
+"""The parts of the tools that need no process of their own."""
+
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+
+from mlp_dense import runner
+from mlp_dense.engine.hooks import FiniteLossHook
+from mlp_dense.engine.tta import InstanceTTAModel
+from mlp_dense.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
+
+
+def arguments(config, tmp_path, **changes) -> Namespace:
+    given = dict(config=str(config), cfg_options=[], data_root=None, work_dir=tmp_path / 'run', launcher='none')
+    return Namespace(**{**given, **changes})
+
+
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
+def test_data_root_reaches_every_data_set_and_evaluator(config, tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    old = Config.fromfile(config).data_root
+    cfg = runner.load_config(arguments(config, tmp_path, data_root=tmp_path / 'elsewhere'))
+    assert old not in cfg.pretty_text
+    assert cfg.pretty_text.count(f"'{tmp_path}/elsewhere/") >= 4  # the variable and three loaders
+
+
+@pytest.mark.parametrize('installed', [True, False])
+def test_tensorboard_is_used_only_if_installed(monkeypatch, tmp_path, shapes, installed):
+    cfg = runner.load_config(
+        arguments(ROOT / 'configs/detection/hire_mlp_mask_rcnn_shapes.py', tmp_path, data_root=shapes)
+    )
+    built = []
+    monkeypatch.setattr(runner, 'find_spec', lambda name: object() if installed else None)
+    monkeypatch.setattr(runner.DenseRunner, 'from_cfg', built.append)
+    runner.build_runner(cfg, ('train', 'val', 'test'))
+    types = [backend.type for backend in built[0].visualizer.vis_backends]
+    assert types == ['LocalVisBackend', *(['TensorboardVisBackend'] if installed else [])]
+
+
+def test_slurm_and_mpi_variables_reach_gloo(monkeypatch):
+    """Without a GPU, the variables of either launcher are translated for torch.distributed."""
+    started = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', started.append)
+    monkeypatch.setenv('MASTER_ADDR', 'first-machine')
+    for launcher, prefix, names in (
+        ('slurm', 'SLURM_', 'PROCID NTASKS LOCALID'),
+        ('mpi', 'OMPI_COMM_WORLD_', 'RANK SIZE LOCAL_RANK'),
+    ):
+        for value, name in zip('372', names.split(), strict=True):
+            monkeypatch.setenv(prefix + name, value)
+        for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
+            monkeypatch.setenv(name, '')
+        cfg = Config(dict(launcher=launcher))
+        runner._start_processes(cfg)
+        assert [runner.os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['3', '7', '2']
+        assert cfg.model_wrapper_cfg.device_ids is None
+    assert started == ['gloo', 'gloo']
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    hook = FiniteLossHook(interval=2)
+    outputs = dict(loss=torch.tensor(float('nan')), loss_cls=torch.tensor(1.0), loss_mask=torch.tensor(float('inf')))
+    hook.after_train_iter(SimpleNamespace(iter=0), 0, outputs=outputs)  # not this iteration's turn
+    with pytest.raises(UserError, match='iteration 2: loss, loss_mask is not finite'):
+        hook.after_train_iter(SimpleNamespace(iter=1), 1, outputs=outputs)
+    hook.after_train_iter(SimpleNamespace(iter=1), 1, outputs=dict(loss=torch.tensor(1.0)))
+
+
+def test_flipped_boxes_and_masks_are_flipped_back_before_merging():
+    height, width = 4, 10
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    mask[:, 1:3, 1:4] = True
+
+    def view(boxes, masks, score, flip):
+        instances = InstanceData(
+            bboxes=torch.tensor([boxes]), masks=masks, scores=torch.tensor([score]), labels=torch.tensor([0])
+        )
+        meta = dict(ori_shape=(height, width), flip=flip, flip_direction='horizontal' if flip else None)
+        return DetDataSample(metainfo=meta, pred_instances=instances)
+
+    plain = view([1.0, 1.0, 4.0, 3.0], torch.zeros_like(mask), 0.2, False)
+    flipped = view([6.0, 1.0, 9.0, 3.0], mask.flip(-1), 0.9, True)
+    model = InstanceTTAModel(nms=dict(type='nms', iou_threshold=0.5), max_per_img=5, module=torch.nn.Identity())
+    merged = model._merge_single_sample([plain, flipped]).pred_instances
+    assert merged.bboxes.tolist() == [[1.0, 1.0, 4.0, 3.0]]
+    assert merged.scores.tolist() == pytest.approx([0.9])
+    assert torch.equal(merged.masks, mask), 'the better box keeps its own mask'
