@@ -22,7 +22,7 @@ setup: $(VENV)/.ready ## build the environment in .venv (about 15 minutes once: 
 demo: setup ## make the embedded data, train, test and draw predictions (TASK=segmentation for the twin)
 	@[ -n "$(CONFIG)" ] || { echo "TASK is detection or segmentation, not '$(TASK)'." >&2; exit 2; }
 	@[ -f data/shapes/annotations/instances_val.json ] || $(BIN)/python tools/make_shapes.py data/shapes
-	@echo '== training $(CONFIG) (about 5 minutes on two cores)'
+	@echo '== training $(CONFIG) (about 4 minutes on two cores)'
 	$(BIN)/python tools/train.py $(CONFIG) --work-dir $(RUN) --seed 0 $$([ ! -f $(RUN)/last_checkpoint ] || echo --resume)
 	@echo '== testing (about 20 seconds)'
 	$(BIN)/python tools/test.py $(CONFIG) $$(cat $(RUN)/last_checkpoint) --work-dir $(RUN) --show-dir $(RUN)/predictions

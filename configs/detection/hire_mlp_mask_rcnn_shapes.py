@@ -27,8 +27,8 @@ model = dict(
     train_cfg=dict(rpn_proposal=dict(nms_pre=200, max_per_img=100), rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
 )
-max_epochs = 22
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=11)
+max_epochs = 18
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=9)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

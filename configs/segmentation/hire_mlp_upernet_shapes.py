@@ -11,8 +11,8 @@ model = dict(
     decode_head=dict(in_channels=[32, 64, 128, 192], channels=64, num_classes=num_classes),
     auxiliary_head=dict(in_channels=128, channels=64, num_classes=num_classes),
 )
-max_iters = 800
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=400)
+max_iters = 1000
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -22,5 +22,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=40, end=max_iters, eta_min=0.0),
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=400), visualization=dict(interval=8))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=500), visualization=dict(interval=8))
 auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -76,7 +76,7 @@ def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
                 objects = [(c, rest, area) for rest, (c, _, area) in zip(remaining, objects, strict=True)]
                 objects.append((label, mask, int(mask.sum())))
                 # Classes differ in shape; their hues only lean apart, and the background is paler.
-                hue = (label + rng.uniform(-0.7, 0.7)) / len(CLASSES) % 1.0
+                hue = (label + rng.uniform(-0.55, 0.55)) / len(CLASSES) % 1.0
                 texture = _texture(rng, size, _colour(hue, rng.uniform(0.5, 1.0), rng.uniform(0.5, 1.0)))
                 picture = _paint(rng, picture, coverage, texture)
                 break
