@@ -15,6 +15,13 @@ class GroupNorm1(nn.GroupNorm):
     def __init__(self, dim: int, **kwargs):
         super().__init__(1, dim, **kwargs)
 
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not x.requires_grad:
+            # Behind frozen stages. PyTorch 2.13 crashes on the CPU: its channels_last backward kernel writes a gradient
+            # of x that nobody asked for.
+            x = x.contiguous()
+        return super().forward(x)
+
 
 def axial_shift(x: Tensor, shift_size: int, axis: int) -> Tensor:
     """Shifts `shift_size` groups of channels by -(shift_size // 2) ... +(shift_size // 2) pixels (sec. 3.2).
