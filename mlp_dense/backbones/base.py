@@ -116,7 +116,7 @@ class MLPBackbone(BaseModule):
         self.out_strides = tuple(self.stem_stride * 2**i for i in self.out_indices)
 
         self.stem = self.make_stem(in_channels, dims[0])
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        rates = (drop_path_rate * k / max(1, sum(depths) - 1) for k in range(sum(depths)))
         self.stages = nn.ModuleList()
         for i in range(num_stages):
             downsample = self.make_downsample(dims[i - 1], dims[i]) if i else nn.Identity()
@@ -222,16 +222,15 @@ class MLPBackbone(BaseModule):
         kind = cfg.pop('type', next(iter(cls.norms_allowed)))
         if kind not in cls.norms_allowed:
             raise cls._error('norm_cfg type', kind, _names(cls.norms_allowed))
-        requires_grad = cfg.pop('requires_grad', True)
-
-        def make_norm(dim: int) -> nn.Module:
-            return cls.norms_allowed[kind](dim, **cfg).requires_grad_(requires_grad)
-
-        return make_norm
+        return partial(_make_norm, cls.norms_allowed[kind], cfg.pop('requires_grad', True), **cfg)
 
     @classmethod
     def _error(cls, name: str, value: object, allowed: str) -> UserError:
         return UserError(f'{cls.__name__}: {name} is {value!r}; allowed: {allowed}.')
+
+
+def _make_norm(kind: type[nn.Module], requires_grad: bool, dim: int, **arguments: Any) -> nn.Module:
+    return kind(dim, **arguments).requires_grad_(requires_grad)
 
 
 def _names(names) -> str:
@@ -246,10 +245,12 @@ def _recomputation_contexts(block: nn.Module):
 def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
     """The second forward pass of activation checkpointing must not update running statistics a second time."""
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, num_batches_tracked) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(num_batches_tracked)
