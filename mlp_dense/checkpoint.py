@@ -11,6 +11,8 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import numpy as np
 import torch
@@ -24,17 +26,11 @@ CONTAINERS = ('state_dict', 'model', 'model_ema', 'ema_state_dict')
 """Keys under which a file may hold its weights, in the order in which they are looked for."""
 
 
-class _Inert(dict):
-    """Stands in for an object that official files carry beside their weights; holds nothing and does nothing."""
+class _Inert:
+    """Stands in for an object that official files carry beside their weights; a plain dict comes in its place."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> '_Inert':
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
+    def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict:
+        return OrderedDict()
 
 
 def _history_buffer_method(owner: Any, name: str) -> Any:
@@ -81,11 +77,15 @@ def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict[str, 
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        offender = re.search(r'GLOBAL (\S+)', str(error)) or re.search(r'(?:class|function) ([\w.]+)', str(error))
-        what = f'it holds {offender[1]}, which is neither a tensor nor a plain container' if offender else str(error)
+        text = str(error)
+        offender = re.search(r'GLOBAL (\S+)', text) or re.search(
+            r'(?:class|function|type) (\S+?)[ ,.\']', text.partition('WeightsUnpickler error')[2]
+        )
+        if not offender:
+            raise CheckpointError(f'{source} cannot be read as a PyTorch checkpoint; is it complete?') from error
         raise CheckpointError(
-            f'{source} is refused, since loading it could run code: {what.splitlines()[0]}. '
-            'Use a file from a source you trust, saved as a state dict.'
+            f'{source} is refused, since loading it could run code: it holds {offender[1]}, which is neither a tensor '
+            'nor a plain container. Use a file from a source you trust, saved as a state dict.'
         ) from error
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -223,7 +223,9 @@ def _describe(backbone: torch.nn.Module) -> str:
 
 
 def _local_file(source: str) -> Path:
-    if re.match(r'(https?|file)://', source):
+    if source.startswith('file://'):
+        source = url2pathname(urlparse(source).path)
+    if re.match(r'https?://', source):
         path = Path(torch.hub.get_dir()) / 'checkpoints' / source.rpartition('/')[2]
         if get_local_rank() == 0 and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

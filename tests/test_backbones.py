@@ -325,16 +325,21 @@ def test_building_on_the_meta_device(family):
     assert all(p.is_meta for p in model.parameters())
 
 
-@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
-def test_compiles_without_graph_breaks(family, training):
+@pytest.mark.parametrize('mode', ['eval', 'train', 'with_cp'])
+def test_compiles_without_graph_breaks(family, mode):
     torch._dynamo.reset()
-    model = family(dict(depths=(1, 2), dims=(8, 12)), out_indices=(0, 1)).train(training)
-    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, dynamic=False, backend='aot_eager')
+    model = family(dict(depths=(1, 2), dims=(8, 12)), out_indices=(0, 1), with_cp=mode == 'with_cp').train(
+        mode != 'eval'
+    )
+    other = copy.deepcopy(model)
+    compiled = torch.compile(other, fullgraph=True, dynamic=False, backend='aot_eager')
     for size in ((64, 64), (50, 75)):
         x = picture(2, 3, *size)
-        outs = compiled(x)
-        torch.testing.assert_close(outs, model(x), rtol=1e-4, atol=1e-4)
+        outs, expected = compiled(x), model(x)
+        torch.testing.assert_close(outs, expected, rtol=1e-4, atol=1e-4)
         loss_of(outs).backward()
+        loss_of(expected).backward()
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -90,7 +90,9 @@ def test_flipped_boxes_and_masks_are_flipped_back_before_merging():
 
     plain = view([1.0, 1.0, 4.0, 3.0], torch.zeros_like(mask), 0.2, False)
     flipped = view([6.0, 1.0, 9.0, 3.0], mask.flip(-1), 0.9, True)
-    model = InstanceTTAModel(nms=dict(type='nms', iou_threshold=0.5), max_per_img=5, module=torch.nn.Identity())
+    detector = torch.nn.Identity()
+    detector.test_step = None  # asked for, but not called by the merging
+    model = InstanceTTAModel(nms=dict(type='nms', iou_threshold=0.5), max_per_img=5, module=detector)
     merged = model._merge_single_sample([plain, flipped]).pred_instances
     assert merged.bboxes.tolist() == [[1.0, 1.0, 4.0, 3.0]]
     assert merged.scores.tolist() == pytest.approx([0.9])

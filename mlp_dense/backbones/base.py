@@ -34,8 +34,9 @@ class Stage(nn.Module):
         x = channels_last(self.downsample(x))  # the pointwise maps are then plain matrix products
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
-                contexts = partial(_recomputation_contexts, block)
-                x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+                # A compiler traces the recomputation itself, and takes no contexts.
+                contexts = dict(context_fn=partial(_recomputation_contexts, block))
+                x = checkpoint(block, x, use_reentrant=False, **({} if torch.compiler.is_compiling() else contexts))
             else:
                 x = block(x)
         return x
@@ -198,6 +199,8 @@ class MLPBackbone(BaseModule):
             if arch not in cls.archs:
                 raise cls._error('arch', arch, f'{_names(cls.archs)}, or a dict')
             arch = cls.archs[arch]
+        if not isinstance(arch, Mapping):
+            raise cls._error('arch', arch, f'{_names(cls.archs)}, or a dict')
         required = ('depths', 'dims')
         allowed = (*required, *cls.arch_defaults)
         wrong = [key for key in arch if key not in allowed]
@@ -211,9 +214,12 @@ class MLPBackbone(BaseModule):
 
     @classmethod
     def _checked_out_indices(cls, out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
+        allowed = f'one or more of {_names(range(num_stages))}, in ascending order'
+        if not isinstance(out_indices, Sequence) or not all(isinstance(i, int) for i in out_indices):
+            raise cls._error('out_indices', out_indices, allowed)
         indices = tuple(out_indices)
         if not indices or list(indices) != sorted(set(indices)) or not set(indices) <= set(range(num_stages)):
-            raise cls._error('out_indices', indices, f'one or more of {_names(range(num_stages))}, in ascending order')
+            raise cls._error('out_indices', indices, allowed)
         return indices
 
     @classmethod
