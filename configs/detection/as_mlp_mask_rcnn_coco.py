@@ -1,16 +1,2 @@
-# Mask R-CNN with AS-MLP tiny, 1x, multi-scale training, mixed precision. ImageNet weights: see the README.
-_base_ = [
-    '../_base_/models/mask_rcnn.py',
-    '../_base_/datasets/coco_instance_multiscale.py',
-    '../_base_/schedules/detection_1x.py',
-    '../_base_/runtime_detection.py',
-]
-model = dict(
-    backbone=dict(type='mlp_dense.ASMLP', arch='tiny', drop_path_rate=0.2),
-    neck=dict(in_channels=[96, 192, 384, 768]),
-)
-optim_wrapper = dict(
-    type='AmpOptimWrapper',
-    optimizer=dict(lr=1e-4, weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))),
-)
+# The default of AS-MLP.
+_base_ = './as_mlp_tiny_mask_rcnn_1x_coco.py'

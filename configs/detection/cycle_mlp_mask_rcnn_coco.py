@@ -1,9 +1,2 @@
-# Mask R-CNN with CycleMLP b2, 1x: PVT's recipe with the backbone swapped. ImageNet weights: see the README.
-_base_ = [
-    '../_base_/models/mask_rcnn.py',
-    '../_base_/datasets/coco_instance.py',
-    '../_base_/schedules/detection_1x.py',
-    '../_base_/runtime_detection.py',
-]
-model = dict(backbone=dict(type='mlp_dense.CycleMLP', arch='b2'), neck=dict(in_channels=[64, 128, 320, 512]))
-optim_wrapper = dict(optimizer=dict(lr=2e-4, weight_decay=1e-4))
+# The default of CycleMLP.
+_base_ = './cycle_mlp_b2_mask_rcnn_1x_coco.py'

@@ -1,15 +1,2 @@
-# UperNet with AS-MLP tiny, 160k iterations. ImageNet weights: see the README.
-_base_ = [
-    '../_base_/models/upernet.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/segmentation_160k.py',
-    '../_base_/runtime_segmentation.py',
-]
-model = dict(
-    backbone=dict(type='mlp_dense.ASMLP', arch='tiny', drop_path_rate=0.3),
-    decode_head=dict(in_channels=[96, 192, 384, 768]),
-    auxiliary_head=dict(in_channels=384),
-)
-optim_wrapper = dict(
-    optimizer=dict(lr=6e-5, weight_decay=0.01), paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0)))
-)
+# The default of AS-MLP.
+_base_ = './as_mlp_tiny_upernet_ade20k-512x512.py'

@@ -1,16 +1,2 @@
-# UperNet with CycleMLP b2, 160k iterations: Swin's recipe (the paper's own is not published; unconfirmed).
-# ImageNet weights: see the README.
-_base_ = [
-    '../_base_/models/upernet.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/segmentation_160k.py',
-    '../_base_/runtime_segmentation.py',
-]
-model = dict(
-    backbone=dict(type='mlp_dense.CycleMLP', arch='b2'),
-    decode_head=dict(in_channels=[64, 128, 320, 512]),
-    auxiliary_head=dict(in_channels=320),
-)
-optim_wrapper = dict(
-    optimizer=dict(lr=6e-5, weight_decay=0.01), paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0)))
-)
+# The default of CycleMLP.
+_base_ = './cycle_mlp_b2_upernet_ade20k-512x512.py'

@@ -1,0 +1,12 @@
+# Mask R-CNN with CycleMLP b1, 1x: the recipe of PVT with the backbone swapped, as the author says.
+_base_ = [
+    '../_base_/models/mask_rcnn.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/detection_1x.py',
+    '../_base_/runtime_detection.py',
+]
+model = dict(
+    backbone=dict(type='mlp_dense.CycleMLP', arch='b1'),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)
+optim_wrapper = dict(optimizer=dict(lr=2e-4, weight_decay=1e-4))

@@ -1,0 +1,3 @@
+# RetinaNet with CycleMLP b4, 1x.
+_base_ = './cycle_mlp_b1_retinanet_1x_coco.py'
+model = dict(backbone=dict(arch='b4'))

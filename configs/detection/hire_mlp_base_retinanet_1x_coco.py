@@ -1,0 +1,3 @@
+# RetinaNet with Hire-MLP base, 1x.
+_base_ = './hire_mlp_small_retinanet_1x_coco.py'
+model = dict(backbone=dict(arch='base', drop_path_rate=0.2))

@@ -1,0 +1,3 @@
+# UperNet with CycleMLP b3.
+_base_ = './cycle_mlp_b1_upernet_ade20k-512x512.py'
+model = dict(backbone=dict(arch='b3'))

@@ -1,0 +1,3 @@
+# UperNet with Hire-MLP base: the recipe published for small, and the drop path rate of its detectors.
+_base_ = './hire_mlp_small_upernet_ade20k-512x512.py'
+model = dict(backbone=dict(arch='base'))
