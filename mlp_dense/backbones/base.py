@@ -5,41 +5,17 @@ and is done; the constructor, the choice of outputs, freezing, activation checkp
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint import fit_to_backbone, load_pretrained
 from ..errors import ArgumentError, UserError
-from .layers import channels_last
-
-
-class Stage(nn.Module):
-    """A downsampling (the identity in the first stage), then blocks, at one resolution."""
-
-    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], with_cp: bool):
-        super().__init__()
-        self.downsample = downsample
-        self.blocks = nn.ModuleList(blocks)
-        self.with_cp = with_cp
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = channels_last(self.downsample(x))  # the pointwise maps are then plain matrix products
-        for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
-                # A compiler traces the recomputation itself, and takes no contexts.
-                contexts = dict(context_fn=partial(_recomputation_contexts, block))
-                x = checkpoint(block, x, use_reentrant=False, **({} if torch.compiler.is_compiling() else contexts))
-            else:
-                x = block(x)
-        return x
+from .layers import Stage
 
 
 class MLPBackbone(BaseModule):
@@ -159,6 +135,13 @@ class MLPBackbone(BaseModule):
                 outs.append(self.norms[i](x).contiguous())
         return tuple(outs)
 
+    def layers(self) -> list[list[nn.Module]]:
+        """The stem, then every block with the downsampling before it: the layers of layer-wise learning rates."""
+        layers = [[self.stem]]
+        for stage in self.stages:
+            layers += [[block] if i else [stage.downsample, block] for i, block in enumerate(stage.blocks)]
+        return layers
+
     def train(self, mode: bool = True) -> 'MLPBackbone':
         super().train(mode)
         self._freeze()
@@ -241,22 +224,3 @@ def _make_norm(kind: type[nn.Module], requires_grad: bool, dim: int, **arguments
 
 def _names(names) -> str:
     return ', '.join(map(str, names))
-
-
-def _recomputation_contexts(block: nn.Module):
-    return nullcontext(), _running_statistics_kept(block)
-
-
-@contextmanager
-def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """The second forward pass of activation checkpointing must not update running statistics a second time."""
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, num_batches_tracked) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(num_batches_tracked)

@@ -1,10 +1,14 @@
 """Layers that more than one family uses. Maps are (B, C, H, W); their memory is channels_last inside the stages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 
 class Pointwise(nn.Linear):
@@ -115,6 +119,46 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.token_mixing(self.norm1(x)))
         return x + self.drop_path(self.channel_mixing(self.norm2(x)))
+
+
+class Stage(nn.Module):
+    """A downsampling (the identity in the first stage), then blocks, at one resolution."""
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], with_cp: bool):
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = channels_last(self.downsample(x))  # the pointwise maps are then plain matrix products
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                # A compiler traces the recomputation itself, and takes no contexts.
+                contexts = dict(context_fn=partial(_recomputation_contexts, block))
+                x = checkpoint(block, x, use_reentrant=False, **({} if torch.compiler.is_compiling() else contexts))
+            else:
+                x = block(x)
+        return x
+
+
+def _recomputation_contexts(block: nn.Module):
+    return nullcontext(), _running_statistics_kept(block)
+
+
+@contextmanager
+def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
+    """The second forward pass of activation checkpointing must not update running statistics a second time."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, num_batches_tracked) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(num_batches_tracked)
 
 
 def init_linear_maps(module: nn.Module, kinds: tuple[type, ...]) -> None:

@@ -1,0 +1,52 @@
+"""Layer-wise decay of the learning rate."""
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import nn
+
+from ..backbones.base import MLPBackbone
+from ..errors import UserError
+from ..registry import CONSTRUCTORS
+
+
+@CONSTRUCTORS.register_module()
+class LayerDecayConstructor(DefaultOptimWrapperConstructor):
+    """Gives the layers of a backbone learning rates that fall towards its input (BEiT, arXiv 2106.08254, appendix).
+
+    The layers are those of ``backbone.layers()``: the stem, then every block. With n of them, layer k (from 0) gets
+    ``layer_decay_rate ** (n - k)`` of the learning rate that it would have had; everything outside of them (output
+    norms, neck, heads) keeps its own. Use it with
+    ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))``;
+    the other keys of ``paramwise_cfg`` work as everywhere in mmengine.
+
+    Raises:
+        UserError: there is no ``layer_decay_rate`` above 0 and up to 1, or the backbone is not of this
+            package.
+    """
+
+    def _validate_cfg(self) -> None:
+        super()._validate_cfg()
+        rate = self.paramwise_cfg.get('layer_decay_rate')
+        if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
+            raise UserError(f'paramwise_cfg.layer_decay_rate is {rate!r}; give a number above 0 and up to 1.')
+
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
+        super().add_params(params, module, prefix=prefix, **kwargs)
+        if prefix:  # called for every submodule; the whole model comes last
+            return
+        rate = self.paramwise_cfg['layer_decay_rate']
+        backbone = getattr(module, 'backbone', module)
+        if not isinstance(backbone, MLPBackbone):
+            raise UserError(
+                f'LayerDecayConstructor needs a backbone of this package, not {type(backbone).__name__}; leave it out.'
+            )
+        layers = backbone.layers()
+        scales = {
+            id(parameter): rate ** (len(layers) - k)
+            for k, layer in enumerate(layers)
+            for part in layer
+            for parameter in part.parameters()
+        }
+        for group in params:
+            group['lr'] = group.get('lr', self.base_lr) * scales.get(id(group['params'][0]), 1.0)
+        print_log(f'{len(layers)} layers: learning rates fall by {rate} from one to the next.', logger='current')

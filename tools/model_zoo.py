@@ -1,0 +1,123 @@
+"""Writes docs/model_zoo.md: what the metafiles say of every config, beside the sizes measured here."""
+
+import argparse
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from arguments import run_tool
+
+ROOT = Path(__file__).parents[1]
+HEAD = """# Model zoo
+
+Written by `python tools/model_zoo.py` from the configs and `configs/metafiles/`.
+
+* **params** (M) and **GMACs** are measured here, for one picture of the size above the table, with 1000 proposals and
+  100 masks and without auxiliary heads, as mmdet and mmsegmentation count them.
+* **published** is what the papers' authors give for this model. *Confirmed*: read in the source that is named;
+  *unconfirmed*: remembered from the paper, not to be cited. None of it was trained here.
+
+Confirmed by their abstracts, without the model's name: Hire-MLP's best are 51.7 box AP, 44.8 mask AP and 49.9 mIoU;
+CycleMLP reaches 45.1 mIoU on ADE20K.
+
+`python tools/train.py CONFIG` trains, `python tools/test.py CONFIG CHECKPOINT` tests."""
+TABLES = (  # title, what the names of the configs contain, height and width of the picture
+    ('Mask R-CNN on COCO', r'(?<!cascade)_mask_rcnn_\dx_coco', (800, 1280)),
+    ('Cascade Mask R-CNN on COCO', r'cascade_mask_rcnn_\dx_coco', (800, 1280)),
+    ('RetinaNet on COCO', r'retinanet', (800, 1280)),
+    ('UperNet on ADE20K', r'upernet_ade20k-', (512, 2048)),
+    ('Semantic FPN on ADE20K', r'semantic_fpn_ade20k-', (512, 2048)),
+    ('UperNet on CamVid', r'camvid', (360, 480)),
+    ('Small models on the embedded data', r'shapes', (128, 128)),
+)
+COLUMNS = '| config | backbone params | GMACs | model params | GMACs | published params / GMACs | published results |'
+TOLERANCE = 0.02
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--out', type=Path, default=ROOT / 'docs' / 'model_zoo.md', metavar='FILE.md', help='default: docs/model_zoo.md'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_current_instance().setLevel(logging.ERROR)
+    args.out.write_text('\n'.join(page_lines()) + '\n', encoding='utf-8')
+    print(f'{args.out} is written.')
+
+
+def page_lines() -> Iterator[str]:
+    from rich.progress import track
+
+    models = {Path(model['Config']).stem: model for model in read_metafiles()}
+    yield HEAD
+    rows = [(title, size, name) for title, pattern, size in TABLES for name in models if re.search(pattern, name)]
+    notes: list[str] = []
+    last = None
+    for title, size, name in track(rows, 'counting'):
+        if title != last:
+            yield from ('', f'## {title}', '', f'At {size[1]}x{size[0]}.', '', COLUMNS, '|---' * 7 + '|')
+            last = title
+        yield row(models[name], size, notes)
+    if notes:
+        yield from ('', *notes)
+    yield from ('', '## Short names', '')
+    for path in sorted(ROOT.glob('configs/*/*.py')):
+        if path.stem not in models and path.parent.name != '_base_':
+            base = re.search(r"_base_ = '\./(.+)\.py'", path.read_text(encoding='utf-8'))
+            yield f'* `{path.stem}` is `{base[1]}`'
+    yield from ('', '## ImageNet weights with an address', '')
+    for address in dict.fromkeys(model['Metadata'].get('ImageNet Weights') for model in models.values()):
+        if address:
+            yield f'* <{address}>'
+
+
+def read_metafiles() -> list[dict]:
+    """The models of model-index.yml, in its order."""
+    import yaml
+
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text(encoding='utf-8'))
+    files = [yaml.safe_load((ROOT / name).read_text(encoding='utf-8')) for name in index['Import']]
+    return [model for file in files for model in file['Models']]
+
+
+def row(model: dict, size: tuple[int, int], notes: list[str]) -> str:
+    """One line of a table; appends the footnote of a measured count that is not the published one."""
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    from mlp_dense.complexity import complexity
+    from mlp_dense.errors import UserError
+
+    cfg = Config.fromfile(ROOT / model['Config'])
+    init_default_scope(cfg.default_scope)
+    counts = complexity(cfg.model, *size)
+    measured = [counts.backbone_params / 1e6, counts.backbone_macs / 1e9, counts.params / 1e6, counts.macs / 1e9]
+    published = model['Metadata'].get('Published', {})
+    mark = ''
+    sizes = [published.get(key) for key in ('Parameters (M)', 'GMACs')]
+    if any(there and abs(here / there - 1) > TOLERANCE for here, there in zip(measured[2:], sizes, strict=True)):
+        if 'Note' not in published:
+            raise UserError(
+                f'{model["Name"]}: {measured[2:]} here, {sizes} published; explain it as Note in its metafile.'
+            )
+        mark = f' [^{len(notes) + 1}]'
+        notes.append(f'[^{len(notes) + 1}]: {model["Name"]}: {published["Note"]}')
+    results = ', '.join(
+        f'{key} {value}' for result in model.get('Results', []) for key, value in result['Metrics'].items()
+    )
+    if results:
+        results += f' ({published["Source"]}, {"confirmed" if published["Confirmed"] else "unconfirmed"})'
+    there = ' / '.join(map(str, sizes)) if all(sizes) else ''
+    name = f'[{model["Name"]}](../{model["Config"]})'
+    return f'| {name} | {" | ".join(f"{value:.1f}" for value in measured)} | {there}{mark} | {results} |'
+
+
+if __name__ == '__main__':
+    run_tool(main)
