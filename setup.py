@@ -1,6 +1,22 @@
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithConfigs(build_py):
+    """Puts the configs, the tools and the index of models where mim looks for them: in ``mlp_dense/.mim``."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, 'mlp_dense', '.mim')
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            for folder in ('configs', 'tools'):
+                shutil.copytree(folder, target / folder, ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copy('model-index.yml', target)
+
 
 setup(
     name='mlp_dense',
@@ -9,6 +25,7 @@ setup(
     long_description=Path('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mlp_dense', 'mlp_dense.*']),
     python_requires='>=3.10',
     install_requires=['torch>=2.6'],  # 2.6: the first whose torch.load is safe by default

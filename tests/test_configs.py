@@ -1,17 +1,19 @@
-"""Every config builds, and its model takes one training step and one test step."""
+"""Every config builds, says what its name says, and its model takes one training step and one test step."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import BACKBONES
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from torch import nn
 
-from mlp_dense.runner import _adapt_to_cpu, dataset_classes
+from mlp_dense.runner import _adapt_to_cpu, _walk, dataset_classes
 
 CONFIGS = sorted(
     path
@@ -19,11 +21,24 @@ CONFIGS = sorted(
     for path in (Path(__file__).parents[1] / 'configs' / folder).glob('*.py')
 )
 SIZE = 64
+BY_FAMILY = {'hire': 'HireMLP', 'as': 'ASMLP', 'cycle': 'CycleMLP'}
+BY_HEAD = {
+    'cascade_mask_rcnn': 'CascadeRCNN',
+    'mask_rcnn': 'MaskRCNN',
+    'retinanet': 'RetinaNet',
+    'upernet': 'UPerHead',
+    'semantic_fpn': 'FPNHead',
+}
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
-def cfg(request):
-    cfg = Config.fromfile(request.param)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def cfg(path):
+    cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)
     _adapt_to_cpu(cfg)
     return cfg
@@ -31,8 +46,9 @@ def cfg(request):
 
 def test_takes_a_training_and_a_test_step(cfg):
     torch.manual_seed(0)
-    if 'rpn_head' in cfg.model:  # few proposals: the same code in less time
+    if 'rpn_head' in cfg.model:  # few proposals and results: the same code in less time
         cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.test_cfg.rpn.max_per_img = 20
+    cfg.model.test_cfg.get('rcnn', cfg.model.test_cfg).max_per_img = 3
     cfg.model.backbone.drop_path_rate = 0.0  # a dropped branch has no gradient
     model = MODELS.build(cfg.model)
     model.init_weights()
@@ -47,10 +63,12 @@ def test_takes_a_training_and_a_test_step(cfg):
     model.eval()
     with torch.no_grad():
         (result, *_) = model.test_step(_batch(cfg))
-    if cfg.default_scope == 'mmdet':
+    if cfg.default_scope == 'mmseg':
+        assert result.pred_sem_seg.data.shape == (1, SIZE, SIZE)
+    elif 'roi_head' in cfg.model:
         assert result.pred_instances.masks.shape[1:] == (SIZE, SIZE)
     else:
-        assert result.pred_sem_seg.data.shape == (1, SIZE, SIZE)
+        assert result.pred_instances.bboxes.shape[1:] == (4,)
 
 
 def _optim_wrapper(cfg, model):
@@ -64,37 +82,97 @@ def _optim_wrapper(cfg, model):
 
 def _batch(cfg):
     pictures = [torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8) for _ in range(2)]
+    num_classes = len(dataset_classes(cfg.train_dataloader.dataset))
     if cfg.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
 
-        classes = cfg.model.roi_head.bbox_head.num_classes
-        data = demo_mm_inputs(2, [(3, SIZE, SIZE)] * 2, num_items=[3, 0], num_classes=classes, with_mask=True)
+        with_mask = 'roi_head' in cfg.model
+        sizes = [(3, SIZE, SIZE)] * 2
+        data = demo_mm_inputs(2, sizes, num_items=[3, 0], num_classes=num_classes, with_mask=with_mask)
         return dict(inputs=pictures, data_samples=data['data_samples'])
     from mmseg.structures import SegDataSample
 
     meta = dict(ori_shape=(SIZE, SIZE), img_shape=(SIZE, SIZE), pad_shape=(SIZE, SIZE))
-    labels = torch.from_numpy(
-        np.random.default_rng(0).integers(0, cfg.model.decode_head.num_classes, (2, 1, SIZE, SIZE))
-    )
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, num_classes, (2, 1, SIZE, SIZE)))
+    labels[:, :, :9] = cfg.model.decode_head.get('ignore_index', 255)
     samples = [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=label)) for label in labels]
     return dict(inputs=pictures, data_samples=samples)
 
 
+def test_is_what_its_name_says(cfg, path):
+    family, arch, head = re.match(
+        r'(hire|as|cycle)_mlp_(?:(tiny|small|base|large|b\d)_)?(' + '|'.join(BY_HEAD) + r')(?:_|$)', path.stem
+    ).groups()
+    assert cfg.model.backbone.type == f'mlp_dense.{BY_FAMILY[family]}'
+    assert BY_HEAD[head] == (cfg.model.type if cfg.default_scope == 'mmdet' else cfg.model.decode_head.type)
+    if arch:
+        assert cfg.model.backbone.arch == arch
+    if schedule := re.search(r'_(\d)x_', path.stem):
+        assert cfg.train_cfg.max_epochs == 12 * int(schedule[1])
+        assert cfg.param_scheduler[1].end == cfg.train_cfg.max_epochs
+        assert cfg.param_scheduler[1].milestones == {1: [8, 11], 3: [27, 33]}[int(schedule[1])]
+    data = {'coco': 'coco', 'ade20k': 'ADEChallengeData2016', 'camvid': 'camvid', 'shapes': 'shapes'}
+    assert data[re.split('_|-', path.stem.replace('-512x512', ''))[-1]] in cfg.train_dataloader.dataset.data_root
+
+
 def test_class_counts_and_outputs_agree(cfg):
     classes = dataset_classes(cfg.train_dataloader.dataset)
-    backbone = MODELS.build(cfg.model.backbone)
-    heads = [cfg.model[name] for name in ('decode_head', 'auxiliary_head') if name in cfg.model]
-    if 'roi_head' in cfg.model:
-        heads = [cfg.model.roi_head.bbox_head, cfg.model.roi_head.mask_head]
-    assert all(head.num_classes == len(classes) for head in heads)
+    assert {value for _, _, key, value in _walk(cfg.model) if key == 'num_classes'} == {len(classes)}
+    with torch.device('meta'):
+        backbone = MODELS.build(cfg.model.backbone)
     takes = cfg.model.neck.in_channels if 'neck' in cfg.model else cfg.model.decode_head.in_channels
     assert list(takes) == list(backbone.out_channels)
+    if 'auxiliary_head' in cfg.model:
+        assert cfg.model.auxiliary_head.in_channels == backbone.out_channels[2]
 
 
-def test_default_hooks(cfg):
+def test_hooks_precision_and_learning_rate_scaling(path):
+    cfg = Config.fromfile(path)
     metric = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}[cfg.default_scope]
     assert cfg.default_hooks.checkpoint.save_best == metric
     assert cfg.default_hooks.visualization.draw
     assert any('FiniteLoss' in hook.type for hook in cfg.custom_hooks)
-    assert cfg.auto_scale_lr.base_batch_size in (8, 16, 32)
-    assert not any(isinstance(module, nn.SyncBatchNorm) for module in MODELS.build(cfg.model).modules())
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    gpus = 1 if 'shapes' in path.stem or 'camvid' in path.stem else 8
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=gpus * cfg.train_dataloader.batch_size)
+    assert 'tta_model' in cfg and 'tta_pipeline' in cfg
+    if cfg.default_scope == 'mmseg':  # the last step of the schedule ends with the training, and is saved
+        assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
+        assert cfg.train_cfg.max_iters % cfg.default_hooks.checkpoint.interval == 0
+
+
+def test_without_a_gpu_no_sync_bn_is_left(cfg):
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+
+
+@pytest.mark.parametrize('dataset', ['ade20k', 'camvid'])
+def test_tta_has_the_sizes_of_the_papers(dataset):
+    cfg = Config.fromfile(next(path for path in CONFIGS if f'upernet_{dataset}' in path.stem))
+    sizes, flips, *_ = cfg.tta_pipeline[1].transforms
+    ratios = [size.scale[1] / 512 if 'scale' in size else size.scale_factor for size in sizes]
+    assert ratios == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75] and [flip.prob for flip in flips] == [0.0, 1.0]
+
+
+def test_every_arch_has_its_configs():
+    names = {path.stem for path in CONFIGS}
+    for short, cls in BY_FAMILY.items():
+        archs = next(backbone.archs for backbone in BACKBONES if backbone.__name__ == cls)
+        assert {f'{short}_mlp_{arch}_upernet_ade20k-512x512' for arch in archs} <= names
+        assert {f'{short}_mlp_mask_rcnn_coco', f'{short}_mlp_upernet_ade20k'} <= names
+    wanted = {
+        'hire_mlp_{}_mask_rcnn_1x_coco': 'tiny small base large',
+        'hire_mlp_{}_retinanet_1x_coco': 'small base large',
+        'hire_mlp_{}_cascade_mask_rcnn_3x_coco': 'small base large',
+        'as_mlp_{}_mask_rcnn_1x_coco': 'tiny small',
+        'as_mlp_{}_mask_rcnn_3x_coco': 'tiny small',
+        'as_mlp_{}_cascade_mask_rcnn_1x_coco': 'tiny small base',
+        'as_mlp_{}_cascade_mask_rcnn_3x_coco': 'tiny small base',
+        'cycle_mlp_{}_mask_rcnn_1x_coco': 'b1 b2 b3 b4 b5',
+        'cycle_mlp_{}_retinanet_1x_coco': 'b1 b2 b3 b4 b5',
+        'hire_mlp_{}_semantic_fpn_ade20k-512x512': 'small',
+        'cycle_mlp_{}_semantic_fpn_ade20k-512x512': 'b1 b2 b3 b4 b5',
+    }
+    assert {pattern.format(arch) for pattern, archs in wanted.items() for arch in archs.split()} <= names

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,7 @@ TABLES = (  # title, what the names of the configs contain, height and width of 
     ('UperNet on CamVid', r'camvid', (360, 480)),
     ('Small models on the embedded data', r'shapes', (128, 128)),
 )
-COLUMNS = '| config | backbone params | GMACs | model params | GMACs | published params / GMACs | published results |'
+COLUMNS = '| config | backbone params | GMACs | model params | GMACs | published params / GMACs | results | source |'
 TOLERANCE = 0.02
 
 
@@ -47,6 +48,7 @@ def main() -> None:
     args = parse_args()
     from mmengine.logging import MMLogger
 
+    warnings.filterwarnings('ignore', module='mmseg')
     MMLogger.get_current_instance().setLevel(logging.ERROR)
     args.out.write_text('\n'.join(page_lines()) + '\n', encoding='utf-8')
     print(f'{args.out} is written.')
@@ -62,7 +64,7 @@ def page_lines() -> Iterator[str]:
     last = None
     for title, size, name in track(rows, 'counting'):
         if title != last:
-            yield from ('', f'## {title}', '', f'At {size[1]}x{size[0]}.', '', COLUMNS, '|---' * 7 + '|')
+            yield from ('', f'## {title}', '', f'At {size[1]}x{size[0]}.', '', COLUMNS, '|---' * 8 + '|')
             last = title
         yield row(models[name], size, notes)
     if notes:
@@ -112,11 +114,10 @@ def row(model: dict, size: tuple[int, int], notes: list[str]) -> str:
     results = ', '.join(
         f'{key} {value}' for result in model.get('Results', []) for key, value in result['Metrics'].items()
     )
-    if results:
-        results += f' ({published["Source"]}, {"confirmed" if published["Confirmed"] else "unconfirmed"})'
+    source = f'{published["Source"]} ({"confirmed" if published["Confirmed"] else "unconfirmed"})' if published else ''
     there = ' / '.join(map(str, sizes)) if all(sizes) else ''
     name = f'[{model["Name"]}](../{model["Config"]})'
-    return f'| {name} | {" | ".join(f"{value:.1f}" for value in measured)} | {there}{mark} | {results} |'
+    return f'| {name} | {" | ".join(f"{value:.1f}" for value in measured)} | {there}{mark} | {results} | {source} |'
 
 
 if __name__ == '__main__':

@@ -1,0 +1,66 @@
+"""Layer-wise decay of the learning rate."""
+
+import pytest
+from conftest import SMALL
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
+from torch import nn
+
+from mlp_dense.errors import UserError
+
+
+class Detector(nn.Module):
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(2, 2)
+
+
+def wrapper(model: nn.Module, **paramwise_cfg):
+    return build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper',
+            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
+            constructor='mlp_dense.LayerDecayConstructor',
+            paramwise_cfg=paramwise_cfg,
+        ),
+    )
+
+
+def test_rates_fall_towards_the_input(family):
+    model = Detector(family(SMALL, frozen_stages=-1))
+    optimizer = wrapper(model, layer_decay_rate=0.5, custom_keys=dict(norm=dict(decay_mult=0.0, lr_mult=2.0))).optimizer
+    groups = {id(group['params'][0]): group for group in optimizer.param_groups}
+    num_layers = 1 + sum(SMALL['depths'])
+    expected = {'backbone.stem': 0.5**num_layers, 'backbone.norms': 1.0, 'head': 1.0}
+    for i, depth in enumerate(SMALL['depths']):
+        first = 1 + sum(SMALL['depths'][:i])
+        expected[f'backbone.stages.{i}.downsample'] = 0.5 ** (num_layers - first)
+        for j in range(depth):
+            expected[f'backbone.stages.{i}.blocks.{j}.'] = 0.5 ** (num_layers - first - j)
+    for name, parameter in model.named_parameters():
+        (rate,) = (value for prefix, value in expected.items() if name.startswith(prefix))
+        group = groups[id(parameter)]
+        assert group['lr'] == rate * (2.0 if 'norm' in name else 1.0), name
+        assert group['weight_decay'] == (0.0 if 'norm' in name else 0.05), name
+
+
+def test_frozen_stages_are_left_out(family):
+    model = Detector(family(SMALL, frozen_stages=1))
+    optimizer = wrapper(model, layer_decay_rate=0.5).optimizer
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group['params']}
+    assert trained == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize('rate', [None, 0, 1.5, '0.9'])
+def test_rate_that_is_missing_or_wrong(family, rate):
+    given = {} if rate is None else dict(layer_decay_rate=rate)
+    with pytest.raises(UserError, match='above 0 and up to 1'):
+        wrapper(Detector(family(SMALL)), **given)
+
+
+def test_other_backbone():
+    resnet = MODELS.build(dict(type='mmdet.ResNet', depth=18))
+    with pytest.raises(UserError, match='not ResNet'):
+        wrapper(Detector(resnet), layer_decay_rate=0.9)
