@@ -26,7 +26,8 @@ demo: setup ## make the embedded data, train, test and draw predictions (TASK=se
 	$(BIN)/python tools/train.py $(CONFIG) --work-dir $(RUN) --seed 0 $$([ ! -f $(RUN)/last_checkpoint ] || echo --resume)
 	@echo '== testing (about 20 seconds)'
 	$(BIN)/python tools/test.py $(CONFIG) $$(cat $(RUN)/last_checkpoint) --work-dir $(RUN) --show-dir $(RUN)/predictions
-	@echo '== drawn predictions beside the ground truth: $(RUN)/predictions'
+	$(BIN)/python tools/plot_log.py $(RUN) --out $(RUN)/curves.png
+	@echo '== drawn predictions beside the ground truth: $(RUN)/predictions; learning curves: $(RUN)/curves.png'
 
 test: setup ## run all tests (under 15 minutes on two cores)
 	$(BIN)/python -m pytest

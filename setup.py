@@ -38,6 +38,7 @@ setup(
             'mmsegmentation>=1.2.2,<2',
             'ftfy',  # imported by mmsegmentation 1.2.2, which forgets to declare it
             'regex',  # the same
+            'matplotlib>=3.7',  # tools/plot_log.py; mmengine draws with it too, and asks for no version
         ],
         'dev': ['pytest', 'ruff'],
     },

@@ -3,28 +3,31 @@
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 
-def common_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the arguments that training and testing have in common."""
+def tool_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with what every tool understands."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', metavar='CONFIG', help='config file, for example one under configs/')
     parser.add_argument(
-        '--work-dir', type=Path, metavar='DIR', help='folder for everything this run writes (default: work_dirs/CONFIG)'
+        '--debug',
+        action='store_true',
+        help='show the traceback of an error that is explained (same as MLP_DENSE_DEBUG=1)',
     )
+    return parser
+
+
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that say which config, changed how, on which data."""
+    parser = tool_parser(description)
+    parser.add_argument('config', metavar='CONFIG', help='config file, for example one under configs/')
     parser.add_argument(
         '--data-root',
         type=Path,
         metavar='DIR',
         help="folder that holds the data, laid out as the config's own data_root: replaces it for data and evaluators",
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=('none', 'pytorch', 'slurm', 'mpi'),
-        default='none',
-        help='what started the processes, when there are several: pytorch means torchrun (default: none)',
     )
     parser.add_argument(
         '--cfg-options',
@@ -33,13 +36,51 @@ def common_parser(description: str) -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help='changes to the config, for example train_dataloader.batch_size=4 model.backbone.with_cp=True',
     )
+    return parser
+
+
+def common_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that training and testing have in common."""
+    parser = config_parser(description)
     parser.add_argument(
-        '--debug',
-        action='store_true',
-        help='show the traceback of an error that is explained (same as MLP_DENSE_DEBUG=1)',
+        '--work-dir', type=Path, metavar='DIR', help='folder for everything this run writes (default: work_dirs/CONFIG)'
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='what started the processes, when there are several: pytorch means torchrun (default: none)',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # older launchers pass it
     return parser
+
+
+def check_out_file(file: Path, suffix: str) -> None:
+    """Makes the folder of a file to write.
+
+    Raises:
+        UserError: the name has another suffix, or the folder cannot be written.
+    """
+    from mlp_dense.errors import UserError
+
+    if file.suffix.lower() != suffix or file.is_dir():
+        raise UserError(f'--out {file}: give the name of a file that ends in {suffix}.')
+    check_out_dir(file.parent)
+
+
+def check_out_dir(folder: Path) -> None:
+    """Makes a folder to write to, and tries it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    from mlp_dense.errors import UserError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f'{folder} cannot be written ({error.strerror}); give another place.') from error
 
 
 def run_tool(main: Callable[[], None]) -> None:

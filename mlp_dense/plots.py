@@ -1,0 +1,175 @@
+"""Learning curves from the scalars that mmengine writes during a training."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from .errors import UserError
+
+MAIN = ('mAP', 'mIoU')
+"""What the names of the main metrics end in."""
+STYLES = ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
+
+Curve = dict[float, float]
+"""Values by iteration."""
+
+
+@dataclass
+class Run:
+    """The curves of a training: losses, learning rate and validation metrics, each by its name."""
+
+    name: str
+    losses: dict[str, Curve] = field(default_factory=dict)
+    lr: Curve = field(default_factory=dict)
+    metrics: dict[str, Curve] = field(default_factory=dict)
+
+
+def read_run(path: Path) -> Run:
+    """Reads a work dir, a time-stamped folder in it, or a scalars.json. Of a resumed training the parts are joined: a
+    part replaces what earlier ones say of its first iteration and everything after it.
+
+    Raises:
+        UserError: there is nothing to read, or a line is no JSON.
+    """
+    if not path.exists():
+        raise UserError(f'{path} does not exist; give the work dir of a training, or a scalars.json.')
+    files = [path] if path.is_file() else sorted(path.glob('vis_data/scalars.json'))
+    files = files or sorted(path.glob('*/vis_data/scalars.json'))
+    records: list[tuple[float, dict]] = []
+    for file in files:
+        part = _at_iterations(_read_lines(file))
+        start = min((at for at, _ in part), default=math.inf)
+        records = [*((at, record) for at, record in records if at < start), *part]
+    if not records:
+        raise UserError(f'{path} holds no scalars of a training yet (no lines in */vis_data/scalars.json).')
+    in_vis_data = path.is_file() and path.resolve().parent.name == 'vis_data'
+    run = Run((path.resolve().parents[2] if in_vis_data else path.resolve()).name)
+    for at, record in records:
+        if 'lr' in record:
+            # with several parameter groups, `lr` is that of the first one only, and `base_lr` that of the config
+            run.lr[at] = record.get('base_lr', record['lr'])
+            for name in (name for name in record if 'loss' in name):
+                run.losses.setdefault(name, {})[at] = record[name]
+        else:
+            for name in record.keys() - {'step', 'time', 'data_time', 'epoch', 'iter', 'memory'}:
+                if record[name] != -1:  # COCO's value where there are no such objects
+                    run.metrics.setdefault(name, {})[at] = record[name]
+    return run
+
+
+def plot_runs(runs: Sequence[Run], file: Path, smooth: float = 0.0) -> None:
+    """Draws the runs into a PNG: losses, learning rate, validation metrics. One run has a colour for every quantity;
+    several have a colour each, a line style for every quantity, and of the metrics the main ones only.
+
+    Args:
+        smooth: weight of the past, from 0 (none) to below 1, in the moving average of the losses.
+    """
+    several = len(runs) > 1
+    figure = Figure(figsize=(11, 12), layout='constrained')
+    axes = figure.subplots(3, 1)
+    losses = sorted({name for run in runs for name in run.losses}, key=lambda name: (name != 'loss', name))
+    metrics = sorted({name for run in runs for name in run.metrics}, key=lambda name: (not name.endswith(MAIN), name))
+    main = [name for name in metrics if name.endswith(MAIN)] or metrics[:1]
+    panels = (
+        (axes[0], 'training losses', 'loss', losses, ['loss'], ''),
+        (axes[1], 'learning rate', 'learning rate', ['learning rate'], ['learning rate'], ''),
+        (axes[2], 'validation', _metric_label(runs, main), main if several else metrics, main, 'o'),
+    )
+    for ax, title, label, names, bold, marker in panels:
+        for i, run in enumerate(runs):
+            curves = {'learning rate': run.lr} | run.losses | run.metrics
+            for k, name in enumerate(names):
+                colour = _colour(i if several else k)
+                style = dict(color=colour, linestyle=STYLES[k % len(STYLES)] if several else '-')
+                style |= dict(linewidth=2.5 if name in bold else 1.2, marker=marker, zorder=3 if name in bold else 2)
+                if curves.get(name):
+                    _plot(ax, curves[name], style, smooth if ax is axes[0] else 0.0)
+        ax.set(title=title, xlabel='iteration', ylabel=label)
+        ax.margins(x=0.02)
+        ax.grid(alpha=0.3)
+        if len(names) > 1:
+            keys = [
+                Line2D([], [], linewidth=2.5 if name in bold else 1.2, marker='' if several else marker)
+                for name in names
+            ]
+            for k, key in enumerate(keys):
+                key.set(color='black' if several else _colour(k), linestyle=STYLES[k % len(STYLES)] if several else '-')
+            labels = [_with_last(name, runs[0].metrics) if not several and marker else name for name in names]
+            ax.legend(keys, labels, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3)
+        if not ax.lines:
+            ax.text(0.5, 0.5, 'nothing logged yet', transform=ax.transAxes, ha='center', va='center', color='gray')
+    axes[0].set_ylim(bottom=0)
+    axes[1].ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
+    limits = [limit for ax in axes if ax.lines for limit in ax.get_xlim()]
+    for ax in axes:
+        ax.set_xlim(min(limits, default=0), max(limits, default=1))
+    if several:
+        keys = [Line2D([], [], color=_colour(i), linewidth=4) for i in range(len(runs))]
+        figure.legend(keys, [run.name for run in runs], loc='outside upper center', ncols=min(len(runs), 3))
+    else:
+        figure.suptitle(runs[0].name)
+    figure.savefig(file, dpi=100)
+
+
+def _read_lines(file: Path) -> list[dict]:
+    lines = file.read_text(encoding='utf-8').splitlines()
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            if number < len(lines):  # the last may have been cut off by the end of a process
+                raise UserError(f'Line {number} of {file} is no JSON object, as mmengine writes.') from error
+    return records
+
+
+def _at_iterations(records: Sequence[dict]) -> list[tuple[float, dict]]:
+    """The iteration of every record. Validation is logged at an epoch when the training counts epochs: its length is
+    the shortest that agrees with every record of the training."""
+    epochs = [(record['epoch'], record['iter']) for record in records if 'epoch' in record and 'iter' in record]
+    length = max((math.ceil(iteration / epoch) for epoch, iteration in epochs), default=1)
+    last = max(epochs, default=(0, 0))[0]
+    return [
+        (record.get('iter') or record['step'] * (length if record['step'] <= last else 1), record)
+        for record in records
+        if 'step' in record
+    ]
+
+
+def _plot(ax: Axes, curve: Curve, style: dict, smooth: float) -> None:
+    x = np.array(sorted(curve))
+    y = np.array([curve[at] for at in x], dtype=float)
+    if smooth:
+        ax.plot(x, y, **style | dict(alpha=0.25, linewidth=1, linestyle='-'))
+        average, weight = 0.0, 0.0
+        for i, value in enumerate(y):
+            if math.isfinite(value):
+                average, weight = smooth * average + (1 - smooth) * value, smooth * weight + 1 - smooth
+                y[i] = average / weight  # the start is not drawn towards zero
+    ax.plot(x, y, **style)
+
+
+def _colour(i: int) -> tuple:
+    return colormaps['tab10'](i) if i < 10 else colormaps['tab20b']((i - 10) % 20)
+
+
+def _metric_label(runs: Sequence[Run], main: Sequence[str]) -> str:
+    units = {
+        'percent' if max(run.metrics[name].values()) > 1 else 'from 0 to 1'
+        for run in runs
+        for name in main
+        if name in run.metrics
+    }
+    return ' / '.join(['metric', *sorted(units)]).replace(' / ', ', ', 1)
+
+
+def _with_last(name: str, curves: dict[str, Curve]) -> str:
+    return f'{name}: {curves[name][max(curves[name])]:.3g} (last)'
