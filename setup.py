@@ -40,6 +40,6 @@ setup(
             'regex',  # the same
             'matplotlib>=3.7',  # tools/plot_log.py; mmengine draws with it too, and asks for no version
         ],
-        'dev': ['pytest', 'ruff'],
+        'dev': ['pytest', 'pytest-xdist', 'ruff'],
     },
 )

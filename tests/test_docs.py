@@ -1,0 +1,60 @@
+"""What the documents name exists, and the configs they show build."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from mlp_dense.runner import _walk, dataset_classes
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+CONFIGS = [
+    match
+    for page in PAGES
+    for match in re.findall(
+        r' *```python\n *# (configs/\S+\.py)\n(.*?)```', page.read_text(encoding='utf-8'), re.DOTALL
+    )
+]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_and_paths_exist(page):
+    text = page.read_text(encoding='utf-8')
+    links = {link.partition('#') for link in re.findall(r'\]\((?!http)([^)\s]+)\)', text)}
+    for path, _, anchor in links:
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f'{page.name} links to {path}'
+        if anchor:
+            headings = re.findall(r'^#+ (.+)$', target.read_text(encoding='utf-8'), re.MULTILINE)
+            assert anchor in {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
+    named = set(re.findall(r'(?<![\w/.])(?:configs|tools|tests|docs|mlp_dense)/[\w/.-]+\.(?:py|md|png|yml)', text))
+    assert not [name for name in named if not (ROOT / name).exists() and 'mine' not in name]
+
+
+def test_every_page_is_linked_from_the_readme():
+    text = PAGES[0].read_text(encoding='utf-8')
+    assert all(f'docs/{page.name}' in text for page in PAGES[1:])
+
+
+@pytest.mark.parametrize(('name', 'body'), CONFIGS, ids=lambda text: Path(text).parent.name if '\n' not in text else '')
+def test_config_for_own_data_builds(name, body, tmp_path):
+    body = body.replace("'./", f"'{(ROOT / name).parent}/")
+    path = tmp_path / 'mine.py'
+    path.write_text('\n'.join(line.removeprefix('   ') for line in body.splitlines()))
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        MODELS.build(cfg.model)
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        assert len(dataset_classes(dataset)) == 2 and dataset.data_root == 'data/mine/'
+        assert not any(step.get('reduce_zero_label') for step in dataset.pipeline)
+    assert {value for _, _, key, value in _walk(cfg.model) if key == 'num_classes'} == {2}
+
+
+def test_the_configs_were_found():
+    assert len(CONFIGS) == 2
