@@ -49,7 +49,7 @@ def test_takes_a_training_and_a_test_step(cfg):
     if 'rpn_head' in cfg.model:  # few proposals and results: the same code in less time
         cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.test_cfg.rpn.max_per_img = 20
     cfg.model.test_cfg.get('rcnn', cfg.model.test_cfg).max_per_img = 3
-    if 'size' in cfg.model.data_preprocessor:  # padded to it in training
+    if cfg.model.data_preprocessor.get('size'):  # padded to it in training
         cfg.model.data_preprocessor.size = (SIZE, SIZE)
     cfg.model.backbone.drop_path_rate = 0.0  # a dropped branch has no gradient
     model = MODELS.build(cfg.model)
