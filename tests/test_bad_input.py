@@ -53,6 +53,11 @@ def test_missing_data(fails, tmp_path):
         assert f'{empty}/' in message and 'does not exist' in message
 
 
+def test_no_picture_where_the_config_looks(fails):
+    message = fails('train', SEGMENTATION, options=['train_dataloader.dataset.img_suffix=.tif'])
+    assert 'no picture' in message and 'img_suffix=.tif' in message
+
+
 def test_missing_checkpoint(fails):
     assert 'no.pth does not exist' in fails('test', DETECTION, 'no.pth')
 
@@ -113,11 +118,15 @@ def test_checkpoint_of_another_model(fails, tmp_path):
     )
 
 
-@pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize(
-    ('config', 'file'), [(DETECTION, 'train/000003.jpg'), (SEGMENTATION, 'labels/train/000003.png')]
+    ('config', 'file', 'workers', 'content'),
+    [
+        (DETECTION, 'train/000003.jpg', 0, b''),
+        (DETECTION, 'train/000003.jpg', 2, b'no picture'),
+        (SEGMENTATION, 'labels/train/000003.png', 0, b'no picture'),
+        (SEGMENTATION, 'labels/train/000003.png', 2, b''),
+    ],
 )
-@pytest.mark.parametrize('content', [b'', b'no picture'])
 def test_unreadable_picture(fails, shapes, tmp_path, config, file, workers, content):
     broken = tmp_path / 'broken'
     shutil.copytree(shapes, broken)

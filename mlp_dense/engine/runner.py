@@ -44,7 +44,14 @@ class DenseRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> Any:
-        loader = Runner.build_dataloader(dataloader, *args, **kwargs)
+        try:
+            loader = Runner.build_dataloader(dataloader, *args, **kwargs)
+        except ValueError as error:
+            if 'need at least one array' not in str(error):  # what mmengine's data sets say when they are empty
+                raise
+            wanted = {key: dataloader['dataset'].get(key) for key in ('data_root', 'data_prefix', 'img_suffix')}
+            described = ', '.join(f'{key}={value}' for key, value in wanted.items() if value)
+            raise UserError(f'There is no picture where the config looks ({described}); correct it.') from error
         dataset = loader.dataset
         while hasattr(dataset, 'dataset'):  # wrappers, such as RepeatDataset
             dataset = dataset.dataset

@@ -1,5 +1,5 @@
-# CamVid (Brostow et al., Pattern Recognition Letters 2009) in SegNet's form: 367 training, 101 validation and 233 test
-# pictures of 480x360, 11 classes; the label 11 (void) is ignored.
+# CamVid (Brostow et al., Pattern Recognition Letters 2009) in the form of SegNet's tutorial: 367
+# training, 101 validation and 233 test pictures of 480x360, 11 classes; the label 11 (void) is ignored.
 camvid = dict(
     type='BaseSegDataset',
     metainfo=dict(
@@ -13,7 +13,7 @@ camvid = dict(
         ],
     ),
     data_root='data/camvid/',
-    img_suffix='.png',
+    img_suffix='.jpg',
     seg_map_suffix='.png',
     ignore_index=11,
 )
