@@ -23,11 +23,11 @@ from .engine.runner import DenseRunner
 from .errors import UserError
 
 
-def load_config(args: Namespace) -> Config:
-    """Reads ``args.config`` and applies ``--cfg-options``, ``--data-root``, ``--work-dir`` and ``--launcher``.
+def read_config(args: Namespace) -> Config:
+    """Reads ``args.config`` and applies ``--cfg-options`` and ``--data-root``.
 
     Raises:
-        UserError: the file, an option or the folder to write to is unusable.
+        UserError: the file or an option is unusable.
     """
     path = Path(args.config)
     if not path.is_file():
@@ -43,8 +43,18 @@ def load_config(args: Namespace) -> Config:
     _merge_options(cfg, args.cfg_options)
     if args.data_root is not None:
         _replace_data_root(cfg, args.data_root)
+    return cfg
+
+
+def load_config(args: Namespace) -> Config:
+    """Reads the config of a training or a test, with ``--work-dir`` and ``--launcher``, and makes the work dir.
+
+    Raises:
+        UserError: the file, an option or the folder to write to is unusable.
+    """
+    cfg = read_config(args)
     cfg.launcher = args.launcher
-    cfg.work_dir = str(args.work_dir or cfg.get('work_dir') or Path('work_dirs') / path.stem)
+    cfg.work_dir = str(args.work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(args.config).stem)
     try:
         Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cfg.work_dir).close()
@@ -62,7 +72,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     for name in loaders:
-        _check_data(cfg, name)
+        check_data(cfg, name)
     if not torch.cuda.is_available():
         _adapt_to_cpu(cfg)
     if cfg.launcher != 'none':
@@ -90,6 +100,34 @@ def use_tta(cfg: Config) -> None:
     for dataset in _datasets(cfg.test_dataloader.dataset):
         dataset.pipeline = cfg.tta_pipeline
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
+
+
+def check_data(cfg: Config, name: str) -> None:
+    """Compares what a loader (``train``, ``val``, ``test``) reads with what is there.
+
+    Raises:
+        UserError: data are missing, or class counts differ.
+    """
+    for dataset in _datasets(cfg[f'{name}_dataloader'].dataset):
+        root = Path(dataset.get('data_root') or '')
+        prefixes = (dataset.get('data_prefix') or {}).values()
+        evaluators = cfg.get(f'{name}_evaluator') or []
+        evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
+        wanted = [root / (dataset.get('ann_file') or ''), *(root / prefix for prefix in prefixes)]
+        wanted += [Path(evaluator.ann_file) for evaluator in evaluators if evaluator.get('ann_file')]
+        for path in wanted:
+            if ':/' not in str(path) and not path.exists():
+                raise UserError(
+                    f'{path} does not exist, and the {name} data of this config are read from there; put the data '
+                    'there, or say where they are with --data-root.'
+                )
+        classes = dataset_classes(dataset)
+        for where, _, key, value in _walk(cfg.model, 'model.'):
+            if classes and key == 'num_classes' and value != len(classes):
+                raise UserError(
+                    f'{where} is {value}, but the {name} data ({dataset.type}) have {len(classes)} classes: '
+                    'make them equal.'
+                )
 
 
 def dataset_classes(dataset: Any) -> Sequence[str] | None:
@@ -133,29 +171,6 @@ def _replace_data_root(cfg: Config, new: Path) -> None:
         root = next((root for root in old if isinstance(value, str) and (value + '/').startswith(root + '/')), None)
         if root is not None:
             container[key] = f'{new}/{value[len(root) :].lstrip("/")}'
-
-
-def _check_data(cfg: Config, name: str) -> None:
-    for dataset in _datasets(cfg[f'{name}_dataloader'].dataset):
-        root = Path(dataset.get('data_root') or '')
-        prefixes = (dataset.get('data_prefix') or {}).values()
-        evaluators = cfg.get(f'{name}_evaluator') or []
-        evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
-        wanted = [root / (dataset.get('ann_file') or ''), *(root / prefix for prefix in prefixes)]
-        wanted += [Path(evaluator.ann_file) for evaluator in evaluators if evaluator.get('ann_file')]
-        for path in wanted:
-            if ':/' not in str(path) and not path.exists():
-                raise UserError(
-                    f'{path} does not exist, and the {name} data of this config are read from there; put the data '
-                    'there, or say where they are with --data-root.'
-                )
-        classes = dataset_classes(dataset)
-        for where, _, key, value in _walk(cfg.model, 'model.'):
-            if classes and key == 'num_classes' and value != len(classes):
-                raise UserError(
-                    f'{where} is {value}, but the {name} data ({dataset.type}) have {len(classes)} classes: '
-                    'make them equal.'
-                )
 
 
 def _datasets(dataset: Any) -> Iterator[Any]:

@@ -1,6 +1,5 @@
 """Hooks of the training loop."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import mmcv
 import torch
 from mmengine.hooks import Hook
-from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 
+from ..drawing import enlargement, resize_picture, resize_sample
 from ..errors import UserError
 from ..registry import HOOKS
 
@@ -59,35 +58,14 @@ class DrawPredictionsHook(Hook):
     ) -> None:
         for sample in outputs or ():
             picture = mmcv.imread(sample.img_path, channel_order='rgb')
-            factor = -(-self.min_size // min(picture.shape[:2]))
+            height, width = picture.shape[:2]
+            factor = enlargement(height, width, self.min_size)
             threshold = dict(pred_score_thr=self.score_thr) if 'pred_instances' in sample else {}
             out_file = self.out_dir / f'{Path(sample.img_path).stem}.png'
             Visualizer.get_current_instance().add_datasample(
                 out_file.stem,
-                picture.repeat(factor, 0).repeat(factor, 1),
-                data_sample=_enlarged(sample, factor),
+                resize_picture(picture, width * factor, height * factor),
+                data_sample=resize_sample(sample, height, width, height * factor, width * factor),
                 out_file=str(out_file),
                 **threshold,
             )
-
-
-def _enlarged(sample: Any, factor: int) -> Any:
-    """A copy of a data sample of mmdet or mmseg for its picture enlarged by a whole number."""
-    sample = copy.deepcopy(sample)
-    for name in ('gt_sem_seg', 'pred_sem_seg'):
-        if name in sample:
-            labels = sample.get(name).data
-            sample.set_data({name: PixelData(data=_repeated(labels, factor))})
-    for name in ('gt_instances', 'pred_instances'):
-        if name in sample:
-            instances = sample.get(name)
-            instances.bboxes = instances.bboxes * factor
-            if 'masks' in instances:
-                masks = instances.masks
-                masks = masks if isinstance(masks, torch.Tensor) else torch.from_numpy(masks.to_ndarray())
-                instances.masks = _repeated(masks, factor)
-    return sample
-
-
-def _repeated(maps: torch.Tensor, factor: int) -> torch.Tensor:
-    return maps.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
