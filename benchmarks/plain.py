@@ -1,0 +1,239 @@
+"""The three networks as their published code computes them: what a user had before. Parameters have the official names.
+
+AS-MLP shifts by roll, pad and narrow; CycleMLP's shift is a deformable convolution; Hire-MLP clones, rolls, pads and
+permutes. Everything else is 1x1 convolutions on NCHW maps (AS-MLP, Hire-MLP) or linear maps on NHWC (CycleMLP).
+"""
+
+import torch
+import torch.nn.functional as F
+from mmcv.ops import deform_conv2d
+from torch import Tensor, nn
+
+
+class ChannelMLP(nn.Module):
+    def __init__(self, dim: int, hidden_dim: int, linear, out_dim: int | None = None):
+        super().__init__()
+        self.fc1 = linear(dim, hidden_dim)
+        self.fc2 = linear(hidden_dim, out_dim or dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def conv1x1(in_dim: int, out_dim: int, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(in_dim, out_dim, 1, bias=bias)
+
+
+def group_norm(dim: int) -> nn.GroupNorm:
+    return nn.GroupNorm(1, dim)
+
+
+class AxialShift(nn.Module):
+    def __init__(self, dim: int, shift_size: int):
+        super().__init__()
+        self.shift_size, self.pad = shift_size, shift_size // 2
+        self.conv1, self.conv2_1, self.conv2_2, self.conv3 = (conv1x1(dim, dim) for _ in range(4))
+        self.norm1, self.norm2 = group_norm(dim), group_norm(dim)
+
+    def shift(self, x: Tensor, axis: int) -> Tensor:
+        padded = F.pad(x, (self.pad, self.pad, self.pad, self.pad))
+        chunks = padded.chunk(self.shift_size, 1)
+        moved = torch.cat(
+            [torch.roll(c, d, axis) for c, d in zip(chunks, range(-self.pad, self.pad + 1), strict=False)], 1
+        )
+        return moved.narrow(2, self.pad, x.shape[2]).narrow(3, self.pad, x.shape[3])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.norm1(self.conv1(x)))
+        w, h = F.gelu(self.conv2_1(self.shift(x, 3))), F.gelu(self.conv2_2(self.shift(x, 2)))
+        return self.conv3(self.norm2(w + h))
+
+
+class CycleFC(nn.Module):
+    """Maps (B, C, H, W); the kernel is (1, 3) or (3, 1) by name, and one deformed sample per channel by computation."""
+
+    def __init__(self, dim: int, axis: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, dim, 1, 1))
+        self.bias = nn.Parameter(torch.empty(dim))
+        offset = torch.zeros(1, 2 * dim, 1, 1)
+        offset[0, axis - 2 :: 2, 0, 0] = ((torch.arange(dim) + 1) % 3 - 1).to(offset)
+        self.register_buffer('offset', offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        offset = self.offset.expand(len(x), -1, *x.shape[2:]).contiguous()
+        out = deform_conv2d(x.contiguous(), offset, self.weight, 1, 0, 1, 1, x.shape[1], False, len(x))
+        return out + self.bias[:, None, None]
+
+
+class Reweight(ChannelMLP):
+    def weights(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """(B, C) or (B, C, 1, 1) to weights of the three branches, (3, *shape)."""
+        scores = super().forward(x).flatten(1)
+        return scores.reshape(len(x), -1, 3).permute(2, 0, 1).softmax(0).reshape(3, *shape)
+
+
+class CycleMixing(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.mlp_c = nn.Linear(dim, dim, bias=False)
+        self.sfc_h, self.sfc_w = CycleFC(dim, axis=3), CycleFC(dim, axis=2)
+        self.reweight = Reweight(dim, dim // 4, nn.Linear, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, _, channels = x.shape
+        nchw = x.permute(0, 3, 1, 2)
+        h, w = self.sfc_h(nchw).permute(0, 2, 3, 1), self.sfc_w(nchw).permute(0, 2, 3, 1)
+        c = self.mlp_c(x)
+        pooled = (h + w + c).permute(0, 3, 1, 2).flatten(2).mean(2)
+        a = self.reweight.weights(pooled, (batch, 1, 1, channels))
+        return self.proj(h * a[0] + w * a[1] + c * a[2])
+
+
+class HireMixing(nn.Module):
+    def __init__(self, dim: int, region: int, step: int):
+        super().__init__()
+        self.region, self.step = region, step
+        for axis in 'hw':
+            self.add_module(f'mlp_{axis}1', conv1x1(dim * region, dim // 2, bias=False))
+            self.add_module(f'mlp_{axis}1_norm', nn.BatchNorm2d(dim // 2))
+            self.add_module(f'mlp_{axis}2', conv1x1(dim // 2, dim * region))
+        self.mlp_c = conv1x1(dim, dim)
+        self.reweight = Reweight(dim, dim // 4, conv1x1, 3 * dim)
+        self.proj = conv1x1(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        p = self.region
+        fill_h, fill_w = -height % p, -width % p
+        h, w = x.clone(), x.clone()
+        if self.step:
+            h, w = torch.roll(h, self.step, 2), torch.roll(w, self.step, 3)
+        h = F.pad(h, (0, 0, 0, fill_h), 'circular') if fill_h else h
+        w = F.pad(w, (0, fill_w, 0, 0), 'circular') if fill_w else w
+        rows, columns = h.shape[2], w.shape[3]
+        h = h.reshape(batch, channels, rows // p, p, width).permute(0, 1, 3, 2, 4).reshape(batch, -1, rows // p, width)
+        w = w.reshape(batch, channels, height, columns // p, p).permute(0, 1, 4, 2, 3)
+        w = w.reshape(batch, -1, height, columns // p)
+        h = self.mlp_h2(F.relu(self.mlp_h1_norm(self.mlp_h1(h))))
+        w = self.mlp_w2(F.relu(self.mlp_w1_norm(self.mlp_w1(w))))
+        h = h.reshape(batch, channels, p, rows // p, width).permute(0, 1, 3, 2, 4).reshape(batch, channels, rows, width)
+        w = w.reshape(batch, channels, p, height, columns // p).permute(0, 1, 3, 4, 2)
+        w = w.reshape(batch, channels, height, columns)
+        h, w = h.narrow(2, 0, height), w.narrow(3, 0, width)
+        if self.step:
+            h, w = torch.roll(h, -self.step, 2), torch.roll(w, -self.step, 3)
+        c = self.mlp_c(x)
+        a = self.reweight.weights(F.adaptive_avg_pool2d(h + w + c, 1), (batch, channels, 1, 1))
+        return self.proj(h * a[0] + w * a[1] + c * a[2])
+
+
+class Block(nn.Module):
+    def __init__(self, dim: int, mixing: nn.Module, mixing_name: str, ratio: float, norm, linear):
+        super().__init__()
+        self.mixing_name = mixing_name
+        self.norm1, self.norm2 = norm(dim), norm(dim)
+        self.add_module(mixing_name, mixing)
+        self.mlp = ChannelMLP(dim, int(dim * ratio), linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.get_submodule(self.mixing_name)(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Downsample(nn.Module):
+    """A strided convolution; Hire-MLP adds a norm and ReLU, AS-MLP's stem a norm; CycleMLP's gives NHWC."""
+
+    def __init__(self, name: str, in_dim: int, dim: int, kernel: int, stride: int, padding: int, norm=None):
+        super().__init__()
+        self.proj = nn.Conv2d(in_dim, dim, kernel, stride, padding)
+        self.family = name
+        if norm is not None:
+            self.norm = norm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.family == 'CycleMLP':
+            return self.proj(x if x.shape[1] == self.proj.in_channels else x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self.norm(self.proj(x))
+        return F.relu(x) if self.family == 'HireMLP' else x
+
+
+class PatchMerging(nn.Module):
+    def __init__(self, in_dim: int, dim: int):
+        super().__init__()
+        self.norm = group_norm(4 * in_dim)
+        self.reduction = conv1x1(4 * in_dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        x = torch.cat([x[..., r::2, c::2] for c in (0, 1) for r in (0, 1)], 1)
+        return self.reduction(self.norm(x))
+
+
+def layer_norm(dim: int) -> nn.LayerNorm:
+    return nn.LayerNorm(dim)
+
+
+class PlainNetwork(nn.Module):
+    """The dense form of a family: (B, 3, H, W), with H and W multiples of 32, to four maps (B, C, H / s, W / s).
+
+    Args:
+        family: ASMLP, CycleMLP or HireMLP.
+        arch: the full dict of a variant, as `backbone.arch` gives it.
+    """
+
+    def __init__(self, family: str, arch: dict):
+        super().__init__()
+        self.family = family
+        dims = arch['dims']
+        norm, linear, mixing_name = {
+            'ASMLP': (group_norm, conv1x1, 'axial_shift'),
+            'CycleMLP': (layer_norm, nn.Linear, 'attn'),
+            'HireMLP': (nn.BatchNorm2d, conv1x1, 'attn'),
+        }[family]
+        kernel, padding = (4, 0) if family == 'ASMLP' else (7, 2)
+        stem_norm = None if family == 'CycleMLP' else norm
+        self.patch_embed = Downsample(family if family != 'ASMLP' else '', 3, dims[0], kernel, 4, padding, stem_norm)
+        stages, downsamples = [], []
+        for i, (dim, depth) in enumerate(zip(dims, arch['depths'], strict=True)):
+            blocks = nn.ModuleList()
+            for j in range(depth):
+                if family == 'ASMLP':
+                    mixing = AxialShift(dim, arch['shift_size'])
+                elif family == 'CycleMLP':
+                    mixing = CycleMixing(dim)
+                else:
+                    step = j % arch['step_periods'][i] * arch['step_dilations'][i]
+                    mixing = HireMixing(dim, arch['region_sizes'][i], step)
+                blocks.append(Block(dim, mixing, mixing_name, arch['mlp_ratios'][i], norm, linear))
+            stages.append(blocks)
+            if i + 1 < len(dims):
+                following = dims[i + 1]
+                downsamples.append(
+                    PatchMerging(dim, following)
+                    if family == 'ASMLP'
+                    else Downsample(family, dim, following, 3, 2, 1, stem_norm)
+                )
+        if family == 'ASMLP':
+            self.layers = nn.ModuleList(nn.ModuleDict({'blocks': blocks}) for blocks in stages)
+            for layer, downsample in zip(self.layers, downsamples, strict=False):
+                layer['downsample'] = downsample
+        else:
+            between = [part for pair in zip(stages, [*downsamples, None], strict=True) for part in pair]
+            self.network = nn.ModuleList(between[:-1])
+        step = 1 if family == 'ASMLP' else 2
+        for i, dim in enumerate(dims):
+            self.add_module(f'norm{step * i}', norm(dim))
+        self.forward_order = [(stages[i], getattr(self, f'norm{step * i}')) for i in range(len(dims))]
+        self.downsamples = [self.patch_embed, *downsamples]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outs = []
+        for downsample, (blocks, norm) in zip(self.downsamples, self.forward_order, strict=True):
+            x = downsample(x)
+            for block in blocks:
+                x = block(x)
+            out = norm(x)
+            outs.append(out.permute(0, 3, 1, 2).contiguous() if self.family == 'CycleMLP' else out)
+        return outs
