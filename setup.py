@@ -36,6 +36,7 @@ setup(
             'mmcv>=2.0.0,<2.2.0',  # the range mmdet 3.3 and mmsegmentation 1.2 accept
             'mmdet>=3.3.0,<4',
             'mmsegmentation>=1.2.2,<2',
+            'safetensors',  # reads and writes checkpoints that cannot run code
             'ftfy',  # imported by mmsegmentation 1.2.2, which forgets to declare it
             'regex',  # the same
             'matplotlib>=3.7',  # tools/plot_log.py; mmengine draws with it too, and asks for no version

@@ -1,13 +1,14 @@
-"""Reads checkpoints: safely (no code in a file is ever run) and loudly (nothing is left out without a word).
+"""Reads checkpoint files safely: no code in a file is ever run.
 
-Files understood: ``{'state_dict': ...}`` (OpenMMLab, official dense models), ``{'model': ...}`` and
-``{'model_ema': ...}`` (official ImageNet models) and plain state dicts, with or without ``module.`` and ``backbone.``
-before the names, under the official names or ours.
+Files understood: safetensors; ``{'state_dict': ...}`` (OpenMMLab, official dense models), ``{'model': ...}`` and
+``{'model_ema': ...}`` (official ImageNet models) and plain state dicts, as PyTorch saves them.
 """
 
+import hashlib
+import json
 import pickle
 import re
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from urllib.request import url2pathname
 import numpy as np
 import torch
 from mmengine.dist import barrier, get_local_rank
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.logging import HistoryBuffer
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import CheckpointError
@@ -45,7 +47,10 @@ _SAFE_GLOBALS = [
     # what the official files carry and nobody needs
     *(
         (_Inert, name)
-        for name in ('argparse.Namespace', 'yacs.config.CfgNode', 'pathlib.PosixPath', 'pathlib.WindowsPath')
+        for name in (
+            *('argparse.Namespace', 'yacs.config.CfgNode'),
+            *(f'pathlib{inner}.{system}Path' for inner in ('', '._local') for system in ('Posix', 'Windows')),
+        )
     ),
     # what mmengine stores in its checkpoints (NumPy renamed its modules in 2.0)
     HistoryBuffer,
@@ -73,6 +78,8 @@ def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict[str, 
         CheckpointError: the file is missing, damaged, or holds an object of a type that is not allowed.
     """
     path = _local_file(str(source))
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path, source, map_location)
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
@@ -101,8 +108,11 @@ def weights_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, T
     Raises:
         CheckpointError: there are no tensors in it.
     """
-    found = next((checkpoint[key] for key in CONTAINERS if isinstance(checkpoint.get(key), Mapping)), checkpoint)
+    container = container_of(checkpoint)
+    found = checkpoint[container] if container else checkpoint
     tensors = {re.sub(r'^module\.', '', key): value for key, value in found.items() if isinstance(value, Tensor)}
+    if container == 'ema_state_dict':
+        tensors.pop('steps', None)  # mmengine's counter of the updates
     if not tensors:
         keys, containers = ', '.join(map(str, list(checkpoint)[:8])), ' or '.join(CONTAINERS)
         raise CheckpointError(
@@ -111,122 +121,27 @@ def weights_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, T
     return tensors
 
 
-def load_pretrained(backbone: torch.nn.Module, source: str | Path, prefix: str | None = None) -> None:
-    """Loads pretrained weights into a backbone of this package; logs one line that says what was loaded.
-
-    Args:
-        source: a file or an address, see :func:`read_checkpoint`.
-        prefix: take only the tensors whose names begin so (``backbone.`` is found without being asked for).
-
-    Raises:
-        CheckpointError: the file is unusable or does not fit (see :func:`fit_to_backbone`).
-    """
-    weights = weights_of(read_checkpoint(source), source)
-    if prefix:
-        prefix = prefix.rstrip('.') + '.'
-        weights = {key[len(prefix) :]: tensor for key, tensor in weights.items() if key.startswith(prefix)}
-    state_dict = OrderedDict(weights)
-    state_dict._metadata = {'': {'source': str(source)}}  # handed to the backbone by load_state_dict
-    backbone.load_state_dict(state_dict)
+def container_of(checkpoint: Mapping[str, Any]) -> str | None:
+    """The key that the weights of a checkpoint are kept under; None for a plain state dict."""
+    return next((key for key in CONTAINERS if isinstance(checkpoint.get(key), Mapping)), None)
 
 
-def fit_to_backbone(backbone: torch.nn.Module, found: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """Renames and reshapes the tensors of a state dict for a backbone, so that they match its own exactly.
-
-    Left out on purpose: the classifier's head and norm, CycleFC's constant offsets, everything that belongs to stages
-    or output norms that ``out_indices`` does not select, and everything outside ``backbone.`` in a whole model. Output
-    norms that the source lacks keep their present values.
-
-    Args:
-        backbone: an :class:`~mlp_dense.backbones.base.MLPBackbone`.
-        found: names to tensors; a whole checkpoint is accepted too.
-        source: what to call it in the log and in errors.
-
-    Returns:
-        A dict with exactly the keys of ``backbone.state_dict()``.
-
-    Raises:
-        CheckpointError: nothing matches, a shape differs, or a tensor is missing or left over without a reason.
-    """
-    own = backbone.state_dict()
-    name = type(backbone).__name__
-    if not all(isinstance(value, Tensor) for value in found.values()):
-        found = weights_of(found, source)
-    left_out: dict[str, int] = defaultdict(int)
-    if any(key.startswith('backbone.') for key in found):
-        left_out['outside the backbone'] = sum(not key.startswith('backbone.') for key in found)
-        found = {key.removeprefix('backbone.'): value for key, value in found.items() if key.startswith('backbone.')}
-
-    fitted, left_over, wrong_shape = {}, [], []
-    for key, tensor in found.items():
-        own_key = _own_name(key, backbone.official_names)
-        if own_key is None:
-            left_out['CycleFC offsets' if key.endswith('.offset') else 'classifier head and norm'] += 1
-        elif own_key in own:
-            if _without_ones(tensor.shape) == _without_ones(own[own_key].shape):  # a 1x1 convolution or a linear map
-                fitted[own_key] = tensor.reshape(own[own_key].shape)
-            else:
-                wrong_shape.append(f'{key} {tuple(tensor.shape)} for {tuple(own[own_key].shape)}')
-        elif _not_built(own_key, backbone):
-            left_out['stages and norms not selected by out_indices and out_norm'] += 1
-        else:
-            left_over.append(key)
-
-    fresh = {key for key in own if key not in fitted and key.startswith('norms.')}
-    uncounted = {
-        key for key in own if key not in fitted and key.endswith('.num_batches_tracked')
-    }  # absent in old files
-    missing = [key for key in own if key not in fitted and key not in fresh | uncounted]
-
-    matched = sum(not key.startswith('norms.') for key in fitted)
-    problems = [
-        f'{len(items)} {what}: {", ".join(items[:3])}{", ..." if len(items) > 3 else ""}'
-        for what, items in (('of another shape', wrong_shape), ('missing', missing), ('left over', left_over))
-        if items
-    ]
-    if problems or not matched:
-        head = f'{source} does not fit {name} with {_describe(backbone)}: {matched} of its tensors match'
-        raise CheckpointError(f'{"; ".join([head, *problems])}. Is it of this family and arch?')
-
-    report = [f'{name}: loaded {len(fitted)} tensors from {source}']
-    report += [f'left out {count} ({what})' for what, count in left_out.items() if count]
-    if fresh:
-        report.append(f'output norms that start fresh: {", ".join(sorted({key.rpartition(".")[0] for key in fresh}))}')
-    print_log('; '.join(report), logger='current')
-    return {key: fitted.get(key, value) for key, value in own.items()}
-
-
-def _own_name(key: str, official_names) -> str | None:
-    for pattern, replacement in official_names:
-        if replacement is None:
-            if re.search(pattern, key):
-                return None
-        else:
-            key = re.sub(pattern, replacement, key)
-    return key
-
-
-def _not_built(key: str, backbone: torch.nn.Module) -> bool:
-    if match := re.match(r'stages\.(\d+)\.', key):
-        return len(backbone.stages) <= int(match[1]) < len(backbone.arch['depths'])
-    match = re.match(r'norms\.(\d+)\.', key)
-    return bool(match) and int(match[1]) < len(backbone.arch['depths'])
-
-
-def _without_ones(shape: torch.Size) -> tuple[int, ...]:
-    """(O, I, 1, 1) and (O, I) are the same linear map."""
-    return tuple(shape[:2]) if len(shape) == 4 and shape[2:] == (1, 1) else tuple(shape)
-
-
-def _describe(backbone: torch.nn.Module) -> str:
-    return f'depths {tuple(backbone.arch["depths"])} and dims {tuple(backbone.arch["dims"])}'
+def _read_safetensors(path: Path, source: str | Path, device: Any) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework='pt', device=str(device or 'cpu')) as file:
+            meta = {key: json.loads(value) for key, value in (file.metadata() or {}).items() if key == 'dataset_meta'}
+            return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f'{source} cannot be read as a safetensors file ({error}); is it complete?') from error
 
 
 def _local_file(source: str) -> Path:
     if source.startswith('file://'):
         source = url2pathname(urlparse(source).path)
     if re.match(r'https?://', source):
-        path = Path(torch.hub.get_dir()) / 'checkpoints' / source.rpartition('/')[2]
+        # Two addresses may end in the same name; a query is no part of it.
+        name = f'{hashlib.sha256(source.encode()).hexdigest()[:8]}-{Path(urlparse(source).path).name}'
+        path = Path(torch.hub.get_dir()) / 'checkpoints' / name
         if get_local_rank() == 0 and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,21 +30,30 @@ def read_config(args: Namespace) -> Config:
     Raises:
         UserError: the file or an option is unusable.
     """
-    path = Path(args.config)
-    if not path.is_file():
-        known = [str(file) for file in Path('configs').glob('*/*.py') if file.parent.name != '_base_']
-        close = difflib.get_close_matches(args.config, known, n=1)
-        raise UserError(f'Config {path} does not exist{f"; did you mean {close[0]}?" if close else "."}')
-    if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
-        raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml.')
-    try:
-        cfg = Config.fromfile(path)
-    except FileNotFoundError as error:
-        raise UserError(f'{path} names a _base_ file that is missing: {error}') from error
+    cfg = read_config_file(args.config)
     _merge_options(cfg, args.cfg_options)
     if args.data_root is not None:
         _replace_data_root(cfg, args.data_root)
     return cfg
+
+
+def read_config_file(file: str | Path) -> Config:
+    """Reads a config as it is.
+
+    Raises:
+        UserError: the file is unusable.
+    """
+    path = Path(file)
+    if not path.is_file():
+        known = [str(file) for file in Path('configs').glob('*/*.py') if file.parent.name != '_base_']
+        close = difflib.get_close_matches(str(file), known, n=1)
+        raise UserError(f'Config {path} does not exist{f"; did you mean {close[0]}?" if close else "."}')
+    if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
+        raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml.')
+    try:
+        return Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise UserError(f'{path} names a _base_ file that is missing: {error}') from error
 
 
 def load_config(args: Namespace) -> Config:
@@ -74,13 +84,20 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     for name in loaders:
         check_data(cfg, name)
     if not torch.cuda.is_available():
-        _adapt_to_cpu(cfg)
+        adapt_to_cpu(cfg)
     if cfg.launcher != 'none':
         _start_processes(cfg)
     if find_spec('tensorboard') and 'visualizer' in cfg:
         cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
-    try:
+    with explain_unknown_types():
         return DenseRunner.from_cfg(cfg)
+
+
+@contextmanager
+def explain_unknown_types() -> Iterator[None]:
+    """Around the building of what a config describes: an unknown type becomes a UserError."""
+    try:
+        yield
     except KeyError as error:
         if 'registry' in str(error):  # an unknown type
             raise UserError(
@@ -121,7 +138,7 @@ def check_data(cfg: Config, name: str) -> None:
                     f'{path} does not exist, and the {name} data of this config are read from there; put the data '
                     'there, or say where they are with --data-root.'
                 )
-        classes = dataset_classes(dataset)
+        classes = dataset_meta(dataset).get('classes')
         for where, _, key, value in _walk(cfg.model, 'model.'):
             if classes and key == 'num_classes' and value != len(classes):
                 raise UserError(
@@ -130,11 +147,26 @@ def check_data(cfg: Config, name: str) -> None:
                 )
 
 
-def dataset_classes(dataset: Any) -> Sequence[str] | None:
-    """The class names of a data set, as its config or its class gives them."""
+def adapt_to_cpu(cfg: Config) -> None:
+    """Replaces what needs a GPU: SyncBN by BN, mixed precision by full."""
+    replacements = {'SyncBN': 'BN', 'AmpOptimWrapper': 'OptimWrapper'}
+    replaced = set()
+    for _, container, key, value in _walk(cfg._cfg_dict):
+        if key == 'type' and isinstance(value, str) and value in replacements:
+            container[key] = replacements[value]
+            replaced.add(value)
+    if 'AmpOptimWrapper' in replaced:
+        for key in ('loss_scale', 'dtype', 'use_fp64'):
+            cfg.optim_wrapper.pop(key, None)
+    changes = ', '.join(f'{replacements[name]} instead of {name}' for name in sorted(replaced))
+    print_log(f'No GPU: this runs on the CPU{f", with {changes}" if changes else ""}.', logger='current')
+
+
+def dataset_meta(dataset: Any) -> dict[str, Any]:
+    """What a data set says of itself (``classes``, ``palette``), in its config or in its class."""
+    dataset = next(_datasets(dataset))
     with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope
-        metainfo = dataset.get('metainfo') or getattr(registry.get(dataset.type), 'METAINFO', {})
-    return metainfo.get('classes')
+        return dict(dataset.get('metainfo') or getattr(registry.get(dataset.type), 'METAINFO', {}))
 
 
 def _merge_options(cfg: Config, options: Sequence[str]) -> None:
@@ -180,20 +212,6 @@ def _datasets(dataset: Any) -> Iterator[Any]:
         yield dataset
     for each in inner:
         yield from _datasets(each)
-
-
-def _adapt_to_cpu(cfg: Config) -> None:
-    replacements = {'SyncBN': 'BN', 'AmpOptimWrapper': 'OptimWrapper'}
-    replaced = set()
-    for _, container, key, value in _walk(cfg._cfg_dict):
-        if key == 'type' and isinstance(value, str) and value in replacements:
-            container[key] = replacements[value]
-            replaced.add(value)
-    if 'AmpOptimWrapper' in replaced:
-        for key in ('loss_scale', 'dtype', 'use_fp64'):
-            cfg.optim_wrapper.pop(key, None)
-    changes = ', '.join(f'{replacements[name]} instead of {name}' for name in sorted(replaced))
-    print_log(f'No GPU: this runs on the CPU{f", with {changes}" if changes else ""}.', logger='current')
 
 
 def _start_processes(cfg: Config) -> None:

@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from torch import nn
 
-from mlp_dense.runner import _adapt_to_cpu, _walk, dataset_classes
+from mlp_dense.runner import _walk, adapt_to_cpu, dataset_meta
 
 CONFIGS = sorted(
     path
@@ -40,7 +40,7 @@ def path(request):
 def cfg(path):
     cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)
-    _adapt_to_cpu(cfg)
+    adapt_to_cpu(cfg)
     return cfg
 
 
@@ -84,7 +84,7 @@ def _optim_wrapper(cfg, model):
 
 def _batch(cfg):
     pictures = [torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8) for _ in range(2)]
-    num_classes = len(dataset_classes(cfg.train_dataloader.dataset))
+    num_classes = len(dataset_meta(cfg.train_dataloader.dataset)['classes'])
     if cfg.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
 
@@ -118,7 +118,7 @@ def test_is_what_its_name_says(cfg, path):
 
 
 def test_class_counts_and_outputs_agree(cfg):
-    classes = dataset_classes(cfg.train_dataloader.dataset)
+    classes = dataset_meta(cfg.train_dataloader.dataset)['classes']
     assert {value for _, _, key, value in _walk(cfg.model) if key == 'num_classes'} == {len(classes)}
     with torch.device('meta'):
         backbone = MODELS.build(cfg.model.backbone)

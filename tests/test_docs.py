@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mlp_dense.runner import _walk, dataset_classes
+from mlp_dense.runner import _walk, dataset_meta
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -51,7 +51,7 @@ def test_config_for_own_data_builds(name, body, tmp_path):
         MODELS.build(cfg.model)
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
-        assert len(dataset_classes(dataset)) == 2 and dataset.data_root == 'data/mine/'
+        assert len(dataset_meta(dataset)['classes']) == 2 and dataset.data_root == 'data/mine/'
         assert not any(step.get('reduce_zero_label') for step in dataset.pipeline)
     assert {value for _, _, key, value in _walk(cfg.model) if key == 'num_classes'} == {2}
 

@@ -13,8 +13,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoint import fit_to_backbone, load_pretrained
 from ..errors import ArgumentError, UserError
+from ..loading import fit_to_backbone, load_pretrained
 from .layers import Stage
 
 
@@ -36,7 +36,7 @@ class MLPBackbone(BaseModule):
             first is the default) and arguments of that layer; ``requires_grad=False`` freezes its weights.
         out_norm: whether a norm of its own follows each output, as in the published dense models.
         init_cfg: as everywhere in mmengine; ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` reads every published
-            form of checkpoint (see :mod:`mlp_dense.checkpoint`).
+            form of checkpoint (see :mod:`mlp_dense.checkpoint` and :mod:`mlp_dense.loading`).
 
     Attributes:
         out_channels: channels of each returned map.

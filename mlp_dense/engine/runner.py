@@ -5,10 +5,10 @@ from typing import Any
 import cv2
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
-from mmengine.runner.checkpoint import load_state_dict
 
-from ..checkpoint import read_checkpoint, weights_of
+from ..checkpoint import read_checkpoint
 from ..errors import CheckpointError, UserError
+from ..loading import load_weights
 
 
 class DenseRunner(Runner):
@@ -30,14 +30,7 @@ class DenseRunner(Runner):
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         fine_tuning = isinstance(self._train_loop, BaseLoop) and not self._resume  # built only when training
-        try:
-            load_state_dict(model, weights_of(checkpoint, filename), strict=strict or not fine_tuning)
-        except RuntimeError as error:
-            reason = ' '.join(str(error).split())
-            raise CheckpointError(
-                f'{filename} is not a checkpoint of this model (same config, same number of classes?): '
-                f'{reason[:400]}{" ..." if len(reason) > 400 else ""}'
-            ) from error
+        load_weights(model, checkpoint, filename, strict=strict or not fine_tuning)
         self._has_loaded = True
         self.logger.info(f'Loaded checkpoint {filename}')
         return checkpoint

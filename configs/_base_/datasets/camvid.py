@@ -1,5 +1,6 @@
 # CamVid (Brostow et al., Pattern Recognition Letters 2009) in the form of SegNet's tutorial: 367
 # training, 101 validation and 233 test pictures of 480x360, 11 classes; the label 11 (void) is ignored.
+data_root = 'data/camvid/'
 camvid = dict(
     type='BaseSegDataset',
     metainfo=dict(
@@ -12,7 +13,7 @@ camvid = dict(
             *([192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0], [0, 128, 192]),
         ],
     ),
-    data_root='data/camvid/',
+    data_root=data_root,
     img_suffix='.jpg',
     seg_map_suffix='.png',
     ignore_index=11,

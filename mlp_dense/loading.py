@@ -1,0 +1,153 @@
+"""Puts the tensors of a checkpoint into models, loudly: nothing is left out without a word.
+
+A backbone takes its tensors under the official names or its own, with or without ``module.`` and ``backbone.`` before
+them.
+"""
+
+import re
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import load_state_dict
+from torch import Tensor
+
+from .checkpoint import read_checkpoint, weights_of
+from .errors import CheckpointError
+
+
+def load_weights(
+    model: torch.nn.Module, checkpoint: Mapping[str, Any], source: str | Path, strict: bool = True
+) -> None:
+    """Loads a checkpoint that was read into a whole detector or segmentor.
+
+    Args:
+        source: what to call it in errors.
+        strict: every tensor of the model must be there, and no other. If not, heads may differ (mmengine logs how),
+            but never the backbone.
+
+    Raises:
+        CheckpointError: it does not fit.
+    """
+    try:
+        load_state_dict(model, weights_of(checkpoint, source), strict=strict)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())
+        raise CheckpointError(
+            f'{source} is not a checkpoint of this model (same config, same number of classes?): '
+            f'{reason[:400]}{" ..." if len(reason) > 400 else ""}'
+        ) from error
+
+
+def load_pretrained(backbone: torch.nn.Module, source: str | Path, prefix: str | None = None) -> None:
+    """Loads pretrained weights into a backbone of this package; logs one line that says what was loaded.
+
+    Args:
+        source: a file or an address, see :func:`read_checkpoint`.
+        prefix: take only the tensors whose names begin so (``backbone.`` is found without being asked for).
+
+    Raises:
+        CheckpointError: the file is unusable or does not fit (see :func:`fit_to_backbone`).
+    """
+    weights = weights_of(read_checkpoint(source), source)
+    if prefix:
+        prefix = prefix.rstrip('.') + '.'
+        weights = {key[len(prefix) :]: tensor for key, tensor in weights.items() if key.startswith(prefix)}
+    state_dict = OrderedDict(weights)
+    state_dict._metadata = {'': {'source': str(source)}}  # handed to the backbone by load_state_dict
+    backbone.load_state_dict(state_dict)
+
+
+def fit_to_backbone(backbone: torch.nn.Module, found: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """Renames and reshapes the tensors of a state dict for a backbone, so that they match its own exactly.
+
+    Left out on purpose: the classifier's head and norm, CycleFC's constant offsets, everything that belongs to stages
+    or output norms that ``out_indices`` does not select, and everything outside ``backbone.`` in a whole model. Output
+    norms that the source lacks keep their present values.
+
+    Args:
+        backbone: an :class:`~mlp_dense.backbones.base.MLPBackbone`.
+        found: names to tensors; a whole checkpoint is accepted too.
+        source: what to call it in the log and in errors.
+
+    Returns:
+        A dict with exactly the keys of ``backbone.state_dict()``.
+
+    Raises:
+        CheckpointError: nothing matches, a shape differs, or a tensor is missing or left over without a reason.
+    """
+    own = backbone.state_dict()
+    name = type(backbone).__name__
+    if not all(isinstance(value, Tensor) for value in found.values()):
+        found = weights_of(found, source)
+    left_out: dict[str, int] = defaultdict(int)
+    if any(key.startswith('backbone.') for key in found):
+        left_out['outside the backbone'] = sum(not key.startswith('backbone.') for key in found)
+        found = {key.removeprefix('backbone.'): value for key, value in found.items() if key.startswith('backbone.')}
+
+    fitted, left_over, wrong_shape = {}, [], []
+    for key, tensor in found.items():
+        own_key = _own_name(key, backbone.official_names)
+        if own_key is None:
+            left_out['CycleFC offsets' if key.endswith('.offset') else 'classifier head and norm'] += 1
+        elif own_key in own:
+            if _without_ones(tensor.shape) == _without_ones(own[own_key].shape):  # a 1x1 convolution or a linear map
+                fitted[own_key] = tensor.reshape(own[own_key].shape)
+            else:
+                wrong_shape.append(f'{key} {tuple(tensor.shape)} for {tuple(own[own_key].shape)}')
+        elif _not_built(own_key, backbone):
+            left_out['stages and norms not selected by out_indices and out_norm'] += 1
+        else:
+            left_over.append(key)
+
+    fresh = {key for key in own if key not in fitted and key.startswith('norms.')}
+    uncounted = {
+        key for key in own if key not in fitted and key.endswith('.num_batches_tracked')
+    }  # absent in old files
+    missing = [key for key in own if key not in fitted and key not in fresh | uncounted]
+
+    matched = sum(not key.startswith('norms.') for key in fitted)
+    problems = [
+        f'{len(items)} {what}: {", ".join(items[:3])}{", ..." if len(items) > 3 else ""}'
+        for what, items in (('of another shape', wrong_shape), ('missing', missing), ('left over', left_over))
+        if items
+    ]
+    if problems or not matched:
+        head = f'{source} does not fit {name} with {_describe(backbone)}: {matched} of its tensors match'
+        raise CheckpointError(f'{"; ".join([head, *problems])}. Is it of this family and arch?')
+
+    report = [f'{name}: loaded {len(fitted)} tensors from {source}']
+    report += [f'left out {count} ({what})' for what, count in left_out.items() if count]
+    if fresh:
+        report.append(f'output norms that start fresh: {", ".join(sorted({key.rpartition(".")[0] for key in fresh}))}')
+    print_log('; '.join(report), logger='current')
+    return {key: fitted.get(key, value) for key, value in own.items()}
+
+
+def _own_name(key: str, official_names) -> str | None:
+    for pattern, replacement in official_names:
+        if replacement is None:
+            if re.search(pattern, key):
+                return None
+        else:
+            key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _not_built(key: str, backbone: torch.nn.Module) -> bool:
+    if match := re.match(r'stages\.(\d+)\.', key):
+        return len(backbone.stages) <= int(match[1]) < len(backbone.arch['depths'])
+    match = re.match(r'norms\.(\d+)\.', key)
+    return bool(match) and int(match[1]) < len(backbone.arch['depths'])
+
+
+def _without_ones(shape: torch.Size) -> tuple[int, ...]:
+    """(O, I, 1, 1) and (O, I) are the same linear map."""
+    return tuple(shape[:2]) if len(shape) == 4 and shape[2:] == (1, 1) else tuple(shape)
+
+
+def _describe(backbone: torch.nn.Module) -> str:
+    return f'depths {tuple(backbone.arch["depths"])} and dims {tuple(backbone.arch["dims"])}'
