@@ -48,36 +48,43 @@ def resize_sample(sample: Any, height: int, width: int, new_height: int, new_wid
     return resized
 
 
+def colours(palette: Any, count: int) -> list[tuple[int, int, int]]:
+    """The palette of a data set, or if it has no colour for each of its `count` classes the same random ones."""
+    if not isinstance(palette, Sequence) or isinstance(palette, str) or len(palette) < count:
+        palette = np.random.default_rng(0).integers(0, 256, (count, 3)).tolist()
+    return [tuple(map(int, colour)) for colour in palette]
+
+
 def draw_instances(picture: np.ndarray, instances: InstanceData, classes: Sequence[str], palette: Any) -> np.ndarray:
     """Boxes, masks if there are any, class names and scores (percent) of objects on an RGB picture (H, W, 3)."""
-    palette = _colours(palette, len(classes))
+    palette = colours(palette, len(classes))
     boxes = np.asarray(instances.bboxes.cpu()).round().astype(int)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = np.argsort(-areas, kind='stable')  # the small ones lie on top
     boxes, instances = boxes[order], instances.cpu()[torch.from_numpy(order)]
     drawn = picture.copy()
     thickness = max(2, _font(*picture.shape[:2]).size // 8)
-    colours = [palette[label] for label in instances.labels]
-    for mask, colour in zip(instances.get('masks', ()), colours, strict=False):
+    own = [palette[label] for label in instances.labels]
+    for mask, colour in zip(instances.get('masks', ()), own, strict=False):
         inside = np.asarray(mask).astype(np.uint8)
         drawn[inside > 0] = (drawn[inside > 0] * (1 - OPACITY) + np.array(colour) * OPACITY).astype(np.uint8)
         outline = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
         cv2.drawContours(drawn, outline, -1, (255, 255, 255), thickness // 2)
-    for (left, top, right, bottom), colour in zip(boxes, colours, strict=True):
+    for (left, top, right, bottom), colour in zip(boxes, own, strict=True):
         cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), colour, thickness)
     names = [classes[label] for label in instances.labels]
     if 'scores' in instances:
         names = [f'{name} {100 * score:.0f}' for name, score in zip(names, instances.scores.tolist(), strict=True)]
-    return _write(drawn, names, boxes[:, :2], colours)
+    return _write(drawn, names, boxes[:, :2], own)
 
 
 def draw_label_map(picture: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Any) -> np.ndarray:
     """A label map (H, W) blended with an RGB picture (H, W, 3), with the name of each class on its largest region.
     Pixels of no class, which the training ignores, are hatched in black and white."""
-    palette = _colours(palette, len(classes))
+    palette = colours(palette, len(classes))
     ignored = labels >= len(classes)
-    colours = np.array(palette, dtype=np.uint8)[np.where(ignored, 0, labels)]
-    drawn = np.where(ignored[..., None], picture, picture * (1 - OPACITY) + colours * OPACITY).astype(np.uint8)
+    painted = np.array(palette, dtype=np.uint8)[np.where(ignored, 0, labels)]
+    drawn = np.where(ignored[..., None], picture, picture * (1 - OPACITY) + painted * OPACITY).astype(np.uint8)
     rows, columns = np.indices(labels.shape)
     hatching = (rows + columns) // 4 % 2 * 255
     drawn[ignored] = drawn[ignored] // 4 + hatching[ignored, None] // 4 * 3
@@ -116,12 +123,6 @@ def _resize_maps(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
     rows = (torch.arange(height) * maps.shape[-2]).div(height, rounding_mode='floor')
     columns = (torch.arange(width) * maps.shape[-1]).div(width, rounding_mode='floor')
     return maps[:, rows.to(maps.device)][:, :, columns.to(maps.device)]
-
-
-def _colours(palette: Any, count: int) -> list[tuple[int, int, int]]:
-    if not isinstance(palette, Sequence) or isinstance(palette, str) or len(palette) < count:
-        palette = np.random.default_rng(0).integers(0, 256, (count, 3)).tolist()  # the data set has none
-    return [tuple(map(int, colour)) for colour in palette]
 
 
 @cache
