@@ -1,5 +1,7 @@
 """The contact sheet of what a pipeline makes of the data, and what is drawn on pictures."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -52,6 +54,14 @@ def test_truth_in_another_size_than_the_picture(shapes, tmp_path, monkeypatch):
         arguments = ['--data-root', shapes, '--split', 'val', '--num', 1, '--out', tmp_path / 'sheet.png', *options]
         assert call('browse', DETECTION, *arguments) == 0
     assert len(boxes[0]) and torch.equal(boxes[0], boxes[1])
+
+
+def test_unreadable_picture(shapes, tmp_path, capsys):
+    copy = tmp_path / 'shapes'
+    shutil.copytree(shapes, copy)
+    (copy / 'val' / '000003.jpg').write_bytes(b'')
+    assert call('browse', SEGMENTATION, '--data-root', copy, '--split', 'val', '--out', tmp_path / 'sheet.png') == 2
+    assert '000003.jpg is missing or no readable picture' in capsys.readouterr().err
 
 
 def test_bad_input(shapes, tmp_path, capsys):

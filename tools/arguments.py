@@ -29,6 +29,11 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         metavar='DIR',
         help="folder that holds the data, laid out as the config's own data_root: replaces it for data and evaluators",
     )
+    add_cfg_options(parser)
+    return parser
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -36,7 +41,6 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help='changes to the config, for example train_dataloader.batch_size=4 model.backbone.with_cp=True',
     )
-    return parser
 
 
 def common_parser(description: str) -> argparse.ArgumentParser:

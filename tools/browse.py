@@ -28,11 +28,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     import numpy as np
-    from mmengine.registry import DATASETS, init_default_scope
+    from mmengine.registry import init_default_scope
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
     from mlp_dense.drawing import contact_sheet
+    from mlp_dense.engine.runner import DenseRunner
     from mlp_dense.errors import UserError
     from mlp_dense.runner import check_data, read_config
 
@@ -42,17 +43,20 @@ def main() -> None:
     cfg = read_config(args)
     init_default_scope(cfg.default_scope)
     check_data(cfg, args.split)
-    dataset = DATASETS.build(cfg[f'{args.split}_dataloader'].dataset)
+    loader = cfg[f'{args.split}_dataloader']
+    loader.update(num_workers=0, persistent_workers=False)
+    in_original_size = loads_labels_last(loader.dataset)
+    dataset = DenseRunner.build_dataloader(loader).dataset  # with its checks
     set_random_seed(args.seed)
     chosen = np.random.permutation(len(dataset))[: args.num]
     if not len(chosen):
         raise UserError(f'The {args.split} data of this config are empty.')
-    tiles = [tile(dataset[int(i)], dataset) for i in track(chosen, 'drawing')]
+    tiles = [tile(dataset[int(i)], dataset.metainfo, in_original_size) for i in track(chosen, 'drawing')]
     contact_sheet(tiles, TILE).save(args.out, optimize=True)
     print(f'{len(tiles)} of {len(dataset)} pictures are in {args.out}')
 
 
-def tile(item: dict, dataset: Any) -> tuple[Any, tuple[str, str]]:
+def tile(item: dict, meta: dict, in_original_size: bool) -> tuple[Any, tuple[str, str]]:
     """The drawn picture of an item of a data set, and the lines of text below it."""
     import mmcv
     import torch
@@ -62,13 +66,12 @@ def tile(item: dict, dataset: Any) -> tuple[Any, tuple[str, str]]:
     sample = item['data_samples']
     picture = item['inputs'].permute(1, 2, 0).clamp(0, 255).to(torch.uint8).numpy()[..., ::-1]  # from BGR
     height, width = picture.shape[:2]
-    # Test pipelines load the labels after the resizing, and so in the original size.
-    old = sample.ori_shape if loads_labels_last(dataset) else (height, width)
+    old = sample.ori_shape if in_original_size else (height, width)
     new_width, new_height = mmcv.rescale_size((width, height), (TILE, TILE))
     new_width, new_height = max(1, new_width), max(1, new_height)
     picture = resize_picture(picture, new_width, new_height)
     sample = resize_sample(sample, *old, new_height, new_width)
-    names = dataset.metainfo['classes'], dataset.metainfo.get('palette')
+    names = meta['classes'], meta.get('palette')
     if 'gt_instances' in sample:
         picture = draw_instances(picture, sample.gt_instances, *names)
     else:
@@ -79,11 +82,11 @@ def tile(item: dict, dataset: Any) -> tuple[Any, tuple[str, str]]:
 
 
 def loads_labels_last(dataset: Any) -> bool:
-    """Whether a transform resizes the picture before its labels are loaded."""
-    while hasattr(dataset, 'dataset'):  # wrappers, such as RepeatDataset
-        dataset = dataset.dataset
-    names = [type(transform).__name__ for transform in dataset.pipeline.transforms]
-    before = names[: next((i for i, name in enumerate(names) if name.endswith('Annotations')), 0)]
+    """Whether labels are loaded after the picture is resized, as test pipelines do: they keep the original size."""
+    while 'pipeline' not in dataset:  # wrappers, such as RepeatDataset
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    names = [str(transform['type']) for transform in dataset['pipeline']]
+    before = names[: next((i for i, name in enumerate(names) if 'Annotations' in name), 0)]
     return any('Resize' in name for name in before)
 
 
