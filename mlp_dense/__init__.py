@@ -8,5 +8,6 @@ except ImportError as error:
     ) from error
 
 from .backbones import ASMLP, CycleMLP, HireMLP
+from .inference import load_model
 
-__all__ = ['ASMLP', 'CycleMLP', 'HireMLP']
+__all__ = ['ASMLP', 'CycleMLP', 'HireMLP', 'load_model']

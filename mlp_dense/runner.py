@@ -138,13 +138,19 @@ def check_data(cfg: Config, name: str) -> None:
                     f'{path} does not exist, and the {name} data of this config are read from there; put the data '
                     'there, or say where they are with --data-root.'
                 )
-        classes = dataset_meta(dataset).get('classes')
-        for where, _, key, value in _walk(cfg.model, 'model.'):
-            if classes and key == 'num_classes' and value != len(classes):
-                raise UserError(
-                    f'{where} is {value}, but the {name} data ({dataset.type}) have {len(classes)} classes: '
-                    'make them equal.'
-                )
+        if classes := dataset_meta(dataset).get('classes'):
+            check_class_count(cfg.model, classes, f'the {name} data ({dataset.type})')
+
+
+def check_class_count(model: Any, classes: Sequence[str], owner: str) -> None:
+    """Compares each ``num_classes`` in the config of a model with the class names of its `owner`, a plural.
+
+    Raises:
+        UserError: they differ.
+    """
+    for where, _, key, value in _walk(model, 'model.'):
+        if key == 'num_classes' and value != len(classes):
+            raise UserError(f'{where} is {value}, but {owner} have {len(classes)} classes: make them equal.')
 
 
 def adapt_to_cpu(cfg: Config) -> None:
