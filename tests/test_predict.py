@@ -1,0 +1,208 @@
+"""Predictions on pictures and videos from the command line: what is written, and what is said of bad input."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from in_process import call
+from mmengine.config import Config
+from PIL import Image
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from mlp_dense import load_model, prediction
+from mlp_dense.errors import UserError
+
+DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
+SEGMENTATION = 'configs/segmentation/hire_mlp_upernet_shapes.py'
+
+
+@pytest.fixture(scope='module')
+def checkpoints(tmp_path_factory) -> dict[str, Path]:
+    """Random weights: their detections have low scores, but there are many."""
+    folder, files = tmp_path_factory.mktemp('weights'), {}
+    for config in (DETECTION, SEGMENTATION):
+        torch.manual_seed(0)
+        files[config] = folder / f'{Path(config).stem}.pth'
+        torch.save(dict(state_dict=load_model(config, None, 'cpu').state_dict(), meta={}), files[config])
+    return files
+
+
+@pytest.fixture
+def run(checkpoints, tmp_path, capsys):
+    """Predicts with a config; returns the exit status, the output and the folder of the results."""
+
+    def predict(config: str, source: Path, *options) -> tuple[int, str, Path]:
+        out = tmp_path / f'out{len(list(tmp_path.glob("out*")))}'
+        arguments = [source, config, checkpoints[config], '--out-dir', out, '--device', 'cpu', *options]
+        status = call('predict', *arguments)
+        return status, ''.join(capsys.readouterr()), out
+
+    return predict
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob('*') if file.is_file())
+
+
+def test_detection_of_a_folder(run, shapes):
+    status, text, out = run(DETECTION, shapes / 'val', '--score-thr', 0, '--batch-size', 3)
+    assert status == 0 and '8 pictures: results are in' in text
+    assert written(out) == ['images.json', 'predictions.json', *(f'vis/{i:06}.png' for i in range(8))]
+    assert cv2.imread(str(out / 'vis' / '000003.png')).shape == (384, 384, 3), 'enlarged'
+    truth = COCO(str(shapes / 'annotations' / 'instances_val.json'))
+    for coco in (COCO(str(out / 'images.json')), truth):
+        found = coco.loadRes(str(out / 'predictions.json'))
+        assert set(found.getImgIds()) <= set(truth.getImgIds())
+        assert found.loadCats(found.getCatIds()) == coco.loadCats(coco.getCatIds())
+    assert [c['name'] for c in COCO(str(out / 'images.json')).loadCats([1, 5])] == ['disc', 'cross']
+    results = json.loads((out / 'predictions.json').read_text())
+    assert len(results) > 8 and all(0 <= result['score'] <= 1 for result in results)
+    mask = rle.decode(results[0]['segmentation'])
+    assert mask.shape == (96, 96)
+
+
+def test_nothing_depends_on_the_batch_size(run, shapes):
+    pairs = [run(DETECTION, shapes / 'val', '--score-thr', 0, '--batch-size', size)[2] for size in (1, 4)]
+    results = [json.loads((out / 'predictions.json').read_text()) for out in pairs]
+    assert len(results[0]) == len(results[1])
+    assert np.allclose([r['score'] for r in results[0]], [r['score'] for r in results[1]], atol=1e-4)
+
+
+def test_score_threshold(run, shapes):
+    _, _, out = run(DETECTION, shapes / 'val' / '000002.jpg', '--score-thr', 1)
+    assert json.loads((out / 'predictions.json').read_text()) == []
+    picture = cv2.imread(str(shapes / 'val' / '000002.jpg')).repeat(4, 0).repeat(4, 1)
+    assert (cv2.imread(str(out / 'vis' / '000002.png')) == picture).all(), 'nothing is drawn'
+    assert json.loads((out / 'images.json').read_text())['images'] == [
+        dict(id=2, file_name='000002.jpg', height=96, width=96)
+    ]
+
+
+def test_segmentation_of_a_folder(run, shapes):
+    status, _, out = run(SEGMENTATION, shapes / 'val', '--batch-size', 8)
+    assert status == 0
+    names = [f'{i:06}.png' for i in range(8)]
+    assert written(out) == ['images.json', *(f'labels/{name}' for name in names), *(f'vis/{name}' for name in names)]
+    labels = cv2.imread(str(out / 'labels' / names[0]), cv2.IMREAD_UNCHANGED)
+    assert labels.shape == (96, 96) and labels.dtype == np.uint8
+    categories = json.loads((out / 'images.json').read_text())['categories']
+    assert categories[0] == dict(id=0, name='background') and set(np.unique(labels)) <= {c['id'] for c in categories}
+
+
+@pytest.mark.parametrize('config', [DETECTION, SEGMENTATION])
+def test_every_kind_of_picture(config, run, shapes, tmp_path):
+    """They are read as the data of a training are; equal names in several places stay apart."""
+    folder = tmp_path / 'in'
+    (folder / 'sub').mkdir(parents=True)
+    picture = cv2.imread(str(shapes / 'val' / '000000.jpg'))[:64]
+    for name, array in {
+        'a.png': picture,
+        'a.bmp': picture,
+        'sub/a.png': picture[:, :80],
+        'gray.png': picture[..., 0],
+        'rgba.png': cv2.cvtColor(picture, cv2.COLOR_BGR2BGRA),
+        'deep.png': picture.astype(np.uint16) * 257,
+        'pixel.png': picture[:1, :1],
+        'line.png': picture[:1],
+    }.items():
+        cv2.imwrite(str(folder / name), array)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter of a turn
+    Image.fromarray(picture).save(folder / 'turned.jpg', exif=exif)
+    (folder / 'empty.jpg').write_bytes(b'')
+    (folder / 'broken.jpg').write_bytes((folder / 'turned.jpg').read_bytes()[:80])
+    (folder / 'notes.txt').write_text('no picture')
+
+    status, text, out = run(config, folder, '--batch-size', 4)
+    assert status == 1
+    assert '2 pictures cannot be read: broken.jpg, empty.jpg' in text
+    images = {image['file_name']: image for image in json.loads((out / 'images.json').read_text())['images']}
+    assert len(images) == 9 and len({image['id'] for image in images.values()}) == 9
+    assert (images['turned.jpg']['height'], images['turned.jpg']['width']) == (96, 64)
+    folders = ['vis'] if config == DETECTION else ['vis', 'labels']
+    for kind in folders:
+        assert {f'{kind}/{name}.png' for name in images} <= set(written(out))
+    if config == SEGMENTATION:
+        maps = {name: cv2.imread(str(out / 'labels' / f'{name}.png'), cv2.IMREAD_UNCHANGED) for name in images}
+        assert all(maps[name].shape == (image['height'], image['width']) for name, image in images.items())
+        for name in ('a.bmp', 'rgba.png', 'deep.png'):
+            assert (maps[name] == maps['a.png']).all(), name
+
+
+@pytest.fixture(scope='module')
+def video(shapes, tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp('video') / 'clip.avi'
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'MJPG'), 5, (96, 96))
+    for i in range(5):
+        writer.write(cv2.imread(str(shapes / 'val' / f'{i:06}.jpg')))
+    writer.release()
+    return file
+
+
+@pytest.mark.parametrize('config', [DETECTION, SEGMENTATION])
+def test_video(config, run, video):
+    status, text, out = run(config, video, '--batch-size', 2, '--score-thr', 0.1)
+    assert status == 0 and '5 frames: results are in' in text
+    drawn = cv2.VideoCapture(str(out / 'clip.mp4'))
+    assert [drawn.get(key) for key in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS)] == [5, 5]
+    assert drawn.read()[1].shape == (384, 384, 3)
+    images = json.loads((out / 'images.json').read_text())['images']
+    assert images[3] == dict(id=3, file_name='clip.avi', frame=3, height=96, width=96)
+    more = ['predictions.json'] if config == DETECTION else [f'labels/{i:06}.png' for i in range(5)]
+    assert written(out) == sorted(['clip.mp4', 'images.json', *more])
+
+
+def test_what_is_done_is_written_when_interrupted(checkpoints, shapes, tmp_path, monkeypatch):
+    def stop(self, item, sample):
+        if self.images:
+            raise KeyboardInterrupt
+        add(self, item, sample)
+
+    add = prediction.Results.add
+    monkeypatch.setattr(prediction.Results, 'add', stop)
+    arguments = [shapes / 'val', DETECTION, checkpoints[DETECTION], '--out-dir', tmp_path / 'out', '--device', 'cpu']
+    assert call('predict', *arguments) == 'Interrupted.'
+    assert len(json.loads((tmp_path / 'out' / 'images.json').read_text())['images']) == 1
+
+
+def test_category_ids(shapes):
+    from mmdet.datasets import CocoDataset
+
+    cfg = Config.fromfile('configs/detection/hire_mlp_mask_rcnn_coco.py')
+    ids = prediction.category_ids(cfg, CocoDataset.METAINFO['classes'])
+    assert len(ids) == 80 and (ids[0], ids[11], ids[79]) == (1, 13, 90)
+    cfg = Config.fromfile(DETECTION)
+    cfg.test_dataloader.dataset.data_root = str(shapes)
+    assert prediction.category_ids(cfg, ('cross', 'disc')) == [5, 1]
+    assert prediction.category_ids(cfg, ('other', 'disc')) == [1, 2]
+
+
+def test_bad_input(run, checkpoints, shapes, tmp_path, capsys):
+    (tmp_path / 'nothing').mkdir()
+    (tmp_path / 'notes.txt').write_text('no video')
+    for source, sentence in (('absent', 'does not exist'), ('nothing', 'no pictures'), ('notes.txt', 'nor a video')):
+        with pytest.raises(UserError, match=sentence):
+            prediction.Source(tmp_path / source)
+    picture = shapes / 'val' / '000000.jpg'
+    for options, sentence in (
+        (['--batch-size', 0], '1 or more'),
+        (['--score-thr', 1.5], 'from 0 to 1'),
+        (['--out-dir', picture], 'cannot be written'),
+        (['--out-dir', shapes], 'is not empty'),
+        (['--device', 'toaster'], '--device toaster cannot be used'),
+        (['--cfg-options', 'a'], 'KEY=VALUE'),
+    ):
+        status, text, _ = run(DETECTION, picture, *options)
+        assert status == 2 and sentence in text
+    for arguments in (
+        (tmp_path / 'absent', DETECTION, checkpoints[DETECTION]),
+        (picture, 'configs/absent.py', checkpoints[DETECTION]),
+        (picture, DETECTION, tmp_path / 'absent.pth'),
+    ):
+        assert call('predict', *arguments, '--out-dir', tmp_path / 'x') == 2
+        assert 'does not exist' in capsys.readouterr().err
+        assert not list(tmp_path.glob('x/*'))
