@@ -28,7 +28,10 @@ setup(
     cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mlp_dense', 'mlp_dense.*']),
     python_requires='>=3.10',
-    install_requires=['torch>=2.6'],  # 2.6: the first whose torch.load is safe by default
+    install_requires=[
+        'torch>=2.6',  # the first whose torch.load is safe by default
+        'safetensors>=0.4',  # checkpoints that cannot hold code; needs nothing itself
+    ],
     extras_require={
         # Optional, so that installing this package never replaces an OpenMMLab package somebody has.
         'mim': [
@@ -36,7 +39,6 @@ setup(
             'mmcv>=2.0.0,<2.2.0',  # the range mmdet 3.3 and mmsegmentation 1.2 accept
             'mmdet>=3.3.0,<4',
             'mmsegmentation>=1.2.2,<2',
-            'safetensors',  # reads and writes checkpoints that cannot run code
             'ftfy',  # imported by mmsegmentation 1.2.2, which forgets to declare it
             'regex',  # the same
             'matplotlib>=3.7',  # tools/plot_log.py; mmengine draws with it too, and asks for no version

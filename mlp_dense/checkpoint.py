@@ -4,10 +4,12 @@ Files understood: safetensors; ``{'state_dict': ...}`` (OpenMMLab, official dens
 ``{'model_ema': ...}`` (official ImageNet models) and plain state dicts, as PyTorch saves them.
 """
 
+import contextlib
 import hashlib
 import json
 import pickle
 import re
+import struct
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,6 +68,12 @@ _SAFE_GLOBALS = [
 ]
 
 
+_DAMAGE = (
+    *(OSError, RuntimeError, EOFError, LookupError, ValueError, AttributeError, TypeError, OverflowError, MemoryError),
+    *(AssertionError, struct.error, SafetensorError),
+)
+
+
 def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
     """Reads a checkpoint file or address as it is, without running anything in it.
 
@@ -77,29 +85,43 @@ def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict[str, 
     Raises:
         CheckpointError: the file is missing, damaged, or holds an object of a type that is not allowed.
     """
-    path = _local_file(str(source))
-    if path.suffix == '.safetensors':
-        return _read_safetensors(path, source, map_location)
+    path = local_file(source)
+    read = _read_safetensors if path.suffix.lower() == '.safetensors' else _read_pickle
     try:
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = read(path, map_location)
     except pickle.UnpicklingError as error:
         text = str(error)
         offender = re.search(r'GLOBAL (\S+)', text) or re.search(
             r'(?:class|function|type) (\S+?)[ ,.\']', text.partition('WeightsUnpickler error')[2]
         )
         if not offender:
-            raise CheckpointError(f'{source} cannot be read as a PyTorch checkpoint; is it complete?') from error
+            raise _unreadable(source, path, 'no pickle of tensors') from error
         raise CheckpointError(
             f'{source} is refused, since loading it could run code: it holds {offender[1]}, which is neither a tensor '
             'nor a plain container. Use a file from a source you trust, saved as a state dict.'
         ) from error
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f'{source} cannot be read as a PyTorch checkpoint ({reason}); is it complete?') from error
+    except _DAMAGE as error:
+        raise _unreadable(source, path, (str(error).splitlines() or [type(error).__name__])[0]) from error
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(f'{source} holds a {type(checkpoint).__name__}, not a checkpoint or a state dict.')
     return checkpoint
+
+
+def _read_pickle(path: Path, map_location: Any) -> Any:
+    with torch.serialization.safe_globals(_SAFE_GLOBALS):
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
+    with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
+        meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
+        return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
+
+
+def _unreadable(source: str | Path, path: Path, reason: str) -> CheckpointError:
+    kind = 'safetensors file' if path.suffix.lower() == '.safetensors' else 'PyTorch checkpoint'
+    advice = f'delete {path} to download it again' if _is_address(source) else 'is it complete?'
+    return CheckpointError(f'{source} cannot be read as a {kind} ({reason}); {advice}')
 
 
 def weights_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, Tensor]:
@@ -109,10 +131,7 @@ def weights_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, T
         CheckpointError: there are no tensors in it.
     """
     container = container_of(checkpoint)
-    found = checkpoint[container] if container else checkpoint
-    tensors = {re.sub(r'^module\.', '', key): value for key, value in found.items() if isinstance(value, Tensor)}
-    if container == 'ema_state_dict':
-        tensors.pop('steps', None)  # mmengine's counter of the updates
+    tensors = tensors_of(checkpoint[container] if container else checkpoint)
     if not tensors:
         keys, containers = ', '.join(map(str, list(checkpoint)[:8])), ' or '.join(CONTAINERS)
         raise CheckpointError(
@@ -121,24 +140,55 @@ def weights_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, T
     return tensors
 
 
+def tensors_of(state_dict: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict by name, without ``module.`` before the names."""
+    named = {key: value for key, value in state_dict.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if 'steps' in named and all(key == 'steps' or key.startswith('module.') for key in named):
+        del named['steps']  # how often mmengine's EMAHook averaged
+    return {key.removeprefix('module.'): value for key, value in named.items()}
+
+
 def container_of(checkpoint: Mapping[str, Any]) -> str | None:
     """The key that the weights of a checkpoint are kept under; None for a plain state dict."""
     return next((key for key in CONTAINERS if isinstance(checkpoint.get(key), Mapping)), None)
 
 
-def _read_safetensors(path: Path, source: str | Path, device: Any) -> dict[str, Any]:
-    try:
-        with safe_open(path, framework='pt', device=str(device or 'cpu')) as file:
-            meta = {key: json.loads(value) for key, value in (file.metadata() or {}).items() if key == 'dataset_meta'}
-            return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f'{source} cannot be read as a safetensors file ({error}); is it complete?') from error
+def dataset_meta_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """What a checkpoint says of the data it was trained on: ``classes``, a tuple of names, and ``palette``, a list of
+    (R, G, B) from 0 to 255, each only if it is there; that of mmdet 2 and mmseg 0 too.
+
+    Raises:
+        CheckpointError: the classes are no names.
+    """
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    stored = meta.get('dataset_meta') or meta
+    stored = {str(key).lower(): value for key, value in stored.items()} if isinstance(stored, Mapping) else {}
+    found = {}
+    if classes := stored.get('classes'):
+        if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
+            raise CheckpointError(f'{source}: the classes in its meta data are no list of names.')
+        found['classes'] = tuple(classes)
+    palette = stored.get('palette')
+    with contextlib.suppress(TypeError, ValueError, OverflowError):  # colours matter too little for an error
+        found |= dict(palette=np.array(palette, dtype=np.uint8).reshape(-1, 3).tolist()) if palette is not None else {}
+    return found
 
 
-def _local_file(source: str) -> Path:
+def _is_address(source: str | Path) -> bool:
+    return bool(re.match(r'https?://', str(source)))
+
+
+def local_file(source: str | Path) -> Path:
+    """The path of a file, or of the download of an address, which takes place when it is first asked for.
+
+    Raises:
+        CheckpointError: it does not exist, or the download fails.
+    """
+    source = str(source)
     if source.startswith('file://'):
         source = url2pathname(urlparse(source).path)
-    if re.match(r'https?://', source):
+    if _is_address(source):
         # Two addresses may end in the same name; a query is no part of it.
         name = f'{hashlib.sha256(source.encode()).hexdigest()[:8]}-{Path(urlparse(source).path).name}'
         path = Path(torch.hub.get_dir()) / 'checkpoints' / name

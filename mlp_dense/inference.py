@@ -1,7 +1,6 @@
 """Trained models in Python: two lines to a detector or segmentor that predicts."""
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from .checkpoint import read_checkpoint
+from .checkpoint import dataset_meta_of, read_checkpoint
 from .errors import UserError
 
 
@@ -35,7 +34,11 @@ def load_model(
         CheckpointError: the file is unusable, or is not of this model.
     """
     from .loading import load_weights
-    from .runner import adapt_to_cpu, explain_unknown_types, read_config_file  # imports OpenCV, which backbones spare
+    from .runner import (
+        adapt_to_cpu,
+        explain_unknown_types,
+        read_config_file,
+    )  # they need OpenCV, which the backbones alone do not
 
     device = _checked_device(device)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config_file(config)
@@ -45,7 +48,7 @@ def load_model(
         adapt_to_cpu(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     content = {} if checkpoint is None else read_checkpoint(checkpoint)
-    meta = _dataset_meta(cfg, content.get('meta'))
+    meta = _dataset_meta(cfg, {} if checkpoint is None else dataset_meta_of(content, checkpoint))
     with explain_unknown_types():
         model = MODELS.build(cfg.model)
     if checkpoint is not None:
@@ -63,23 +66,17 @@ def _checked_device(device: str | torch.device | None) -> torch.device:
     return device
 
 
-def _dataset_meta(cfg: Config, meta: Mapping[str, Any] | None) -> dict[str, Any]:
+def _dataset_meta(cfg: Config, stored: dict[str, Any]) -> dict[str, Any]:
     from .drawing import colours
     from .runner import check_class_count, dataset_meta
 
-    meta = meta or {}
-    old = {key: meta[key] for key in ('CLASSES', 'PALETTE') if meta.get(key)}  # of mmdet 2 and mmseg 0
-    stored = {key.lower(): value for key, value in (meta.get('dataset_meta') or old).items()}
     own = dataset_meta(cfg.test_dataloader.dataset) if 'test_dataloader' in cfg else {}
-    classes = tuple(stored.get('classes') or own.get('classes') or ())
+    classes = stored.get('classes') or tuple(own.get('classes') or ())
     if not classes:
         raise UserError(
             'Neither the checkpoint nor the test data of the config name the classes; add metainfo=dict(classes=...) '
             'to test_dataloader.dataset.'
         )
-    check_class_count(
-        cfg.model, classes, 'the meta data of the checkpoint' if stored.get('classes') else 'the test data'
-    )
-    same = classes == tuple(own.get('classes') or ())
-    palette = stored.get('palette') or (own.get('palette') if same else None)
-    return {**stored, 'classes': classes, 'palette': colours(palette, len(classes))[: len(classes)]}
+    check_class_count(cfg.model, classes, 'the meta data of the checkpoint' if 'classes' in stored else 'the test data')
+    palette = stored.get('palette') or (own.get('palette') if classes == tuple(own.get('classes') or ()) else None)
+    return dict(classes=classes, palette=colours(palette, len(classes))[: len(classes)])

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor
 
 from .checkpoint import read_checkpoint, weights_of
@@ -32,6 +31,8 @@ def load_weights(
     Raises:
         CheckpointError: it does not fit.
     """
+    from mmengine.runner.checkpoint import load_state_dict  # needs OpenCV, which the backbones alone do not
+
     try:
         load_state_dict(model, weights_of(checkpoint, source), strict=strict)
     except RuntimeError as error:
