@@ -175,6 +175,15 @@ def dataset_meta_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[s
     return found
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _is_address(source: str | Path) -> bool:
     return bool(re.match(r'https?://', str(source)))
 

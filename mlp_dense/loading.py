@@ -6,7 +6,7 @@ them.
 
 import re
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,13 @@ def load_pretrained(backbone: torch.nn.Module, source: str | Path, prefix: str |
 
 
 def fit_to_backbone(backbone: torch.nn.Module, found: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """What :func:`fit` gives; its report goes to the log."""
+    tensors, report = fit(backbone, found, source)
+    print_log(report, logger='current')
+    return tensors
+
+
+def fit(backbone: torch.nn.Module, found: Mapping[str, Any], source: str | Path) -> tuple[dict[str, Tensor], str]:
     """Renames and reshapes the tensors of a state dict for a backbone, so that they match its own exactly.
 
     Left out on purpose: the classifier's head and norm, CycleFC's constant offsets, everything that belongs to stages
@@ -75,7 +82,7 @@ def fit_to_backbone(backbone: torch.nn.Module, found: Mapping[str, Any], source:
         source: what to call it in the log and in errors.
 
     Returns:
-        A dict with exactly the keys of ``backbone.state_dict()``.
+        A dict with exactly the keys of ``backbone.state_dict()``, and a line that says what was loaded and left out.
 
     Raises:
         CheckpointError: nothing matches, a shape differs, or a tensor is missing or left over without a reason.
@@ -91,7 +98,7 @@ def fit_to_backbone(backbone: torch.nn.Module, found: Mapping[str, Any], source:
 
     fitted, left_over, wrong_shape = {}, [], []
     for key, tensor in found.items():
-        own_key = _own_name(key, backbone.official_names)
+        own_key = own_name(key, backbone.official_names)
         if own_key is None:
             left_out['CycleFC offsets' if key.endswith('.offset') else 'classifier head and norm'] += 1
         elif own_key in own:
@@ -111,11 +118,7 @@ def fit_to_backbone(backbone: torch.nn.Module, found: Mapping[str, Any], source:
     missing = [key for key in own if key not in fitted and key not in fresh | uncounted]
 
     matched = sum(not key.startswith('norms.') for key in fitted)
-    problems = [
-        f'{len(items)} {what}: {", ".join(items[:3])}{", ..." if len(items) > 3 else ""}'
-        for what, items in (('of another shape', wrong_shape), ('missing', missing), ('left over', left_over))
-        if items
-    ]
+    problems = counted({'of another shape': wrong_shape, 'missing': missing, 'left over': left_over})
     if problems or not matched:
         head = f'{source} does not fit {name} with {_describe(backbone)}: {matched} of its tensors match'
         raise CheckpointError(f'{"; ".join([head, *problems])}. Is it of this family and arch?')
@@ -124,11 +127,20 @@ def fit_to_backbone(backbone: torch.nn.Module, found: Mapping[str, Any], source:
     report += [f'left out {count} ({what})' for what, count in left_out.items() if count]
     if fresh:
         report.append(f'output norms that start fresh: {", ".join(sorted({key.rpartition(".")[0] for key in fresh}))}')
-    print_log('; '.join(report), logger='current')
-    return {key: fitted.get(key, value) for key, value in own.items()}
+    return {key: fitted.get(key, value) for key, value in own.items()}, '; '.join(report)
 
 
-def _own_name(key: str, official_names) -> str | None:
+def counted(problems: Mapping[str, Sequence[str]]) -> list[str]:
+    """For each kind of problem that there is, how many names and the first three of them."""
+    return [
+        f'{len(names)} {what}: {", ".join(names[:3])}{", ..." if len(names) > 3 else ""}'
+        for what, names in problems.items()
+        if names
+    ]
+
+
+def own_name(key: str, official_names: Sequence[tuple[str, Any]]) -> str | None:
+    """The name in this package of a tensor that may have its official name; None if it is left out on purpose."""
     for pattern, replacement in official_names:
         if replacement is None:
             if re.search(pattern, key):

@@ -57,6 +57,14 @@ def family(request) -> type:
 
 
 @pytest.fixture
+def save(tmp_path):
+    """Writes a checkpoint; returns its path."""
+    import checkpoints
+
+    return lambda content, name='weights.pth', **kwargs: checkpoints.write(tmp_path / name, content, **kwargs)
+
+
+@pytest.fixture
 def log_lines():
     """The lines that a user of mmengine sees during the test."""
 

@@ -1,53 +1,25 @@
 """Weights are read from every published form of file, safely and loudly."""
 
 import argparse
-import builtins
-import contextlib
 import functools
 import http.server
-import os
+import json
 import pathlib
-import sys
 import threading
-import types
+import zipfile
 
 import numpy as np
 import pytest
 import torch
-from conftest import BACKBONES, SMALL, differing, official, picture
+from checkpoints import Detector, FromYacs, assert_computes, prefixed, pretrained
+from conftest import SMALL, differing, official
 from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseModule
-from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_dict
-from plain_statements import forward
+from safetensors.torch import save_file
 
 import mlp_dense
-from mlp_dense.checkpoint import read_checkpoint
-from mlp_dense.errors import CheckpointError, UserError
-
-
-class Detector(BaseModule):
-    """The two parts that matter here of every detector and segmentor."""
-
-    def __init__(self, backbone: torch.nn.Module):
-        super().__init__()
-        self.backbone = backbone
-        self.head = torch.nn.Linear(3, 2)
-
-
-class FromYacs(dict):
-    """Stands in for yacs.config.CfgNode while a file is written."""
-
-    def __init__(self, **items):
-        super().__init__(items)
-        self.__dict__['__immutable__'] = True
-
-
-FromYacs.__module__, FromYacs.__qualname__, FromYacs.__name__ = 'yacs.config', 'CfgNode', 'CfgNode'
-
-
-def prefixed(prefix: str, weights: dict) -> dict:
-    return {prefix + name: tensor for name, tensor in weights.items()}
+from mlp_dense.checkpoint import dataset_meta_of, read_checkpoint
+from mlp_dense.errors import CheckpointError
 
 
 def mmengine_extras() -> dict:
@@ -76,38 +48,6 @@ CONTAINERS = {
     ),
     'mmengine': lambda w: dict(state_dict=prefixed('backbone.', w), **mmengine_extras()),
 }
-
-
-@pytest.fixture
-def save(tmp_path, monkeypatch):
-    """Writes a checkpoint; returns its path. The lookalike of yacs is gone when the file is read."""
-
-    def save(content, name='weights.pth', **kwargs) -> str:
-        with monkeypatch.context() as patch:
-            yacs = types.ModuleType('yacs.config')
-            yacs.CfgNode = FromYacs
-            patch.setitem(sys.modules, 'yacs', types.ModuleType('yacs'))
-            patch.setitem(sys.modules, 'yacs.config', yacs)
-            torch.save(content, tmp_path / name, **kwargs)
-        return str(tmp_path / name)
-
-    return save
-
-
-def pretrained(cls: type, path: str, arch: dict = SMALL, **arguments) -> torch.nn.Module:
-    model = cls(arch, init_cfg=dict(type='Pretrained', checkpoint=path), **arguments)
-    model.init_weights()
-    return model
-
-
-def assert_computes(model: torch.nn.Module, weights: dict):
-    """The model gives what the plain statement gives with these official weights."""
-    x = picture(1, 3, 40, 36, dtype=torch.float64)
-    expected = forward(type(model).__name__, weights, x, model.arch)
-    with torch.no_grad():
-        outs = model.double().eval()(x)
-    for out, i in zip(outs, model.out_indices, strict=True):
-        torch.testing.assert_close(out, expected[i], rtol=1e-5, atol=1e-5)
 
 
 # Every container, every way
@@ -170,24 +110,54 @@ def test_own_checkpoint_loads_bit_for_bit_and_once(family, save):
     assert differing(model.state_dict(), saved.state_dict()) == ['stem.conv.weight']
 
 
-def test_address(save, tmp_path, monkeypatch):
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """The address of a server of the files in tmp_path; it goes away when called."""
+
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
             pass
 
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
     monkeypatch.setenv('no_proxy', '*')
-    weights = official(mlp_dense.HireMLP)
-    save(dict(model=weights))
     handler = functools.partial(Handler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(('localhost', 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f'http://localhost:{server.server_port}'
-        assert_computes(pretrained(mlp_dense.HireMLP, f'{address}/weights.pth'), weights)
-        with pytest.raises(CheckpointError, match=r'absent\.pth cannot be downloaded'):
-            read_checkpoint(f'{address}/absent.pth')
+        threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01), daemon=True).start()
+        yield f'http://localhost:{server.server_port}', server.shutdown
         server.shutdown()
+
+
+def test_address(save, served):
+    address, close = served
+    weights = official(mlp_dense.HireMLP)
+    save(dict(model=weights))
+    assert_computes(pretrained(mlp_dense.HireMLP, f'{address}/weights.pth'), weights)
+    with pytest.raises(CheckpointError, match=r'absent\.pth cannot be downloaded'):
+        read_checkpoint(f'{address}/absent.pth')
+    close()
     assert_computes(pretrained(mlp_dense.HireMLP, f'{address}/weights.pth'), weights)  # kept
+
+
+def test_addresses_that_end_alike_are_kept_apart(served, tmp_path):
+    address, _ = served
+    for folder in ('a', 'b'):
+        (tmp_path / folder).mkdir()
+        torch.save(dict(value=folder), tmp_path / folder / 'weights.pth')
+        assert read_checkpoint(f'{address}/{folder}/weights.pth?download=1') == dict(value=folder)
+    kept = sorted((tmp_path / 'hub' / 'checkpoints').iterdir())
+    assert len(kept) == 2 and all(path.name.endswith('-weights.pth') for path in kept)
+
+
+def test_safetensors_from_an_address(served, tmp_path):
+    weights = official(mlp_dense.HireMLP)
+    save_file(weights, tmp_path / 'weights.safetensors')
+    assert_computes(pretrained(mlp_dense.HireMLP, f'{served[0]}/weights.safetensors?raw=true'), weights)
+
+
+def test_download_that_is_a_page_says_what_to_delete(served, tmp_path):
+    (tmp_path / 'page.pth').write_text('<html>log in</html>')
+    with pytest.raises(CheckpointError, match=r'delete /.*-page\.pth to download it again'):
+        read_checkpoint(f'{served[0]}/page.pth')
 
 
 def test_file_address_is_read_anew_after_a_change(save, tmp_path, monkeypatch):
@@ -195,6 +165,51 @@ def test_file_address_is_read_anew_after_a_change(save, tmp_path, monkeypatch):
     for value in (1.0, 2.0):
         path = pathlib.Path(save(dict(value=torch.tensor(value))))
         assert read_checkpoint(path.as_uri())['value'] == value
+
+
+@pytest.mark.parametrize('form', ['plain', 'module.', 'parallel detector'])
+def test_safetensors(family, tmp_path, form):
+    weights = official(family)
+    content = CONTAINERS[form](weights)
+    save_file(content.get('state_dict', content), tmp_path / 'weights.SAFETENSORS')
+    assert_computes(pretrained(family, str(tmp_path / 'weights.SAFETENSORS')), weights)
+
+
+def test_classes_of_every_kind_of_file(tmp_path):
+    classes, palette = ('cat', 'dog'), [[1, 2, 3], [4, 5, 6]]
+    both = dict(classes=classes, palette=palette)
+    save_file(
+        dict(w=torch.ones(2)), path := tmp_path / 'w.safetensors', dict(dataset_meta=json.dumps(both), format='pt')
+    )
+    for content in (
+        read_checkpoint(path),
+        dict(meta=dict(dataset_meta=dict(CLASSES=list(classes), PALETTE=np.array(palette)))),
+        dict(meta=dict(CLASSES=classes, PALETTE=[(1, 2, 3), (4, 5, 6)], epoch=1)),
+    ):
+        assert dataset_meta_of(content, 'file') == both
+    for content in ({}, dict(meta=None), dict(meta=dict(dataset_meta=[1])), dict(meta=dict(CLASSES=None))):
+        assert dataset_meta_of(content, 'file') == {}
+    assert dataset_meta_of(dict(meta=dict(CLASSES=classes, PALETTE='random')), 'file') == dict(classes=classes)
+    with pytest.raises(CheckpointError, match='no list of names'):
+        dataset_meta_of(dict(meta=dict(dataset_meta=dict(classes=5))), 'file')
+
+
+@pytest.mark.parametrize('name', ['pathlib.PosixPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath'])
+def test_paths_of_every_python(save, name):
+    """Python 3.13 pickles paths under another name than the others."""
+    path = save(dict(model=dict(w=torch.ones(2)), args=pathlib.PurePosixPath('out')))
+    with zipfile.ZipFile(path) as archive:
+        files = {file: archive.read(file) for file in archive.namelist()}
+    module, _, kind = name.rpartition('.')
+    changed = {
+        file: data.replace(b'cpathlib\nPurePosixPath\n', f'c{module}\n{kind}\n'.encode())
+        for file, data in files.items()
+    }
+    assert changed != files
+    with zipfile.ZipFile(path, 'w') as archive:
+        for file, data in changed.items():
+            archive.writestr(file, data)
+    assert read_checkpoint(path)['model'].keys() == {'w'}
 
 
 # What is said
@@ -231,137 +246,3 @@ def test_out_indices_take_their_part_of_a_file(family, save, log_lines, out_indi
     line = next(line for line in log_lines if 'loaded' in line)
     assert f'loaded {len(model.state_dict())} tensors' in line
     assert '(stages and norms not selected by out_indices and out_norm)' in line and 'fresh' not in line
-
-
-# What is refused
-
-
-class Evil:
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.mark.parametrize(
-    'function, argument, offender',
-    [
-        (os.system, 'touch {}', 'system'),
-        (builtins.eval, 'open({!r}, "w")', 'eval'),
-        (builtins.exec, 'open({!r}, "w")', 'exec'),
-        (pathlib.Path.touch, None, 'pathlib.Path'),
-        (HistoryBuffer.register_statistics, None, 'getattr'),
-        (torch.load, '{}', 'torch.serialization.load'),
-    ],
-)
-@pytest.mark.parametrize('hide', ['beside', 'in args', 'in weights', 'alone'])
-def test_file_that_runs_code_is_refused(save, tmp_path, hide, function, argument, offender):
-    mark = tmp_path / 'executed'
-    evil = Evil(function, pathlib.PosixPath(mark) if argument is None else argument.format(str(mark)))
-    weights = official(mlp_dense.HireMLP)
-    content = {
-        'beside': dict(model=weights, extra=evil),
-        'in args': dict(model=weights, args=argparse.Namespace(lr=evil)),
-        'in weights': dict(model={**weights, 'patch_embed.proj.weight': evil}),
-        'alone': evil,
-    }[hide]
-    path = save(content, 'evil.pth')
-    with pytest.raises(CheckpointError) as error:
-        pretrained(mlp_dense.HireMLP, path)
-    assert not mark.exists()
-    assert 'evil.pth' in str(error.value) and offender in str(error.value) and '\n' not in str(error.value)
-
-
-class Custom:
-    pass
-
-
-def test_object_of_an_unknown_class_is_refused(save):
-    with pytest.raises(CheckpointError, match=r'own\.pth is refused.* test_checkpoint\.Custom,'):
-        read_checkpoint(save(dict(model={}, note=Custom()), 'own.pth'))
-
-
-@pytest.mark.parametrize(
-    'damage',
-    [lambda data: data[: len(data) // 2], lambda data: data[:10], lambda data: b'', lambda data: b'<html>' * 99],
-)
-@pytest.mark.parametrize('zipped', [True, False])
-def test_damaged_file(save, damage, zipped):
-    path = pathlib.Path(save(official(mlp_dense.HireMLP), 'damaged.pth', _use_new_zipfile_serialization=zipped))
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CheckpointError, match=r'damaged\.pth') as error:
-        read_checkpoint(path)
-    assert not any(text in str(error.value) for text in ('\n', 'weights_only', 'run code'))
-
-
-@pytest.mark.parametrize(
-    'content', [[1, 2], torch.ones(2), {}, dict(model={}), dict(epoch=1, meta={}), dict(model=None)]
-)
-def test_file_without_weights(save, content):
-    with pytest.raises(CheckpointError, match=r'other\.pth holds'):
-        pretrained(mlp_dense.HireMLP, save(content, 'other.pth'))
-
-
-def test_missing_file_and_folder(tmp_path):
-    for path in (tmp_path / 'no.pth', tmp_path):
-        with pytest.raises(UserError, match=path.name):
-            pretrained(mlp_dense.HireMLP, str(path))
-
-
-def without(weights: dict, name: str) -> dict:
-    assert name in weights
-    return {key: tensor for key, tensor in weights.items() if key != name}
-
-
-MISMATCHES = {
-    'deeper arch': (lambda cls: official(cls, dict(SMALL, depths=(2, 2, 5, 1))), ['left over', '.4.']),
-    'shallower arch': (lambda cls: official(cls, dict(SMALL, depths=(2, 1, 4, 1))), ['missing', 'stages.1.blocks.1.']),
-    'wider arch': (lambda cls: official(cls, dict(SMALL, dims=(8, 12, 20, 28))), ['of another shape', '28', '24']),
-    'one tensor missing': (
-        lambda cls: without(official(cls), 'patch_embed.proj.bias'),
-        ['1 missing: stem.conv.bias', 'tensors match'],
-    ),
-    'one tensor left over': (lambda cls: {**official(cls), 'gate.weight': torch.ones(2)}, ['1 left over: gate.weight']),
-    'one wrong shape': (
-        lambda cls: {**official(cls), 'patch_embed.proj.bias': torch.ones(9)},
-        ['1 of another shape: patch_embed.proj.bias (9,) for (8,)'],
-    ),
-    'nothing matches': (lambda cls: {'conv1.weight': torch.ones(2)}, [' 0 of its tensors match']),
-    'only output norms': (
-        lambda cls: {name: t for name, t in official(cls).items() if name.startswith('norm')},
-        [' 0 of its tensors match'],
-    ),
-}
-WAYS = {
-    'init_cfg': lambda cls, path: pretrained(cls, path),
-    'not strict': lambda cls, path: cls(SMALL).load_state_dict(torch.load(path), strict=False),
-    'detector': lambda cls, path: load_checkpoint(Detector(cls(SMALL)), path),
-}
-
-
-@pytest.mark.parametrize('way', WAYS)
-@pytest.mark.parametrize('mismatch', MISMATCHES)
-def test_mismatch_is_an_error_that_names_it(family, save, mismatch, way):
-    make, needed = MISMATCHES[mismatch]
-    path = save(prefixed('backbone.', make(family)))
-    with pytest.raises(CheckpointError) as error:
-        WAYS[way](family, path)
-    assert [text for text in [family.__name__, *needed] if text not in str(error.value)] == []
-    assert len(str(error.value)) < 1000 and '\n' not in str(error.value)
-
-
-@pytest.mark.parametrize('other', BACKBONES, ids=lambda cls: cls.__name__)
-def test_file_of_another_family_is_an_error(family, save, other):
-    path = save(dict(model=official(other, classes=10, norms=())))
-    with contextlib.nullcontext() if other is family else pytest.raises(CheckpointError, match='family'):
-        pretrained(family, path)
-
-
-def test_model_file_never_silently_loads_nothing_into_a_detector(family, save):
-    path = save(dict(model=official(family, classes=10, norms=())))
-    detector = Detector(family(SMALL))
-    with pytest.raises(CheckpointError, match='0 of its tensors match'):
-        load_checkpoint(detector, path)
-    with pytest.raises(CheckpointError, match='0 of its tensors match'):
-        detector.load_state_dict(torch.load(path), strict=False)

@@ -1,0 +1,63 @@
+"""What the tests of checkpoints share."""
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL, picture
+from mmengine.model import BaseModule
+from plain_statements import forward
+
+
+class Detector(BaseModule):
+    """The two parts that matter here of every detector and segmentor."""
+
+    def __init__(self, backbone: torch.nn.Module):
+        super().__init__()
+        self.backbone = backbone
+        self.head = torch.nn.Linear(3, 2)
+
+
+class FromYacs(dict):
+    """Stands in for yacs.config.CfgNode while a file is written."""
+
+    def __init__(self, **items):
+        super().__init__(items)
+        self.__dict__['__immutable__'] = True
+
+
+FromYacs.__module__, FromYacs.__qualname__, FromYacs.__name__ = 'yacs.config', 'CfgNode', 'CfgNode'
+
+
+def prefixed(prefix: str, weights: dict) -> dict:
+    return {prefix + name: tensor for name, tensor in weights.items()}
+
+
+def write(path: Path, content: Any, **kwargs) -> str:
+    """Writes a checkpoint; returns its path. The lookalike of yacs is gone when the file is read."""
+    yacs = types.ModuleType('yacs.config')
+    yacs.CfgNode = FromYacs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, 'yacs', types.ModuleType('yacs'))
+        patch.setitem(sys.modules, 'yacs.config', yacs)
+        torch.save(content, path, **kwargs)
+    return str(path)
+
+
+def pretrained(cls: type, path: str, arch: dict = SMALL, **arguments) -> torch.nn.Module:
+    model = cls(arch, init_cfg=dict(type='Pretrained', checkpoint=path), **arguments)
+    model.init_weights()
+    return model
+
+
+def assert_computes(model: torch.nn.Module, weights: dict):
+    """The model gives what the plain statement gives with these official weights."""
+    x = picture(1, 3, 40, 36, dtype=torch.float64)
+    expected = forward(type(model).__name__, weights, x, model.arch)
+    with torch.no_grad():
+        outs = model.double().eval()(x)
+    for out, i in zip(outs, model.out_indices, strict=True):
+        torch.testing.assert_close(out, expected[i], rtol=1e-5, atol=1e-5)
