@@ -103,7 +103,7 @@ def main() -> None:
                 if dtype != torch.float32 and kind == 'plain' and family == 'CycleMLP' and args.device == 'cpu':
                     continue  # mmcv's deformable convolution has no other type there
                 candidates[name, kind] = call(model.to(dtype).train(args.train), x.to(dtype), args.train)
-            candidates[name, 'floor'] = GemmFloor(ours, x.to(dtype), args.train)
+            candidates[name, 'floor'] = GemmFloor(plain, x.to(dtype), args.train)
         for name, model in ({} if args.no_peers else peers(args.train)).items():
             candidates[name, 'peer'] = call(model.to(args.device, dtype), x.to(dtype), args.train)
         title = f'{size[0]}x{size[1]}'

@@ -126,8 +126,11 @@ class GemmFloor:
             weight = module.weight
             shapes.append((output.numel() // len(weight), weight[0].numel(), len(weight)))
 
-        kinds = (nn.Linear, nn.modules.conv._ConvNd)
-        hooks = [m.register_forward_hook(record) for m in model.modules() if isinstance(m, kinds)]
+        hooks = [
+            m.register_forward_hook(record)
+            for m in model.modules()
+            if getattr(m, 'weight', None) is not None and m.weight.ndim in (2, 4)
+        ]
         with torch.no_grad():
             model(x)
         for hook in hooks:

@@ -11,12 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from .errors import UserError
 
-NO_MACS = {
-    *('view', '_unsafe_view', 'permute', 't', 'clone', 'slice', 'split', 'unbind', 'cat', 'constant_pad_nd', 'empty'),
-    *('new_empty', 'add', 'mul', 'where', 'eq', 'mean', 'relu', 'relu_', 'gelu', '_softmax', 'native_batch_norm'),
-    *('native_group_norm', 'native_layer_norm', 'max_pool2d_with_indices', '_adaptive_avg_pool2d'),
-    *('upsample_nearest2d', 'upsample_bilinear2d'),
-}
+NO_MACS = frozenset(
+    """
+    view _unsafe_view permute transpose t unsqueeze clone slice split unbind cat constant_pad_nd empty new_empty arange
+    add add_ sub mul addcmul_ remainder eq where mean relu relu_ gelu gelu_ _softmax
+    native_batch_norm native_group_norm native_layer_norm
+    max_pool2d_with_indices _adaptive_avg_pool2d upsample_nearest2d upsample_bilinear2d
+    """.split()  # noqa: SIM905
+)
 """ATen operators that move data, or cost only a few operations per element; by convention they are not counted."""
 
 

@@ -1,12 +1,14 @@
 """AS-MLP (Lian et al., arXiv 2107.08391)."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..registry import register_backbone
 from .base import MLPBackbone
-from .layers import Block, Pointwise, pad_right_bottom
+from .layers import Block, ChannelShift, Pointwise, channels_last, gelu, pad_right_bottom
 
 
 class GroupNorm1(nn.GroupNorm):
@@ -23,7 +25,7 @@ class GroupNorm1(nn.GroupNorm):
         return super().forward(x)
 
 
-def axial_shift(x: Tensor, shift_size: int, axis: int) -> Tensor:
+def axial_shift(shift_size: int, x: Tensor, axis: int) -> Tensor:
     """Shifts `shift_size` groups of channels by -(shift_size // 2) ... +(shift_size // 2) pixels (sec. 3.2).
 
     The groups are those of ``torch.chunk``; a group with shift d holds out[p] = in[p - d], zero outside.
@@ -43,7 +45,9 @@ class AxialShift(nn.Module):
 
     def __init__(self, dim: int, shift_size: int, norm):
         super().__init__()
-        self.shift_size = shift_size
+        shifts = [i // -(-dim // shift_size) - shift_size // 2 for i in range(dim)]
+        plain = partial(axial_shift, shift_size)
+        self.shift_w, self.shift_h = ChannelShift(shifts, 3, plain), ChannelShift(shifts, 2, plain)
         self.expand = Pointwise(dim, dim)
         self.norm1 = norm(dim)
         self.along_w = Pointwise(dim, dim)
@@ -52,10 +56,10 @@ class AxialShift(nn.Module):
         self.proj = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.norm1(self.expand(x)))
-        w = self.along_w(axial_shift(x, self.shift_size, axis=3))
-        h = self.along_h(axial_shift(x, self.shift_size, axis=2))
-        return self.proj(self.norm2(F.gelu(w) + F.gelu(h)))
+        x = gelu(self.norm1(self.expand(x)))
+        w = self.along_w(self.shift_w(x), 'gelu')
+        h = self.along_h(self.shift_h(x), 'gelu')
+        return self.proj(self.norm2(w.add_(h)))
 
 
 class PatchEmbedding(nn.Module):
@@ -69,7 +73,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         sizes = (-(-size // self.patch_size) * self.patch_size for size in x.shape[-2:])
-        return self.norm(self.conv(pad_right_bottom(x, *sizes)))
+        return self.norm(self.conv(channels_last(pad_right_bottom(x, *sizes))))
 
 
 class PatchMerging(nn.Module):

@@ -6,27 +6,30 @@ from torch import Tensor, nn
 
 from ..registry import register_backbone
 from .base import MLPBackbone
-from .layers import Block, ChannelLayerNorm, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps
+from .layers import Block, ChannelLayerNorm, ChannelShift, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps
+
+
+def cycle_shift(x: Tensor, axis: int) -> Tensor:
+    """Channel i is read `offset` pixels further along an axis, zero outside: 0, +1, -1, 0, +1, -1, ... (sec. 3.2)."""
+    size = x.shape[axis]
+    padded = F.pad(x, (1, 1) if axis == 3 else (0, 0, 1, 1))
+    after, before = padded.narrow(axis, 2, size), padded.narrow(axis, 0, size)
+    offsets = ((torch.arange(x.shape[1], device=x.device) + 1) % 3 - 1)[:, None, None]
+    return torch.where(offsets == 0, x, torch.where(offsets == 1, after, before))
 
 
 class CycleFC(Pointwise):
-    """Channel i is read `offset` pixels further along one axis (zero outside), then a pointwise map (sec. 3.2).
+    """A shift of every channel along one axis, then a pointwise map.
 
-    The offset runs 0, +1, -1, 0, +1, -1, ... over the channels. The official code computes the same as a
-    deformable convolution.
+    The official code computes the same as a deformable convolution.
     """
 
     def __init__(self, dim: int, axis: int):
         super().__init__(dim, dim)
-        self.axis = axis
-        offsets = (torch.arange(dim) + 1) % 3 - 1
-        self.register_buffer('offsets', offsets[:, None, None], persistent=False)
+        self.shift = ChannelShift([1 - (i + 1) % 3 for i in range(dim)], axis, cycle_shift)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[self.axis]
-        padded = F.pad(x, (1, 1) if self.axis == 3 else (0, 0, 1, 1))
-        after, before = padded.narrow(self.axis, 2, size), padded.narrow(self.axis, 0, size)
-        return super().forward(torch.where(self.offsets == 0, x, torch.where(self.offsets == 1, after, before)))
+        return super().forward(self.shift(x))
 
 
 class CycleTokenMixing(nn.Module):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..registry import register_backbone
 from .base import MLPBackbone
-from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps
+from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps, pointwise
 
 
 def cyclic_window(x: Tensor, start: int, length: int, axis: int) -> Tensor:
@@ -37,10 +37,14 @@ class RegionMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         axis, size, region = self.axis, x.shape[self.axis], self.region_size
         # Rolled, then padded: row q of the padded map is row (q - step) mod size of x.
-        x = cyclic_window(x, -self.step % size, -(-size // region) * region, axis)
-        x = x.unflatten(axis, (-1, region)).movedim(axis + 1, 2).flatten(1, 2)
-        x = self.fc2(self.norm(self.fc1(x)).relu())
-        x = x.unflatten(1, (-1, region)).movedim(2, axis + 1).flatten(axis, axis + 1)
+        x = cyclic_window(x, -self.step % size, -(-size // region) * region, axis).permute(0, 2, 3, 1)
+        # The channels of a row stay together (along the width that needs no copy), so the weights are reordered.
+        x = x.unflatten(axis - 1, (-1, region)).movedim(axis, 3).flatten(3)
+        weight = self.fc1.weight.unflatten(1, (-1, region)).transpose(1, 2).flatten(1)
+        x = self.norm(pointwise(x, weight, None).permute(0, 3, 1, 2)).relu_()
+        weight, bias = (p.unflatten(0, (-1, region)).transpose(0, 1).flatten(0, 1) for p in self.fc2.parameters())
+        x = pointwise(x.permute(0, 2, 3, 1), weight, bias)
+        x = x.unflatten(3, (region, -1)).movedim(3, axis).flatten(axis - 1, axis).permute(0, 3, 1, 2)
         return cyclic_window(x.narrow(axis, 0, size), self.step % size, size, axis)
 
 

@@ -17,8 +17,56 @@ class Pointwise(nn.Linear):
     On channels_last memory both permutes are free.
     """
 
+    def forward(self, x: Tensor, activation: str = 'none') -> Tensor:
+        """Maps (B, C, H, W) to (B, out_features, H, W); `activation` (none, gelu or relu) follows."""
+        return pointwise(x.permute(0, 2, 3, 1), self.weight, self.bias, activation).permute(0, 3, 1, 2)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
+    """A linear map over the last axis, and an activation (none, gelu or relu)."""
+    no_gradient = not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+    if onednn_takes(x) and no_gradient and x.dtype == weight.dtype and not torch.is_autocast_enabled('cpu'):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], 'none')
+    x = F.linear(x, weight, bias)
+    return x if activation == 'none' else getattr(F, activation)(x)
+
+
+def onednn_takes(x: Tensor) -> bool:
+    """Whether oneDNN's CPU kernels, faster than the plain operators, take a tensor; they give the same numbers.
+
+    Compilers, exporters and counters of operations trace a model, and must see the plain operators.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and x.device.type == 'cpu'
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+    )
+
+
+class ChannelShift(nn.Module):
+    """Moves every channel by its own number of pixels along one axis: out[p] = in[p - shift], zero outside.
+
+    Args:
+        shifts: whole numbers, one for each channel.
+        axis: 2 for the height, 3 for the width.
+        plain: the same as a function of (map, axis), in plain operators.
+    """
+
+    def __init__(self, shifts: Sequence[int], axis: int, plain: Callable[[Tensor, int], Tensor]):
+        super().__init__()
+        self.axis, self.plain, self.reach = axis, plain, max(map(abs, shifts))
+        kernel = (torch.tensor(shifts)[:, None] == torch.arange(self.reach, -self.reach - 1, -1)).float()
+        self.register_buffer('kernel', kernel[:, None, None] if axis == 3 else kernel[:, None, :, None], False)
+
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        if not onednn_takes(x):
+            return self.plain(x, self.axis)
+        # A depthwise convolution with a single one in every kernel: one pass over the memory.
+        padding = (0, self.reach) if self.axis == 3 else (self.reach, 0)
+        return F.conv2d(x, self.kernel.to(x.dtype), padding=padding, groups=len(self.kernel))
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -26,6 +74,13 @@ class ChannelLayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU of a map that nobody else uses: in its place where no gradient needs it, since new memory costs as much."""
+    x = x.permute(0, 2, 3, 1)  # PyTorch's kernel is 2.5 times slower on other than contiguous memory
+    x = F.gelu(x) if torch.is_grad_enabled() and x.requires_grad else torch.ops.aten.gelu_(x)
+    return x.permute(0, 3, 1, 2)
 
 
 class DropPath(nn.Module):
@@ -65,7 +120,8 @@ class ConvDownsample(nn.Sequential):
         self.smallest = kernel_size - 2 * padding  # a picture smaller than this has no output pixel
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(pad_right_bottom(x, *(max(size, self.smallest) for size in x.shape[-2:])))
+        x = pad_right_bottom(x, *(max(size, self.smallest) for size in x.shape[-2:]))
+        return super().forward(channels_last(x))
 
 
 def pad_right_bottom(x: Tensor, height: int, width: int) -> Tensor:
@@ -84,7 +140,7 @@ class ChannelMLP(nn.Module):
         self.fc2 = Pointwise(hidden_dim, out_dim or dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.fc1(x, 'gelu'))
 
 
 class WeightedBranches(ChannelMLP):
@@ -98,9 +154,13 @@ class WeightedBranches(ChannelMLP):
         super().__init__(dim, dim // 4, 3 * dim)
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-        scores = super().forward((a + b + c).mean((2, 3), keepdim=True))
-        weights = scores.unflatten(1, (-1, 3)).softmax(2).unbind(2)  # branch k of channel c stands at 3c + k
-        return a * weights[0] + b * weights[1] + c * weights[2]
+        a_weight, b_weight, c_weight = self.weights(sum(x.mean((2, 3), keepdim=True) for x in (a, b, c)))
+        return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
+
+    def weights(self, mean: Tensor) -> tuple[Tensor, ...]:
+        """The mean of the sum, (B, C, 1, 1), to a weight of the same shape for each branch."""
+        scores = super().forward(mean)
+        return scores.unflatten(1, (-1, 3)).softmax(2).unbind(2)  # branch k of channel c stands at 3c + k
 
 
 class Block(nn.Module):
@@ -117,8 +177,9 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.token_mixing(self.norm1(x)))
-        return x + self.drop_path(self.channel_mixing(self.norm2(x)))
+        # In place of what the branches return: nobody else uses it.
+        x = self.drop_path(self.token_mixing(self.norm1(x))).add_(x)
+        return self.drop_path(self.channel_mixing(self.norm2(x))).add_(x)
 
 
 class Stage(nn.Module):
