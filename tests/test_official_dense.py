@@ -1,0 +1,180 @@
+"""Whole official AS-MLP detectors and segmentors (of mmdet 2.11 and mmseg 0.11) load into the configs, every tensor.
+
+The names and shapes of their heads are written down here, as those versions have them; the head classes of mmdet 3 and
+mmseg 1 still use them.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import assert_computes, prefixed
+from mmengine.config import Config
+from plain_statements import official_shapes, official_weights
+from torch import nn
+
+import mlp_dense
+from mlp_dense.errors import CheckpointError
+from mlp_dense.inspection import compare_with_model
+
+CONFIGS = {
+    'mask_rcnn': 'detection/as_mlp_tiny_mask_rcnn_1x_coco.py',
+    'cascade_mask_rcnn': 'detection/as_mlp_tiny_cascade_mask_rcnn_1x_coco.py',
+    'upernet': 'segmentation/as_mlp_tiny_upernet_ade20k-512x512.py',
+}
+TINY = dict(depths=(2, 2, 6, 2), dims=(96, 192, 384, 768))
+THIN = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
+
+
+class Shapes(dict):
+    """Names and shapes of parameters and buffers."""
+
+    def layer(self, name: str, *shape: int) -> None:
+        """A convolution or linear map (out, in, ...) with a bias."""
+        self[f'{name}.weight'], self[f'{name}.bias'] = shape, shape[:1]
+
+    def conv_bn(self, name: str, *shape: int) -> None:
+        """mmcv's ConvModule with a BatchNorm, and so without a bias."""
+        self[f'{name}.conv.weight'] = shape
+        for key in ('weight', 'bias', 'running_mean', 'running_var'):
+            self[f'{name}.bn.{key}'] = shape[:1]
+        self[f'{name}.bn.num_batches_tracked'] = ()
+
+
+def backbone_shapes(arch: dict) -> Shapes:
+    return Shapes(prefixed('backbone.', official_shapes('ASMLP', arch, norms=(0, 1, 2, 3))))
+
+
+def detector_shapes(arch: dict, kind: str, width: int, hidden: int) -> Shapes:
+    shapes = backbone_shapes(arch)
+    for i, dim in enumerate(arch['dims']):
+        shapes.layer(f'neck.lateral_convs.{i}.conv', width, dim, 1, 1)
+        shapes.layer(f'neck.fpn_convs.{i}.conv', width, width, 3, 3)
+    shapes.layer('rpn_head.rpn_conv', width, width, 3, 3)
+    shapes.layer('rpn_head.rpn_cls', 3, width, 1, 1)
+    shapes.layer('rpn_head.rpn_reg', 12, width, 1, 1)
+    for stage in ('.0', '.1', '.2') if kind == 'cascade_mask_rcnn' else ('',):
+        box, mask = f'roi_head.bbox_head{stage}', f'roi_head.mask_head{stage}'
+        if stage:
+            for i in range(4):
+                shapes.conv_bn(f'{box}.shared_convs.{i}', width, width, 3, 3)
+        else:
+            shapes.layer(f'{box}.shared_fcs.1', hidden, hidden)
+        shapes.layer(f'{box}.shared_fcs.0', hidden, 49 * width)
+        shapes.layer(f'{box}.fc_cls', 81, hidden)
+        shapes.layer(f'{box}.fc_reg', 320, hidden)
+        for i in range(4):
+            shapes.layer(f'{mask}.convs.{i}.conv', width, width, 3, 3)
+        shapes.layer(f'{mask}.upsample', width, width, 2, 2)
+        shapes.layer(f'{mask}.conv_logits', 80, width, 1, 1)
+    return shapes
+
+
+def segmentor_shapes(arch: dict, width: int, auxiliary: int) -> Shapes:
+    shapes, dims = backbone_shapes(arch), arch['dims']
+    for i in range(4):
+        shapes.conv_bn(f'decode_head.psp_modules.{i}.1', width, dims[3], 1, 1)
+    shapes.conv_bn('decode_head.bottleneck', width, dims[3] + 4 * width, 3, 3)
+    for i in range(3):
+        shapes.conv_bn(f'decode_head.lateral_convs.{i}', width, dims[i], 1, 1)
+        shapes.conv_bn(f'decode_head.fpn_convs.{i}', width, width, 3, 3)
+    shapes.conv_bn('decode_head.fpn_bottleneck', width, 4 * width, 3, 3)
+    shapes.layer('decode_head.conv_seg', 150, width, 1, 1)
+    shapes.conv_bn('auxiliary_head.convs.0', auxiliary, dims[2], 3, 3)
+    shapes.layer('auxiliary_head.conv_seg', 150, auxiliary, 1, 1)
+    return shapes
+
+
+def shapes_of(kind: str, arch: dict, width: int, hidden: int) -> Shapes:
+    return segmentor_shapes(arch, width, hidden) if kind == 'upernet' else detector_shapes(arch, kind, width, hidden)
+
+
+def read(kind: str) -> Config:
+    return Config.fromfile(Path(mlp_dense.__file__).parents[1] / 'configs' / CONFIGS[kind])
+
+
+def thin(kind: str) -> Config:
+    """The config with THIN's backbone and heads of 8 channels and 12 hidden ones."""
+    cfg = read(kind)
+    model = cfg.model
+    model.backbone.arch = THIN
+    if kind == 'upernet':
+        model.decode_head.update(in_channels=list(THIN['dims']), channels=8)
+        model.auxiliary_head.update(in_channels=THIN['dims'][2], channels=12)
+        return cfg
+    model.neck.update(in_channels=list(THIN['dims']), out_channels=8)
+    model.rpn_head.update(in_channels=8, feat_channels=8)
+    roi = model.roi_head
+    roi.bbox_roi_extractor.out_channels = roi.mask_roi_extractor.out_channels = 8
+    roi.mask_head.update(in_channels=8, conv_out_channels=8)
+    for head in roi.bbox_head if isinstance(roi.bbox_head, list) else [roi.bbox_head]:
+        head.update(in_channels=8, fc_out_channels=12)
+        if 'conv_out_channels' in head:
+            head.conv_out_channels = 8
+    return cfg
+
+
+@pytest.fixture(params=CONFIGS)
+def kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def published(kind, save):
+    """(path, weights) of a file as these versions and apex leave it."""
+    weights = official_weights(shapes_of(kind, THIN, 8, 12), std=0.1, dtype=torch.float32)
+    classes = tuple(f'class {i}' for i in range(150 if kind == 'upernet' else 80))
+    meta = dict(mmdet_version='2.11.0', mmcv_version='1.3.0', config='model = dict()', seed=None, epoch=12, iter=87960)
+    meta |= dict(CLASSES=classes, PALETTE=[[i, i, i] for i in range(150)] if kind == 'upernet' else None)
+    optimizer = dict(state={0: dict(step=1, exp_avg=torch.ones(2))}, param_groups=[dict(lr=1e-4, params=[0])])
+    amp = dict(loss_scaler0=dict(loss_scale=65536.0, unskipped=1))
+    return save(dict(meta=meta, state_dict=weights, optimizer=optimizer, amp=amp)), weights
+
+
+def test_names_and_shapes_are_those_of_the_config(kind):
+    with torch.device('meta'):
+        shapes = shapes_of(kind, TINY, *((512, 256) if kind == 'upernet' else (256, 1024)))
+        weights = {name: torch.empty(shape) for name, shape in shapes.items()}
+    count = len(weights)
+    assert compare_with_model(read(kind), weights, 'file') == f'loads: {count} of its {count} tensors fit'
+
+
+def test_every_tensor_arrives_where_it_should(kind, published):
+    path, weights = published
+    model = mlp_dense.load_model(thin(kind), path, 'cpu')
+    own = model.state_dict()
+    heads = {name: tensor for name, tensor in weights.items() if not name.startswith('backbone.')}
+    assert len(own) == len(weights) and all(torch.equal(own[name], heads[name]) for name in heads)
+    if kind == 'upernet':
+        placed = {
+            'decode_head.psp_modules.2.1.bn.running_var': model.decode_head.psp_modules[2][1].bn.running_var,
+            'decode_head.fpn_convs.1.conv.weight': model.decode_head.fpn_convs[1].conv.weight,
+            'auxiliary_head.convs.0.bn.running_mean': model.auxiliary_head.convs[0].bn.running_mean,
+        }
+        assert model.dataset_meta['palette'][7] == (7, 7, 7)
+    elif kind == 'cascade_mask_rcnn':
+        placed = {
+            'roi_head.bbox_head.1.shared_convs.2.bn.running_var': (
+                model.roi_head.bbox_head[1].shared_convs[2].bn.running_var
+            ),
+            'roi_head.mask_head.2.conv_logits.weight': model.roi_head.mask_head[2].conv_logits.weight,
+        }
+    else:
+        placed = {
+            'roi_head.bbox_head.shared_fcs.1.weight': model.roi_head.bbox_head.shared_fcs[1].weight,
+            'rpn_head.rpn_reg.bias': model.rpn_head.rpn_reg.bias,
+        }
+    assert all(torch.equal(weights[name], tensor) for name, tensor in placed.items())
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+    assert model.dataset_meta['classes'][2] == 'class 2'
+    backbone = {name.removeprefix('backbone.'): t.double() for name, t in weights.items() if name not in heads}
+    assert_computes(model.backbone, backbone)
+
+
+def test_one_tensor_less_or_more_is_an_error(kind, published, save):
+    _, weights = published
+    for name in ('neck.fpn_convs.2.conv.bias', 'decode_head.bottleneck.bn.weight'):
+        changed = {('other' if key == name else key): tensor for key, tensor in weights.items()}
+        if 'other' in changed:
+            with pytest.raises(CheckpointError, match=f'not a checkpoint of this model.*other.*{name}'):
+                mlp_dense.load_model(thin(kind), save(dict(state_dict=changed, meta={})), 'cpu')
