@@ -32,7 +32,7 @@ def test_inference(family, size, dtype):
         with mode():
             fast, plain = model(x), without_onednn(lambda: model(x))
         for a, b, c in zip(fast, plain, exact, strict=True):
-            allowed = 1e-5 * c.abs().max() if dtype == torch.float32 else 1.5 * (b - c).abs().max() + 1e-3
+            allowed = 1e-5 * c.abs().max() if dtype == torch.float32 else 2 * (b - c).abs().max() + 1e-2
             assert (a - c).abs().max() <= allowed
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..registry import register_backbone
 from .base import MLPBackbone
-from .layers import Block, ChannelShift, Pointwise, channels_last, gelu, pad_right_bottom
+from .layers import Block, ChannelShift, Pointwise, add, channels_last, gelu, pad_right_bottom
 
 
 class GroupNorm1(nn.GroupNorm):
@@ -59,7 +59,7 @@ class AxialShift(nn.Module):
         x = gelu(self.norm1(self.expand(x)))
         w = self.along_w(self.shift_w(x), 'gelu')
         h = self.along_h(self.shift_h(x), 'gelu')
-        return self.proj(self.norm2(w.add_(h)))
+        return self.proj(self.norm2(add(w, h)))
 
 
 class PatchEmbedding(nn.Module):

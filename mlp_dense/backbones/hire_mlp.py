@@ -10,6 +10,8 @@ from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_lin
 
 def cyclic_window(x: Tensor, start: int, length: int, axis: int) -> Tensor:
     """`length` rows of the periodic continuation of `x` along `axis`, from row `start` on (0 <= start < size)."""
+    if start == 0 and length == x.shape[axis]:
+        return x
     pieces = []
     while length > 0:
         piece = x.narrow(axis, start, min(length, x.shape[axis] - start))
@@ -45,7 +47,9 @@ class RegionMLP(nn.Module):
         weight, bias = (p.unflatten(0, (-1, region)).transpose(0, 1).flatten(0, 1) for p in self.fc2.parameters())
         x = pointwise(x.permute(0, 2, 3, 1), weight, bias)
         x = x.unflatten(3, (region, -1)).movedim(3, axis).flatten(axis - 1, axis).permute(0, 3, 1, 2)
-        return cyclic_window(x.narrow(axis, 0, size), self.step % size, size, axis)
+        if x.shape[axis] > size:
+            x = x.narrow(axis, 0, size)
+        return cyclic_window(x, self.step % size, size, axis)
 
 
 class HireTokenMixing(nn.Module):

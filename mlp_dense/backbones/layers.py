@@ -83,6 +83,11 @@ def gelu(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
+def add(fresh: Tensor, x: Tensor) -> Tensor:
+    """The sum of two maps, in place of the first where no gradient needs it: nobody else may use that."""
+    return fresh + x if torch.is_grad_enabled() and fresh.requires_grad else fresh.add_(x)
+
+
 class DropPath(nn.Module):
     """Stochastic depth (arXiv 1603.09382): in training, a picture skips the residual branch with probability `rate`."""
 
@@ -177,9 +182,8 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In place of what the branches return: nobody else uses it.
-        x = self.drop_path(self.token_mixing(self.norm1(x))).add_(x)
-        return self.drop_path(self.channel_mixing(self.norm2(x))).add_(x)
+        x = add(self.drop_path(self.token_mixing(self.norm1(x))), x)
+        return add(self.drop_path(self.channel_mixing(self.norm2(x))), x)
 
 
 class Stage(nn.Module):
