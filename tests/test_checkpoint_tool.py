@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import prefixed
-from conftest import ARCHS, SMALL, official
+from conftest import ARCHS, SMALL, differing, official
 from in_process import call
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import mlp_dense
 from mlp_dense.checkpoint import read_checkpoint
+from mlp_dense.errors import CheckpointError
 from mlp_dense.inspection import recognise
 from mlp_dense.publishing import publish
 
@@ -140,6 +141,20 @@ def test_published_file(trained, tmp_path, capsys, suffix):
     assert os.stat(file).st_mode & 0o777 == os.stat(tmp_path / 'weights.pth').st_mode & 0o777
 
 
+@pytest.mark.slow
+def test_tools_take_published_safetensors(trained, shapes, tmp_path):
+    """As the checkpoint of a test, and as `init_cfg` of a backbone."""
+    config, path, model = trained
+    file = publish(path, tmp_path / 'w.safetensors')
+    where = ['--data-root', shapes, '--work-dir', tmp_path / 'run']
+    options = ['--cfg-options', 'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+    assert call('test', config, file, *where, *options) == 0
+    assert (tmp_path / 'run' / 'metrics.json').is_file()
+    backbone = type(model.backbone)(model.backbone.arch, init_cfg=dict(type='Pretrained', checkpoint=str(file)))
+    backbone.init_weights()
+    assert differing(backbone.state_dict(), model.backbone.state_dict()) == []
+
+
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_published_tensors_are_plain(save, tmp_path, suffix):
     large, shared = torch.randn(1000, 4), torch.ones(3)
@@ -258,6 +273,11 @@ def test_hostile_file(save, tmp_path, capsys, kind, command):
     error = capsys.readouterr().err
     assert reason in error and error.startswith('error: ') and error.count('\n') == 1
     assert not mark.exists() and [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(CheckpointError):
+        call('checkpoint', 'inspect', tmp_path / 'absent.pth', '--debug')
 
 
 def test_truncated_file(save, capsys):

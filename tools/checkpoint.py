@@ -23,6 +23,8 @@ def parse_args() -> argparse.Namespace:
         help='name that ends in .pth or .safetensors; NAME.pth becomes NAME-1a2b3c4d.pth, by the SHA-256 of the file',
     )
     publish.add_argument('--ema', action='store_true', help='the exponential moving average of the weights')
+    for command in (inspect, publish):  # accepted behind the command too
+        command.add_argument('--debug', action='store_true', help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
