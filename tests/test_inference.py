@@ -1,5 +1,8 @@
 """A trained model in two lines of Python."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mlp_dense
-from mlp_dense.errors import CheckpointError
+from mlp_dense.errors import CheckpointError, UserError
 from mlp_dense.runner import adapt_to_cpu
 
 DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
@@ -78,3 +81,49 @@ def test_wrong_files(trained, tmp_path):
     torch.save(dict(state_dict=weights, hook=print), other)
     with pytest.raises(CheckpointError, match=r'other\.pth is refused'):
         mlp_dense.load_model(config, other)
+
+
+def test_given_model_is_ready(trained):
+    config, path, _ = trained
+    model = mlp_dense.load_model(config, path, torch.device('cpu'))
+    assert model.dataset_meta.keys() == {'classes', 'palette'}
+    classes, palette = model.dataset_meta['classes'], model.dataset_meta['palette']
+    assert len(classes) == len(palette) and all(0 <= value <= 255 for colour in palette for value in colour)
+    again = mlp_dense.load_model(config, path, 'cpu').dataset_meta['palette']
+    assert palette == again, 'colours that were drawn are the same each time'
+
+
+def test_class_names_that_are_not_the_models(trained, tmp_path):
+    config, _, weights = trained
+    path = tmp_path / 'two.pth'
+    torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=('a', 'b')))), path)
+    with pytest.raises(UserError, match=r'num_classes is [56], but the meta data of the checkpoint have 2 classes'):
+        mlp_dense.load_model(config, path)
+    cfg = Config.fromfile(config)
+    cfg.pop('test_dataloader')
+    with pytest.raises(UserError, match='Neither the checkpoint nor the test data'):
+        mlp_dense.load_model(cfg, None)
+
+
+def test_wrong_configs_and_devices(trained, tmp_path):
+    config, path, _ = trained
+    for device in ('gpu', 'cuda:99', 'meta:x', 3.5):
+        with pytest.raises(UserError, match=f'device {device} is unknown or absent'):
+            mlp_dense.load_model(config, path, device)
+    with pytest.raises(UserError, match=r'none\.py does not exist'):
+        mlp_dense.load_model(tmp_path / 'none.py', path)
+    with pytest.raises(UserError, match='has no model'):
+        mlp_dense.load_model(Config(dict(default_scope='mmdet')), path)
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.type = 'mlp_dense.HierMLP'
+    with pytest.raises(UserError, match='Is the name in the config right'):
+        mlp_dense.load_model(cfg, path)
+
+
+@pytest.mark.slow
+def test_import_stays_light():
+    """OpenCV too: without a display's libraries its import fails, and the backbones alone do not need it."""
+    heavy = "{'cv2', 'mmcv', 'mmdet', 'mmseg', 'mmengine.runner', 'matplotlib'}"
+    code = f'import sys, mlp_dense; print({heavy} & set(sys.modules))'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout == 'set()\n'
