@@ -120,7 +120,7 @@ def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
 
 def _unreadable(source: str | Path, path: Path, reason: str) -> CheckpointError:
     kind = 'safetensors file' if path.suffix.lower() == '.safetensors' else 'PyTorch checkpoint'
-    advice = f'delete {path} to download it again' if _is_address(source) else 'is it complete?'
+    advice = f'delete {path} to download it again.' if _is_address(source) else 'is it complete?'
     return CheckpointError(f'{source} cannot be read as a {kind} ({reason}); {advice}')
 
 

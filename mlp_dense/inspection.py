@@ -35,7 +35,9 @@ def describe(source: str | Path, cfg: Config | None = None) -> Iterator[tuple[st
         container = None
         yield 'weights', 'safetensors'
     else:
-        yield 'weights', f'under {container!r}' if container else 'a plain state dict'
+        averaged = container == 'state_dict' and 'ema_state_dict' in checkpoint  # mmengine's EMAHook exchanges them
+        text = f'under {container!r}{" (averaged; ema_state_dict holds the trained ones)" if averaged else ""}'
+        yield 'weights', text if container else 'a plain state dict'
     if container and len(checkpoint) > 1:
         yield 'beside them', ', '.join(str(key) for key in checkpoint if key != container)
     parameters = sum(tensor.numel() for name, tensor in weights.items() if not name.endswith(NO_PARAMETERS))

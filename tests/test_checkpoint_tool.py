@@ -212,7 +212,7 @@ def test_ema_of_official_files(save, tmp_path, key):
     assert weights == [[1, 1], [0, 0]]
 
 
-def test_ema_of_mmengine(save, tmp_path):
+def test_ema_of_mmengine(save, tmp_path, inspect):
     """Its hook saves the averaged weights as `state_dict`, and the trained ones as `ema_state_dict`."""
     model = torch.nn.Linear(1, 1)
     hook = EMAHook()
@@ -224,6 +224,7 @@ def test_ema_of_mmengine(save, tmp_path):
     hook.before_save_checkpoint(None, checkpoint)
     assert {'module.weight', 'steps'} <= checkpoint['ema_state_dict'].keys()
     path = save(checkpoint)
+    assert inspect(path)['weights'] == "under 'state_dict' (averaged; ema_state_dict holds the trained ones)"
     for ema in (False, True):  # averaged weights are what its files are meant to be used with
         published = load_file(publish(path, tmp_path / f'{ema}.safetensors', ema))
         assert published.keys() == {'weight', 'bias'} and published['weight'].item() == 0.5
