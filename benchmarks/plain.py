@@ -154,7 +154,8 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.family == 'CycleMLP':
-            return self.proj(x if x.shape[1] == self.proj.in_channels else x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            nchw = x if self.proj.stride[0] == 4 else x.permute(0, 3, 1, 2)  # the stem gets the picture
+            return self.proj(nchw).permute(0, 2, 3, 1)
         x = self.norm(self.proj(x))
         return F.relu(x) if self.family == 'HireMLP' else x
 

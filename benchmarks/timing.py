@@ -132,7 +132,7 @@ class GemmFloor:
             if getattr(m, 'weight', None) is not None and m.weight.ndim in (2, 4)
         ]
         with torch.no_grad():
-            model(x)
+            model(x.to(next(model.parameters()).dtype))
         for hook in hooks:
             hook.remove()
         inputs = {(rows, k): torch.randn(rows, k, dtype=x.dtype, device=x.device) for rows, k, _ in shapes}
