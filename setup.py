@@ -28,10 +28,7 @@ setup(
     cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mlp_dense', 'mlp_dense.*']),
     python_requires='>=3.10',
-    install_requires=[
-        'torch>=2.6',  # the first whose torch.load is safe by default
-        'safetensors>=0.4',  # checkpoints that cannot hold code; needs nothing itself
-    ],
+    install_requires=['torch>=2.6'],  # 2.6: the first whose torch.load is safe by default
     extras_require={
         # Optional, so that installing this package never replaces an OpenMMLab package somebody has.
         'mim': [
@@ -41,6 +38,7 @@ setup(
             'mmsegmentation>=1.2.2,<2',
             'ftfy',  # imported by mmsegmentation 1.2.2, which forgets to declare it
             'regex',  # the same
+            'safetensors>=0.4',  # checkpoints that cannot hold code
             'matplotlib>=3.7',  # tools/plot_log.py; mmengine draws with it too, and asks for no version
         ],
         'dev': ['pytest', 'pytest-xdist', 'ruff'],

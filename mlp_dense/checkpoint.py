@@ -13,6 +13,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 from mmengine.dist import barrier, get_local_rank
 from mmengine.logging import HistoryBuffer
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import CheckpointError
@@ -70,7 +70,7 @@ _SAFE_GLOBALS = [
 
 _DAMAGE = (
     *(OSError, RuntimeError, EOFError, LookupError, ValueError, AttributeError, TypeError, OverflowError, MemoryError),
-    *(AssertionError, struct.error, SafetensorError),
+    *(AssertionError, struct.error),
 )
 
 
@@ -113,9 +113,22 @@ def _read_pickle(path: Path, map_location: Any) -> Any:
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
-    with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
-        meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
-        return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
+    safetensors = import_safetensors()
+    try:
+        with safetensors.safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
+            meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
+            return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def import_safetensors() -> ModuleType:
+    """The library, which only those need who have such files."""
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise CheckpointError('Files of this kind need safetensors: pip install safetensors') from error
+    return safetensors
 
 
 def _unreadable(source: str | Path, path: Path, reason: str) -> CheckpointError:

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save
 from torch import Tensor
 
-from .checkpoint import dataset_meta_of, read_checkpoint, sha256_of, tensors_of, weights_of
+from .checkpoint import dataset_meta_of, import_safetensors, read_checkpoint, sha256_of, tensors_of, weights_of
 from .errors import CheckpointError, UserError
 
 
@@ -44,14 +42,16 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open('xb') as file:  # opened here: given a path, PyTorch writes the name of it into the file
             if out.suffix == '.safetensors':
-                file.write(save(weights, dict(dataset_meta=json.dumps(meta)) if meta else None))
+                file.write(
+                    import_safetensors().torch.save(weights, dict(dataset_meta=json.dumps(meta)) if meta else None)
+                )
             else:
                 torch.save(dict(state_dict=weights, meta=dict(dataset_meta=meta) if meta else {}), file)
         final = out.with_name(f'{out.stem}-{sha256_of(unfinished)[:8]}{out.suffix}')
         if final.exists():
             raise UserError(f'{final} exists already, and is not overwritten.')
         unfinished.rename(final)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError) as error:
         raise UserError(f'{out} cannot be written ({error}); give another place.') from error
     finally:
         with suppress(OSError):
