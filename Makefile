@@ -30,7 +30,7 @@ demo: setup ## make the embedded data, train, test and draw predictions (TASK=se
 	@echo '== drawn predictions beside the ground truth: $(RUN)/predictions; learning curves: $(RUN)/curves.png'
 
 test: setup ## run all tests (under 15 minutes on two cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup ## check style and formatting with ruff
 	$(BIN)/ruff check .
