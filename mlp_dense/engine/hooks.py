@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import mmcv
+import numpy as np
 import torch
 from mmengine.hooks import Hook
-from mmengine.visualization import Visualizer
 
-from ..drawing import enlargement, resize_picture, resize_sample
+from ..drawing import draw_instances, draw_label_map, enlargement, resize_picture, resize_sample
 from ..errors import UserError
 from ..registry import HOOKS
 
@@ -56,16 +56,21 @@ class DrawPredictionsHook(Hook):
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
+        meta = runner.visualizer.dataset_meta
+        names = meta['classes'], meta.get('palette')
         for sample in outputs or ():
             picture = mmcv.imread(sample.img_path, channel_order='rgb')
             height, width = picture.shape[:2]
             factor = enlargement(height, width, self.min_size)
-            threshold = dict(pred_score_thr=self.score_thr) if 'pred_instances' in sample else {}
+            picture = resize_picture(picture, width * factor, height * factor)
+            sample = resize_sample(sample, height, width, height * factor, width * factor)
+            if 'pred_instances' in sample:
+                sample.pred_instances = sample.pred_instances[sample.pred_instances.scores > self.score_thr]
+            drawn = []
+            for kind in ('gt', 'pred'):
+                if f'{kind}_instances' in sample:
+                    drawn.append(draw_instances(picture, sample.get(f'{kind}_instances'), *names))
+                elif f'{kind}_sem_seg' in sample:
+                    drawn.append(draw_label_map(picture, sample.get(f'{kind}_sem_seg').data[0].cpu().numpy(), *names))
             out_file = self.out_dir / f'{Path(sample.img_path).stem}.png'
-            Visualizer.get_current_instance().add_datasample(
-                out_file.stem,
-                resize_picture(picture, width * factor, height * factor),
-                data_sample=resize_sample(sample, height, width, height * factor, width * factor),
-                out_file=str(out_file),
-                **threshold,
-            )
+            mmcv.imwrite(np.concatenate(drawn, axis=1)[..., ::-1], str(out_file))
