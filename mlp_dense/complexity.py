@@ -34,8 +34,8 @@ class Complexity(NamedTuple):
 def complexity(cfg: ConfigDict, height: int, width: int) -> Complexity:
     """Counts a detector or segmentor as the field does (mmdet's and mmseg's tables).
 
-    A detector with a RoI head is counted with 1000 proposals and 100 masks (at every stage of a cascade), a segmentor
-    without its auxiliary head. RoIAlign is left out, as there.
+    The MACs of a detector with a RoI head are those of 1000 proposals and 100 masks (at every stage of a cascade);
+    those of a segmentor leave out its auxiliary head. RoIAlign is left out, as there.
 
     Args:
         cfg: the ``model`` of a config; the default scope must be set.

@@ -53,6 +53,7 @@ def test_config_for_own_data_builds(name, body, tmp_path):
         dataset = cfg[f'{split}_dataloader'].dataset
         assert len(dataset_meta(dataset)['classes']) == 2 and dataset.data_root == 'data/mine/'
         assert not any(step.get('reduce_zero_label') for step in dataset.pipeline)
+    assert cfg.default_scope == 'mmdet' or "'reduce_zero_label': True" not in str(cfg.tta_pipeline)
     assert {value for _, _, key, value in _walk(cfg.model) if key == 'num_classes'} == {2}
 
 

@@ -90,3 +90,10 @@ def test_the_picture_and_the_weights_are_not_written_to(family):
     with torch.inference_mode():
         model(x)
     assert all(torch.equal(a, b) for a, b in zip(before, [x, *model.state_dict().values()], strict=True))
+
+
+def test_a_bias_alone_is_trained():
+    layer = torch.nn.Linear(6, 4)
+    layer.weight.requires_grad_(False)
+    pointwise(picture(2, 3, 3, 6), layer.weight, layer.bias).sum().backward()
+    assert layer.bias.grad is not None

@@ -51,7 +51,7 @@ def test_metafiles_have_the_openmmlab_form():
         for model in file['Models']:
             assert model['In Collection'] == collection['Name']
             published = model['Metadata'].get('Published')
-            assert bool(model.get('Results')) <= bool(published), 'a result without its source'
+            assert bool(model.get('Results')) <= bool(published and published['Confirmed']), 'a result to be doubted'
             for result in model.get('Results', []):
                 assert result['Dataset'] == model['Metadata']['Training Data']
                 assert all(isinstance(value, float) for value in result['Metrics'].values())

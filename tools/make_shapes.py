@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
-from arguments import run_tool
+from arguments import run_tool, tool_parser
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = tool_parser(__doc__)
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument('root', type=Path, metavar='DIR', help='folder to create, for example data/shapes')
     parser.add_argument('--num-train', type=int, default=320, metavar='N', help='training pictures')
     parser.add_argument('--num-val', type=int, default=64, metavar='N', help='validation pictures')

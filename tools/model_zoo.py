@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from arguments import run_tool
+from arguments import run_tool, tool_parser
 
 ROOT = Path(__file__).parents[1]
 HEAD = """# Model zoo
@@ -15,7 +15,7 @@ HEAD = """# Model zoo
 Written by `python tools/model_zoo.py` from the configs and `configs/metafiles/`.
 
 * **params** (M) and **GMACs** are measured here, for one picture of the size above the table, with 1000 proposals and
-  100 masks and without auxiliary heads, as mmdet and mmsegmentation count them.
+  100 masks, as mmdet and mmsegmentation count them: params with auxiliary heads, GMACs without.
 * **published** is what the papers' authors give for this model. *Confirmed*: read in the source that is named;
   *unconfirmed*: remembered from the paper, not to be cited. None of it was trained here.
 
@@ -37,7 +37,7 @@ TOLERANCE = 0.02
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = tool_parser(__doc__)
     parser.add_argument(
         '--out', type=Path, default=ROOT / 'docs' / 'model_zoo.md', metavar='FILE.md', help='default: docs/model_zoo.md'
     )
@@ -111,9 +111,8 @@ def row(model: dict, size: tuple[int, int], notes: list[str]) -> str:
             )
         mark = f' [^{len(notes) + 1}]'
         notes.append(f'[^{len(notes) + 1}]: {model["Name"]}: {published["Note"]}')
-    results = ', '.join(
-        f'{key} {value}' for result in model.get('Results', []) for key, value in result['Metrics'].items()
-    )
+    metrics = [published.get('Metrics', {}), *(result['Metrics'] for result in model.get('Results', []))]
+    results = ', '.join(f'{key} {value}' for each in metrics for key, value in each.items())
     source = f'{published["Source"]} ({"confirmed" if published["Confirmed"] else "unconfirmed"})' if published else ''
     there = ' / '.join(map(str, sizes)) if all(sizes) else ''
     name = f'[{model["Name"]}](../{model["Config"]})'

@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN with Hire-MLP small, 3x: the recipe of Swin (multi-scale training); no detection
+# Cascade Mask R-CNN with Hire-MLP small, 3x: Swin's recipe (unconfirmed); no detection
 # code was published. SyncBN, since two pictures a GPU are few for BatchNorm.
 _base_ = [
     '../_base_/models/cascade_mask_rcnn.py',

@@ -1,4 +1,4 @@
-# RetinaNet with Hire-MLP small, 1x: the recipe of Swin, as the paper says; no detection code was
+# RetinaNet with Hire-MLP small, 1x: Swin's recipe (unconfirmed); no detection code was
 # published. SyncBN, since two pictures a GPU are few for BatchNorm.
 _base_ = [
     '../_base_/models/retinanet.py',

@@ -24,8 +24,8 @@ class Pointwise(nn.Linear):
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
     """A linear map over the last axis, and an activation (none, gelu or relu)."""
-    no_gradient = not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
-    if onednn_takes(x) and no_gradient and x.dtype == weight.dtype and not torch.is_autocast_enabled('cpu'):
+    trained = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
+    if onednn_takes(x) and not trained and x.dtype == weight.dtype and not torch.is_autocast_enabled('cpu'):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], 'none')
     x = F.linear(x, weight, bias)
     return x if activation == 'none' else getattr(F, activation)(x)
@@ -40,9 +40,9 @@ def onednn_takes(x: Tensor) -> bool:
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and x.device.type == 'cpu'
-        and x.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
+        and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
     )
 
 
@@ -85,7 +85,8 @@ def gelu(x: Tensor) -> Tensor:
 
 def add(fresh: Tensor, x: Tensor) -> Tensor:
     """The sum of two maps, in place of the first where no gradient needs it: nobody else may use that."""
-    return fresh + x if torch.is_grad_enabled() and fresh.requires_grad else fresh.add_(x)
+    trained = torch.is_grad_enabled() and fresh.requires_grad
+    return fresh + x if trained or fresh.dtype != x.dtype else fresh.add_(x)
 
 
 class DropPath(nn.Module):

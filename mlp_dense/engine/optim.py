@@ -27,7 +27,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
         rate = self.paramwise_cfg.get('layer_decay_rate')
-        if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
             raise UserError(f'paramwise_cfg.layer_decay_rate is {rate!r}; give a number above 0 and up to 1.')
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:

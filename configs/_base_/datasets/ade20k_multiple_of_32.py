@@ -7,5 +7,8 @@ test_pipeline = [
     dict(type='LoadAnnotations', reduce_zero_label=True),  # after both: the truth keeps the original size
     dict(type='PackSegInputs'),
 ]
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1]['transforms'].insert(1, [dict(type='ResizeToMultiple', size_divisor=32)])
+
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

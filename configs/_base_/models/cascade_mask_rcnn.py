@@ -38,6 +38,7 @@ box_stages = [
 ]
 model = dict(
     type='CascadeRCNN',
+    rpn_head=dict(loss_bbox=dict(type='SmoothL1Loss', beta=1 / 9)),
     roi_head=dict(type='CascadeRoIHead', num_stages=3, stage_loss_weights=[1, 0.5, 0.25], bbox_head=box_heads),
     train_cfg=dict(rpn_proposal=dict(max_per_img=2000), rcnn=box_stages),
 )
