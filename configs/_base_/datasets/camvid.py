@@ -60,10 +60,7 @@ val_dataloader = dict(
     dataset=dict(**camvid, data_prefix=dict(img_path='val', seg_map_path='valannot'), pipeline=test_pipeline),
 )
 test_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    val_dataloader,
     dataset=dict(**camvid, data_prefix=dict(img_path='test', seg_map_path='testannot'), pipeline=test_pipeline),
 )
 
