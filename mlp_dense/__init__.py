@@ -8,6 +8,7 @@ except ImportError as error:
     ) from error
 
 from .backbones import ASMLP, CycleMLP, HireMLP
+from .fusion import fuse
 from .inference import load_model
 
-__all__ = ['ASMLP', 'CycleMLP', 'HireMLP', 'load_model']
+__all__ = ['ASMLP', 'CycleMLP', 'HireMLP', 'fuse', 'load_model']

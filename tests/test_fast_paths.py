@@ -6,9 +6,10 @@ import pytest
 import torch
 from conftest import SMALL, loss_of, picture
 
+from mlp_dense.backbones import onednn
 from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
-from mlp_dense.backbones.layers import ChannelShift, onednn_takes, pointwise
+from mlp_dense.backbones.layers import ChannelShift, pointwise
 
 SIZES = [(64, 64), (50, 75), (7, 90), (3, 1), (1, 1)]
 
@@ -61,14 +62,14 @@ def test_shifts_are_the_same_bits(axis, dim, shape):
         ),
     ):
         for each in (x, x.contiguous(memory_format=torch.channels_last), x.bfloat16()):
-            assert onednn_takes(each)
+            assert onednn.takes(each)
             assert torch.equal(ChannelShift(shifts, axis, plain)(each), plain(each, axis))
 
 
 @pytest.mark.parametrize('activation', ['none', 'gelu', 'relu'])
 @pytest.mark.parametrize('bias', [True, False])
 def test_pointwise(activation, bias):
-    x, layer = picture(2, 5, 7, 12), torch.nn.Linear(12, 9, bias)
+    x, layer = picture(2, 12, 5, 7), torch.nn.Linear(12, 9, bias)
     with torch.no_grad():
         fast = pointwise(x, layer.weight, layer.bias, activation)
     plain = pointwise(x, layer.weight, layer.bias, activation)  # with a gradient
@@ -95,5 +96,5 @@ def test_the_picture_and_the_weights_are_not_written_to(family):
 def test_a_bias_alone_is_trained():
     layer = torch.nn.Linear(6, 4)
     layer.weight.requires_grad_(False)
-    pointwise(picture(2, 3, 3, 6), layer.weight, layer.bias).sum().backward()
+    pointwise(picture(2, 6, 3, 3), layer.weight, layer.bias).sum().backward()
     assert layer.bias.grad is not None

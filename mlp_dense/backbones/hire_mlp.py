@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ..registry import register_backbone
 from .base import MLPBackbone
+from .folding import fold_after, fold_before, is_foldable
 from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps, pointwise
 
 
@@ -43,13 +44,18 @@ class RegionMLP(nn.Module):
         # The channels of a row stay together (along the width that needs no copy), so the weights are reordered.
         x = x.unflatten(axis - 1, (-1, region)).movedim(axis, 3).flatten(3)
         weight = self.fc1.weight.unflatten(1, (-1, region)).transpose(1, 2).flatten(1)
-        x = self.norm(pointwise(x, weight, None).permute(0, 3, 1, 2)).relu_()
+        x = self.norm(pointwise(x.permute(0, 3, 1, 2), weight, self.fc1.bias)).relu_()
         weight, bias = (p.unflatten(0, (-1, region)).transpose(0, 1).flatten(0, 1) for p in self.fc2.parameters())
-        x = pointwise(x.permute(0, 2, 3, 1), weight, bias)
+        x = pointwise(x, weight, bias).permute(0, 2, 3, 1)
         x = x.unflatten(3, (region, -1)).movedim(3, axis).flatten(axis - 1, axis).permute(0, 3, 1, 2)
         if x.shape[axis] > size:
             x = x.narrow(axis, 0, size)
         return cyclic_window(x, self.step % size, size, axis)
+
+    def fold_norms(self) -> None:
+        if is_foldable(self.norm):
+            fold_after(self.fc1, self.norm)
+            self.norm = nn.Identity()
 
 
 class HireTokenMixing(nn.Module):
@@ -65,6 +71,11 @@ class HireTokenMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(self.reweight(self.along_h(x), self.along_w(x), self.channel(x)))
+
+    def fold_input_norm(self, norm: nn.Module) -> None:
+        fold_before(norm, self.channel)
+        for along in (self.along_h, self.along_w):
+            fold_before(norm, along.fc1, repeats=along.region_size)
 
 
 @register_backbone

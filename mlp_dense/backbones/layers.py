@@ -10,40 +10,27 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from . import onednn
+from .folding import fold_after, fold_before, is_foldable
+
 
 class Pointwise(nn.Linear):
-    """The same linear map over the channels at every position: a 1x1 convolution, as one matrix product.
-
-    On channels_last memory both permutes are free.
-    """
+    """The same linear map over the channels at every position: a 1x1 convolution, as one matrix product."""
 
     def forward(self, x: Tensor, activation: str = 'none') -> Tensor:
         """Maps (B, C, H, W) to (B, out_features, H, W); `activation` (none, gelu or relu) follows."""
-        return pointwise(x.permute(0, 2, 3, 1), self.weight, self.bias, activation).permute(0, 3, 1, 2)
+        return pointwise(x, self.weight, self.bias, activation)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
-    """A linear map over the last axis, and an activation (none, gelu or relu)."""
-    trained = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
-    if onednn_takes(x) and not trained and x.dtype == weight.dtype and not torch.is_autocast_enabled('cpu'):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], 'none')
-    x = F.linear(x, weight, bias)
-    return x if activation == 'none' else getattr(F, activation)(x)
-
-
-def onednn_takes(x: Tensor) -> bool:
-    """Whether oneDNN's CPU kernels, faster than the plain operators, take a tensor; they give the same numbers.
-
-    Compilers, exporters and counters of operations trace a model, and must see the plain operators.
-    """
-    return (
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and x.device.type == 'cpu'
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
-    )
+    """A linear map over the channels of (B, C, H, W), and an activation (none, gelu or relu)."""
+    if onednn.infers(x, weight, bias):
+        return onednn.linear(x, weight, bias, activation)
+    if onednn.trains(x, weight, bias):
+        x = onednn.conv1x1(x, weight, bias)
+    else:
+        x = F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)  # no copies in channels_last memory
+    return {'none': nn.Identity(), 'gelu': gelu, 'relu': F.relu}[activation](x)
 
 
 class ChannelShift(nn.Module):
@@ -57,16 +44,15 @@ class ChannelShift(nn.Module):
 
     def __init__(self, shifts: Sequence[int], axis: int, plain: Callable[[Tensor, int], Tensor]):
         super().__init__()
-        self.axis, self.plain, self.reach = axis, plain, max(map(abs, shifts))
-        kernel = (torch.tensor(shifts)[:, None] == torch.arange(self.reach, -self.reach - 1, -1)).float()
+        self.axis, self.plain = axis, plain
+        reach = max(map(abs, shifts))
+        kernel = (torch.tensor(shifts)[:, None] == torch.arange(reach, -reach - 1, -1)).float()
         self.register_buffer('kernel', kernel[:, None, None] if axis == 3 else kernel[:, None, :, None], False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not onednn_takes(x):
+        if not onednn.takes(x):
             return self.plain(x, self.axis)
-        # A depthwise convolution with a single one in every kernel: one pass over the memory.
-        padding = (0, self.reach) if self.axis == 3 else (self.reach, 0)
-        return F.conv2d(x, self.kernel.to(x.dtype), padding=padding, groups=len(self.kernel))
+        return onednn.DepthwiseShift.apply(x, self.kernel.to(x.dtype))
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -129,6 +115,11 @@ class ConvDownsample(nn.Sequential):
         x = pad_right_bottom(x, *(max(size, self.smallest) for size in x.shape[-2:]))
         return super().forward(channels_last(x))
 
+    def fold_norms(self) -> None:
+        if is_foldable(getattr(self, 'norm', None)):
+            fold_after(self.conv, self.norm)
+            self.norm = nn.Identity()
+
 
 def pad_right_bottom(x: Tensor, height: int, width: int) -> Tensor:
     """Zero-pads (B, C, H, W) at the right and the bottom to the given size."""
@@ -146,7 +137,19 @@ class ChannelMLP(nn.Module):
         self.fc2 = Pointwise(hidden_dim, out_dim or dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        weights = (*self.fc1.parameters(), *self.fc2.parameters())
+        if _are_plain(self.fc1, self.fc2) and onednn.trains(x, *weights):
+            return onednn.TrainedMLP.apply(x, *weights)
         return self.fc2(self.fc1(x, 'gelu'))
+
+    def fold_input_norm(self, norm: nn.Module) -> None:
+        fold_before(norm, self.fc1)
+
+
+def _are_plain(*layers: nn.Module) -> bool:
+    """Whether a layer is nothing but its parameters: neither wrapped (by LoRA, say) nor hooked."""
+    hooks = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+    return all(type(layer) is Pointwise and not any(getattr(layer, name) for name in hooks) for layer in layers)
 
 
 class WeightedBranches(ChannelMLP):
@@ -160,7 +163,10 @@ class WeightedBranches(ChannelMLP):
         super().__init__(dim, dim // 4, 3 * dim)
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-        a_weight, b_weight, c_weight = self.weights(sum(x.mean((2, 3), keepdim=True) for x in (a, b, c)))
+        # Not x.mean(), whose gradient is a whole map instead of one number for each channel.
+        dtype = torch.promote_types(a.dtype, torch.float32)
+        total = sum(x.sum((2, 3), keepdim=True, dtype=dtype) for x in (a, b, c))
+        a_weight, b_weight, c_weight = self.weights((total / (a.shape[2] * a.shape[3])).to(a.dtype))
         return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
 
     def weights(self, mean: Tensor) -> tuple[Tensor, ...]:
@@ -185,6 +191,15 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = add(self.drop_path(self.token_mixing(self.norm1(x))), x)
         return add(self.drop_path(self.channel_mixing(self.norm2(x))), x)
+
+    def fold_norms(self) -> None:
+        """Folds what can be; a token mixing that BatchNorm stands before has the method `fold_input_norm`."""
+        if is_foldable(self.norm1):
+            self.token_mixing.fold_input_norm(self.norm1)
+            self.norm1 = nn.Identity()
+        if is_foldable(self.norm2):
+            self.channel_mixing.fold_input_norm(self.norm2)
+            self.norm2 = nn.Identity()
 
 
 class Stage(nn.Module):

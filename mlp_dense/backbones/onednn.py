@@ -1,0 +1,101 @@
+"""What a CPU computes faster through oneDNN than through PyTorch's plain operators: the same numbers.
+
+docs/performance.md says what each of them gains. Maps are (B, C, H, W) in channels_last memory.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+
+def takes(*tensors: Tensor | None) -> bool:
+    """Whether the functions below take these tensors.
+
+    Compilers, exporters and counters of operations trace a model, and must see the plain operators; an autocast region
+    chooses the types of its own.
+    """
+    dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and all(tensor is None or tensor.device.type == 'cpu' for tensor in tensors)
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and (dtypes == {torch.float32} or (dtypes == {torch.bfloat16} and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+        and not torch.is_autocast_enabled('cpu')
+    )
+
+
+def infers(*tensors: Tensor | None) -> bool:
+    return takes(*tensors) and not _need_gradients(*tensors)
+
+
+def trains(*tensors: Tensor | None) -> bool:
+    # With one thread PyTorch gives a 1x1 convolution to another, slow implementation.
+    return takes(*tensors) and _need_gradients(*tensors) and torch.get_num_threads() > 1
+
+
+def _need_gradients(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
+    """A linear map over the channels, for inference, with the activation (none, gelu or relu) in the same pass."""
+    x = torch.ops.mkldnn._linear_pointwise(x.permute(0, 2, 3, 1), weight, bias, activation, [], 'none')
+    return x.permute(0, 3, 1, 2)
+
+
+def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear map over the channels, for training: the backward pass of a convolution is oneDNN's as well."""
+    return F.conv2d(x, weight[:, :, None, None], bias)
+
+
+class DepthwiseShift(Function):
+    """Moves every channel: a depthwise convolution whose kernels hold a single one. Keeps no map for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
+        ctx.kernel = kernel
+        return F.conv2d(x, kernel, padding=[size // 2 for size in kernel.shape[2:]], groups=len(kernel))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return DepthwiseShift.apply(gradient, ctx.kernel.flip(2, 3)), None
+
+
+class TrainedMLP(Function):
+    """Two linear maps with GELU between, which is computed again in the backward pass instead of kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+        hidden = conv1x1(x, weight1, bias1)
+        ctx.save_for_backward(x, hidden, weight1, weight2)
+        return conv1x1(_gelu(hidden), weight2, bias2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, hidden, weight1, weight2 = ctx.saved_tensors
+        need_x, *need_first, need_weight2, need_bias2 = ctx.needs_input_grad
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        gradient, *second = _conv1x1_backward(gradient, _gelu(hidden), weight2, (True, need_weight2, need_bias2))
+        # In the place of the incoming gradient, which nobody else has: new memory costs more than the arithmetic.
+        nhwc = gradient.permute(0, 2, 3, 1)
+        torch.ops.aten.gelu_backward.grad_input(nhwc, hidden.permute(0, 2, 3, 1), grad_input=nhwc)
+        return *_conv1x1_backward(gradient, x, weight1, (need_x, *need_first)), *second
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """On the memory as it lies: PyTorch's kernel is 2.5 times slower on other than contiguous tensors."""
+    return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
+    of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
+        gradient, x, weight[:, :, None, None], [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, needed
+    )
+    return [of_x, None if of_weight is None else of_weight.flatten(1), of_bias]

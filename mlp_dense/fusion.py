@@ -1,0 +1,49 @@
+"""The deployment form of a model."""
+
+import copy
+from collections import Counter
+
+from torch import nn
+
+from .backbones.base import MLPBackbone
+from .backbones.folding import is_foldable
+from .backbones.layers import DropPath
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """An inference copy of a backbone, detector or segmentor: faster, with the same outputs up to rounding.
+
+    Every BatchNorm that stands next to a linear map or convolution is folded into it (in the backbone: all of Hire-MLP
+    but the output norms; elsewhere: those of mmcv's ``ConvModule``). LayerNorm and GroupNorm depend on the picture and
+    stay. What only training uses is left out: stochastic depth and auxiliary heads.
+
+    Args:
+        model: any module, which stays as it is.
+
+    Returns:
+        The copy, in eval mode and without gradients. Its state dict has other entries than that of `model`: keep the
+        checkpoint of `model`, and fuse after loading.
+    """
+    fused = copy.deepcopy(model).eval().requires_grad_(False)
+    if getattr(fused, 'auxiliary_head', None) is not None:
+        fused.auxiliary_head = None
+    for module in list(fused.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, DropPath):
+                setattr(module, name, nn.Identity())
+        if hasattr(module, 'fold_norms'):
+            module.fold_norms()
+    if not isinstance(fused, MLPBackbone):
+        _fuse_conv_modules(fused)
+    return fused
+
+
+def _fuse_conv_modules(model: nn.Module) -> None:
+    from mmcv.cnn import ConvModule, fuse_conv_bn  # a backbone alone does not need mmcv
+
+    uses = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    for module in list(model.modules()):
+        if not isinstance(module, ConvModule) or module.order != ('conv', 'norm', 'act') or not module.with_norm:
+            continue
+        if is_foldable(module.norm) and uses[id(module.conv)] == 1:  # some heads share one among several norms
+            fuse_conv_bn(module)
