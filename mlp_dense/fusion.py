@@ -25,9 +25,9 @@ def fuse(model: nn.Module) -> nn.Module:
         checkpoint of `model`, and fuse after loading.
     """
     fused = copy.deepcopy(model).eval().requires_grad_(False)
-    if getattr(fused, 'auxiliary_head', None) is not None:
-        fused.auxiliary_head = None
     for module in list(fused.modules()):
+        if getattr(module, 'auxiliary_head', None) is not None:
+            module.auxiliary_head = None
         for name, child in module.named_children():
             if isinstance(child, DropPath):
                 setattr(module, name, nn.Identity())

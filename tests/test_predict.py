@@ -65,8 +65,9 @@ def test_detection_of_a_folder(run, shapes):
     assert mask.shape == (96, 96)
 
 
-def test_nothing_depends_on_the_batch_size(run, shapes):
-    pairs = [run(DETECTION, shapes / 'val', '--score-thr', 0, '--batch-size', size)[2] for size in (1, 4)]
+@pytest.mark.parametrize('options', [['--batch-size', 4], ['--fuse']], ids=str)
+def test_nothing_depends_on_the_batch_size_or_fusion(run, shapes, options):
+    pairs = [run(DETECTION, shapes / 'val', '--score-thr', 0, *more)[2] for more in ([], options)]
     results = [json.loads((out / 'predictions.json').read_text()) for out in pairs]
     assert len(results[0]) == len(results[1])
     assert np.allclose([r['score'] for r in results[0]], [r['score'] for r in results[1]], atol=1e-4)

@@ -78,6 +78,17 @@ def test_tta_merges_views(trained, shapes, tmp_path):
     assert set(METRICS[config]) <= set(metrics)
 
 
+@pytest.mark.parametrize('options', [[], ['--tta']], ids=str)
+def test_the_fused_model_has_the_same_metrics(trained, shapes, tmp_path, options):
+    config, _, checkpoint, _ = trained
+    metrics = []
+    for fuse in ([], ['--fuse']):
+        work_dir = tmp_path / str(len(fuse))
+        run('tools/test.py', config, checkpoint, '--data-root', shapes, '--work-dir', work_dir, *options, *fuse)
+        metrics.append(json.loads((work_dir / 'metrics.json').read_text()))
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-3)
+
+
 def test_the_best_checkpoint_is_what_the_log_says(trained, shapes, tmp_path):
     config, work_dir, checkpoint, _ = trained
     log = next(work_dir.glob('*/*.log')).read_text()

@@ -31,6 +31,7 @@ def parse_args() -> argparse.Namespace:
         help='objects with a score above this, from 0 to 1, are drawn and written; detection only (default: 0.3)',
     )
     parser.add_argument('--device', metavar='DEVICE', help='cpu, cuda or cuda:N (default: a GPU if there is one)')
+    parser.add_argument('--fuse', action='store_true', help='predict faster, with norms folded (mlp_dense.fuse)')
     add_cfg_options(parser)
     parser.set_defaults(data_root=None)  # no data set is read
     return parser.parse_args()
@@ -41,7 +42,7 @@ def main() -> None:
     import torch
     from rich.progress import track
 
-    from mlp_dense import load_model
+    from mlp_dense import fuse, load_model
     from mlp_dense.errors import UserError
     from mlp_dense.prediction import Results, Source, make_inferencer, predict
     from mlp_dense.runner import read_config
@@ -58,7 +59,8 @@ def main() -> None:
     if any(args.out_dir.iterdir()):
         raise UserError(f'{args.out_dir} is not empty, and nothing in it is overwritten; give another --out-dir.')
 
-    inferencer = make_inferencer(load_model(cfg, args.checkpoint, args.device))
+    model = load_model(cfg, args.checkpoint, args.device)
+    inferencer = make_inferencer(fuse(model) if args.fuse else model)
     with Results(args.out_dir, inferencer, args.score_thr, source) as results:
         items = track(source, 'predicting', total=source.length or None)
         unread = predict(inferencer, items, results, args.batch_size)

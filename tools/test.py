@@ -24,6 +24,9 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='test-time augmentation: several sizes and flip for segmentation, flip for detection',
     )
+    parser.add_argument(
+        '--fuse', action='store_true', help='test the faster inference form, with norms folded (mlp_dense.fuse)'
+    )
     return parser.parse_args()
 
 
@@ -44,6 +47,8 @@ def main() -> None:
     if args.show_dir:
         hook = dict(type='mlp_dense.DrawPredictionsHook', out_dir=str(args.show_dir))
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
+    if args.fuse:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mlp_dense.FuseHook', priority='LOWEST')]
     if args.out:
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         dump = 'mmdet.DumpDetResults' if cfg.default_scope == 'mmdet' else 'mlp_dense.DumpLabelMaps'

@@ -1,4 +1,4 @@
-"""Hooks of the training loop."""
+"""Hooks of the training and the test loop."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,11 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 
 from ..drawing import draw_instances, draw_label_map, enlargement, resize_picture, resize_sample
 from ..errors import UserError
+from ..fusion import fuse
 from ..registry import HOOKS
 
 
@@ -36,6 +38,17 @@ class FiniteLossHook(Hook):
                 f'Stopped at iteration {runner.iter + 1}: {", ".join(wrong)} is not finite. Go on from an earlier '
                 'checkpoint with a lower learning rate, longer warm-up, gradient clipping, or without --amp.'
             )
+
+
+@HOOKS.register_module()
+class FuseHook(Hook):
+    """Tests the fused copy of the model (:func:`mlp_dense.fuse`)."""
+
+    def before_test(self, runner: Any) -> None:
+        if is_model_wrapper(runner.model):
+            runner.model.module = fuse(runner.model.module)
+        else:
+            runner.model = fuse(runner.model)
 
 
 @HOOKS.register_module()
