@@ -11,8 +11,9 @@ CONFIG_detection := configs/detection/hire_mlp_mask_rcnn_shapes.py
 CONFIG_segmentation := configs/segmentation/hire_mlp_upernet_shapes.py
 CONFIG := $(CONFIG_$(TASK))
 RUN := work_dirs/demo_$(TASK)
+BENCH := $(BIN)/python benchmarks
 
-.PHONY: help setup demo test lint
+.PHONY: help setup demo bench test lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -28,6 +29,19 @@ demo: setup ## make the embedded data, train, test and draw predictions (TASK=se
 	$(BIN)/python tools/test.py $(CONFIG) $$(cat $(RUN)/last_checkpoint) --work-dir $(RUN) --show-dir $(RUN)/predictions
 	$(BIN)/python tools/plot_log.py $(RUN) --out $(RUN)/curves.png
 	@echo '== drawn predictions beside the ground truth: $(RUN)/predictions; learning curves: $(RUN)/curves.png'
+
+bench: setup ## time backbones and detectors on this CPU (about 40 minutes on two cores; nothing else should run)
+	@echo '== inference of the backbones (about 8 minutes on two cores)'
+	$(BENCH)/backbones.py --device cpu
+	@echo '== the same with one thread at 512x512 (about 3 minutes)'
+	$(BENCH)/backbones.py --device cpu --threads 1 --size 512x512
+	@echo '== the same in bf16 (about 6 minutes)'
+	$(BENCH)/backbones.py --device cpu --dtype bf16 --size 512x512
+	@echo '== training step of the backbones, two pictures of 512x512 (about 9 minutes)'
+	$(BENCH)/backbones.py --device cpu --train --size 512x512
+	@echo '== inference of Mask R-CNN and UperNet (about 15 minutes)'
+	$(BENCH)/detectors.py --device cpu
+	@echo '== charts and numbers: work_dirs/benchmarks'
 
 test: setup ## run all tests (under 15 minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist worksteal

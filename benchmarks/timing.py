@@ -1,52 +1,145 @@
-"""What the benchmarks share: interleaved timing, peak memory, the machine, and the report."""
+"""What the benchmarks share: options, and interleaved timing."""
 
 import argparse
-import json
-import platform
+import logging
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from counting import peak_memory
+from mmengine.logging import MMLogger
+from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
-from torch.distributed._tools.mem_tracker import MemTracker
+from torch import nn
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
+class Size(NamedTuple):
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f'{self.height}x{self.width}'
+
+
+class Candidate(NamedTuple):
+    """A call to time: a row of a model."""
+
+    model: str
+    kind: str
+    run: Callable[..., object]
+    gmacs: float
+
+
 def common_parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--size', nargs='+', default=['512x512', '800x1280'], metavar='HxW', help='pictures, in pixels')
-    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='pictures in one call')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), metavar='N', help='CPU threads')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='of weights and pictures')
-    parser.add_argument('--train', action='store_true', help='time forward and backward instead of inference')
-    parser.add_argument('--rounds', type=int, default=15, metavar='N', help='timed calls of each candidate')
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('--size', nargs='+', type=picture_size, metavar='HxW', help='pictures, in pixels')
+    parser.add_argument('--batch-size', type=int, metavar='N', help='pictures in one call (default: 1, 2 in training)')
     parser.add_argument(
-        '--out', type=Path, default=Path('work_dirs/benchmarks'), metavar='DIR', help='for JSON and PNG'
+        '--threads', type=int, default=torch.get_num_threads(), metavar='N', help='CPU threads (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--device',
+        choices=('cpu', 'cuda'),
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='(default: %(default)s)',
+    )
+    parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='of the computation (default: %(default)s)')
+    parser.add_argument('--train', action='store_true', help='time forward and backward instead of inference')
+    parser.add_argument('--rounds', type=int, metavar='N', help='timed calls of each row (default: %(default)s)')
+    parser.add_argument('--no-peers', action='store_true', help='leave out Swin-T and ResNet-50')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs/benchmarks'),
+        metavar='DIR',
+        help='folder for JSON and PNG (default: %(default)s)',
     )
     return parser
 
 
-def picture_size(text: str) -> tuple[int, int]:
+def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parses the command line, refuses what cannot run, and applies the number of threads."""
+    args = parser.parse_args()
+    args.batch_size = (2 if args.train else 1) if args.batch_size is None else args.batch_size
+    for name in ('batch_size', 'threads', 'rounds'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name.replace("_", "-")} must be 1 or more.')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: PyTorch sees no GPU here.')
+    if args.device == 'cpu' and args.dtype == 'fp16':
+        parser.error('--dtype fp16 needs --device cuda; on a CPU take fp32 or bf16.')
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    warnings.filterwarnings('ignore')  # of the frameworks, about their own code
+    MMLogger.get_current_instance().setLevel(logging.ERROR)
+    return args
+
+
+def picture_size(text: str) -> Size:
     height, _, width = text.partition('x')
-    return int(height), int(width)
+    if (
+        not (height.isdecimal() and width.isdecimal() and int(height) and int(width))
+        or int(height) % 32 + int(width) % 32
+    ):
+        raise argparse.ArgumentTypeError(f'{text!r}: give HEIGHTxWIDTH in multiples of 32 pixels, such as 512x512.')
+    return Size(int(height), int(width))
 
 
-def environment(device: str) -> dict[str, str]:
-    """The machine and the versions behind a number."""
-    info = dict(machine=platform.machine(), python=platform.python_version(), torch=torch.__version__)
-    cpuinfo = Path('/proc/cpuinfo')
-    names = [line for line in cpuinfo.read_text().splitlines() if 'model name' in line] if cpuinfo.exists() else []
-    info['cpu'] = names[0].partition(':')[2].strip() if names else platform.processor()
-    info['threads'] = str(torch.get_num_threads())
-    if device == 'cuda':
-        info['gpu'] = torch.cuda.get_device_name()
-        info['tf32'] = str(torch.backends.cuda.matmul.allow_tf32)
-    return info
+def inference(forward: Callable[[], object]) -> Callable[[], object]:
+    def run() -> object:
+        with torch.inference_mode():
+            return forward()
+
+    return run
+
+
+def training_step(model: nn.Module, forward_and_backward: Callable[[], object]) -> Callable[..., None]:
+    """A training step without the optimizer."""
+
+    def run(fresh_gradients: bool = True) -> None:
+        model.zero_grad(set_to_none=fresh_gradients)
+        forward_and_backward()
+
+    return run
+
+
+def measure(candidates: Sequence[Candidate], case: str, args: argparse.Namespace) -> list[dict]:
+    """Peak memory and times of all candidates at one size; a row for each."""
+    memory = [memory_of(each, args) for each in candidates]
+    times = interleaved([each.run for each in candidates], args.rounds, args.device, case)
+    rows = []
+    for each, seconds_, bytes_ in zip(candidates, times, memory, strict=True):
+        median, half = spread(seconds_)
+        row = dict(case=case, model=each.model, kind=each.kind, ms=median * 1e3, spread_ms=half * 1e3)
+        rows.append(row | dict(img_s=args.batch_size / median, gmacs=each.gmacs, bytes=bytes_))
+    return rows
+
+
+def memory_of(candidate: Candidate, args: argparse.Namespace) -> int | None:
+    """Bytes that a call holds at most beyond weights and their gradients; it is also the warm-up."""
+    candidate.run()
+    if candidate.kind == 'floor' or (candidate.kind == 'compiled' and args.device == 'cpu'):
+        return None  # the one keeps nothing; what sees the operators of the other would keep it from running compiled
+    kept = dict(fresh_gradients=False) if args.train else {}
+    return peak_memory(partial(candidate.run, **kept), args.device)
+
+
+def interleaved(runs: Sequence[Callable[[], object]], rounds: int, device: str, title: str) -> list[list[float]]:
+    """Seconds of every call: each round calls every candidate once, so that a noisy machine hits all alike."""
+    for run in runs:
+        seconds(run, device)
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in track(range(rounds), title, console=Console(stderr=True), transient=True):
+        for run, own in zip(runs, times, strict=True):
+            own.append(seconds(run, device))
+    return times
 
 
 def seconds(run: Callable[[], object], device: str) -> float:
@@ -62,95 +155,9 @@ def seconds(run: Callable[[], object], device: str) -> float:
     return time.perf_counter() - begin
 
 
-def interleaved(
-    candidates: dict[str, Callable[[], object]], rounds: int, device: str, title: str
-) -> dict[str, list[float]]:
-    """Seconds of every call: each round calls every candidate once, so that a noisy machine hits all alike."""
-    for run in candidates.values():
-        for _ in range(2):
-            run()
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in track(range(rounds), title):
-        for name, run in candidates.items():
-            times[name].append(seconds(run, device))
-    return times
-
-
 def spread(times: Sequence[float]) -> tuple[float, float]:
     """The median, and half the distance between the quartiles."""
     if len(times) < 2:
         return times[0], 0.0
-    low, median, high = statistics.quantiles(times, n=4)
+    low, median, high = statistics.quantiles(times, n=4, method='inclusive')
     return median, (high - low) / 2
-
-
-def peak_memory(run: Callable[[], object], device: str) -> int:
-    """Bytes that a call holds at most beyond what was there before: activations and temporary memory."""
-    run()  # what stays, such as gradients, is there from now on
-    if device == 'cuda':
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    tracker = MemTracker()
-    with tracker:
-        run()
-    return tracker.get_tracker_snapshot('peak')[torch.device('cpu')]['Total']
-
-
-def call(model: nn.Module, x: Tensor, train: bool) -> Callable[[], object]:
-    """A training step without the optimizer, or inference."""
-    if not train:
-
-        def infer() -> object:
-            with torch.inference_mode():
-                return model(x)
-
-        return infer
-
-    def step() -> None:
-        model.zero_grad(set_to_none=False)
-        sum(out.sum() for out in model(x)).backward()
-
-    return step
-
-
-class GemmFloor:
-    """The matrix products of a network alone: each convolution and linear layer as one product of the same size."""
-
-    def __init__(self, model: nn.Module, x: Tensor, train: bool):
-        self.train = train
-        shapes: list[tuple[int, int, int]] = []
-
-        def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            weight = module.weight
-            shapes.append((output.numel() // len(weight), weight[0].numel(), len(weight)))
-
-        hooks = [
-            m.register_forward_hook(record)
-            for m in model.modules()
-            if getattr(m, 'weight', None) is not None and m.weight.ndim in (2, 4)
-        ]
-        with torch.no_grad():
-            model(x.to(next(model.parameters()).dtype))
-        for hook in hooks:
-            hook.remove()
-        inputs = {(rows, k): torch.randn(rows, k, dtype=x.dtype, device=x.device) for rows, k, _ in shapes}
-        self.products = []
-        for rows, k, n in shapes:
-            weight = torch.randn(n, k, dtype=x.dtype, device=x.device)
-            gradient = torch.randn(rows, n, dtype=x.dtype, device=x.device) if train else None
-            self.products.append((inputs[rows, k], weight, gradient))
-
-    def __call__(self) -> None:
-        with torch.inference_mode():
-            for x, weight, gradient in self.products:
-                torch.nn.functional.linear(x, weight)
-                if self.train:  # the gradients of the input and of the weight
-                    gradient @ weight
-                    gradient.T @ x
-
-
-def save(out: Path, name: str, rows: list[dict], info: dict[str, str]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f'{name}.json').write_text(json.dumps(dict(environment=info, rows=rows), indent=1) + '\n')

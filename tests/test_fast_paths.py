@@ -1,15 +1,17 @@
 """What is computed faster on a CPU gives the numbers of the plain operators."""
 
+import copy
 from functools import partial
 
 import pytest
 import torch
 from conftest import SMALL, loss_of, picture
+from torch import nn
 
 from mlp_dense.backbones import onednn
 from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
-from mlp_dense.backbones.layers import ChannelShift, pointwise
+from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, pointwise
 
 SIZES = [(64, 64), (50, 75), (7, 90), (3, 1), (1, 1)]
 
@@ -37,16 +39,73 @@ def test_inference(family, size, dtype):
             assert (a - c).abs().max() <= allowed
 
 
-def test_training(family):
+@pytest.fixture
+def two_threads():
+    """With one thread there is no fast path for training."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize('size', SIZES[:3])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('frozen', [(), ('stem',), ('fc1.weight', 'fc2.bias'), ('fc1', 'proj', 'norm')], ids=str)
+def test_training(family, size, dtype, frozen, two_threads):
     torch.manual_seed(0)
-    model, x = family(SMALL), picture(2, 3, 50, 75)
+    model, x = family(SMALL), picture(2, 3, *size)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not any(part in name for part in frozen))
 
-    def gradients():
-        model.zero_grad()
-        loss_of(model(x)).backward()
-        return [parameter.grad.clone() for parameter in model.parameters()]
+    def gradients(of, picture):
+        of.zero_grad()
+        picture = picture.clone().requires_grad_('stem' not in frozen)
+        loss_of(of(picture)).backward()
+        found = [picture, *of.parameters()]
+        return [None if each.grad is None else each.grad.double() for each in found]
 
-    torch.testing.assert_close(gradients(), without_onednn(gradients), rtol=1e-3, atol=1e-3)
+    exact = gradients(copy.deepcopy(model).double(), x.double())
+    model, x = model.to(dtype), x.to(dtype)
+    fast, plain = gradients(model, x), without_onednn(lambda: gradients(model, x))
+    for a, b, c in zip(fast, plain, exact, strict=True):
+        assert (a is None) == (b is None) == (c is None)
+        if c is not None:
+            allowed = 1e-3 if dtype == torch.float32 else 3 * (b - c).abs().max() / c.abs().max() + 1e-2
+            assert (a - c).abs().max() <= allowed * c.abs().max() + 1e-3
+
+
+def test_a_hooked_or_wrapped_layer_is_called(two_threads):
+    mlp, calls = ChannelMLP(4, 8), []
+    x = picture(2, 4, 5, 5).contiguous(memory_format=torch.channels_last)
+    expected = mlp(x)
+    mlp.fc1.register_forward_hook(lambda *_: calls.append('fc1'))
+    torch.testing.assert_close(mlp(x), expected)
+    assert calls == ['fc1']
+
+    class Doubled(nn.Module):  # as LoRA wraps a layer
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x, activation='none'):
+            return 2 * self.layer(x, activation)
+
+    mlp.fc2 = Doubled(mlp.fc2)
+    torch.testing.assert_close(mlp(x), 2 * expected)
+
+
+@pytest.mark.slow
+def test_compiled_code_holds_for_all_sizes(family):
+    torch._dynamo.reset()
+    model = family(dict(depths=(1, 1, 2, 1), dims=(4, 8, 12, 16))).eval()
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    with torch.inference_mode():
+        for size in ((2, 3, 64, 96), (3, 3, 96, 128)):  # the second makes all sizes dynamic
+            compiled(picture(*size))
+        with torch.compiler.set_stance('fail_on_recompile'):
+            for size in ((4, 3, 128, 160), (2, 3, 160, 96), (2, 3, 101, 150)):
+                x = picture(*size)
+                torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('axis', [2, 3])

@@ -9,13 +9,17 @@ from .folding import fold_after, fold_before, is_foldable
 from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps, pointwise
 
 
-def cyclic_window(x: Tensor, start: int, length: int, axis: int) -> Tensor:
-    """`length` rows of the periodic continuation of `x` along `axis`, from row `start` on (0 <= start < size)."""
-    if start == 0 and length == x.shape[axis]:
+def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
+    """`length` rows of the periodic continuation of the first `period` rows along `axis`, from row `start` on."""
+    if torch.compiler.is_compiling():  # without slices, whose number depends on the size: the code holds for all sizes
+        return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
+    x = x.narrow(axis, 0, period)
+    start %= period
+    if start == 0 and length == period:
         return x
     pieces = []
     while length > 0:
-        piece = x.narrow(axis, start, min(length, x.shape[axis] - start))
+        piece = x.narrow(axis, start, min(length, period - start))
         pieces.append(piece)
         length -= piece.shape[axis]
         start = 0
@@ -40,7 +44,7 @@ class RegionMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         axis, size, region = self.axis, x.shape[self.axis], self.region_size
         # Rolled, then padded: row q of the padded map is row (q - step) mod size of x.
-        x = cyclic_window(x, -self.step % size, -(-size // region) * region, axis).permute(0, 2, 3, 1)
+        x = cyclic_window(x, size, -self.step, -(-size // region) * region, axis).permute(0, 2, 3, 1)
         # The channels of a row stay together (along the width that needs no copy), so the weights are reordered.
         x = x.unflatten(axis - 1, (-1, region)).movedim(axis, 3).flatten(3)
         weight = self.fc1.weight.unflatten(1, (-1, region)).transpose(1, 2).flatten(1)
@@ -48,9 +52,7 @@ class RegionMLP(nn.Module):
         weight, bias = (p.unflatten(0, (-1, region)).transpose(0, 1).flatten(0, 1) for p in self.fc2.parameters())
         x = pointwise(x, weight, bias).permute(0, 2, 3, 1)
         x = x.unflatten(3, (region, -1)).movedim(3, axis).flatten(axis - 1, axis).permute(0, 3, 1, 2)
-        if x.shape[axis] > size:
-            x = x.narrow(axis, 0, size)
-        return cyclic_window(x, self.step % size, size, axis)
+        return cyclic_window(x, size, self.step, size, axis)
 
     def fold_norms(self) -> None:
         if is_foldable(self.norm):

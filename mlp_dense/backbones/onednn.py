@@ -82,11 +82,14 @@ class TrainedMLP(Function):
         x, hidden, weight1, weight2 = ctx.saved_tensors
         need_x, *need_first, need_weight2, need_bias2 = ctx.needs_input_grad
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        gradient, *second = _conv1x1_backward(gradient, _gelu(hidden), weight2, (True, need_weight2, need_bias2))
-        # In the place of the incoming gradient, which nobody else has: new memory costs more than the arithmetic.
-        nhwc = gradient.permute(0, 2, 3, 1)
-        torch.ops.aten.gelu_backward.grad_input(nhwc, hidden.permute(0, 2, 3, 1), grad_input=nhwc)
-        return *_conv1x1_backward(gradient, x, weight1, (need_x, *need_first)), *second
+        activated = _gelu(hidden)
+        _, *second = _conv1x1_backward(gradient, activated, weight2, (False, need_weight2, need_bias2))
+        # The next gradient takes the place of the activations, since new memory costs more than the arithmetic.
+        hidden, activated = hidden.permute(0, 2, 3, 1), activated.permute(0, 2, 3, 1).flatten(0, 2)
+        torch.mm(gradient.permute(0, 2, 3, 1).flatten(0, 2), weight2, out=activated)
+        gradient = activated.view(hidden.shape)
+        torch.ops.aten.gelu_backward.grad_input(gradient, hidden, grad_input=gradient)
+        return *_conv1x1_backward(gradient.permute(0, 3, 1, 2), x, weight1, (need_x, *need_first)), *second
 
 
 def _gelu(x: Tensor) -> Tensor:
