@@ -30,16 +30,16 @@ demo: setup ## make the embedded data, train, test and draw predictions (TASK=se
 	$(BIN)/python tools/plot_log.py $(RUN) --out $(RUN)/curves.png
 	@echo '== drawn predictions beside the ground truth: $(RUN)/predictions; learning curves: $(RUN)/curves.png'
 
-bench: setup ## time backbones and detectors on this CPU (about 40 minutes on two cores; nothing else should run)
-	@echo '== inference of the backbones (about 8 minutes on two cores)'
+bench: setup ## time backbones and detectors on this CPU (about 23 minutes on two cores; nothing else should run)
+	@echo '== inference of the backbones (about 4 minutes on two cores)'
 	$(BENCH)/backbones.py --device cpu
-	@echo '== the same with one thread at 512x512 (about 3 minutes)'
+	@echo '== the same with one thread at 512x512 (about 2 minutes)'
 	$(BENCH)/backbones.py --device cpu --threads 1 --size 512x512
-	@echo '== the same in bf16 (about 6 minutes)'
+	@echo '== the same in bf16 (about a minute)'
 	$(BENCH)/backbones.py --device cpu --dtype bf16 --size 512x512
-	@echo '== training step of the backbones, two pictures of 512x512 (about 9 minutes)'
+	@echo '== training step of the backbones, two pictures of 512x512 (about 5 minutes)'
 	$(BENCH)/backbones.py --device cpu --train --size 512x512
-	@echo '== inference of Mask R-CNN and UperNet (about 15 minutes)'
+	@echo '== inference of Mask R-CNN and UperNet (about 11 minutes)'
 	$(BENCH)/detectors.py --device cpu
 	@echo '== charts and numbers: work_dirs/benchmarks'
 

@@ -1,6 +1,6 @@
 """What a CPU computes faster through oneDNN than through PyTorch's plain operators: the same numbers.
 
-docs/performance.md says what each of them gains. Maps are (B, C, H, W) in channels_last memory.
+docs/performance.md says why. Maps are (B, C, H, W) in channels_last memory.
 """
 
 from typing import Any
