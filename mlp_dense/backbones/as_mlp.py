@@ -89,7 +89,8 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = pad_right_bottom(x, *(size + size % 2 for size in x.shape[-2:]))
-        x = torch.cat([x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)], dim=1)
+        x = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H / 2, row, W / 2, column, C)
+        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3).permute(0, 3, 1, 2)
         return self.reduction(self.norm(x))
 
 

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ArgumentError, UserError
 from ..loading import fit_to_backbone, load_pretrained
-from .layers import Stage
+from .layers import Stage, channels_last
 
 
 class MLPBackbone(BaseModule):
@@ -131,8 +132,11 @@ class MLPBackbone(BaseModule):
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.out_indices:
+                out = self.norms[i](x)
+                if out.requires_grad and not torch.compiler.is_compiling():
+                    out.register_hook(channels_last)  # the gradients inside run slower in mixed layouts
                 # mmcv's RoIAlign reads memory in the order of NCHW, whatever the strides say.
-                outs.append(self.norms[i](x).contiguous())
+                outs.append(out.contiguous())
         return tuple(outs)
 
     def layers(self) -> list[list[nn.Module]]:

@@ -1,7 +1,11 @@
 """Hire-MLP (Guo et al., arXiv 2108.13341)."""
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from ..registry import register_backbone
 from .base import MLPBackbone
@@ -10,20 +14,41 @@ from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_lin
 
 
 def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
-    """`length` rows of the periodic continuation of the first `period` rows along `axis`, from row `start` on."""
+    """`length` rows (at least `period`) of the periodic continuation of the first `period` rows, from `start` on."""
     if torch.compiler.is_compiling():  # without slices, whose number depends on the size: the code holds for all sizes
         return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
-    x = x.narrow(axis, 0, period)
-    start %= period
-    if start == 0 and length == period:
+    if start % period == 0 and length == period == x.shape[axis]:
         return x
-    pieces = []
-    while length > 0:
-        piece = x.narrow(axis, start, min(length, period - start))
-        pieces.append(piece)
-        length -= piece.shape[axis]
-        start = 0
-    return torch.cat(pieces, axis) if len(pieces) > 1 else pieces[0]
+    return CyclicWindow.apply(x, period, start, length, axis)
+
+
+class CyclicWindow(Function):
+    """Copies slices, and adds up the gradients of a row: autograd would fill a whole map with zeros for every slice."""
+
+    @staticmethod
+    def forward(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
+        pieces = [x.narrow(axis, start % period, min(length, period - start % period))]
+        while (missing := length - sum(piece.shape[axis] for piece in pieces)) > 0:
+            pieces.append(x.narrow(axis, 0, min(missing, period)))
+        return torch.cat(pieces, axis)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, ctx.period, ctx.start, _, ctx.axis = inputs
+        ctx.size = x.shape[ctx.axis]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        period, axis = ctx.period, ctx.axis
+        first, *repeats = gradient.split(period, axis)
+        if repeats:
+            first = first.clone()
+            for rows in repeats:
+                first.narrow(axis, 0, rows.shape[axis]).add_(rows)
+        first = cyclic_window(first, period, -ctx.start, period, axis)
+        missing = [0, 0, 0, 0]
+        missing[7 - 2 * axis] = ctx.size - period
+        return F.pad(first, missing), None, None, None, None
 
 
 class RegionMLP(nn.Module):
