@@ -57,6 +57,8 @@ def build_variants(name: str, args: argparse.Namespace) -> dict[str, nn.Module]:
     models = variants(ours, plain_network(ours), args.train)
     models = {kind: model.to(args.device) for kind, model in models.items()}
     check_agreement(models, torch.randn(1, 3, 128, 160, device=args.device))
+    if args.dtype != 'fp32':
+        models['fp32'] = copy.deepcopy(ours)
     if args.compile:
         models['compiled'] = torch.compile(copy.deepcopy(ours))
     return models
@@ -74,9 +76,9 @@ def runs(name: str, kind: str, args: argparse.Namespace) -> bool:
     return args.dtype == 'fp32' or name != 'Swin-T'
 
 
-def call(model: nn.Module, x: Tensor, args: argparse.Namespace) -> Callable[..., object]:
+def call(model: nn.Module, x: Tensor, args: argparse.Namespace, dtype: str) -> Callable[..., object]:
     """What is timed: inference, or forward and backward with random gradients of the maps."""
-    x = x.to(DTYPES[args.dtype])
+    x = x.to(DTYPES[dtype])
     model.to(x.dtype).train(args.train)  # mmdet's ResNet gives nothing back here
     if not args.train:
         return inference(lambda: model(x))
@@ -91,7 +93,8 @@ def candidates_of(name: str, models: dict[str, nn.Module], x: Tensor, args: argp
     floor = {}
     if plain := models.get('plain'):
         floor = {'floor': GemmFloor(plain, lambda: plain(x), DTYPES[args.dtype], args.device, args.train)}
-    calls = {kind: call(model, x, args) for kind, model in models.items() if runs(name, kind, args)}
+    dtypes = {kind: 'fp32' if kind == 'fp32' else args.dtype for kind in models}
+    calls = {kind: call(model, x, args, dtypes[kind]) for kind, model in models.items() if runs(name, kind, args)}
     return [Candidate(name, kind, run, macs) for kind, run in {**calls, **floor}.items()]
 
 
@@ -99,7 +102,7 @@ def compiles_again(model: nn.Module, args: argparse.Namespace) -> bool:
     """Whether a network compiled for two batch and picture sizes compiles once more for others."""
 
     def run(*shape: int) -> None:
-        call(model, torch.randn(shape, device=args.device), args)()
+        call(model, torch.randn(shape, device=args.device), args, args.dtype)()
 
     run(2, 3, 96, 128)
     run(3, 3, 128, 160)

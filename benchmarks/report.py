@@ -18,6 +18,7 @@ KINDS = {  # what it is, in short, its colour
     'ours': ('this package', '', '#1f5fa8'),
     'fused': ('mlp_dense.fuse(ours), for inference: every BatchNorm folded into the map beside it', '', '#6baed6'),
     'with_cp': ('ours with with_cp=True: the backward pass computes again what was not kept', '', '#6baed6'),
+    'fp32': ('ours in fp32', '', '#b8d4ea'),
     'compiled': ('torch.compile(ours)', '', '#17a398'),
     'plain': ('the same network with the same weights and outputs, computed as published', 'as published', '#e6842a'),
     'peer': ('what a user would take instead', 'other backbones', '#9a9a9a'),

@@ -44,7 +44,7 @@ def kinds(rows: list[dict], model: str) -> set[str]:
     [
         ([], {'ours', 'fused', 'plain', 'floor'}),
         (['--train', '--no-peers'], {'ours', 'with_cp', 'plain', 'floor'}),
-        (['--dtype', 'bf16', '--channels-last'], {'ours', 'fused', 'floor'}),
+        (['--dtype', 'bf16', '--channels-last'], {'ours', 'fused', 'fp32', 'floor'}),
     ],
     ids=['inference', 'training', 'bf16'],
 )

@@ -69,9 +69,9 @@ def test_training(family, size, dtype, frozen, two_threads):
     fast, plain = gradients(model, x), without_onednn(lambda: gradients(model, x))
     for a, b, c in zip(fast, plain, exact, strict=True):
         assert (a is None) == (b is None) == (c is None)
-        if c is not None:
+        if c is not None and c.abs().max() > 1e-9:  # of a bias before a BatchNorm there is only rounding
             allowed = 1e-3 if dtype == torch.float32 else 3 * (b - c).abs().max() / c.abs().max() + 1e-2
-            assert (a - c).abs().max() <= allowed * c.abs().max() + 1e-3
+            assert (a - c).abs().max() <= allowed * c.abs().max() + 1e-6
 
 
 def test_a_hooked_or_wrapped_layer_is_called(two_threads):

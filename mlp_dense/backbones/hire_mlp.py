@@ -19,7 +19,8 @@ def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) ->
         return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
     if start % period == 0 and length == period == x.shape[axis]:
         return x
-    return CyclicWindow.apply(x, period, start, length, axis)
+    trained = torch.is_grad_enabled() and x.requires_grad and not torch.jit.is_tracing()
+    return (CyclicWindow.apply if trained else CyclicWindow.forward)(x, period, start, length, axis)
 
 
 class CyclicWindow(Function):

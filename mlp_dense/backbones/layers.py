@@ -164,7 +164,7 @@ class WeightedBranches(ChannelMLP):
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
         # Not x.mean(), whose gradient is a whole map instead of one number for each channel.
-        dtype = torch.float64 if a.dtype == torch.float64 else torch.float32  # half precision overflows
+        dtype = torch.float32 if a.dtype == torch.float16 else a.dtype  # fp16 would overflow
         total = sum(x.sum((2, 3), keepdim=True, dtype=dtype) for x in (a, b, c))
         a_weight, b_weight, c_weight = self.weights((total / (a.shape[2] * a.shape[3])).to(a.dtype))
         return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
