@@ -8,6 +8,7 @@ import torch
 from conftest import SMALL, loss_of, picture
 from torch import nn
 
+from mlp_dense import HireMLP
 from mlp_dense.backbones import onednn
 from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
@@ -106,6 +107,17 @@ def test_compiled_code_holds_for_all_sizes(family):
             for size in ((4, 3, 128, 160), (2, 3, 160, 96), (2, 3, 101, 150)):
                 x = picture(*size)
                 torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_inductor_takes_all_sizes():
+    torch._dynamo.reset()
+    model = HireMLP(dict(depths=(1, 1), dims=(4, 8)), out_indices=(0, 1)).eval()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True)
+    with torch.inference_mode():
+        for size in ((3, 3, 96, 128), (2, 3, 101, 150)):
+            x = picture(*size)
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('axis', [2, 3])

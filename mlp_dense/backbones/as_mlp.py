@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..registry import register_backbone
 from .base import MLPBackbone
-from .layers import Block, ChannelShift, Pointwise, add, channels_last, gelu, pad_right_bottom
+from .layers import Block, ChannelShift, Pointwise, add, channels_last, gelu, pad_right_bottom, round_up
 
 
 class GroupNorm1(nn.GroupNorm):
@@ -72,7 +72,7 @@ class PatchEmbedding(nn.Module):
         self.patch_size = patch_size
 
     def forward(self, x: Tensor) -> Tensor:
-        sizes = (-(-size // self.patch_size) * self.patch_size for size in x.shape[-2:])
+        sizes = (round_up(size, self.patch_size) for size in x.shape[-2:])
         return self.norm(self.conv(channels_last(pad_right_bottom(x, *sizes))))
 
 
@@ -88,7 +88,7 @@ class PatchMerging(nn.Module):
         self.reduction = Pointwise(4 * in_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = pad_right_bottom(x, *(size + size % 2 for size in x.shape[-2:]))
+        x = pad_right_bottom(x, *(round_up(size, 2) for size in x.shape[-2:]))
         x = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H / 2, row, W / 2, column, C)
         x = x.permute(0, 1, 3, 4, 2, 5).flatten(3).permute(0, 3, 1, 2)
         return self.reduction(self.norm(x))

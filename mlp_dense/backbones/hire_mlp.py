@@ -10,7 +10,7 @@ from torch.autograd import Function
 from ..registry import register_backbone
 from .base import MLPBackbone
 from .folding import fold_after, fold_before, is_foldable
-from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps, pointwise
+from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps, pointwise, round_up
 
 
 def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
@@ -70,7 +70,7 @@ class RegionMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         axis, size, region = self.axis, x.shape[self.axis], self.region_size
         # Rolled, then padded: row q of the padded map is row (q - step) mod size of x.
-        x = cyclic_window(x, size, -self.step, -(-size // region) * region, axis).permute(0, 2, 3, 1)
+        x = cyclic_window(x, size, -self.step, round_up(size, region), axis).permute(0, 2, 3, 1)
         # The channels of a row stay together (along the width that needs no copy), so the weights are reordered.
         x = x.unflatten(axis - 1, (-1, region)).movedim(axis, 3).flatten(3)
         weight = self.fc1.weight.unflatten(1, (-1, region)).transpose(1, 2).flatten(1)

@@ -92,6 +92,24 @@ class DropPath(nn.Module):
         return f'rate={self.rate:.3g}'
 
 
+def round_up(size: int, divisor: int) -> int:
+    """The next multiple; written so that compilers can reduce it."""
+    return (size + divisor - 1) // divisor * divisor
+
+
+class Conv(nn.Conv2d):
+    """A convolution that compiles for all sizes: PyTorch 2.13 fails on the formula of its output size with padding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return super().forward(x)
+        (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
+        needed = [round_up(size + 2 * padding - kernel + 1, stride) + kernel - stride for size in x.shape[-2:]]
+        bottom, right = (size - before - padding for size, before in zip(needed, x.shape[-2:], strict=True))
+        x = F.pad(x, (padding, right, padding, bottom))
+        return F.conv2d(channels_last(x), self.weight, self.bias, stride)
+
+
 class ConvDownsample(nn.Sequential):
     """A strided convolution (a stem, or the step between two stages); with a norm, that and ReLU follow."""
 
@@ -105,14 +123,15 @@ class ConvDownsample(nn.Sequential):
         norm: Callable[[int], nn.Module] | None = None,
     ):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
+        self.conv = Conv(in_channels, out_channels, kernel_size, stride, padding)
         if norm is not None:
             self.norm = norm(out_channels)
             self.activation = nn.ReLU()
         self.smallest = kernel_size - 2 * padding  # a picture smaller than this has no output pixel
 
     def forward(self, x: Tensor) -> Tensor:
-        x = pad_right_bottom(x, *(max(size, self.smallest) for size in x.shape[-2:]))
+        if any(size < self.smallest for size in x.shape[-2:]):
+            x = pad_right_bottom(x, *(max(size, self.smallest) for size in x.shape[-2:]))
         return super().forward(channels_last(x))
 
     def fold_norms(self) -> None:
