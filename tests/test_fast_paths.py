@@ -12,6 +12,7 @@ from mlp_dense import HireMLP
 from mlp_dense.backbones import onednn
 from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
+from mlp_dense.backbones.hire_mlp import cyclic_window
 from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, pointwise
 
 SIZES = [(64, 64), (50, 75), (7, 90), (3, 1), (1, 1)]
@@ -110,7 +111,7 @@ def test_compiled_code_holds_for_all_sizes(family):
 
 
 @pytest.mark.slow
-def test_inductor_takes_all_sizes():
+def test_inductor_infers_for_all_sizes():
     torch._dynamo.reset()
     model = HireMLP(dict(depths=(1, 1), dims=(4, 8)), out_indices=(0, 1)).eval()
     compiled = torch.compile(model, fullgraph=True, dynamic=True)
@@ -118,6 +119,35 @@ def test_inductor_takes_all_sizes():
         for size in ((3, 3, 96, 128), (2, 3, 101, 150)):
             x = picture(*size)
             torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_inductor_trains():
+    torch._dynamo.reset()
+    model = HireMLP(dict(depths=(1, 2), dims=(16, 32)), out_indices=(0, 1)).double()
+    x = picture(2, 3, 101, 150).double()
+    compiled = torch.compile(model, fullgraph=True, dynamic=False)
+
+    def gradients(of):
+        model.zero_grad()
+        loss_of(of(x)).backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    for a, b in zip(gradients(compiled), gradients(model), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('axis', [2, 3])
+@pytest.mark.parametrize(
+    ('rows', 'period', 'start', 'length'), [(7, 7, -2, 9), (9, 7, 2, 7), (2, 2, 1, 9), (6, 6, 0, 6)]
+)
+def test_gradients_of_a_cyclic_window(axis, rows, period, start, length):
+    x = picture(2, 3, rows, rows).double().requires_grad_()
+    window = cyclic_window(x, period, start, length, axis)
+    expected = x.index_select(axis, torch.arange(start, start + length) % period)
+    gradient = torch.rand_like(expected)
+    assert torch.equal(window, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(each, x, gradient)[0] for each in (window, expected)))
 
 
 @pytest.mark.parametrize('axis', [2, 3])

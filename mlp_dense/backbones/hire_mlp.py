@@ -16,7 +16,8 @@ from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_lin
 def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
     """`length` rows (at least `period`) of the periodic continuation of the first `period` rows, from `start` on."""
     if torch.compiler.is_compiling():  # without slices, whose number depends on the size: the code holds for all sizes
-        return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
+        rows = torch.arange(start, start + length, device=x.device) % period
+        return x.permute(0, 2, 3, 1).index_select(axis - 1, rows).permute(0, 3, 1, 2)
     if start % period == 0 and length == period == x.shape[axis]:
         return x
     trained = torch.is_grad_enabled() and x.requires_grad and not torch.jit.is_tracing()
