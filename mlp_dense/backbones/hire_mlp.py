@@ -15,7 +15,9 @@ from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_lin
 
 def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
     """`length` rows (at least `period`) of the periodic continuation of the first `period` rows, from `start` on."""
-    if torch.compiler.is_compiling():  # without slices, whose number depends on the size: the code holds for all sizes
+    if torch.compiler.is_compiling():
+        # Without slices, whose number depends on the size: the code holds for all sizes. Along NHWC, since inductor
+        # (PyTorch 2.13) crashes in the gradient of indices along NCHW.
         rows = torch.arange(start, start + length, device=x.device) % period
         return x.permute(0, 2, 3, 1).index_select(axis - 1, rows).permute(0, 3, 1, 2)
     if start % period == 0 and length == period == x.shape[axis]:
