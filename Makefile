@@ -43,7 +43,7 @@ bench: setup ## time backbones and detectors on this CPU (about 23 minutes on tw
 	$(BENCH)/detectors.py --device cpu
 	@echo '== charts and numbers: work_dirs/benchmarks'
 
-test: setup ## run all tests (under 15 minutes on two cores)
+test: setup ## run all tests (about 20 minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup ## check style and formatting with ruff
