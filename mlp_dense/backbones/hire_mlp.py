@@ -3,14 +3,22 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
 from ..registry import register_backbone
 from .base import MLPBackbone
 from .folding import fold_after, fold_before, is_foldable
-from .layers import Block, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps, pointwise, round_up
+from .layers import (
+    Block,
+    ConvDownsample,
+    Pointwise,
+    WeightedBranches,
+    init_linear_maps,
+    pad_right_bottom,
+    pointwise,
+    round_up,
+)
 
 
 def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
@@ -39,7 +47,7 @@ class CyclicWindow(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, ctx.period, ctx.start, _, ctx.axis = inputs
-        ctx.size = x.shape[ctx.axis]
+        ctx.size = x.shape[-2:]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -50,9 +58,7 @@ class CyclicWindow(Function):
             for rows in repeats:
                 first.narrow(axis, 0, rows.shape[axis]).add_(rows)
         first = cyclic_window(first, period, -ctx.start, period, axis)
-        missing = [0, 0, 0, 0]
-        missing[7 - 2 * axis] = ctx.size - period
-        return F.pad(first, missing), None, None, None, None
+        return pad_right_bottom(first, *ctx.size), None, None, None, None
 
 
 class RegionMLP(nn.Module):

@@ -104,8 +104,10 @@ class Conv(nn.Conv2d):
         if not torch.compiler.is_compiling():
             return super().forward(x)
         (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
-        needed = [round_up(size + 2 * padding - kernel + 1, stride) + kernel - stride for size in x.shape[-2:]]
-        bottom, right = (size - before - padding for size, before in zip(needed, x.shape[-2:], strict=True))
+        bottom, right = (
+            round_up(size + 2 * padding - kernel + 1, stride) - stride + kernel - padding - size
+            for size in x.shape[-2:]
+        )
         x = F.pad(x, (padding, right, padding, bottom))
         return F.conv2d(channels_last(x), self.weight, self.bias, stride)
 
