@@ -28,7 +28,7 @@ setup(
     cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mlp_dense', 'mlp_dense.*']),
     python_requires='>=3.10',
-    install_requires=['torch>=2.6'],  # 2.6: the first whose torch.load is safe by default
+    install_requires=['torch>=2.7'],  # 2.7: the first with torch.compiler.is_exporting; torch.load is safe since 2.6
     extras_require={
         # Optional, so that installing this package never replaces an OpenMMLab package somebody has.
         'mim': [

@@ -84,3 +84,12 @@ def shapes(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp('data') / 'shapes'
     write_shapes(root, num_train=16, num_val=8, size=96)
     return root
+
+
+@pytest.fixture
+def two_threads():
+    """With one thread there is no fast path for training."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

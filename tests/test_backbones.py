@@ -340,12 +340,3 @@ def test_compiles_without_graph_breaks(family, mode):
         loss_of(outs).backward()
         loss_of(expected).backward()
     torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.slow
-def test_inductor():
-    torch._dynamo.reset()
-    model = mlp_dense.HireMLP(dict(depths=(1,), dims=(8,)), out_indices=(0,)).eval()
-    x = picture(1, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), model(x), rtol=1e-4, atol=1e-4)

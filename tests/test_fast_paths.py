@@ -8,8 +8,8 @@ import torch
 from conftest import SMALL, loss_of, picture
 from torch import nn
 
-from mlp_dense import HireMLP
-from mlp_dense.backbones import onednn
+from mlp_dense import CycleMLP, HireMLP
+from mlp_dense.backbones import cpu
 from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
 from mlp_dense.backbones.hire_mlp import cyclic_window
@@ -39,15 +39,6 @@ def test_inference(family, size, dtype):
         for a, b, c in zip(fast, plain, exact, strict=True):
             allowed = 1e-5 * c.abs().max() if dtype == torch.float32 else 2 * (b - c).abs().max() + 1e-2
             assert (a - c).abs().max() <= allowed
-
-
-@pytest.fixture
-def two_threads():
-    """With one thread there is no fast path for training."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize('size', SIZES[:3])
@@ -96,36 +87,53 @@ def test_a_hooked_or_wrapped_layer_is_called(two_threads):
     torch.testing.assert_close(mlp(x), 2 * expected)
 
 
+OPERATORS = {
+    'linear': lambda x: (x, torch.rand(5, 6), torch.rand(5), 'gelu'),
+    'depthwise': lambda x: (x, torch.rand(6, 1, 1, 5)),
+    'group_norm': lambda x: (x, 1, torch.rand(6), torch.rand(6), 1e-5),
+    'index_select': lambda x: (x.permute(0, 2, 3, 1), 2, torch.tensor([7, 0, 1, 1])),
+    'softmax': lambda x: (x.movedim(1, 0), 0),
+}
+
+
+@pytest.mark.parametrize('name', OPERATORS)
+def test_operators_for_torch_compile(name):
+    x = picture(2, 6, 7, 9).contiguous(memory_format=torch.channels_last)
+    torch.library.opcheck(getattr(cpu, name), OPERATORS[name](x))
+
+
 @pytest.mark.slow
-def test_compiled_code_holds_for_all_sizes(family):
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)  # float64 takes the operators of a GPU
+def test_compiled_code_holds_for_all_sizes(family, dtype):
     torch._dynamo.reset()
-    model = family(dict(depths=(1, 1, 2, 1), dims=(4, 8, 12, 16))).eval()
+    model = family(dict(depths=(1, 1, 2, 1), dims=(4, 8, 12, 16))).eval().to(dtype)
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
     with torch.inference_mode():
         for size in ((2, 3, 64, 96), (3, 3, 96, 128)):  # the second makes all sizes dynamic
-            compiled(picture(*size))
+            compiled(picture(*size).to(dtype))
         with torch.compiler.set_stance('fail_on_recompile'):
             for size in ((4, 3, 128, 160), (2, 3, 160, 96), (2, 3, 101, 150)):
-                x = picture(*size)
+                x = picture(*size).to(dtype)
                 torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_inductor_infers_for_all_sizes():
     torch._dynamo.reset()
-    model = HireMLP(dict(depths=(1, 1), dims=(4, 8)), out_indices=(0, 1)).eval()
+    model = HireMLP(dict(depths=(1, 1), dims=(4, 8)), out_indices=(0, 1)).eval().double()
     compiled = torch.compile(model, fullgraph=True, dynamic=True)
     with torch.inference_mode():
         for size in ((3, 3, 96, 128), (2, 3, 101, 150)):
-            x = picture(*size)
+            x = picture(*size).double()
             torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_inductor_trains():
+@pytest.mark.parametrize(('family', 'dtype'), [(HireMLP, torch.float64), (CycleMLP, torch.float32)])
+def test_inductor_trains(family, dtype, two_threads):
     torch._dynamo.reset()
-    model = HireMLP(dict(depths=(1, 2), dims=(16, 32)), out_indices=(0, 1)).double()
-    x = picture(2, 3, 101, 150).double()
+    model = family(dict(depths=(1, 2), dims=(16, 32)), out_indices=(0, 1)).to(dtype)
+    x = picture(2, 3, 101, 150).to(dtype)
     compiled = torch.compile(model, fullgraph=True, dynamic=False)
 
     def gradients(of):
@@ -133,8 +141,9 @@ def test_inductor_trains():
         loss_of(of(x)).backward()
         return [parameter.grad for parameter in model.parameters()]
 
+    tolerance = 1e-6 if dtype == torch.float64 else 1e-3
     for a, b in zip(gradients(compiled), gradients(model), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize('axis', [2, 3])
@@ -163,7 +172,7 @@ def test_shifts_are_the_same_bits(axis, dim, shape):
         ),
     ):
         for each in (x, x.contiguous(memory_format=torch.channels_last), x.bfloat16()):
-            assert onednn.takes(each)
+            assert cpu.takes(each)
             assert torch.equal(ChannelShift(shifts, axis, plain)(each), plain(each, axis))
 
 

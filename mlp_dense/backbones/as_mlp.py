@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..registry import register_backbone
+from . import cpu
 from .base import MLPBackbone
 from .layers import Block, ChannelShift, Pointwise, add, channels_last, gelu, pad_right_bottom, round_up
 
@@ -22,6 +23,8 @@ class GroupNorm1(nn.GroupNorm):
             # Behind frozen stages. PyTorch 2.13 crashes on the CPU: its channels_last backward kernel writes a gradient
             # of x that nobody asked for.
             x = x.contiguous()
+        if cpu.infers(x, self.weight, self.bias):
+            return cpu.group_norm(x, 1, self.weight, self.bias, self.eps)
         return super().forward(x)
 
 

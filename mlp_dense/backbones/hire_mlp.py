@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from ..registry import register_backbone
+from . import cpu
 from .base import MLPBackbone
 from .folding import fold_after, fold_before, is_foldable
 from .layers import (
@@ -27,7 +28,8 @@ def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) ->
         # Without slices, whose number depends on the size: the code holds for all sizes. Along NHWC, since inductor
         # (PyTorch 2.13) crashes in the gradient of indices along NCHW.
         rows = torch.arange(start, start + length, device=x.device) % period
-        return x.permute(0, 2, 3, 1).index_select(axis - 1, rows).permute(0, 3, 1, 2)
+        select = cpu.index_select if cpu.infers(x) else torch.index_select
+        return select(x.permute(0, 2, 3, 1), axis - 1, rows).permute(0, 3, 1, 2)
     if start % period == 0 and length == period == x.shape[axis]:
         return x
     trained = torch.is_grad_enabled() and x.requires_grad and not torch.jit.is_tracing()

@@ -3,6 +3,7 @@
 docs/performance.md says why. Maps are (B, C, H, W) in channels_last memory.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,19 +16,30 @@ from torch.autograd.function import once_differentiable
 def takes(*tensors: Tensor | None) -> bool:
     """Whether the functions below take these tensors.
 
-    Compilers, exporters and counters of operations trace a model, and must see the plain operators; an autocast region
-    chooses the types of its own.
+    Exporters and counters of operations trace a model, and must see the plain operators; an autocast region chooses
+    the types of its own.
     """
-    dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
+    known = [tensor for tensor in tensors if tensor is not None]
     return (
-        not torch.compiler.is_compiling()
+        not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()
-        and all(tensor is None or tensor.device.type == 'cpu' for tensor in tensors)
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and (dtypes == {torch.float32} or (dtypes == {torch.bfloat16} and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
         and not torch.is_autocast_enabled('cpu')
+        and len({tensor.dtype for tensor in known}) == 1
+        and all(_computes(tensor.device.type, tensor.dtype) for tensor in known)
     )
+
+
+# Compilers cannot trace what asks for the state of PyTorch.
+@torch.compiler.assume_constant_result
+def _computes(device: str, dtype: torch.dtype) -> bool:
+    if device != 'cpu' or not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@torch.compiler.assume_constant_result
+def _num_threads() -> int:
+    return torch.get_num_threads()
 
 
 def infers(*tensors: Tensor | None) -> bool:
@@ -36,17 +48,45 @@ def infers(*tensors: Tensor | None) -> bool:
 
 def trains(*tensors: Tensor | None) -> bool:
     # With one thread PyTorch gives a 1x1 convolution to another, slow implementation.
-    return takes(*tensors) and _need_gradients(*tensors) and torch.get_num_threads() > 1
+    return takes(*tensors) and _need_gradients(*tensors) and _num_threads() > 1
 
 
 def _need_gradients(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
+def _opaque(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An operator that torch.compile takes as it is, since its own loops are slower on a CPU; it has no gradient."""
+    operator = torch.library.custom_op(f'mlp_dense::{compute.__name__}', compute, mutates_args=())
+    operator.register_fake(compute)
+    return operator
+
+
+@_opaque
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     """A linear map over the channels, for inference, with the activation (none, gelu or relu) in the same pass."""
     x = torch.ops.mkldnn._linear_pointwise(x.permute(0, 2, 3, 1), weight, bias, activation, [], 'none')
     return x.permute(0, 3, 1, 2)
+
+
+@_opaque
+def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    return F.group_norm(x, groups, weight, bias, eps)
+
+
+@_opaque
+def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
+    return F.conv2d(x, kernel, padding=[size // 2 for size in kernel.shape[2:]], groups=len(kernel))
+
+
+@_opaque
+def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
+    return x.index_select(dim, index)
+
+
+@_opaque
+def softmax(x: Tensor, dim: int) -> Tensor:
+    return x.softmax(dim)
 
 
 def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -60,7 +100,7 @@ class DepthwiseShift(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
         ctx.kernel = kernel
-        return F.conv2d(x, kernel, padding=[size // 2 for size in kernel.shape[2:]], groups=len(kernel))
+        return depthwise(x, kernel)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
