@@ -99,7 +99,7 @@ OPERATORS = {
 @pytest.mark.parametrize('name', OPERATORS)
 def test_operators_for_torch_compile(name):
     x = picture(2, 6, 7, 9).contiguous(memory_format=torch.channels_last)
-    torch.library.opcheck(getattr(cpu, name), OPERATORS[name](x))
+    torch.library.opcheck(getattr(torch.ops.mlp_dense, name).default, OPERATORS[name](x))
 
 
 @pytest.mark.slow
@@ -115,6 +115,15 @@ def test_compiled_code_holds_for_all_sizes(family, dtype):
             for size in ((4, 3, 128, 160), (2, 3, 160, 96), (2, 3, 101, 150)):
                 x = picture(*size).to(dtype)
                 torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_inductor_infers(family):
+    torch._dynamo.reset()
+    model, x = family(dict(depths=(1,), dims=(8,)), out_indices=(0,)).eval(), picture(1, 3, 32, 48)
+    compiled = torch.compile(model, fullgraph=True, dynamic=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

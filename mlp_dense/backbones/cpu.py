@@ -1,9 +1,10 @@
-"""What a CPU computes faster through oneDNN than through PyTorch's plain operators: the same numbers.
+"""Faster ways to the same numbers on a CPU, most of them through oneDNN.
 
 docs/performance.md says why. Maps are (B, C, H, W) in channels_last memory.
 """
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def takes(*tensors: Tensor | None) -> bool:
     )
 
 
-# Compilers cannot trace what asks for the state of PyTorch.
+# Compiled code keeps the answers of the time of its compilation, since compilers cannot trace the questions.
 @torch.compiler.assume_constant_result
 def _computes(device: str, dtype: torch.dtype) -> bool:
     if device != 'cpu' or not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
@@ -56,10 +57,15 @@ def _need_gradients(*tensors: Tensor | None) -> bool:
 
 
 def _opaque(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """An operator that torch.compile takes as it is, since its own loops are slower on a CPU; it has no gradient."""
+    """Makes it one operator, without a gradient, for torch.compile: inductor's own loops are slower on a CPU."""
     operator = torch.library.custom_op(f'mlp_dense::{compute.__name__}', compute, mutates_args=())
     operator.register_fake(compute)
-    return operator
+
+    @wraps(compute)
+    def call(*args: Any) -> Tensor:
+        return (operator if torch.compiler.is_compiling() else compute)(*args)
+
+    return call
 
 
 @_opaque
