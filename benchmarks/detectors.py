@@ -30,7 +30,7 @@ from timing import (
 from torch import nn
 
 from mlp_dense.errors import UserError
-from mlp_dense.runner import adapt_to_cpu, read_config
+from mlp_dense.engine.configs import adapt_to_cpu, read_config
 
 ROOT = Path(__file__).parents[1]
 HEADS = {  # configs, and the size of picture that they are for

@@ -1,14 +1,28 @@
 """Vision MLP backbones for dense prediction with OpenMMLab."""
 
-try:
-    import mmengine  # noqa: F401
-except ImportError as error:
-    raise ImportError(
-        "mlp_dense needs mmengine; install the OpenMMLab packages with: pip install 'mlp_dense[mim]'"
-    ) from error
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
-from .backbones import ASMLP, CycleMLP, HireMLP
-from .fusion import fuse
-from .inference import load_model
+_HOMES = {
+    'HireMLP': 'backbones',
+    'ASMLP': 'backbones',
+    'CycleMLP': 'backbones',
+    'fuse': 'backbones.fusion',
+    'load_model': 'inference.models',
+    'read_checkpoint': 'checkpoints.reading',
+}
+"""Where a public name is found when it is first used, so that importing the package costs next to nothing."""
 
-__all__ = ['ASMLP', 'CycleMLP', 'HireMLP', 'fuse', 'load_model']
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    globals()[name] = getattr(import_module(f'.{_HOMES[name]}', __name__), name)
+    return globals()[name]
+
+
+if find_spec('mmengine'):
+    from .engine import families  # noqa: F401  so that configs find the backbones by their bare names

@@ -32,10 +32,11 @@ def main() -> None:
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
-    from mlp_dense.drawing import contact_sheet
+    from mlp_dense.reports.drawing import contact_sheet
     from mlp_dense.engine.runner import DenseRunner
     from mlp_dense.errors import UserError
-    from mlp_dense.runner import check_data, read_config
+    from mlp_dense.engine.configs import read_config
+    from mlp_dense.engine.data import check_data
 
     if args.num < 1:
         raise UserError(f'--num is {args.num}; give 1 or more.')
@@ -61,7 +62,7 @@ def tile(item: dict, meta: dict, in_original_size: bool) -> tuple[Any, tuple[str
     import mmcv
     import torch
 
-    from mlp_dense.drawing import draw_instances, draw_label_map, resize_picture, resize_sample
+    from mlp_dense.reports.drawing import draw_instances, draw_label_map, resize_picture, resize_sample
 
     sample = item['data_samples']
     picture = item['inputs'].permute(1, 2, 0).clamp(0, 255).to(torch.uint8).numpy()[..., ::-1]  # from BGR

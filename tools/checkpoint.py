@@ -31,14 +31,21 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if args.command == 'publish':
-        from mlp_dense.publishing import publish
+        from mlp_dense.checkpoints.writing import publish
 
         print(publish(args.file, args.out, args.ema))
         return
-    from mlp_dense.inspection import describe
-    from mlp_dense.runner import read_config_file
+    from mlp_dense.backbones import FAMILIES
+    from mlp_dense.checkpoints.inspection import describe
+    from mlp_dense.checkpoints.reading import read_checkpoint, weights_of
+    from mlp_dense.engine.configs import read_config_file
+    from mlp_dense.inference.models import compare_with_model
 
-    for topic, text in describe(args.file, read_config_file(args.config) if args.config else None):
+    said = list(describe(args.file, FAMILIES))
+    if args.config:
+        weights = weights_of(read_checkpoint(args.file), args.file)
+        said.append(('whole model', compare_with_model(read_config_file(args.config), weights, args.file)))
+    for topic, text in said:
         printable = ''.join(char if char.isprintable() else '?' for char in text)  # names in a file can be anything
         print(f'{topic:<12}{printable}')
 

@@ -44,8 +44,8 @@ def main() -> None:
 
     from mlp_dense import fuse, load_model
     from mlp_dense.errors import UserError
-    from mlp_dense.prediction import Results, Source, make_inferencer, predict
-    from mlp_dense.runner import read_config
+    from mlp_dense.inference.prediction import Results, Source, make_inferencer, predict
+    from mlp_dense.engine.configs import read_config
 
     if args.batch_size < 1 or not 0 <= args.score_thr <= 1:
         raise UserError('--batch-size is 1 or more, --score-thr from 0 to 1.')

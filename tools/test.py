@@ -35,7 +35,8 @@ def main() -> None:
     from mmengine.dist import is_main_process
 
     from mlp_dense.errors import UserError
-    from mlp_dense.runner import build_runner, load_config, use_tta
+    from mlp_dense.engine.configs import load_config, use_tta
+    from mlp_dense.engine.runner import build_runner
 
     if args.out and args.out.suffix not in ('.pkl', '.pickle'):
         raise UserError(f'--out {args.out}: the name must end in .pkl.')

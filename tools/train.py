@@ -33,7 +33,8 @@ def main() -> None:
     from mmengine.runner import find_latest_checkpoint
 
     from mlp_dense.errors import UserError
-    from mlp_dense.runner import build_runner, load_config, warn_of_random_backbone
+    from mlp_dense.engine.configs import load_config
+    from mlp_dense.engine.runner import build_runner, warn_of_random_backbone
 
     cfg = load_config(args)
     has_run = Path(cfg.work_dir, 'last_checkpoint').exists()

@@ -1,5 +1,9 @@
+"""The backbones. They need nothing but PyTorch; ``mlp_dense.engine.families`` registers them for OpenMMLab."""
+
 from .as_mlp import ASMLP
 from .cycle_mlp import CycleMLP
 from .hire_mlp import HireMLP
 
-__all__ = ['ASMLP', 'CycleMLP', 'HireMLP']
+FAMILIES = (HireMLP, ASMLP, CycleMLP)
+
+__all__ = ['FAMILIES', 'ASMLP', 'CycleMLP', 'HireMLP']

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..registry import register_backbone
-from . import cpu
+from . import fast_paths
 from .base import MLPBackbone
 from .layers import Block, ChannelShift, Pointwise, add, channels_last, gelu, pad_right_bottom, round_up
 
@@ -23,8 +22,8 @@ class GroupNorm1(nn.GroupNorm):
             # Behind frozen stages. PyTorch 2.13 crashes on the CPU: its channels_last backward kernel writes a gradient
             # of x that nobody asked for.
             x = x.contiguous()
-        if cpu.infers(x, self.weight, self.bias):
-            return cpu.group_norm(x, 1, self.weight, self.bias, self.eps)
+        if fast_paths.infers(x, self.weight, self.bias):
+            return fast_paths.group_norm(x, 1, self.weight, self.bias, self.eps)
         return super().forward(x)
 
 
@@ -97,7 +96,6 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x))
 
 
-@register_backbone
 class ASMLP(MLPBackbone):
     __doc__ = f'AS-MLP (arXiv 2107.08391, table 1): archs tiny, small and base.\n\n{MLPBackbone.__doc__}'
 

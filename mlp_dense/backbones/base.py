@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ArgumentError, UserError
-from ..loading import fit_to_backbone, load_pretrained
+from ..checkpoints.matching import fit_to_backbone, load_pretrained
 from .layers import Stage, channels_last
 
 
@@ -37,7 +37,7 @@ class MLPBackbone(BaseModule):
             first is the default) and arguments of that layer; ``requires_grad=False`` freezes its weights.
         out_norm: whether a norm of its own follows each output, as in the published dense models.
         init_cfg: as everywhere in mmengine; ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` reads every published
-            form of checkpoint (see :mod:`mlp_dense.checkpoint` and :mod:`mlp_dense.loading`).
+            form of checkpoint (see :mod:`mlp_dense.checkpoints`).
 
     Attributes:
         out_channels: channels of each returned map.

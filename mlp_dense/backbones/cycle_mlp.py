@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..registry import register_backbone
 from .base import MLPBackbone
 from .layers import Block, ChannelLayerNorm, ChannelShift, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps
 
@@ -47,7 +46,6 @@ class CycleTokenMixing(nn.Module):
         return self.proj(self.reweight(self.along_w(x), self.along_h(x), self.channel(x)))
 
 
-@register_backbone
 class CycleMLP(MLPBackbone):
     __doc__ = f'CycleMLP (arXiv 2107.10224, table 1): archs b1 to b5.\n\n{MLPBackbone.__doc__}'
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from ..registry import register_backbone
-from . import cpu
+from . import fast_paths
 from .base import MLPBackbone
 from .folding import fold_after, fold_before, is_foldable
 from .layers import (
@@ -28,7 +27,7 @@ def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) ->
         # Without slices, whose number depends on the size: the code holds for all sizes. Along NHWC, since inductor
         # (PyTorch 2.13) crashes in the gradient of indices along NCHW.
         rows = torch.arange(start, start + length, device=x.device) % period
-        select = cpu.index_select if cpu.infers(x) else torch.index_select
+        select = fast_paths.index_select if fast_paths.infers(x) else torch.index_select
         return select(x.permute(0, 2, 3, 1), axis - 1, rows).permute(0, 3, 1, 2)
     if start % period == 0 and length == period == x.shape[axis]:
         return x
@@ -117,7 +116,6 @@ class HireTokenMixing(nn.Module):
             fold_before(norm, along.fc1, repeats=along.region_size)
 
 
-@register_backbone
 class HireMLP(MLPBackbone):
     __doc__ = f"""Hire-MLP (arXiv 2108.13341, table 1): archs tiny, small, base and large.
 

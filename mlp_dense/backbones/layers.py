@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from . import cpu
+from . import fast_paths
 from .folding import fold_after, fold_before, is_foldable
 
 
@@ -24,10 +24,10 @@ class Pointwise(nn.Linear):
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
     """A linear map over the channels of (B, C, H, W), and an activation (none, gelu or relu)."""
-    if cpu.infers(x, weight, bias):
-        return cpu.linear(x, weight, bias, activation)
-    if cpu.trains(x, weight, bias):
-        x = cpu.conv1x1(x, weight, bias)
+    if fast_paths.infers(x, weight, bias):
+        return fast_paths.linear(x, weight, bias, activation)
+    if fast_paths.trains(x, weight, bias):
+        x = fast_paths.conv1x1(x, weight, bias)
     else:
         x = F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)  # no copies in channels_last memory
     return {'none': nn.Identity(), 'gelu': gelu, 'relu': F.relu}[activation](x)
@@ -50,9 +50,9 @@ class ChannelShift(nn.Module):
         self.register_buffer('kernel', kernel[:, None, None] if axis == 3 else kernel[:, None, :, None], False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not cpu.takes(x):
+        if not fast_paths.takes(x):
             return self.plain(x, self.axis)
-        return cpu.DepthwiseShift.apply(x, self.kernel.to(x.dtype))
+        return fast_paths.DepthwiseShift.apply(x, self.kernel.to(x.dtype))
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -160,8 +160,8 @@ class ChannelMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weights = (*self.fc1.parameters(), *self.fc2.parameters())
         # Compilers decide for themselves what to compute again.
-        if not torch.compiler.is_compiling() and _are_plain(self.fc1, self.fc2) and cpu.trains(x, *weights):
-            return cpu.TrainedMLP.apply(x, *weights)
+        if not torch.compiler.is_compiling() and _are_plain(self.fc1, self.fc2) and fast_paths.trains(x, *weights):
+            return fast_paths.TrainedMLP.apply(x, *weights)
         return self.fc2(self.fc1(x, 'gelu'))
 
     def fold_input_norm(self, norm: nn.Module) -> None:
@@ -194,7 +194,7 @@ class WeightedBranches(ChannelMLP):
     def weights(self, mean: Tensor) -> tuple[Tensor, ...]:
         """The mean of the sum, (B, C, 1, 1), to a weight of the same shape for each branch."""
         scores = super().forward(mean).unflatten(1, (-1, 3)).movedim(2, 0)  # branch k of channel c stands at 3c + k
-        softmax = cpu.softmax if cpu.infers(scores) else torch.softmax
+        softmax = fast_paths.softmax if fast_paths.infers(scores) else torch.softmax
         return softmax(scores, 0).unbind()
 
 

@@ -10,9 +10,9 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from ..drawing import draw_instances, draw_label_map, enlargement, resize_picture, resize_sample
+from ..reports.drawing import draw_instances, draw_label_map, enlargement, resize_picture, resize_sample
 from ..errors import UserError
-from ..fusion import fuse
+from ..backbones.fusion import fuse
 from ..registry import HOOKS
 
 

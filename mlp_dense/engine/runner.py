@@ -1,14 +1,27 @@
 """mmengine's Runner, made safe and loud."""
 
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import cv2
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.registry import init_default_scope
 from mmengine.runner import BaseLoop, Runner
+from mmengine.runner.checkpoint import load_state_dict
 
-from ..checkpoint import read_checkpoint
+from ..checkpoints.reading import read_checkpoint, weights_of
 from ..errors import CheckpointError, UserError
-from ..loading import load_weights
+from .configs import adapt_to_cpu
+from .data import check_data
+from .launch import start_processes
 
 
 class DenseRunner(Runner):
@@ -83,3 +96,70 @@ class _Reading:
 
 def _decodes(file: str) -> bool:
     return cv2.imread(str(file), cv2.IMREAD_UNCHANGED) is not None
+
+
+@contextmanager
+def explain_unknown_types() -> Iterator[None]:
+    """Around the building of what a config describes: an unknown type becomes a UserError."""
+    try:
+        yield
+    except KeyError as error:
+        if 'registry' in str(error):  # an unknown type
+            raise UserError(
+                f'{str(error.args[0]).split(" Please check")[0]} Is the name in the config right?'
+            ) from error
+        raise
+
+
+def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
+    """Checks the data behind the given loaders (``train``, ``val``, ``test``), adapts the config to this machine and
+    builds the Runner.
+
+    Raises:
+        UserError: data are missing, class counts differ, or a model setting is unknown.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    for name in loaders:
+        check_data(cfg, name)
+    if not torch.cuda.is_available():
+        adapt_to_cpu(cfg)
+    if cfg.launcher != 'none':
+        start_processes(cfg)
+    if find_spec('tensorboard') and 'visualizer' in cfg:
+        cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
+    with explain_unknown_types():
+        return DenseRunner.from_cfg(cfg)
+
+
+def warn_of_random_backbone(cfg: Config) -> None:
+    """Published results start from ImageNet weights; a training for days without them should be on purpose."""
+    if is_main_process() and not (cfg.model.backbone.get('init_cfg') or cfg.get('load_from') or cfg.get('resume')):
+        print_log(
+            'The backbone starts from random weights. Published recipes start from ImageNet weights: --cfg-options '
+            'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE_OR_URL',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def load_weights(
+    model: torch.nn.Module, checkpoint: Mapping[str, Any], source: str | Path, strict: bool = True
+) -> None:
+    """Loads a checkpoint that was read into a whole detector or segmentor.
+
+    Args:
+        source: what to call it in errors.
+        strict: every tensor of the model must be there, and no other. If not, heads may differ (mmengine logs how),
+            but never the backbone.
+
+    Raises:
+        CheckpointError: it does not fit.
+    """
+    try:
+        load_state_dict(model, weights_of(checkpoint, source), strict=strict)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())
+        raise CheckpointError(
+            f'{source} is not a checkpoint of this model (same config, same number of classes?): '
+            f'{reason[:400]}{" ..." if len(reason) > 400 else ""}'
+        ) from error

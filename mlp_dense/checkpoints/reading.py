@@ -24,7 +24,7 @@ from mmengine.dist import barrier, get_local_rank
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 CONTAINERS = ('state_dict', 'model', 'model_ema', 'ema_state_dict')
 """Keys under which a file may hold its weights, in the order in which they are looked for."""

@@ -5,9 +5,9 @@ from collections import Counter
 
 from torch import nn
 
-from .backbones.base import MLPBackbone
-from .backbones.folding import is_foldable
-from .backbones.layers import DropPath
+from .base import MLPBackbone
+from .folding import is_foldable
+from .layers import DropPath
 
 
 def fuse(model: nn.Module) -> nn.Module:

@@ -2,27 +2,22 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS as ROOT_MODELS
-from mmengine.registry import init_default_scope
-from torch import Tensor
+from torch import Tensor, nn
 
-from .backbones.base import MLPBackbone
-from .checkpoint import container_of, dataset_meta_of, local_file, read_checkpoint, sha256_of, weights_of
-from .errors import CheckpointError
-from .loading import counted, fit, own_name
-from .registry import MODELS
+from .reading import container_of, dataset_meta_of, local_file, read_checkpoint, sha256_of, weights_of
+from ..errors import CheckpointError
+from .matching import fit, own_name
 
 MAX_WIDTH = 2**16  # a file that claims more channels, or a wider MLP, would only cost time
 NO_PARAMETERS = ('.running_mean', '.running_var', '.num_batches_tracked', '.offset')
 
 
-def describe(source: str | Path, cfg: Config | None = None) -> Iterator[tuple[str, str]]:
-    """Pairs (topic, text) on a checkpoint file or address; with a config, also on what loads into its whole model.
+def describe(source: str | Path, families: Sequence[type[nn.Module]]) -> Iterator[tuple[str, str]]:
+    """Pairs (topic, text) on a checkpoint file or address, whose backbone may be of one of the families.
 
     Raises:
         CheckpointError: the file is unusable.
@@ -46,20 +41,20 @@ def describe(source: str | Path, cfg: Config | None = None) -> Iterator[tuple[st
     yield 'tensors', f'{len(weights)} ({kinds}), {parameters / 1e6:.2f} M parameters'
     if classes := dataset_meta_of(checkpoint, source).get('classes'):
         yield 'classes', f'{len(classes)}: {", ".join(classes[:5])}{", ..." if len(classes) > 5 else ""}'
-    backbone, loads = recognise(weights, source)
+    backbone, loads = recognise(weights, source, families)
     yield 'backbone', backbone
     if loads:
         yield 'as backbone', loads
-    if cfg is not None:
-        yield 'whole model', compare_with_model(cfg, weights, source)
 
 
-def recognise(weights: Mapping[str, Tensor], source: str | Path) -> tuple[str, str]:
-    """Which backbone of this package some weights belong to, and what its loader says to them."""
+def recognise(
+    weights: Mapping[str, Tensor], source: str | Path, families: Sequence[type[nn.Module]]
+) -> tuple[str, str]:
+    """Which backbone of the families some weights belong to, and what its loader says to them."""
     inner = {key.removeprefix('backbone.'): weights[key] for key in weights if key.startswith('backbone.')} or weights
     where = '' if inner is weights else ' inside `backbone.`'
     best, found = (0, 0), ('none of this package', '')
-    for cls in (cls for cls in MODELS.module_dict.values() if isinstance(cls, type) and issubclass(cls, MLPBackbone)):
+    for cls in families:
         renamed = {own_name(key, cls.official_names): tensor for key, tensor in inner.items()}
         label, backbone = _backbone_like(cls, renamed)
         own = backbone.state_dict() if backbone else {}
@@ -73,7 +68,7 @@ def recognise(weights: Mapping[str, Tensor], source: str | Path) -> tuple[str, s
     return found
 
 
-def _backbone_like(cls: type[MLPBackbone], weights: Mapping[str | None, Tensor]) -> tuple[str, MLPBackbone | None]:
+def _backbone_like(cls: type[nn.Module], weights: Mapping[str | None, Tensor]) -> tuple[str, nn.Module | None]:
     """The arch and the backbone of a family, without values, that has as many stages, blocks and channels as some
     weights under our names; None if there is none."""
     blocks = defaultdict(set)
@@ -103,34 +98,3 @@ def _backbone_like(cls: type[MLPBackbone], weights: Mapping[str | None, Tensor])
 
 def _width(weight: Tensor | None) -> int:
     return weight.shape[0] if weight is not None and weight.ndim else 0
-
-
-def compare_with_model(cfg: Config, weights: Mapping[str, Tensor], source: str | Path) -> str:
-    """What loads into the whole model of a config, and what does not."""
-    from .runner import explain_unknown_types
-
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    with torch.device('meta'), explain_unknown_types():
-        model = ROOT_MODELS.build(cfg.model)
-    own, found, problems, fitted = model.state_dict(), dict(weights), [], 0
-    total = len(own)
-    if isinstance(backbone := getattr(model, 'backbone', None), MLPBackbone):
-        inner = {key.removeprefix('backbone.'): found.pop(key) for key in weights if key.startswith('backbone.')}
-        own = {key: value for key, value in own.items() if not key.startswith('backbone.')}
-        try:
-            fitted = len(fit(backbone, inner, source)[0])
-        except CheckpointError as error:
-            problems.append(str(error).rstrip('.'))
-    problems += counted(
-        {
-            'missing': [key for key in own if key not in found],
-            'unexpected': [key for key in found if key not in own],
-            'of another shape': [
-                f'{key} {tuple(found[key].shape)} for {tuple(own[key].shape)}'
-                for key in own.keys() & found.keys()
-                if found[key].shape != own[key].shape
-            ],
-        }
-    )
-    fitted += sum(key in found and found[key].shape == own[key].shape for key in own)
-    return '; '.join([f'{"does not load" if problems else "loads"}: {fitted} of its {total} tensors fit', *problems])

@@ -1,16 +1,23 @@
 """Trained models in Python: two lines to a detector or segmentor that predicts."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from torch import nn
+from torch import Tensor, nn
 
-from .checkpoint import dataset_meta_of, read_checkpoint
-from .errors import UserError
+from ..backbones.base import MLPBackbone
+from ..checkpoints.matching import counted, fit
+from ..checkpoints.reading import dataset_meta_of, read_checkpoint
+from ..engine.configs import adapt_to_cpu, read_config_file
+from ..engine.data import check_class_count, dataset_meta
+from ..engine.runner import explain_unknown_types, load_weights
+from ..errors import CheckpointError, UserError
+from ..reports.drawing import colours
 
 
 def load_model(
@@ -21,7 +28,7 @@ def load_model(
 
     Args:
         config: a config file or a config, which stays as it is.
-        checkpoint: a file or an address, see :func:`~mlp_dense.checkpoint.read_checkpoint`; None leaves random
+        checkpoint: a file or an address, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`; None leaves random
             weights. An ``init_cfg`` of the config is never read.
         device: where the model goes; None is the first GPU if there is one, else the CPU, where SyncBN becomes BN.
 
@@ -33,13 +40,6 @@ def load_model(
         UserError: the config or the device is unusable, or the class names are unknown or not as many as in the model.
         CheckpointError: the file is unusable, or is not of this model.
     """
-    from .loading import load_weights
-    from .runner import (
-        adapt_to_cpu,
-        explain_unknown_types,
-        read_config_file,
-    )  # they need OpenCV, which the backbones alone do not
-
     device = _checked_device(device)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config_file(config)
     if 'model' not in cfg:
@@ -67,9 +67,6 @@ def _checked_device(device: str | torch.device | None) -> torch.device:
 
 
 def _dataset_meta(cfg: Config, stored: dict[str, Any]) -> dict[str, Any]:
-    from .drawing import colours
-    from .runner import check_class_count, dataset_meta
-
     own = dataset_meta(cfg.test_dataloader.dataset) if 'test_dataloader' in cfg else {}
     classes = stored.get('classes') or tuple(own.get('classes') or ())
     if not classes:
@@ -80,3 +77,32 @@ def _dataset_meta(cfg: Config, stored: dict[str, Any]) -> dict[str, Any]:
     check_class_count(cfg.model, classes, 'the meta data of the checkpoint' if 'classes' in stored else 'the test data')
     palette = stored.get('palette') or (own.get('palette') if classes == tuple(own.get('classes') or ()) else None)
     return dict(classes=classes, palette=colours(palette, len(classes))[: len(classes)])
+
+
+def compare_with_model(cfg: Config, weights: Mapping[str, Tensor], source: str | Path) -> str:
+    """What loads into the whole model of a config, and what does not."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    with torch.device('meta'), explain_unknown_types():
+        model = MODELS.build(cfg.model)
+    own, found, problems, fitted = model.state_dict(), dict(weights), [], 0
+    total = len(own)
+    if isinstance(backbone := getattr(model, 'backbone', None), MLPBackbone):
+        inner = {key.removeprefix('backbone.'): found.pop(key) for key in weights if key.startswith('backbone.')}
+        own = {key: value for key, value in own.items() if not key.startswith('backbone.')}
+        try:
+            fitted = len(fit(backbone, inner, source)[0])
+        except CheckpointError as error:
+            problems.append(str(error).rstrip('.'))
+    problems += counted(
+        {
+            'missing': [key for key in own if key not in found],
+            'unexpected': [key for key in found if key not in own],
+            'of another shape': [
+                f'{key} {tuple(found[key].shape)} for {tuple(own[key].shape)}'
+                for key in own.keys() & found.keys()
+                if found[key].shape != own[key].shape
+            ],
+        }
+    )
+    fitted += sum(key in found and found[key].shape == own[key].shape for key in own)
+    return '; '.join([f'{"does not load" if problems else "loads"}: {fitted} of its {total} tensors fit', *problems])

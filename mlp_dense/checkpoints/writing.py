@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoint import dataset_meta_of, import_safetensors, read_checkpoint, sha256_of, tensors_of, weights_of
-from .errors import CheckpointError, UserError
+from .reading import dataset_meta_of, import_safetensors, read_checkpoint, sha256_of, tensors_of, weights_of
+from ..errors import CheckpointError, UserError
 
 
 def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
@@ -20,7 +20,7 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
     The names of the tensors stay, but for a leading ``module.``; floating-point tensors become float32.
 
     Args:
-        source: a file or an address, see :func:`~mlp_dense.checkpoint.read_checkpoint`.
+        source: a file or an address, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`.
         out: a name that ends in .pth or .safetensors; the first 8 digits of the SHA-256 of the file are added to it.
         ema: take the exponential moving average of the weights.
 

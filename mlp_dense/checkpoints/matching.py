@@ -14,33 +14,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .checkpoint import read_checkpoint, weights_of
-from .errors import CheckpointError
-
-
-def load_weights(
-    model: torch.nn.Module, checkpoint: Mapping[str, Any], source: str | Path, strict: bool = True
-) -> None:
-    """Loads a checkpoint that was read into a whole detector or segmentor.
-
-    Args:
-        source: what to call it in errors.
-        strict: every tensor of the model must be there, and no other. If not, heads may differ (mmengine logs how),
-            but never the backbone.
-
-    Raises:
-        CheckpointError: it does not fit.
-    """
-    from mmengine.runner.checkpoint import load_state_dict  # needs OpenCV, which the backbones alone do not
-
-    try:
-        load_state_dict(model, weights_of(checkpoint, source), strict=strict)
-    except RuntimeError as error:
-        reason = ' '.join(str(error).split())
-        raise CheckpointError(
-            f'{source} is not a checkpoint of this model (same config, same number of classes?): '
-            f'{reason[:400]}{" ..." if len(reason) > 400 else ""}'
-        ) from error
+from .reading import read_checkpoint, weights_of
+from ..errors import CheckpointError
 
 
 def load_pretrained(backbone: torch.nn.Module, source: str | Path, prefix: str | None = None) -> None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .errors import UserError
+from ..errors import UserError
 
 MAIN = ('mAP', 'mIoU')
 """What the names of the main metrics end in."""
