@@ -9,7 +9,7 @@ from conftest import SMALL, loss_of, picture
 from torch import nn
 
 from mlp_dense import CycleMLP, HireMLP
-from mlp_dense.backbones import cpu
+from mlp_dense.backbones import fast_paths as cpu
 from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
 from mlp_dense.backbones.hire_mlp import cyclic_window
