@@ -7,51 +7,24 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
-import mlp_dense
-from mlp_dense.backbones.base import MLPBackbone
+from mlp_dense.backbones import FAMILIES
 from mlp_dense.datasets.shapes import write_shapes
-from mlp_dense.registry import MODELS
-from reference.common import official_shapes, official_weights
+from support import checkpoints
+from support.configs import ROOT
 
 torch.set_num_threads(1)  # the maps are small: more threads only wait for each other, above all on a busy machine
-
-ROOT = Path(mlp_dense.__file__).parents[1]
-BACKBONES = [cls for cls in MODELS.module_dict.values() if isinstance(cls, type) and issubclass(cls, MLPBackbone)]
-ARCHS = [(cls, arch) for cls in BACKBONES for arch in cls.archs]
-
-SMALL = dict(depths=(2, 2, 4, 1), dims=(8, 12, 20, 24))
-"""Fields that every family takes: for tests to which the size does not matter."""
-
-
-def official(cls: type, arch: dict = SMALL, norms=(0, 1, 2, 3), classes: int = 0) -> dict:
-    """A state dict of a family under its official names, with weights large enough for every step to matter."""
-    return official_weights(official_shapes(cls.__name__, arch, norms, classes), std=0.1)
-
-
-def picture(*size: int, **kwargs) -> torch.Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(1), **kwargs)
-
-
-def loss_of(maps) -> torch.Tensor:
-    """A number that every value of every map has its own part in."""
-    return sum((x * torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in maps)
-
-
-def differing(state: dict, other: dict) -> list[str]:
-    """The names of the tensors that are not the same in two state dicts."""
-    return [key for key in state if not torch.equal(state[key], other[key])]
 
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
-    """The folder beside the repository with genuine data and the fingerprints of the official modules."""
+    """The folder beside the repository with genuine data."""
     folder = ROOT.parent / 'shared'
     if not folder.is_dir():
         pytest.skip(f'{folder} is absent')
     return folder
 
 
-@pytest.fixture(params=BACKBONES, ids=lambda cls: cls.__name__)
+@pytest.fixture(params=FAMILIES, ids=lambda cls: cls.__name__)
 def family(request) -> type:
     return request.param
 
@@ -59,8 +32,6 @@ def family(request) -> type:
 @pytest.fixture
 def save(tmp_path):
     """Writes a checkpoint; returns its path."""
-    from support import checkpoints
-
     return lambda content, name='weights.pth', **kwargs: checkpoints.write(tmp_path / name, content, **kwargs)
 
 

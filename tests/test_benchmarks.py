@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from support.configs import ROOT
+
 TOY = ['--size', '64x96', '--rounds', '2', '--threads', '1', '--device', 'cpu']
 FEW_PROPOSALS = ['model.test_cfg.rpn.max_per_img=20', 'model.train_cfg.rcnn.sampler.num=16']
 

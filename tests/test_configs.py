@@ -1,29 +1,25 @@
 """Every config builds, says what its name says, and its model takes one training step and one test step."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import BACKBONES
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from torch import nn
 
+from mlp_dense.backbones import FAMILIES
 from mlp_dense.engine.configs import adapt_to_cpu
 from mlp_dense.engine.configs import walk as _walk
 from mlp_dense.engine.data import dataset_meta
+from reference import reference_of
+from support.configs import CONFIGS
 
-CONFIGS = sorted(
-    path
-    for folder in ('detection', 'segmentation')
-    for path in (Path(__file__).parents[1] / 'configs' / folder).glob('*.py')
-)
 SIZE = 64
-BY_FAMILY = {'hire': 'HireMLP', 'as': 'ASMLP', 'cycle': 'CycleMLP'}
+BY_NAME = {cls.__module__.rpartition('.')[2]: cls for cls in FAMILIES}
 BY_HEAD = {
     'cascade_mask_rcnn': 'CascadeRCNN',
     'mask_rcnn': 'MaskRCNN',
@@ -104,13 +100,12 @@ def _batch(cfg):
 
 
 def test_is_what_its_name_says(cfg, path):
-    family, arch, head = re.match(
-        r'(hire|as|cycle)_mlp_(?:(tiny|small|base|large|b\d)_)?(' + '|'.join(BY_HEAD) + r')(?:_|$)', path.stem
-    ).groups()
-    assert cfg.model.backbone.type == f'mlp_dense.{BY_FAMILY[family]}'
+    families, heads = '|'.join(BY_NAME), '|'.join(BY_HEAD)
+    family, arch, head = re.match(rf'({families})_(?:([^_]+)_)??({heads})(?:_|$)', path.stem).groups()
+    assert cfg.model.backbone.type == f'mlp_dense.{BY_NAME[family].__name__}'
     assert BY_HEAD[head] == (cfg.model.type if cfg.default_scope == 'mmdet' else cfg.model.decode_head.type)
     if arch:
-        assert cfg.model.backbone.arch == arch
+        assert cfg.model.backbone.arch == arch and arch in BY_NAME[family].archs
     if schedule := re.search(r'_(\d)x_', path.stem):
         assert cfg.train_cfg.max_epochs == 12 * int(schedule[1])
         assert cfg.param_scheduler[1].end == cfg.train_cfg.max_epochs
@@ -160,23 +155,9 @@ def test_tta_has_the_sizes_of_the_papers(dataset):
     assert ratios == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75] and [flip.prob for flip in flips] == [0.0, 1.0]
 
 
-def test_every_arch_has_its_configs():
-    names = {path.stem for path in CONFIGS}
-    for short, cls in BY_FAMILY.items():
-        archs = next(backbone.archs for backbone in BACKBONES if backbone.__name__ == cls)
-        assert {f'{short}_mlp_{arch}_upernet_ade20k-512x512' for arch in archs} <= names
-        assert {f'{short}_mlp_mask_rcnn_coco', f'{short}_mlp_upernet_ade20k'} <= names
-    wanted = {
-        'hire_mlp_{}_mask_rcnn_1x_coco': 'tiny small base large',
-        'hire_mlp_{}_retinanet_1x_coco': 'small base large',
-        'hire_mlp_{}_cascade_mask_rcnn_3x_coco': 'small base large',
-        'as_mlp_{}_mask_rcnn_1x_coco': 'tiny small',
-        'as_mlp_{}_mask_rcnn_3x_coco': 'tiny small',
-        'as_mlp_{}_cascade_mask_rcnn_1x_coco': 'tiny small base',
-        'as_mlp_{}_cascade_mask_rcnn_3x_coco': 'tiny small base',
-        'cycle_mlp_{}_mask_rcnn_1x_coco': 'b1 b2 b3 b4 b5',
-        'cycle_mlp_{}_retinanet_1x_coco': 'b1 b2 b3 b4 b5',
-        'hire_mlp_{}_semantic_fpn_ade20k-512x512': 'small',
-        'cycle_mlp_{}_semantic_fpn_ade20k-512x512': 'b1 b2 b3 b4 b5',
-    }
-    assert {pattern.format(arch) for pattern, archs in wanted.items() for arch in archs.split()} <= names
+def test_every_arch_has_its_configs(family):
+    names, short = {path.stem for path in CONFIGS}, family.__module__.rpartition('.')[2]
+    assert {f'{short}_{arch}_upernet_ade20k-512x512' for arch in family.archs} <= names
+    assert {f'{short}_mask_rcnn_coco', f'{short}_upernet_ade20k'} <= names
+    wanted = reference_of(family).configs.items()
+    assert {f'{short}_{arch}_{name}' for name, archs in wanted for arch in archs.split()} <= names

@@ -10,8 +10,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mlp_dense.engine.configs import walk as _walk
 from mlp_dense.engine.data import dataset_meta
+from support.configs import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 CONFIGS = [
     match

@@ -6,13 +6,15 @@ import sys
 import mmdet
 import pytest
 import torch
-from conftest import SMALL, picture
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from mlp_dense.backbones import FAMILIES
 from mlp_dense.errors import UserError
+from support.models import SMALL, picture
 
 ROOTS = ('mmengine', 'mmdet', 'mmseg')
+NAMES = [cls.__name__ for cls in FAMILIES]
 BACKBONE = f'arch=dict({", ".join(f"{key}={value}" for key, value in SMALL.items())})'
 
 
@@ -29,7 +31,7 @@ def test_scoped_name_is_found_without_an_import(root):
 import sys
 from {root}.registry import MODELS
 assert 'mlp_dense' not in sys.modules
-for name in ('HireMLP', 'ASMLP', 'CycleMLP'):
+for name in {NAMES}:
     model = MODELS.build(dict(type='mlp_dense.' + name, {BACKBONE}))
     assert type(model).__name__ == name and type(model).__module__.startswith('mlp_dense.')
 """)
@@ -48,7 +50,7 @@ import mmengine.registry, mmdet.registry, mmseg.registry
 from mmengine.registry import DefaultScope
 for scope, registry in (('mmengine', mmengine), ('mmdet', mmdet), ('mmseg', mmseg)):
     DefaultScope.get_instance(scope, scope_name=scope)
-    for name in ('HireMLP', 'ASMLP', 'CycleMLP'):
+    for name in {NAMES}:
         assert type(registry.registry.MODELS.build(dict(type=name, {BACKBONE}))).__name__ == name
 """)
 
@@ -59,7 +61,7 @@ def test_backbones_import_neither_mmdet_nor_mmseg():
     assert 'mlp_dense.backbones.hire_mlp' in loaded and not {'mmdet', 'mmseg'} & set(loaded)
 
 
-@pytest.mark.parametrize('name', ['HireMLP', 'ASMLP', 'CycleMLP'])
+@pytest.mark.parametrize('name', NAMES)
 def test_backbone_in_mmdets_own_retinanet(tmp_path, name):
     from mmdet.structures import DetDataSample
     from mmdet.utils import register_all_modules

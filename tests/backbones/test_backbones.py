@@ -6,12 +6,13 @@ import pickle
 
 import pytest
 import torch
-from conftest import ARCHS, SMALL, differing, loss_of, picture
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mlp_dense
 from mlp_dense.backbones.layers import DropPath
+from reference import reference_of
+from support.models import ARCHS, SMALL, differing, loss_of, picture
 
 
 @pytest.fixture(scope='module', params=ARCHS, ids=lambda pair: f'{pair[0].__name__}-{pair[1]}')
@@ -28,11 +29,6 @@ def small(family):
     return family(SMALL)
 
 
-def map_sizes(cls: type, size: int) -> list[int]:
-    first = -(-size // 4) if cls is mlp_dense.ASMLP else max(1, (size + 1) // 4)
-    return [-(-first // 2**i) for i in range(4)]
-
-
 # Every registered arch
 
 
@@ -44,7 +40,8 @@ def test_outputs_are_what_the_attributes_say(full, height, width):
     assert isinstance(outs, tuple)
     assert full.out_channels == tuple(full.arch['dims']) == tuple(out.shape[1] for out in outs)
     assert full.out_strides == (4, 8, 16, 32)
-    sizes = list(zip(map_sizes(type(full), height), map_sizes(type(full), width), strict=True))
+    reference = reference_of(type(full))
+    sizes = list(zip(reference.map_sizes(height), reference.map_sizes(width), strict=True))
     assert [tuple(out.shape[2:]) for out in outs] == sizes
     if (height, width) == (64, 64):
         assert [64 // out.shape[2] for out in outs] == list(full.out_strides)
@@ -70,8 +67,7 @@ def test_initial_weights_are_those_of_the_official_code(full):
             assert (layer.weight == 1).all() and (layer.bias == 0).all(), name
         elif isinstance(layer, (nn.Linear, nn.Conv2d)):
             weight, bound = layer.weight, 1 / math.sqrt(layer.weight[0].numel())
-            drawn_by_paper = {'HireMLP': True, 'CycleMLP': isinstance(layer, nn.Linear), 'ASMLP': False}
-            if drawn_by_paper[type(full).__name__]:
+            if reference_of(type(full)).drawn_by_paper(layer):
                 expected_std, limit = 0.02, 0.2
                 assert layer.bias is None or (layer.bias == 0).all(), name
             else:  # PyTorch's default: uniform within the bound
@@ -91,7 +87,8 @@ def test_any_picture_size_and_batch_size(small, batch, height, width):
     before = x.clone()
     with torch.no_grad():
         outs = small.eval()(x)
-    sizes = zip(map_sizes(type(small), height), map_sizes(type(small), width), strict=True)
+    reference = reference_of(type(small))
+    sizes = zip(reference.map_sizes(height), reference.map_sizes(width), strict=True)
     assert [tuple(out.shape) for out in outs] == [
         (batch, c, h, w) for c, (h, w) in zip(SMALL['dims'], sizes, strict=True)
     ]

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import SMALL, loss_of, picture
 from torch import nn
 
 from mlp_dense import CycleMLP, HireMLP
@@ -14,6 +13,7 @@ from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
 from mlp_dense.backbones.hire_mlp import cyclic_window
 from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, pointwise
+from support.models import SMALL, loss_of, picture
 
 SIZES = [(64, 64), (50, 75), (7, 90), (3, 1), (1, 1)]
 

@@ -1,8 +1,9 @@
 """The fused copy of a model predicts what the model predicts."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from conftest import SMALL, picture
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
@@ -10,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlp_dense import HireMLP, fuse
 from mlp_dense.backbones.layers import DropPath
+from support.configs import DETECTION, SEGMENTATION, config
+from support.models import SMALL, picture
 
 
 def with_random_statistics(model: nn.Module) -> nn.Module:
@@ -82,15 +85,12 @@ def test_twice_is_once(family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'config',
-    [
-        'configs/detection/hire_mlp_mask_rcnn_shapes.py',
-        'configs/segmentation/hire_mlp_upernet_shapes.py',
-        'configs/detection/cycle_mlp_mask_rcnn_coco.py',
-    ],
+    'path',
+    [DETECTION, SEGMENTATION, config('detection/cycle_mlp_mask_rcnn_coco')],
+    ids=lambda path: Path(path).stem,
 )
-def test_whole_models(config):
-    cfg = Config.fromfile(config)
+def test_whole_models(path):
+    cfg = Config.fromfile(path)
     from mmengine.registry import init_default_scope
 
     init_default_scope(cfg.default_scope)

@@ -4,59 +4,22 @@ import json
 
 import pytest
 import torch
-from conftest import ARCHS, BACKBONES, SMALL, official
 from torch.utils.flop_counter import FlopCounterMode
 
 import mlp_dense
-from reference.common import cycle_offset, cycle_shift, forward, official_shapes, official_weights
+from mlp_dense.backbones import FAMILIES
+from reference import fingerprints_of, reference_of
+from reference.cycle_mlp import cycle_offset, cycle_shift
+from support.models import ARCHS, SMALL, official
 
 EXACT = dict(rtol=0, atol=1e-9)
-
-# Parameters of the classifier, of the backbone with four output norms, and GMACs of the classifier at 224x224.
-PUBLISHED = {
-    ('ASMLP', 'tiny'): (28_282_696, 27_515_040, 4.350),
-    ('ASMLP', 'small'): (49_594_696, 48_827_040, 8.512),
-    ('ASMLP', 'base'): (87_752_808, 86_729_600, 15.126),
-    ('CycleMLP', 'b1'): (15_155_400, 14_643_424, 2.122),
-    ('CycleMLP', 'b2'): (26_802_504, 26_290_528, 3.876),
-    ('CycleMLP', 'b3'): (38_385_720, 37_873_744, 6.831),
-    ('CycleMLP', 'b4'): (51_796_552, 51_284_576, 10.027),
-    ('CycleMLP', 'b5'): (75_747_280, 74_979_624, 12.232),
-    ('HireMLP', 'tiny'): (18_041_672, 17_529_696, 2.144),
-    ('HireMLP', 'small'): (33_113_848, 32_601_872, 4.231),
-    ('HireMLP', 'base'): (58_226_856, 57_714_880, 8.111),
-    ('HireMLP', 'large'): (95_723_944, 94_956_288, 13.422),
-}
 FINGERPRINTS = [
-    ('as_mlp', 'classifier_tiny', mlp_dense.ASMLP, 'tiny'),
-    ('as_mlp', 'dense_tiny', mlp_dense.ASMLP, 'tiny'),
-    ('cycle_mlp', 'classifier_b1', mlp_dense.CycleMLP, 'b1'),
-    ('cycle_mlp', 'dense_b1', mlp_dense.CycleMLP, 'b1'),
-    ('hire_mlp', 'classifier_tiny', mlp_dense.HireMLP, 'tiny'),
-    ('hire_mlp', 'dense_tiny', mlp_dense.HireMLP, 'tiny'),
+    (cls, entry)
+    for cls in FAMILIES
+    if fingerprints_of(cls).exists()
+    for entry in json.loads(fingerprints_of(cls).read_text())
+    if entry != 'recipe'
 ]
-CUSTOM = {
-    'ASMLP': [
-        dict(depths=(1, 2, 1, 1), dims=(5, 7, 11, 3), mlp_ratios=(1, 2, 3, 4), shift_size=7),
-        dict(depths=(1, 1, 1, 1), dims=(9, 6, 4, 8), shift_size=4),
-        dict(depths=(2, 1), dims=(12, 8), shift_size=1),
-    ],
-    'CycleMLP': [
-        dict(depths=(1, 2, 1, 1), dims=(5, 7, 11, 4), mlp_ratios=(1, 2, 3, 4)),
-        dict(depths=(2, 1), dims=(12, 8)),
-    ],
-    'HireMLP': [
-        dict(
-            depths=(4, 5, 3, 3),
-            dims=(4, 6, 8, 10),
-            mlp_ratios=(1, 2, 3, 4),
-            region_sizes=(7, 5, 2, 3),
-            step_periods=(3, 4, 2, 3),
-            step_dilations=(3, 5, 2, 4),
-        ),
-        dict(depths=(2, 1), dims=(12, 8), region_sizes=(1, 6)),
-    ],
-}
 
 
 def built(cls: type, arch, weights: dict, **arguments) -> torch.nn.Module:
@@ -74,14 +37,15 @@ def compare_with_fingerprint(x: torch.Tensor, fingerprint: dict):
     torch.testing.assert_close(values, torch.tensor(fingerprint['values'], dtype=x.dtype), **EXACT)
 
 
-@pytest.mark.parametrize('file, entry, cls, arch', FINGERPRINTS, ids=[f'{f}-{e}' for f, e, _, _ in FINGERPRINTS])
-def test_fingerprints_of_the_official_modules(shared, file, entry, cls, arch):
-    expected = json.loads((shared / 'reference' / f'{file}.json').read_text())[entry]
-    dense = entry.startswith('dense')
-    shapes = official_shapes(cls.__name__, cls.archs[arch], range(4) if dense else (), 0 if dense else 1000)
+@pytest.mark.parametrize('cls, entry', FINGERPRINTS, ids=lambda value: getattr(value, '__name__', value))
+def test_fingerprints_of_the_official_modules(cls, entry):
+    expected, reference = json.loads(fingerprints_of(cls).read_text())[entry], reference_of(cls)
+    kind, _, arch = entry.partition('_')
+    dense = kind == 'dense'
+    shapes = reference.official_shapes(cls.archs[arch], range(4) if dense else (), 0 if dense else 1000)
     assert shapes == {name: tuple(shape) for name, shape, _ in expected['state_dict']}
 
-    weights = official_weights(shapes)
+    weights = reference.official_weights(shapes)
     model = built(cls, arch, weights, out_norm=dense)
     if dense:
         assert sum(p.numel() for p in model.parameters()) == expected['n_params']
@@ -98,7 +62,7 @@ def compare_with_plain_statement(cls: type, arch: dict, picture: torch.Tensor, n
     weights = official(cls, arch, norms)
     indices = range(len(arch['depths']))
     outs = built(cls, arch, weights, out_indices=indices, out_norm=bool(norms))(picture)
-    expected = forward(cls.__name__, weights, picture, arch)
+    expected = reference_of(cls).forward(weights, picture, arch)
     assert len(outs) == len(expected) == len(indices)
     for out, plain in zip(outs, expected, strict=True):
         torch.testing.assert_close(out, plain, rtol=1e-9, atol=1e-9)
@@ -124,7 +88,7 @@ def test_plain_statement_on_maps_of_few_rows(family, rows, columns):
 
 
 @pytest.mark.parametrize(
-    'cls, arch', [pytest.param(cls, arch, id=cls.__name__) for cls in BACKBONES for arch in CUSTOM[cls.__name__]]
+    'cls, arch', [pytest.param(cls, arch, id=cls.__name__) for cls in FAMILIES for arch in reference_of(cls).custom]
 )
 def test_plain_statement_with_other_constants(cls, arch):
     norms = range(len(arch['depths']))
@@ -161,7 +125,7 @@ def test_shift_of_cyclefc_is_the_deformable_convolution_of_the_official_code():
 @pytest.mark.parametrize('cls, arch', [pytest.param(c, a, id=f'{c.__name__}-{a}') for c, a in ARCHS])
 def test_names_parameters_and_multiply_adds_of_every_arch(monkeypatch, cls, arch):
     monkeypatch.setattr(cls, 'init_family_weights', lambda self: None)  # slow, and no matter here
-    classifier, backbone, gmacs = PUBLISHED[cls.__name__, arch]
+    classifier, backbone, gmacs = reference_of(cls).published[arch]
     model = cls(arch).to('meta').eval()
     dim = model.out_channels[-1]
     count = sum(p.numel() for p in model.parameters())
@@ -170,7 +134,7 @@ def test_names_parameters_and_multiply_adds_of_every_arch(monkeypatch, cls, arch
     assert raw + 2 * dim + 1000 * (dim + 1) == classifier
 
     # The names and shapes of the official state dict lead to exactly these parameters and buffers.
-    shapes = official_shapes(cls.__name__, cls.archs[arch], range(4))
+    shapes = reference_of(cls).official_shapes(cls.archs[arch], range(4))
     with torch.device('meta'):
         model.load_state_dict({name: torch.empty(shape) for name, shape in shapes.items()})
 
@@ -179,5 +143,5 @@ def test_names_parameters_and_multiply_adds_of_every_arch(monkeypatch, cls, arch
     assert (counter.get_total_flops() / 2 + 1000 * dim) / 1e9 == pytest.approx(gmacs, abs=5.1e-4)
 
 
-def test_every_registered_arch_is_in_the_published_table():
-    assert {(cls.__name__, arch) for cls, arch in ARCHS} == set(PUBLISHED)
+def test_every_arch_is_in_the_published_table(family):
+    assert family.archs.keys() == reference_of(family).published.keys()

@@ -4,8 +4,6 @@ The names and shapes of their heads are written down here, as those versions hav
 mmseg 1 still use them.
 """
 
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -14,35 +12,28 @@ from torch import nn
 import mlp_dense
 from mlp_dense.errors import CheckpointError
 from mlp_dense.inference.models import compare_with_model
-from reference.common import official_shapes, official_weights
+from reference import reference_of
+from reference.common import Shapes
 from support.checkpoints import assert_computes, prefixed
+from support.configs import config
 
 CONFIGS = {
-    'mask_rcnn': 'detection/as_mlp_tiny_mask_rcnn_1x_coco.py',
-    'cascade_mask_rcnn': 'detection/as_mlp_tiny_cascade_mask_rcnn_1x_coco.py',
-    'upernet': 'segmentation/as_mlp_tiny_upernet_ade20k-512x512.py',
+    'mask_rcnn': 'detection/as_mlp_tiny_mask_rcnn_1x_coco',
+    'cascade_mask_rcnn': 'detection/as_mlp_tiny_cascade_mask_rcnn_1x_coco',
+    'upernet': 'segmentation/as_mlp_tiny_upernet_ade20k-512x512',
 }
 TINY = dict(depths=(2, 2, 6, 2), dims=(96, 192, 384, 768))
 THIN = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
 
 
-class Shapes(dict):
-    """Names and shapes of parameters and buffers."""
-
-    def layer(self, name: str, *shape: int) -> None:
-        """A convolution or linear map (out, in, ...) with a bias."""
-        self[f'{name}.weight'], self[f'{name}.bias'] = shape, shape[:1]
-
-    def conv_bn(self, name: str, *shape: int) -> None:
-        """mmcv's ConvModule with a BatchNorm, and so without a bias."""
-        self[f'{name}.conv.weight'] = shape
-        for key in ('weight', 'bias', 'running_mean', 'running_var'):
-            self[f'{name}.bn.{key}'] = shape[:1]
-        self[f'{name}.bn.num_batches_tracked'] = ()
+def conv_bn(shapes: Shapes, name: str, *shape: int) -> None:
+    """Adds mmcv's ConvModule with a BatchNorm, and so without a bias."""
+    shapes.layer(f'{name}.conv', *shape, bias=False)
+    shapes.batch_norm(f'{name}.bn', shape[0])
 
 
 def backbone_shapes(arch: dict) -> Shapes:
-    return Shapes(prefixed('backbone.', official_shapes('ASMLP', arch, norms=(0, 1, 2, 3))))
+    return Shapes(prefixed('backbone.', reference_of(mlp_dense.ASMLP).official_shapes(arch, norms=(0, 1, 2, 3))))
 
 
 def detector_shapes(arch: dict, kind: str, width: int, hidden: int) -> Shapes:
@@ -57,7 +48,7 @@ def detector_shapes(arch: dict, kind: str, width: int, hidden: int) -> Shapes:
         box, mask = f'roi_head.bbox_head{stage}', f'roi_head.mask_head{stage}'
         if stage:
             for i in range(4):
-                shapes.conv_bn(f'{box}.shared_convs.{i}', width, width, 3, 3)
+                conv_bn(shapes, f'{box}.shared_convs.{i}', width, width, 3, 3)
         else:
             shapes.layer(f'{box}.shared_fcs.1', hidden, hidden)
         shapes.layer(f'{box}.shared_fcs.0', hidden, 49 * width)
@@ -73,14 +64,14 @@ def detector_shapes(arch: dict, kind: str, width: int, hidden: int) -> Shapes:
 def segmentor_shapes(arch: dict, width: int, auxiliary: int) -> Shapes:
     shapes, dims = backbone_shapes(arch), arch['dims']
     for i in range(4):
-        shapes.conv_bn(f'decode_head.psp_modules.{i}.1', width, dims[3], 1, 1)
-    shapes.conv_bn('decode_head.bottleneck', width, dims[3] + 4 * width, 3, 3)
+        conv_bn(shapes, f'decode_head.psp_modules.{i}.1', width, dims[3], 1, 1)
+    conv_bn(shapes, 'decode_head.bottleneck', width, dims[3] + 4 * width, 3, 3)
     for i in range(3):
-        shapes.conv_bn(f'decode_head.lateral_convs.{i}', width, dims[i], 1, 1)
-        shapes.conv_bn(f'decode_head.fpn_convs.{i}', width, width, 3, 3)
-    shapes.conv_bn('decode_head.fpn_bottleneck', width, 4 * width, 3, 3)
+        conv_bn(shapes, f'decode_head.lateral_convs.{i}', width, dims[i], 1, 1)
+        conv_bn(shapes, f'decode_head.fpn_convs.{i}', width, width, 3, 3)
+    conv_bn(shapes, 'decode_head.fpn_bottleneck', width, 4 * width, 3, 3)
     shapes.layer('decode_head.conv_seg', 150, width, 1, 1)
-    shapes.conv_bn('auxiliary_head.convs.0', auxiliary, dims[2], 3, 3)
+    conv_bn(shapes, 'auxiliary_head.convs.0', auxiliary, dims[2], 3, 3)
     shapes.layer('auxiliary_head.conv_seg', 150, auxiliary, 1, 1)
     return shapes
 
@@ -90,7 +81,7 @@ def shapes_of(kind: str, arch: dict, width: int, hidden: int) -> Shapes:
 
 
 def read(kind: str) -> Config:
-    return Config.fromfile(Path(mlp_dense.__file__).parents[1] / 'configs' / CONFIGS[kind])
+    return Config.fromfile(config(CONFIGS[kind]))
 
 
 def thin(kind: str) -> Config:
@@ -122,7 +113,8 @@ def kind(request) -> str:
 @pytest.fixture
 def published(kind, save):
     """(path, weights) of a file as these versions and apex leave it."""
-    weights = official_weights(shapes_of(kind, THIN, 8, 12), std=0.1, dtype=torch.float32)
+    shapes = shapes_of(kind, THIN, 8, 12)
+    weights = reference_of(mlp_dense.ASMLP).official_weights(shapes, std=0.1, dtype=torch.float32)
     classes = tuple(f'class {i}' for i in range(150 if kind == 'upernet' else 80))
     meta = dict(mmdet_version='2.11.0', mmcv_version='1.3.0', config='model = dict()', seed=None, epoch=12, iter=87960)
     meta |= dict(CLASSES=classes, PALETTE=[[i, i, i] for i in range(150)] if kind == 'upernet' else None)

@@ -11,7 +11,6 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, differing, official
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_dict
 from safetensors.torch import save_file
@@ -19,7 +18,9 @@ from safetensors.torch import save_file
 import mlp_dense
 from mlp_dense.checkpoints.reading import dataset_meta_of, read_checkpoint
 from mlp_dense.errors import CheckpointError
+from reference import reference_of
 from support.checkpoints import Detector, FromYacs, assert_computes, prefixed, pretrained
+from support.models import SMALL, differing, official
 
 
 def mmengine_extras() -> dict:
@@ -220,10 +221,13 @@ def test_log_line_for_a_classifier(family, save, log_lines):
     model = pretrained(family, path := save(dict(model=weights)))
     line = next(line for line in log_lines if 'loaded' in line)
     loaded = len(family(SMALL, out_norm=False).state_dict())
-    head = 7 if family is mlp_dense.HireMLP else 4
+    reference = reference_of(family)
+    head = len(reference.official_shapes(SMALL, classes=10)) - len(reference.official_shapes(SMALL))
     assert f'{family.__name__}: loaded {loaded} tensors from {path}' in line and '\n' not in line
     assert f'left out {head} (classifier head and norm)' in line
-    assert ('left out 18 (CycleFC offsets)' in line) == (family is mlp_dense.CycleMLP)
+    for reason, ending in reference.left_out.items():
+        assert f'left out {sum(name.endswith(ending) for name in weights)} ({reason})' in line
+    assert line.count('left out') == 1 + len(reference.left_out)
     assert 'norms that start fresh: norms.0, norms.1, norms.2, norms.3' in line
     assert all((norm.weight == 1).all() for norm in model.norms)
 

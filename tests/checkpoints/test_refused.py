@@ -11,15 +11,17 @@ import struct
 
 import pytest
 import torch
-from conftest import BACKBONES, SMALL, official
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import load_checkpoint
 from safetensors.torch import save_file
 
 import mlp_dense
+from mlp_dense.backbones import FAMILIES
 from mlp_dense.checkpoints.reading import read_checkpoint
 from mlp_dense.errors import CheckpointError, UserError
+from reference import reference_of
 from support.checkpoints import Detector, prefixed, pretrained
+from support.models import SMALL, official
 
 
 class Evil:
@@ -142,17 +144,19 @@ MISMATCHES = {
     'shallower arch': (lambda cls: official(cls, dict(SMALL, depths=(2, 1, 4, 1))), ['missing', 'stages.1.blocks.1.']),
     'wider arch': (lambda cls: official(cls, dict(SMALL, dims=(8, 12, 20, 28))), ['of another shape', '28', '24']),
     'one tensor missing': (
-        lambda cls: without(official(cls), 'patch_embed.proj.bias'),
+        lambda cls: without(official(cls), f'{reference_of(cls).stem}.bias'),
         ['1 missing: stem.conv.bias', 'tensors match'],
     ),
     'one tensor left over': (lambda cls: {**official(cls), 'gate.weight': torch.ones(2)}, ['1 left over: gate.weight']),
     'one wrong shape': (
-        lambda cls: {**official(cls), 'patch_embed.proj.bias': torch.ones(9)},
+        lambda cls: {**official(cls), f'{reference_of(cls).stem}.bias': torch.ones(9)},
         ['1 of another shape: patch_embed.proj.bias (9,) for (8,)'],
     ),
     'nothing matches': (lambda cls: {'conv1.weight': torch.ones(2)}, [' 0 of its tensors match']),
     'only output norms': (
-        lambda cls: {name: t for name, t in official(cls).items() if name.startswith('norm')},
+        lambda cls: {
+            f'{reference_of(cls).output_norm_name(i)}.weight': torch.ones(dim) for i, dim in enumerate(SMALL['dims'])
+        },
         [' 0 of its tensors match'],
     ),
 }
@@ -174,7 +178,7 @@ def test_mismatch_is_an_error_that_names_it(family, save, mismatch, way):
     assert len(str(error.value)) < 1000 and '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('other', BACKBONES, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize('other', FAMILIES, ids=lambda cls: cls.__name__)
 def test_file_of_another_family_is_an_error(family, save, other):
     path = save(dict(model=official(other, classes=10, norms=())))
     with contextlib.nullcontext() if other is family else pytest.raises(CheckpointError, match='family'):

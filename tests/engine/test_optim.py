@@ -1,12 +1,12 @@
 """Layer-wise decay of the learning rate."""
 
 import pytest
-from conftest import SMALL
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from torch import nn
 
 from mlp_dense.errors import UserError
+from support.models import SMALL
 
 
 class Detector(nn.Module):

@@ -1,7 +1,6 @@
 """The parts of the tools that need no process of their own."""
 
 from argparse import Namespace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +13,7 @@ from mlp_dense.engine import configs, launch, runner
 from mlp_dense.engine.hooks import FiniteLossHook
 from mlp_dense.engine.tta import InstanceTTAModel
 from mlp_dense.errors import UserError
-
-ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
+from support.configs import CONFIGS, DETECTION
 
 
 def arguments(config, tmp_path, **changes) -> Namespace:
@@ -35,9 +32,7 @@ def test_data_root_reaches_every_data_set_and_evaluator(config, tmp_path):
 
 @pytest.mark.parametrize('installed', [True, False])
 def test_tensorboard_is_used_only_if_installed(monkeypatch, tmp_path, shapes, installed):
-    cfg = configs.load_config(
-        arguments(ROOT / 'configs/detection/hire_mlp_mask_rcnn_shapes.py', tmp_path, data_root=shapes)
-    )
+    cfg = configs.load_config(arguments(DETECTION, tmp_path, data_root=shapes))
     built = []
     monkeypatch.setattr(runner, 'find_spec', lambda name: object() if installed else None)
     monkeypatch.setattr(runner.DenseRunner, 'from_cfg', built.append)

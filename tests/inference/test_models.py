@@ -14,15 +14,12 @@ from torch import nn
 import mlp_dense
 from mlp_dense.engine.configs import adapt_to_cpu
 from mlp_dense.errors import CheckpointError, UserError
-
-DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
-SEGMENTATION = 'configs/segmentation/hire_mlp_upernet_shapes.py'
+from support.configs import DETECTION, SEGMENTATION
 
 
 @pytest.fixture(params=[DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
-def trained(request, tmp_path, monkeypatch):
+def trained(request, tmp_path):
     """(config, checkpoint, weights) of a model with random weights."""
-    monkeypatch.chdir(mlp_dense.__path__[0] + '/..')
     cfg = Config.fromfile(request.param)
     init_default_scope(cfg.default_scope)
     adapt_to_cpu(cfg)

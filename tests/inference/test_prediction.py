@@ -15,10 +15,8 @@ from pycocotools.coco import COCO
 from mlp_dense import load_model
 from mlp_dense.errors import UserError
 from mlp_dense.inference import prediction
+from support.configs import DETECTION, SEGMENTATION, config
 from support.tools import call
-
-DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
-SEGMENTATION = 'configs/segmentation/hire_mlp_upernet_shapes.py'
 
 
 @pytest.fixture(scope='module')
@@ -174,7 +172,7 @@ def test_what_is_done_is_written_when_interrupted(checkpoints, shapes, tmp_path,
 def test_category_ids(shapes):
     from mmdet.datasets import CocoDataset
 
-    cfg = Config.fromfile('configs/detection/hire_mlp_mask_rcnn_coco.py')
+    cfg = Config.fromfile(config('detection/hire_mlp_mask_rcnn_coco'))
     ids = prediction.category_ids(cfg, CocoDataset.METAINFO['classes'])
     assert len(ids) == 80 and (ids[0], ids[11], ids[79]) == (1, 13, 90)
     cfg = Config.fromfile(DETECTION)

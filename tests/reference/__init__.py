@@ -1,0 +1,39 @@
+"""Every backbone family a second time: `reference/FAMILY.py` holds its facts and its reference implementation.
+
+FAMILY is the name of the family's file in `mlp_dense/backbones/`. If the official modules are at hand, FAMILY.json
+beside it holds fingerprints of them.
+"""
+
+import functools
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from .common import Reference
+
+__all__ = ['Reference', 'fingerprints_of', 'reference_of']
+
+
+@functools.cache
+def reference_of(family: type) -> Reference:
+    """The reference of a family, an instance of the class of the same name.
+
+    Raises:
+        LookupError: there is none; the message says which file to write.
+    """
+    name = f'{__name__}.{_module_of(family)}'
+    if not find_spec(name) or not hasattr(import_module(name), family.__name__):
+        raise LookupError(
+            f'{family.__name__} has no reference implementation: write class {family.__name__}(Reference) in '
+            f'tests/{name.replace(".", "/")}.py (see docs/new_family.md).'
+        )
+    return getattr(import_module(name), family.__name__)()
+
+
+def fingerprints_of(family: type) -> Path:
+    """The file of fingerprints of the official modules, which need not exist."""
+    return Path(__file__).with_name(f'{_module_of(family)}.json')
+
+
+def _module_of(family: type) -> str:
+    return family.__module__.rpartition('.')[2]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, picture
 from mmengine.model import BaseModule
 
-from reference.common import forward
+from reference import reference_of
+from support.models import SMALL, picture
 
 
 class Detector(BaseModule):
@@ -55,9 +55,9 @@ def pretrained(cls: type, path: str, arch: dict = SMALL, **arguments) -> torch.n
 
 
 def assert_computes(model: torch.nn.Module, weights: dict):
-    """The model gives what the plain statement gives with these official weights."""
+    """The model gives what the reference implementation gives with these official weights."""
     x = picture(1, 3, 40, 36, dtype=torch.float64)
-    expected = forward(type(model).__name__, weights, x, model.arch)
+    expected = reference_of(type(model)).forward(weights, x, model.arch)
     with torch.no_grad():
         outs = model.double().eval()(x)
     for out, i in zip(outs, model.out_indices, strict=True):

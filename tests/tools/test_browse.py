@@ -10,12 +10,11 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
 from mlp_dense.reports import drawing
+from support.configs import DETECTION, SEGMENTATION, config
 from support.tools import call
 
-DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
-SEGMENTATION = 'configs/segmentation/hire_mlp_upernet_shapes.py'
-COCO = 'configs/detection/as_mlp_mask_rcnn_coco.py'
-ADE20K = 'configs/segmentation/hire_mlp_upernet_ade20k.py'
+COCO = config('detection/as_mlp_mask_rcnn_coco')
+ADE20K = config('segmentation/hire_mlp_upernet_ade20k')
 
 
 @pytest.mark.parametrize('config', [DETECTION, SEGMENTATION])

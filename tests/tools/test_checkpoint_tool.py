@@ -8,23 +8,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHS, BACKBONES, SMALL, differing, official
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.registry import MODELS, init_default_scope
 from safetensors.torch import load_file
 
 import mlp_dense
+from mlp_dense.backbones import FAMILIES
 from mlp_dense.checkpoints.inspection import recognise
 from mlp_dense.checkpoints.reading import read_checkpoint
 from mlp_dense.checkpoints.writing import publish
 from mlp_dense.errors import CheckpointError
-from reference.common import official_shapes
+from reference import reference_of
 from support.checkpoints import prefixed
+from support.configs import DETECTION, SEGMENTATION
+from support.models import ARCHS, SMALL, differing, official
 from support.tools import call
-
-DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
-SEGMENTATION = 'configs/segmentation/hire_mlp_upernet_shapes.py'
 
 
 @pytest.fixture
@@ -39,9 +38,8 @@ def inspect(capsys):
 
 
 @pytest.fixture(params=[DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
-def trained(request, save, monkeypatch):
+def trained(request, save):
     """(config, checkpoint, weights) as a training leaves them."""
-    monkeypatch.chdir(Path(mlp_dense.__file__).parents[1])
     cfg = Config.fromfile(request.param)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
@@ -61,16 +59,16 @@ def test_every_arch_is_recognised(cls, arch, inside, form):
         if form == 'our':
             weights = cls(arch).state_dict()
         else:
-            shapes = official_shapes(cls.__name__, cls.archs[arch], (1, 2, 3), 10 * (not inside))
+            shapes = reference_of(cls).official_shapes(cls.archs[arch], (1, 2, 3), 10 * (not inside))
             weights = {name: torch.empty(shape) for name, shape in shapes.items()}
-    backbone, loads = recognise(prefixed(inside, weights), 'file', BACKBONES)
+    backbone, loads = recognise(prefixed(inside, weights), 'file', FAMILIES)
     assert backbone == f'{cls.__name__} {arch}, {form} names{" inside `backbone.`" if inside else ""}'
     assert f'{cls.__name__}: loaded ' in loads and ('fresh: norms.0' in loads) == (form == 'official')
 
 
 def test_other_sizes(family):
     arch = dict(depths=(1, 2, 1), dims=(8, 16, 24), mlp_ratios=(2, 4, 4))
-    backbone, loads = recognise(family(arch, out_indices=(0, 1, 2)).state_dict(), 'file', BACKBONES)
+    backbone, loads = recognise(family(arch, out_indices=(0, 1, 2)).state_dict(), 'file', FAMILIES)
     size = 'of custom size (depths (1, 2, 1), dims (8, 16, 24), mlp_ratios (2, 4, 4))'
     assert backbone == f'{family.__name__} {size}, our names' and 'loaded' in loads
 

@@ -15,9 +15,7 @@ from torch import nn
 import mlp_dense
 from mlp_dense.errors import UserError
 from mlp_dense.inference.complexity import _macs, complexity
-
-ROOT = Path(__file__).parents[2]
-CONFIGS = {f'{path.parent.name}/{path.stem}' for path in ROOT.glob('configs/*/*.py') if path.parent.name != '_base_'}
+from support.configs import CONFIGS, ROOT, config
 
 
 @pytest.fixture(scope='module')
@@ -36,8 +34,8 @@ def test_metafiles_hold_every_config_once(zoo):
     assert all(model['Name'] == Path(model['Config']).stem for model in models)
     listed = [model['Config'].removeprefix('configs/').removesuffix('.py') for model in models]
     assert len(listed) == len(set(listed))
-    for short in CONFIGS - set(listed):
-        text = (ROOT / 'configs' / f'{short}.py').read_text().splitlines()
+    for short in {f'{path.parent.name}/{path.stem}' for path in CONFIGS} - set(listed):
+        text = Path(config(short)).read_text().splitlines()
         assert len(text) == 2 and text[1].startswith('_base_ = '), f'{short} is in no metafile'
 
 
@@ -74,7 +72,7 @@ def test_published_size_that_differs_is_explained(zoo):
 
 @pytest.mark.parametrize('name', ['detection/hire_mlp_mask_rcnn_shapes', 'segmentation/hire_mlp_upernet_shapes'])
 def test_counts_what_mmengine_counts(name):
-    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
+    cfg = Config.fromfile(config(name))
     init_default_scope(cfg.default_scope)
     backbone = mlp_dense.HireMLP(**{key: value for key, value in cfg.model.backbone.items() if key != 'type'}).eval()
     counted = FlopAnalyzer(backbone, torch.zeros(1, 3, 96, 160))

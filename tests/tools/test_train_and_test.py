@@ -13,9 +13,8 @@ import cv2
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
-SEGMENTATION = 'configs/segmentation/hire_mlp_upernet_shapes.py'
+from support.configs import DETECTION, ROOT, SEGMENTATION
+
 QUICK = {  # for --cfg-options
     DETECTION: ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'default_hooks.visualization.interval=1'],
     SEGMENTATION: [

@@ -1,0 +1,31 @@
+"""Backbones, their official weights, and inputs."""
+
+import torch
+
+from mlp_dense.backbones import FAMILIES
+from reference import reference_of
+
+ARCHS = [(cls, arch) for cls in FAMILIES for arch in cls.archs]
+
+SMALL = dict(depths=(2, 2, 4, 1), dims=(8, 12, 20, 24))
+"""Fields that every family takes: for tests to which the size does not matter."""
+
+
+def official(cls: type, arch: dict = SMALL, norms=(0, 1, 2, 3), classes: int = 0) -> dict:
+    """A state dict of a family under its official names, with weights large enough for every step to matter."""
+    reference = reference_of(cls)
+    return reference.official_weights(reference.official_shapes(arch, norms, classes), std=0.1)
+
+
+def picture(*size: int, **kwargs) -> torch.Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(1), **kwargs)
+
+
+def loss_of(maps) -> torch.Tensor:
+    """A number that every value of every map has its own part in."""
+    return sum((x * torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in maps)
+
+
+def differing(state: dict, other: dict) -> list[str]:
+    """The names of the tensors that are not the same in two state dicts."""
+    return [key for key in state if not torch.equal(state[key], other[key])]
