@@ -9,14 +9,12 @@ from mmengine.logging import MMLogger
 from plain_statements import official_shapes, official_weights
 
 import mlp_dense
-from mlp_dense.backbones.base import MLPBackbone
+from mlp_dense.backbones import FAMILIES as BACKBONES
 from mlp_dense.datasets.shapes import write_shapes
-from mlp_dense.registry import MODELS
 
 torch.set_num_threads(1)  # the maps are small: more threads only wait for each other, above all on a busy machine
 
 ROOT = Path(mlp_dense.__file__).parents[1]
-BACKBONES = [cls for cls in MODELS.module_dict.values() if isinstance(cls, type) and issubclass(cls, MLPBackbone)]
 ARCHS = [(cls, arch) for cls in BACKBONES for arch in cls.archs]
 
 SMALL = dict(depths=(2, 2, 4, 1), dims=(8, 12, 20, 24))

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mlp_dense
-from mlp_dense.backbones.layers import DropPath
+from mlp_dense.backbones.stages import DropPath
 
 
 @pytest.fixture(scope='module', params=ARCHS, ids=lambda pair: f'{pair[0].__name__}-{pair[1]}')

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlp_dense import HireMLP, fuse
-from mlp_dense.backbones.layers import DropPath
+from mlp_dense.backbones.stages import DropPath
 
 
 def with_random_statistics(model: nn.Module) -> nn.Module:

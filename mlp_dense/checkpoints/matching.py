@@ -18,6 +18,10 @@ from .reading import read_checkpoint, weights_of
 from ..errors import CheckpointError
 
 
+class LeftOut(str):
+    """Why a tensor of an official checkpoint is not loaded."""
+
+
 def load_pretrained(backbone: torch.nn.Module, source: str | Path, prefix: str | None = None) -> None:
     """Loads pretrained weights into a backbone of this package; logs one line that says what was loaded.
 
@@ -26,19 +30,20 @@ def load_pretrained(backbone: torch.nn.Module, source: str | Path, prefix: str |
         prefix: take only the tensors whose names begin so (``backbone.`` is found without being asked for).
 
     Raises:
-        CheckpointError: the file is unusable or does not fit (see :func:`fit_to_backbone`).
+        CheckpointError: the file is unusable or does not fit (see :func:`match_and_log`).
     """
     weights = weights_of(read_checkpoint(source), source)
     if prefix:
         prefix = prefix.rstrip('.') + '.'
         weights = {key[len(prefix) :]: tensor for key, tensor in weights.items() if key.startswith(prefix)}
-    state_dict = OrderedDict(weights)
-    state_dict._metadata = {'': {'source': str(source)}}  # handed to the backbone by load_state_dict
-    backbone.load_state_dict(state_dict)
+    backbone.load_state_dict(match_and_log(backbone, weights, source))
 
 
-def fit_to_backbone(backbone: torch.nn.Module, found: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+def match_and_log(backbone: torch.nn.Module, found: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     """What :func:`fit` gives; its report goes to the log."""
+    own = backbone.state_dict()
+    if found.keys() == own.keys() and all(found[key].shape == own[key].shape for key in own):
+        return dict(found)
     tensors, report = fit(backbone, found, source)
     print_log(report, logger='current')
     return tensors
@@ -74,14 +79,14 @@ def fit(backbone: torch.nn.Module, found: Mapping[str, Any], source: str | Path)
     fitted, left_over, wrong_shape = {}, [], []
     for key, tensor in found.items():
         own_key = own_name(key, backbone.official_names)
-        if own_key is None:
-            left_out['CycleFC offsets' if key.endswith('.offset') else 'classifier head and norm'] += 1
+        if isinstance(own_key, LeftOut):
+            left_out[own_key] += 1
         elif own_key in own:
             if _without_ones(tensor.shape) == _without_ones(own[own_key].shape):  # a 1x1 convolution or a linear map
                 fitted[own_key] = tensor.reshape(own[own_key].shape)
             else:
                 wrong_shape.append(f'{key} {tuple(tensor.shape)} for {tuple(own[own_key].shape)}')
-        elif _not_built(own_key, backbone):
+        elif backbone.is_unbuilt(own_key):
             left_out['stages and norms not selected by out_indices and out_norm'] += 1
         else:
             left_over.append(key)
@@ -117,9 +122,9 @@ def counted(problems: Mapping[str, Sequence[str]]) -> list[str]:
 def own_name(key: str, official_names: Sequence[tuple[str, Any]]) -> str | None:
     """The name in this package of a tensor that may have its official name; None if it is left out on purpose."""
     for pattern, replacement in official_names:
-        if replacement is None:
+        if isinstance(replacement, LeftOut):
             if re.search(pattern, key):
-                return None
+                return replacement
         else:
             key = re.sub(pattern, replacement, key)
     return key
