@@ -9,16 +9,7 @@ from counting import GemmFloor, gmacs
 from mmengine.registry import MODELS
 from models import PEERS, check_agreement, published_network, variants
 from report import report
-from timing import (
-    DTYPES,
-    Candidate,
-    Size,
-    common_parser,
-    inference,
-    measure,
-    parse_args,
-    training_step,
-)
+from timing import DTYPES, Candidate, Size, common_parser, inference, measure, parse_args, training_step
 from torch import Tensor, nn
 
 import mlp_dense
@@ -79,7 +70,7 @@ def runs(name: str, kind: str, args: argparse.Namespace) -> bool:
 def call(model: nn.Module, x: Tensor, args: argparse.Namespace, dtype: str) -> Callable[..., object]:
     """What is timed: inference, or forward and backward with random gradients of the feature maps."""
     x = x.to(DTYPES[dtype])
-    model.to(x.dtype).train(args.train)  # not chained further: mmdet's ResNet.train() returns None
+    model.to(x.dtype).train(args.train)  # not assigned: mmdet's ResNet.train() returns None
     if not args.train:
         return inference(lambda: model(x))
     gradients = [torch.randn_like(out) for out in model(x)]

@@ -17,16 +17,7 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from models import PEERS, check_agreement, published_network, variants
 from report import report
-from timing import (
-    DTYPES,
-    Candidate,
-    Size,
-    common_parser,
-    inference,
-    measure,
-    parse_args,
-    training_step,
-)
+from timing import DTYPES, Candidate, Size, common_parser, inference, measure, parse_args, training_step
 from torch import nn
 
 from mlp_dense.engine.configs import adapt_to_cpu, read_config
@@ -43,7 +34,7 @@ SMALLEST = ('hire_mlp_tiny', 'as_mlp_tiny', 'cycle_mlp_b1')
 def parse() -> Namespace:
     parser = common_parser(__doc__)
     parser.set_defaults(rounds=3)
-    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), help='(default: all)')
+    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), help='of the models (default: all)')
     parser.add_argument(
         '--models', nargs='+', default=SMALLEST, metavar='NAME', help=f'backbones (default: {" ".join(SMALLEST)})'
     )

@@ -48,9 +48,9 @@ def common_parser(description: str) -> argparse.ArgumentParser:
         '--device',
         choices=('cpu', 'cuda'),
         default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='(default: %(default)s)',
+        help='where to run (default: %(default)s)',
     )
-    parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='of the computation (default: %(default)s)')
+    parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='data type (default: %(default)s)')
     parser.add_argument('--train', action='store_true', help='time training steps instead of inference')
     parser.add_argument('--rounds', type=int, metavar='N', help='timed calls of each row (default: %(default)s)')
     parser.add_argument('--no-peers', action='store_true', help='leave out Swin-T and ResNet-50')
