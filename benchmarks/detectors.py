@@ -65,8 +65,7 @@ def config_names(head: str) -> list[str]:
 
 
 def read(head: str, name: str, size: Size, args: Namespace) -> Config:
-    file = ROOT / HEADS[head][0].format(name)
-    cfg = read_config(Namespace(config=file, cfg_options=args.cfg_options, data_root=None))
+    cfg = read_config(ROOT / HEADS[head][0].format(name), args.cfg_options)
     adapt_to_cpu(cfg)  # in a single process SyncBN is BN
     init_default_scope(cfg.default_scope)
     cfg.model.backbone.drop_path_rate = 0.0  # as in the published networks of benchmarks/published.py
