@@ -137,7 +137,7 @@ class GroupNorm1(nn.GroupNorm):
 
 
 class ConvDownsample(nn.Sequential):
-    """A strided convolution of (B, C, H, W), a stem or the step between two stages; with a norm, that and ReLU follow."""
+    """A strided convolution of (B, C, H, W): a stem, or the step between two stages; a norm and ReLU may follow."""
 
     def __init__(
         self,

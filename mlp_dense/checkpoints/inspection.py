@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .reading import container_of, dataset_meta_of, local_file, read_checkpoint, sha256_of, weights_of
 from ..errors import CheckpointError
 from .matching import fit, own_name
+from .reading import container_of, dataset_meta_of, local_file, read_checkpoint, sha256_of, weights_of
 
 MAX_WIDTH = 2**16  # a file that claims more channels, or a wider MLP, would only cost time
 NO_PARAMETERS = ('.running_mean', '.running_var', '.num_batches_tracked', '.offset')

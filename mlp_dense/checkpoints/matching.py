@@ -5,7 +5,7 @@ them.
 """
 
 import re
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .reading import read_checkpoint, weights_of
 from ..errors import CheckpointError
+from .reading import read_checkpoint, weights_of
 
 
 class LeftOut(str):

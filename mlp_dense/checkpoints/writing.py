@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .reading import dataset_meta_of, import_safetensors, read_checkpoint, sha256_of, tensors_of, weights_of
 from ..errors import CheckpointError, UserError
+from .reading import dataset_meta_of, import_safetensors, read_checkpoint, sha256_of, tensors_of, weights_of
 
 
 def publish(source: str | Path, out: Path, ema: bool = False) -> Path:

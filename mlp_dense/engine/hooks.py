@@ -10,10 +10,10 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from ..reports.drawing import draw_instances, draw_label_map, enlargement, resize_picture, resize_sample
-from ..errors import UserError
 from ..backbones.fusion import fuse
+from ..errors import UserError
 from ..registry import HOOKS
+from ..reports.drawing import draw_instances, draw_label_map, enlargement, resize_picture, resize_sample
 
 
 @HOOKS.register_module()

@@ -13,8 +13,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.infer import BaseInferencer
 from torch import nn
 
-from ..reports.drawing import draw_instances, draw_label_map, enlargement, resize_picture, resize_sample
 from ..errors import UserError
+from ..reports.drawing import draw_instances, draw_label_map, enlargement, resize_picture, resize_sample
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
