@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.logging import MMLogger
-from plain_statements import official_shapes, official_weights
 
 import mlp_dense
 from mlp_dense.backbones import FAMILIES as BACKBONES
 from mlp_dense.datasets.shapes import write_shapes
+from reference.common import official_shapes, official_weights
 
 torch.set_num_threads(1)  # the maps are small: more threads only wait for each other, above all on a busy machine
 
@@ -57,7 +57,7 @@ def family(request) -> type:
 @pytest.fixture
 def save(tmp_path):
     """Writes a checkpoint; returns its path."""
-    import checkpoints
+    from support import checkpoints
 
     return lambda content, name='weights.pth', **kwargs: checkpoints.write(tmp_path / name, content, **kwargs)
 

@@ -13,7 +13,9 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from torch import nn
 
-from mlp_dense.runner import _walk, adapt_to_cpu, dataset_meta
+from mlp_dense.engine.configs import adapt_to_cpu
+from mlp_dense.engine.configs import walk as _walk
+from mlp_dense.engine.data import dataset_meta
 
 CONFIGS = sorted(
     path

@@ -8,7 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mlp_dense.runner import _walk, dataset_meta
+from mlp_dense.engine.configs import walk as _walk
+from mlp_dense.engine.data import dataset_meta
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]

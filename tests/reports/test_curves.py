@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from in_process import call
 
 from mlp_dense.errors import UserError
-from mlp_dense.plots import plot_runs, read_run
+from mlp_dense.reports.curves import plot_runs, read_run
+from support.tools import call
 
 
 def write(work_dir: Path, stamp: str, records: list[dict], tail: str = '') -> Path:

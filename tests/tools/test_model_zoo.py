@@ -13,10 +13,10 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 import mlp_dense
-from mlp_dense.complexity import _macs, complexity
 from mlp_dense.errors import UserError
+from mlp_dense.inference.complexity import _macs, complexity
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = {f'{path.parent.name}/{path.stem}' for path in ROOT.glob('configs/*/*.py') if path.parent.name != '_base_'}
 
 

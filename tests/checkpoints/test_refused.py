@@ -11,15 +11,15 @@ import struct
 
 import pytest
 import torch
-from checkpoints import Detector, prefixed, pretrained
 from conftest import BACKBONES, SMALL, official
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import load_checkpoint
 from safetensors.torch import save_file
 
 import mlp_dense
-from mlp_dense.checkpoint import read_checkpoint
+from mlp_dense.checkpoints.reading import read_checkpoint
 from mlp_dense.errors import CheckpointError, UserError
+from support.checkpoints import Detector, prefixed, pretrained
 
 
 class Evil:
@@ -69,7 +69,7 @@ class Custom:
 
 
 def test_object_of_an_unknown_class_is_refused(save):
-    with pytest.raises(CheckpointError, match=r'own\.pth is refused.* test_checkpoint_refused\.Custom,'):
+    with pytest.raises(CheckpointError, match=r'own\.pth is refused.* test_refused\.Custom,'):
         read_checkpoint(save(dict(model={}, note=Custom()), 'own.pth'))
 
 

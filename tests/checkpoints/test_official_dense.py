@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import assert_computes, prefixed
 from mmengine.config import Config
-from plain_statements import official_shapes, official_weights
 from torch import nn
 
 import mlp_dense
 from mlp_dense.errors import CheckpointError
-from mlp_dense.inspection import compare_with_model
+from mlp_dense.inference.models import compare_with_model
+from reference.common import official_shapes, official_weights
+from support.checkpoints import assert_computes, prefixed
 
 CONFIGS = {
     'mask_rcnn': 'detection/as_mlp_tiny_mask_rcnn_1x_coco.py',

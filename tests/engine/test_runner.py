@@ -10,12 +10,12 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from mlp_dense import runner
+from mlp_dense.engine import configs, launch, runner
 from mlp_dense.engine.hooks import FiniteLossHook
 from mlp_dense.engine.tta import InstanceTTAModel
 from mlp_dense.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
 
 
@@ -28,14 +28,14 @@ def arguments(config, tmp_path, **changes) -> Namespace:
 def test_data_root_reaches_every_data_set_and_evaluator(config, tmp_path):
     (tmp_path / 'elsewhere').mkdir()
     old = Config.fromfile(config).data_root
-    cfg = runner.load_config(arguments(config, tmp_path, data_root=tmp_path / 'elsewhere'))
+    cfg = configs.load_config(arguments(config, tmp_path, data_root=tmp_path / 'elsewhere'))
     assert old not in cfg.pretty_text
     assert cfg.pretty_text.count(f"'{tmp_path}/elsewhere/") >= 4  # the variable and three loaders
 
 
 @pytest.mark.parametrize('installed', [True, False])
 def test_tensorboard_is_used_only_if_installed(monkeypatch, tmp_path, shapes, installed):
-    cfg = runner.load_config(
+    cfg = configs.load_config(
         arguments(ROOT / 'configs/detection/hire_mlp_mask_rcnn_shapes.py', tmp_path, data_root=shapes)
     )
     built = []
@@ -61,8 +61,8 @@ def test_slurm_and_mpi_variables_reach_gloo(monkeypatch):
         for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
             monkeypatch.setenv(name, '')
         cfg = Config(dict(launcher=launcher))
-        runner._start_processes(cfg)
-        assert [runner.os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['3', '7', '2']
+        launch.start_processes(cfg)
+        assert [launch.os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['3', '7', '2']
         assert cfg.model_wrapper_cfg.device_ids is None
     assert started == ['gloo', 'gloo']
 

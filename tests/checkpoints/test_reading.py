@@ -11,15 +11,15 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from checkpoints import Detector, FromYacs, assert_computes, prefixed, pretrained
 from conftest import SMALL, differing, official
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_dict
 from safetensors.torch import save_file
 
 import mlp_dense
-from mlp_dense.checkpoint import dataset_meta_of, read_checkpoint
+from mlp_dense.checkpoints.reading import dataset_meta_of, read_checkpoint
 from mlp_dense.errors import CheckpointError
+from support.checkpoints import Detector, FromYacs, assert_computes, prefixed, pretrained
 
 
 def mmengine_extras() -> dict:

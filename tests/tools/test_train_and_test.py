@@ -13,7 +13,7 @@ import cv2
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
 SEGMENTATION = 'configs/segmentation/hire_mlp_upernet_shapes.py'
 QUICK = {  # for --cfg-options

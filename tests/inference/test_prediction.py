@@ -7,14 +7,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from in_process import call
 from mmengine.config import Config
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from mlp_dense import load_model, prediction
+from mlp_dense import load_model
 from mlp_dense.errors import UserError
+from mlp_dense.inference import prediction
+from support.tools import call
 
 DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
 SEGMENTATION = 'configs/segmentation/hire_mlp_upernet_shapes.py'

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from in_process import call
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
-from mlp_dense import drawing
+from mlp_dense.reports import drawing
+from support.tools import call
 
 DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
 SEGMENTATION = 'configs/segmentation/hire_mlp_upernet_shapes.py'

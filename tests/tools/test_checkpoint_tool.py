@@ -8,20 +8,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from checkpoints import prefixed
-from conftest import ARCHS, SMALL, differing, official
-from in_process import call
+from conftest import ARCHS, BACKBONES, SMALL, differing, official
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.registry import MODELS, init_default_scope
-from plain_statements import official_shapes
 from safetensors.torch import load_file
 
 import mlp_dense
-from mlp_dense.checkpoint import read_checkpoint
+from mlp_dense.checkpoints.inspection import recognise
+from mlp_dense.checkpoints.reading import read_checkpoint
+from mlp_dense.checkpoints.writing import publish
 from mlp_dense.errors import CheckpointError
-from mlp_dense.inspection import recognise
-from mlp_dense.publishing import publish
+from reference.common import official_shapes
+from support.checkpoints import prefixed
+from support.tools import call
 
 DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
 SEGMENTATION = 'configs/segmentation/hire_mlp_upernet_shapes.py'
@@ -63,14 +63,14 @@ def test_every_arch_is_recognised(cls, arch, inside, form):
         else:
             shapes = official_shapes(cls.__name__, cls.archs[arch], (1, 2, 3), 10 * (not inside))
             weights = {name: torch.empty(shape) for name, shape in shapes.items()}
-    backbone, loads = recognise(prefixed(inside, weights), 'file')
+    backbone, loads = recognise(prefixed(inside, weights), 'file', BACKBONES)
     assert backbone == f'{cls.__name__} {arch}, {form} names{" inside `backbone.`" if inside else ""}'
     assert f'{cls.__name__}: loaded ' in loads and ('fresh: norms.0' in loads) == (form == 'official')
 
 
 def test_other_sizes(family):
     arch = dict(depths=(1, 2, 1), dims=(8, 16, 24), mlp_ratios=(2, 4, 4))
-    backbone, loads = recognise(family(arch, out_indices=(0, 1, 2)).state_dict(), 'file')
+    backbone, loads = recognise(family(arch, out_indices=(0, 1, 2)).state_dict(), 'file', BACKBONES)
     size = 'of custom size (depths (1, 2, 1), dims (8, 16, 24), mlp_ratios (2, 4, 4))'
     assert backbone == f'{family.__name__} {size}, our names' and 'loaded' in loads
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import SMALL, picture
 from mmengine.model import BaseModule
-from plain_statements import forward
+
+from reference.common import forward
 
 
 class Detector(BaseModule):

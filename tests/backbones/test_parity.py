@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from conftest import ARCHS, BACKBONES, SMALL, official
-from plain_statements import cycle_offset, cycle_shift, forward, official_shapes, official_weights
 from torch.utils.flop_counter import FlopCounterMode
 
 import mlp_dense
+from reference.common import cycle_offset, cycle_shift, forward, official_shapes, official_weights
 
 EXACT = dict(rtol=0, atol=1e-9)
 
