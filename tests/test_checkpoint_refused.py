@@ -18,7 +18,7 @@ from mmengine.runner import load_checkpoint
 from safetensors.torch import save_file
 
 import mlp_dense
-from mlp_dense.checkpoint import read_checkpoint
+from mlp_dense.checkpoints.reading import read_checkpoint
 from mlp_dense.errors import CheckpointError, UserError
 
 

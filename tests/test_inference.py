@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mlp_dense
+from mlp_dense.engine.configs import adapt_to_cpu
 from mlp_dense.errors import CheckpointError, UserError
-from mlp_dense.runner import adapt_to_cpu
 
 DETECTION = 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
 SEGMENTATION = 'configs/segmentation/hire_mlp_upernet_shapes.py'

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import assert_computes, prefixed
+from checkpoints import assert_computes, given, prefixed
 from mmengine.config import Config
 from plain_statements import official_shapes, official_weights
 from torch import nn
 
 import mlp_dense
 from mlp_dense.errors import CheckpointError
-from mlp_dense.inspection import compare_with_model
+from mlp_dense.inference.models import compare_with_model
 
 CONFIGS = {
     'mask_rcnn': 'detection/as_mlp_tiny_mask_rcnn_1x_coco.py',
@@ -136,7 +136,7 @@ def test_names_and_shapes_are_those_of_the_config(kind):
         shapes = shapes_of(kind, TINY, *((512, 256) if kind == 'upernet' else (256, 1024)))
         weights = {name: torch.empty(shape) for name, shape in shapes.items()}
     count = len(weights)
-    assert compare_with_model(read(kind), weights, 'file') == f'loads: {count} of its {count} tensors fit'
+    assert compare_with_model(read(kind), given(weights)) == f'loads: {count} of its {count} tensors fit'
 
 
 def test_every_tensor_arrives_where_it_should(kind, published):

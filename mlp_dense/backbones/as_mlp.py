@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import fast_paths
+from ..checkpoints.matching import LeftOut
 from .base import MLPBackbone
 from .layers import Block, ChannelShift, Pointwise, add, channels_last, gelu, pad_right_bottom, round_up
 
@@ -107,7 +108,7 @@ class ASMLP(MLPBackbone):
     arch_defaults = dict(mlp_ratios=(4, 4, 4, 4), shift_size=5)
     norms_allowed = {'GN1': GroupNorm1}
     official_names = (
-        (r'^(norm|head)\.', None),
+        (r'^(norm|head)\.', LeftOut('classifier head and norm')),
         (r'^patch_embed\.proj\.', 'stem.conv.'),
         (r'^patch_embed\.norm\.', 'stem.norm.'),
         (r'^layers\.(\d+)\.downsample\.', lambda m: f'stages.{int(m[1]) + 1}.downsample.'),

@@ -5,6 +5,8 @@ and is done; the constructor, the choice of outputs, freezing, activation checkp
 """
 
 import inspect
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import ArgumentError, UserError
-from ..checkpoints.matching import fit_to_backbone, load_pretrained
+from ..checkpoints.matching import load_pretrained, match_and_log
 from .layers import Stage, channels_last
 
 
@@ -106,6 +108,7 @@ class MLPBackbone(BaseModule):
         )
         self.init_family_weights()
         self._freeze()
+        self.register_load_state_dict_pre_hook(_match_on_load)
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         """(B, in_channels, H, W) to (B, dim, about H / stem_stride, about W / stem_stride)."""
@@ -167,12 +170,29 @@ class MLPBackbone(BaseModule):
         for cfg in pretrained:
             load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args: Any) -> None:
-        # Both torch's and mmengine's load_state_dict come through here, for the backbone alone or inside a detector.
-        found = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
-        fitted = fit_to_backbone(self, found, local_metadata.get('source', 'the given state dict'))
-        state_dict.update({prefix + key: tensor for key, tensor in fitted.items()})
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+    def is_unbuilt(self, key: str) -> bool:
+        """Whether a tensor belongs to a stage or an output norm of this arch that was not selected."""
+        kind, _, rest = key.partition('.')
+        number = rest.partition('.')[0]
+        built = {'stages': len(self.stages), 'norms': 0}.get(kind)
+        return built is not None and number.isdecimal() and built <= int(number) < len(self.arch['depths'])
+
+    @classmethod
+    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The fields of the arch that some weights (our names) belong to, as far as their shapes tell; None if none."""
+
+        def width(name: str) -> int:
+            weight = weights.get(name)
+            return weight.shape[0] if weight is not None and weight.ndim else 0
+
+        first = re.compile(r'stages\.(\d+)\.blocks\.\d+\.norm1\.weight')
+        depths = Counter(int(match[1]) for match in map(first.fullmatch, weights) if match)
+        dims = [width(f'stages.{i}.blocks.0.norm1.weight') for i in range(len(depths))]
+        hidden = [width(f'stages.{i}.blocks.0.channel_mixing.fc1.weight') for i in range(len(depths))]
+        if not depths or not all(dims) or not all(hidden):
+            return None
+        ratios = tuple(wide // dim for wide, dim in zip(hidden, dims, strict=True))
+        return dict(depths=tuple(depths[i] for i in range(len(dims))), dims=tuple(dims), mlp_ratios=ratios)
 
     def _freeze(self) -> None:
         if self.frozen_stages >= 0:
@@ -220,6 +240,13 @@ class MLPBackbone(BaseModule):
     @classmethod
     def _error(cls, name: str, value: object, allowed: str) -> UserError:
         return UserError(f'{cls.__name__}: {name} is {value!r}; allowed: {allowed}.')
+
+
+def _match_on_load(backbone: MLPBackbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Runs before every load, by torch's or mmengine's ``load_state_dict``, of the backbone or of a whole detector."""
+    found = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
+    matched = match_and_log(backbone, found, 'the given state dict')
+    state_dict.update({prefix + key: tensor for key, tensor in matched.items()})
 
 
 def _make_norm(kind: type[nn.Module], requires_grad: bool, dim: int, **arguments: Any) -> nn.Module:

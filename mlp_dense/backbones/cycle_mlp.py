@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoints.matching import LeftOut
 from .base import MLPBackbone
 from .layers import Block, ChannelLayerNorm, ChannelShift, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps
 
@@ -59,8 +60,8 @@ class CycleMLP(MLPBackbone):
     arch_defaults = dict(mlp_ratios=(4, 4, 4, 4))
     norms_allowed = {'LN': ChannelLayerNorm}
     official_names = (
-        (r'^(norm|head)\.', None),
-        (r'\.attn\.sfc_[hw]\.offset$', None),  # constant: see CycleFC
+        (r'^(norm|head)\.', LeftOut('classifier head and norm')),
+        (r'\.attn\.sfc_[hw]\.offset$', LeftOut('CycleFC offsets')),  # constant: see CycleFC
         (r'^patch_embed\.proj\.', 'stem.conv.'),
         (r'^network\.([0246])\.(\d+)\.', lambda m: f'stages.{int(m[1]) // 2}.blocks.{m[2]}.'),
         (r'^network\.([135])\.proj\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.conv.'),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from . import fast_paths
+from ..checkpoints.matching import LeftOut
 from .base import MLPBackbone
 from .folding import fold_after, fold_before, is_foldable
 from .layers import (
@@ -135,7 +136,7 @@ class HireMLP(MLPBackbone):
     )
     norms_allowed = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
     official_names = (
-        (r'^(norm|head)\.', None),
+        (r'^(norm|head)\.', LeftOut('classifier head and norm')),
         (r'^patch_embed\.proj\.', 'stem.conv.'),
         (r'^patch_embed\.norm\.', 'stem.norm.'),
         (r'^network\.([0246])\.(\d+)\.', lambda m: f'stages.{int(m[1]) // 2}.blocks.{m[2]}.'),
