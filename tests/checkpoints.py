@@ -11,8 +11,6 @@ from conftest import SMALL, picture
 from mmengine.model import BaseModule
 from plain_statements import forward
 
-from mlp_dense.checkpoints.reading import Checkpoint
-
 
 class Detector(BaseModule):
     """The two parts that matter here of every detector and segmentor."""
@@ -36,11 +34,6 @@ FromYacs.__module__, FromYacs.__qualname__, FromYacs.__name__ = 'yacs.config', '
 
 def prefixed(prefix: str, weights: dict) -> dict:
     return {prefix + name: tensor for name, tensor in weights.items()}
-
-
-def given(content: dict) -> Checkpoint:
-    """A checkpoint that was not read from a file."""
-    return Checkpoint('file', None, content)
 
 
 def write(path: Path, content: Any, **kwargs) -> str:

@@ -11,14 +11,14 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from checkpoints import Detector, FromYacs, assert_computes, given, prefixed, pretrained
+from checkpoints import Detector, FromYacs, assert_computes, prefixed, pretrained
 from conftest import SMALL, differing, official
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_dict
 from safetensors.torch import save_file
 
 import mlp_dense
-from mlp_dense.checkpoints.reading import read_checkpoint
+from mlp_dense.checkpoints.reading import Checkpoint, read_checkpoint
 from mlp_dense.errors import CheckpointError
 
 
@@ -186,12 +186,14 @@ def test_classes_of_every_kind_of_file(tmp_path):
         dict(meta=dict(dataset_meta=dict(CLASSES=list(classes), PALETTE=np.array(palette)))),
         dict(meta=dict(CLASSES=classes, PALETTE=[(1, 2, 3), (4, 5, 6)], epoch=1)),
     ):
-        assert given(content).dataset_meta == both
+        assert Checkpoint('file', None, content).dataset_meta == both
     for content in ({}, dict(meta=None), dict(meta=dict(dataset_meta=[1])), dict(meta=dict(CLASSES=None))):
-        assert given(content).dataset_meta == {}
-    assert given(dict(meta=dict(CLASSES=classes, PALETTE='random'))).dataset_meta == dict(classes=classes)
+        assert Checkpoint('file', None, content).dataset_meta == {}
+    assert Checkpoint('file', None, dict(meta=dict(CLASSES=classes, PALETTE='random'))).dataset_meta == dict(
+        classes=classes
+    )
     with pytest.raises(CheckpointError, match='file: the classes in its meta data are no list of names'):
-        _ = given(dict(meta=dict(dataset_meta=dict(classes=5)))).dataset_meta
+        _ = Checkpoint('file', None, dict(meta=dict(dataset_meta=dict(classes=5)))).dataset_meta
 
 
 @pytest.mark.parametrize('name', ['pathlib.PosixPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath'])

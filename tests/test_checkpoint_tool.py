@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from checkpoints import given, prefixed
+from checkpoints import prefixed
 from conftest import ARCHS, SMALL, differing, official
 from in_process import call
 from mmengine.config import Config
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import mlp_dense
 from mlp_dense.backbones import FAMILIES
 from mlp_dense.checkpoints.inspection import recognise
-from mlp_dense.checkpoints.reading import read_checkpoint
+from mlp_dense.checkpoints.reading import Checkpoint, read_checkpoint
 from mlp_dense.checkpoints.writing import publish
 from mlp_dense.errors import CheckpointError
 
@@ -64,7 +64,7 @@ def test_every_arch_is_recognised(cls, arch, inside, form):
         else:
             shapes = official_shapes(cls.__name__, cls.archs[arch], (1, 2, 3), 10 * (not inside))
             weights = {name: torch.empty(shape) for name, shape in shapes.items()}
-    backbone, loads = recognise(given(prefixed(inside, weights)), FAMILIES)
+    backbone, loads = recognise(Checkpoint('file', None, prefixed(inside, weights)), FAMILIES)
     assert backbone == f'{cls.__name__} {arch}, {form} names{" inside `backbone.`" if inside else ""}'
     assert f'{cls.__name__}: loaded ' in loads and ('fresh: norms.0' in loads) == (form == 'official')
 
@@ -72,7 +72,7 @@ def test_every_arch_is_recognised(cls, arch, inside, form):
 def test_other_sizes(family):
     arch = dict(depths=(1, 2, 1), dims=(8, 16, 24), mlp_ratios=(2, 4, 4))
     weights = family(arch, out_indices=(0, 1, 2)).state_dict()
-    backbone, loads = recognise(given(weights), FAMILIES)
+    backbone, loads = recognise(Checkpoint('file', None, weights), FAMILIES)
     size = 'of custom size (depths (1, 2, 1), dims (8, 16, 24), mlp_ratios (2, 4, 4))'
     assert backbone == f'{family.__name__} {size}, our names' and 'loaded' in loads
 

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,7 +46,6 @@ def _safe_globals() -> list[Any]:
         'pathlib._local.PosixPath',  # Python 3.13
         'pathlib._local.WindowsPath',
     )
-    numpy = ('bool', 'int32', 'int64', 'uint8', 'float32', 'float64')
     return [
         *((_Inert, name) for name in official),
         # what mmengine stores in its checkpoints (NumPy renamed its modules in 2.0)
@@ -54,7 +54,7 @@ def _safe_globals() -> list[Any]:
         (statistic, '__builtin__.getattr'),
         np.ndarray,
         np.dtype,
-        *(type(np.dtype(kind)) for kind in numpy),
+        *(type(np.dtype(kind)) for kind in ('bool', 'int32', 'int64', 'uint8', 'float32', 'float64')),
         *(
             (getattr(np._core.multiarray, function), f'{package}.multiarray.{function}')
             for function in ('_reconstruct', 'scalar')
@@ -63,17 +63,14 @@ def _safe_globals() -> list[Any]:
     ]
 
 
-def read_file(source: str | Path, path: Path, map_location: Any) -> Any:
-    """What a file holds, which errors call by its `source`.
+def read_file(source: str | Path, path: Path, map_location: Any) -> Mapping[str, Any]:
+    """What a file holds; `source` is its name in errors.
 
     Raises:
-        CheckpointError: it is damaged, or holds an object of a type that is not allowed.
+        CheckpointError: it is damaged, holds an object of a type that is not allowed, or is no checkpoint.
     """
-    kind, read = 'PyTorch checkpoint', _read_pickle
-    if is_safetensors(path):
-        kind, read = 'safetensors file', _read_safetensors
     try:
-        return read(path, map_location)
+        content = (_read_safetensors if is_safetensors(path) else _read_pickle)(path, map_location)
     except Exception as error:  # damaged bytes raise whatever they are first used for: the readers check little
         text = str(error)
         reason = (text.splitlines() or [type(error).__name__])[0]
@@ -86,8 +83,12 @@ def read_file(source: str | Path, path: Path, map_location: Any) -> Any:
                     f'{source} is refused, since loading it could run code: it holds {offender[1]}, which is neither a '
                     'tensor nor a plain container. Use a file from a source you trust, saved as a state dict.'
                 ) from error
+        kind = 'safetensors file' if is_safetensors(path) else 'PyTorch checkpoint'
         advice = f'delete {path} to download it again.' if _is_address(source) else 'is it complete?'
         raise CheckpointError(f'{source} cannot be read as a {kind} ({reason}); {advice}') from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f'{source} holds a {type(content).__name__}, not a checkpoint or a state dict.')
+    return content
 
 
 def is_safetensors(path: Path) -> bool:
@@ -134,27 +135,25 @@ def local_file(source: str | Path) -> Path:
         CheckpointError: it does not exist, or the download fails.
     """
     source = str(source)
-    if source.startswith('file://'):
-        source = url2pathname(urlparse(source).path)
-    if _is_address(source):
-        # Two addresses may end in the same name; a query is no part of it.
-        name = f'{hashlib.sha256(source.encode()).hexdigest()[:8]}-{Path(urlparse(source).path).name}'
-        path = Path(torch.hub.get_dir()) / 'checkpoints' / name
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if not path.exists() and not (distributed and torch.distributed.get_node_local_rank(0)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                torch.hub.download_url_to_file(source, str(path))
-            except OSError as error:
-                raise CheckpointError(
-                    f'{source} cannot be downloaded ({error}); download it by hand and give its path.'
-                ) from error
-        if distributed:
-            torch.distributed.barrier()
+    if not _is_address(source):
+        path = Path(url2pathname(urlparse(source).path) if source.startswith('file://') else source).expanduser()
+        if not path.is_file():
+            raise CheckpointError(f'Checkpoint {source} does not exist; give a file, or an http(s) address.')
         return path
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f'Checkpoint {source} does not exist; give the path of a file, or an http(s) address.')
+    # Two addresses may end in the same name; a query is no part of it.
+    name = f'{hashlib.sha256(source.encode()).hexdigest()[:8]}-{Path(urlparse(source).path).name}'
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not path.exists() and not (distributed and torch.distributed.get_node_local_rank(0)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(source, str(path))
+        except OSError as error:
+            raise CheckpointError(
+                f'{source} cannot be downloaded ({error}); do it by hand and give its path.'
+            ) from error
+    if distributed:
+        torch.distributed.barrier()
     return path
 
 

@@ -24,13 +24,11 @@ def describe(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> Ite
     weights, container = checkpoint.weights, checkpoint.container
     yield 'file', f'{checkpoint.path}, {checkpoint.path.stat().st_size / 1e6:.1f} MB'
     yield 'sha256', sha256_of(checkpoint.path)
-    if checkpoint.is_safetensors:
-        yield 'weights', 'safetensors'
-    else:
-        averaged = ' (averaged; ema_state_dict holds the trained ones)' if checkpoint.averaged else ''
-        yield 'weights', f'under {container!r}{averaged}' if container else 'a plain state dict'
-        if container and len(checkpoint.content) > 1:
-            yield 'beside them', ', '.join(str(key) for key in checkpoint.content if key != container)
+    form = f'under {container!r}' if container else 'a plain state dict'
+    averaged = ' (averaged; ema_state_dict holds the trained ones)' if checkpoint.averaged else ''
+    yield 'weights', 'safetensors' if checkpoint.is_safetensors else form + averaged
+    if container and len(checkpoint.content) > 1 and not checkpoint.is_safetensors:
+        yield 'beside them', ', '.join(str(key) for key in checkpoint.content if key != container)
     parameters = sum(tensor.numel() for name, tensor in weights.items() if not name.endswith(BUFFERS))
     dtypes = Counter(str(tensor.dtype).removeprefix('torch.') for tensor in weights.values())
     kinds = ', '.join(f'{count} {dtype}' for dtype, count in dtypes.most_common())

@@ -40,12 +40,8 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
 
 
 def match_and_log(backbone: nn.Module, found: Mapping[str, Any], source: str) -> Mapping[str, Tensor]:
-    """What :func:`match_to_backbone` gives for a state dict, or the content of a whole checkpoint; its report goes to
-    the log. Tensors that have the backbone's own names and shapes already are returned without a word.
-
-    Args:
-        source: what to call them in the log and in errors.
-    """
+    """What :func:`match_to_backbone` gives for a state dict, or for the content of a checkpoint, that errors call
+    `source`; its report goes to the log, unless all names and shapes are the backbone's own already."""
     own = backbone.state_dict()
     if found.keys() == own.keys() and all(getattr(found[key], 'shape', None) == own[key].shape for key in own):
         return found

@@ -38,10 +38,7 @@ class Checkpoint:
     def read(cls, source: str | Path, map_location: Any = 'cpu') -> 'Checkpoint':
         """Reads a file or address, see :func:`read_checkpoint`."""
         path = local_file(source)
-        content = read_file(source, path, map_location)
-        if not isinstance(content, Mapping):
-            raise CheckpointError(f'{source} holds a {type(content).__name__}, not a checkpoint or a state dict.')
-        return cls(source, path, content)
+        return cls(source, path, read_file(source, path, map_location))
 
     @property
     def is_safetensors(self) -> bool:
@@ -59,8 +56,7 @@ class Checkpoint:
         Raises:
             CheckpointError: a file has none.
         """
-        container = self.container
-        tensors = _tensors(self.content[container] if container else self.content)
+        tensors = _tensors(self.content[self.container] if self.container else self.content)
         if not tensors and self.path:
             keys, containers = ', '.join(map(str, list(self.content)[:8])), ' or '.join(CONTAINERS)
             raise CheckpointError(
@@ -82,7 +78,7 @@ class Checkpoint:
             CheckpointError: there is none.
         """
         for key in ('model_ema', 'state_dict_ema', 'state_dict' if self.averaged else 'ema_state_dict'):
-            if isinstance(self.content.get(key), Mapping) and (tensors := _tensors(self.content[key])):
+            if tensors := _tensors(self.content.get(key)):
                 return tensors
         raise CheckpointError(
             f'{self.source} holds no EMA weights (model_ema, state_dict_ema, ema_state_dict): omit --ema.'
@@ -136,9 +132,10 @@ def below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)}
 
 
-def _tensors(state_dict: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict by name, without ``module.`` before the names."""
-    named = {key: value for key, value in state_dict.items() if isinstance(key, str) and isinstance(value, Tensor)}
+def _tensors(state_dict: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict by name, without ``module.`` before the names; none if it is something else."""
+    items = state_dict.items() if isinstance(state_dict, Mapping) else ()
+    named = {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}
     if 'steps' in named and all(key == 'steps' or key.startswith('module.') for key in named):
         del named['steps']  # how often mmengine's EMAHook averaged
     return {key.removeprefix('module.'): value for key, value in named.items()}
