@@ -1,10 +1,9 @@
 """mmengine's Runner, made safe and loud."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,7 +16,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import load_state_dict
 
-from ..checkpoints.reading import read_checkpoint, weights_of
+from ..checkpoints.reading import Checkpoint
 from ..errors import CheckpointError, UserError
 from .configs import adapt_to_cpu
 from .data import check_data
@@ -34,19 +33,19 @@ class DenseRunner(Runner):
         Raises:
             CheckpointError: the file is unusable, or does not fit.
         """
-        checkpoint = read_checkpoint(filename, map_location)
-        if self._resume and not {'meta', 'optimizer', 'message_hub'} <= checkpoint.keys():
+        checkpoint = Checkpoint.read(filename, map_location)
+        if self._resume and not {'meta', 'optimizer', 'message_hub'} <= checkpoint.content.keys():
             raise CheckpointError(
                 f'{filename} holds weights but no state of a training, so nothing can be resumed from it; '
                 'start a new training from it with --cfg-options load_from=FILE.'
             )
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint.content)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         fine_tuning = isinstance(self._train_loop, BaseLoop) and not self._resume  # built only when training
-        load_weights(model, checkpoint, filename, strict=strict or not fine_tuning)
+        load_weights(model, checkpoint, strict=strict or not fine_tuning)
         self._has_loaded = True
         self.logger.info(f'Loaded checkpoint {filename}')
-        return checkpoint
+        return checkpoint.content
 
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> Any:
@@ -142,13 +141,10 @@ def warn_of_random_backbone(cfg: Config) -> None:
         )
 
 
-def load_weights(
-    model: torch.nn.Module, checkpoint: Mapping[str, Any], source: str | Path, strict: bool = True
-) -> None:
-    """Loads a checkpoint that was read into a whole detector or segmentor.
+def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, strict: bool = True) -> None:
+    """Loads a checkpoint into a whole detector or segmentor.
 
     Args:
-        source: what to call it in errors.
         strict: every tensor of the model must be there, and no other. If not, heads may differ (mmengine logs how),
             but never the backbone.
 
@@ -156,10 +152,10 @@ def load_weights(
         CheckpointError: it does not fit.
     """
     try:
-        load_state_dict(model, weights_of(checkpoint, source), strict=strict)
+        load_state_dict(model, checkpoint.weights, strict=strict)
     except RuntimeError as error:
         reason = ' '.join(str(error).split())
         raise CheckpointError(
-            f'{source} is not a checkpoint of this model (same config, same number of classes?): '
+            f'{checkpoint.source} is not a checkpoint of this model (same config, same number of classes?): '
             f'{reason[:400]}{" ..." if len(reason) > 400 else ""}'
         ) from error
