@@ -38,16 +38,13 @@ def applies(*tensors: Tensor | None) -> bool:
     return (
         _available
         and torch.backends.mkldnn.enabled
-        and (torch.compiler.is_compiling() or not _is_traced())
         and not torch.compiler.is_exporting()
+        and not torch.jit.is_tracing()
+        and not _are_functorch_transforms_active()
         and not torch.is_autocast_enabled('cpu')
         and len({tensor.dtype for tensor in known}) == 1
         and all(tensor.device.type == 'cpu' and tensor.dtype in _DTYPES for tensor in known)
     )
-
-
-def _is_traced() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or _are_functorch_transforms_active()
 
 
 def applies_to_inference(*tensors: Tensor | None) -> bool:
@@ -156,41 +153,6 @@ def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Of (B, C, H, W)."""
     return F.group_norm(x, groups, weight, bias, eps)
-
-
-def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
-    """`length` rows (at least `period`) of the periodic continuation of the first `period` rows, from `start` on."""
-    if _is_traced():  # without slices, whose number depends on the size: the code holds for all sizes
-        return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
-    if start % period == 0 and length == period == x.shape[axis]:
-        return x
-    return CyclicWindow.apply(x, period, start, length, axis)
-
-
-class CyclicWindow(Function):
-    """Copies slices, and adds up the gradients of a row: autograd would fill a whole map with zeros for every slice."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
-        ctx.window, ctx.size = (period, start, axis), x.shape[axis]
-        pieces = [x.narrow(axis, start % period, min(length, period - start % period))]
-        while (missing := length - sum(piece.shape[axis] for piece in pieces)) > 0:
-            pieces.append(x.narrow(axis, 0, min(missing, period)))
-        return torch.cat(pieces, axis)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        period, start, axis = ctx.window
-        first, *repeats = gradient.split(period, axis)
-        if repeats:
-            first = first.clone()
-            for rows in repeats:
-                first.narrow(axis, 0, rows.shape[axis]).add_(rows)
-        first = CyclicWindow.apply(first, period, -start, period, axis)
-        rest = list(first.shape)
-        rest[axis] = ctx.size - period
-        return torch.cat([first, first.new_zeros(rest)], axis), None, None, None, None
 
 
 def channels_last_gradient(x: Tensor) -> Tensor:

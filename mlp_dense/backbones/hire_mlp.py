@@ -1,14 +1,23 @@
 """Hire-MLP (Guo et al., arXiv 2108.13341)."""
 
+import torch
 from torch import Tensor, nn
 
 from ..checkpoints.matching import LeftOut
 from .compat import round_up
-from .fast_paths import cyclic_window, linear
+from .fast_paths import linear
 from .folding import fold_after, fold_before, is_foldable
 from .hierarchy import HierarchicalMLP
 from .layers import ConvDownsample, Pointwise, WeightedBranches, in_nchw, init_linear_layers
 from .stages import Block
+
+
+def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
+    """`length` rows of the periodic continuation of the first `period` rows along an axis, from `start` on."""
+    # Compiled code must not depend on the question, to hold for all sizes.
+    if not torch.compiler.is_compiling() and start % period == 0 and length == period == x.shape[axis]:
+        return x
+    return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
 
 
 class RegionMLP(nn.Module):

@@ -12,7 +12,8 @@ from mlp_dense import CycleMLP, HireMLP
 from mlp_dense.backbones import fast_paths
 from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
-from mlp_dense.backbones.fast_paths import cyclic_window, linear
+from mlp_dense.backbones.fast_paths import linear
+from mlp_dense.backbones.hire_mlp import cyclic_window
 from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, Pointwise
 
 SIZES = [(64, 64), (50, 75), (7, 90), (3, 1), (1, 1)]
