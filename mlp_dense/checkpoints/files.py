@@ -1,4 +1,4 @@
-"""Finds, downloads and reads the files of checkpoints; what is allowed in them stands here."""
+"""Finds, downloads and reads the files of checkpoints; says which objects they may hold."""
 
 import hashlib
 import json
@@ -101,13 +101,9 @@ def _read_pickle(path: Path, map_location: Any) -> Any:
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
-    safetensors = import_safetensors()
-    try:
-        with safetensors.safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
-            meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
-            return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(str(error)) from error
+    with import_safetensors().safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
+        meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
+        return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
 
 
 def import_safetensors() -> ModuleType:
