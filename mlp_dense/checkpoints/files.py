@@ -5,7 +5,6 @@ import json
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,7 +62,7 @@ def _safe_globals() -> list[Any]:
     ]
 
 
-def read_file(source: str | Path, path: Path, map_location: Any) -> Mapping[str, Any]:
+def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, Any]:
     """What a file holds; `source` is its name in errors.
 
     Raises:
@@ -86,7 +85,7 @@ def read_file(source: str | Path, path: Path, map_location: Any) -> Mapping[str,
         kind = 'safetensors file' if is_safetensors(path) else 'PyTorch checkpoint'
         advice = f'delete {path} to download it again.' if _is_address(source) else 'is it complete?'
         raise CheckpointError(f'{source} cannot be read as a {kind} ({reason}); {advice}') from error
-    if not isinstance(content, Mapping):
+    if not isinstance(content, dict):
         raise CheckpointError(f'{source} holds a {type(content).__name__}, not a checkpoint or a state dict.')
     return content
 
