@@ -1,11 +1,10 @@
-"""Finds, downloads and reads the files of checkpoints; what is allowed in them stands here."""
+"""Finds, downloads and reads the files of checkpoints; says which objects they may hold."""
 
 import hashlib
 import json
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,7 +62,7 @@ def _safe_globals() -> list[Any]:
     ]
 
 
-def read_file(source: str | Path, path: Path, map_location: Any) -> Mapping[str, Any]:
+def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, Any]:
     """What a file holds; `source` is its name in errors.
 
     Raises:
@@ -86,7 +85,7 @@ def read_file(source: str | Path, path: Path, map_location: Any) -> Mapping[str,
         kind = 'safetensors file' if is_safetensors(path) else 'PyTorch checkpoint'
         advice = f'delete {path} to download it again.' if _is_address(source) else 'is it complete?'
         raise CheckpointError(f'{source} cannot be read as a {kind} ({reason}); {advice}') from error
-    if not isinstance(content, Mapping):
+    if not isinstance(content, dict):
         raise CheckpointError(f'{source} holds a {type(content).__name__}, not a checkpoint or a state dict.')
     return content
 
@@ -101,13 +100,9 @@ def _read_pickle(path: Path, map_location: Any) -> Any:
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
-    safetensors = import_safetensors()
-    try:
-        with safetensors.safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
-            meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
-            return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(str(error)) from error
+    with import_safetensors().safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
+        meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
+        return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
 
 
 def import_safetensors() -> ModuleType:

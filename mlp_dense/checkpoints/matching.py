@@ -39,7 +39,7 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
     backbone.load_state_dict(tensors)
 
 
-def match_and_log(backbone: nn.Module, found: Mapping[str, Any], source: str) -> Mapping[str, Tensor]:
+def match_and_log(backbone: nn.Module, found: dict[str, Any], source: str) -> dict[str, Tensor]:
     """What :func:`match_to_backbone` gives for a state dict, or for the content of a checkpoint, that errors call
     `source`; its report goes to the log, unless all names and shapes are the backbone's own already."""
     own = backbone.state_dict()

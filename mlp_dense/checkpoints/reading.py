@@ -32,7 +32,7 @@ class Checkpoint:
 
     source: str | Path
     path: Path | None
-    content: Mapping[str, Any]
+    content: dict[str, Any]
 
     @classmethod
     def read(cls, source: str | Path, map_location: Any = 'cpu') -> 'Checkpoint':
@@ -107,7 +107,7 @@ class Checkpoint:
         return found
 
 
-def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> Mapping[str, Any]:
+def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
     """Reads a checkpoint file or address as it is, without running anything in it.
 
     Args:

@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..errors import CheckpointError, UserError
 from .files import import_safetensors, is_safetensors, sha256_of
@@ -37,7 +36,9 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
     for name, tensor in weights.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise CheckpointError(f'{source}: {name} is no plain tensor, but sparse, quantized or without values.')
-    weights = {name: _published(tensor) for name, tensor in weights.items()}
+        tensor = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+        # In storage of its own: a view would save the whole tensor that it belongs to.
+        weights[name] = tensor.clone(memory_format=torch.contiguous_format)
     unfinished = out.with_name(f'.{out.name}.{os.getpid()}')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -57,9 +58,3 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
         with suppress(OSError):
             unfinished.unlink()
     return final
-
-
-def _published(tensor: Tensor) -> Tensor:
-    """A copy in its own storage (a view would save the whole tensor that it belongs to), float32 if floating-point."""
-    tensor = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
-    return tensor.clone(memory_format=torch.contiguous_format)
