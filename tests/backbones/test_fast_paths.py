@@ -211,3 +211,15 @@ def test_a_bias_alone_is_trained():
     layer.weight.requires_grad_(False)
     layer(picture(2, 3, 3, 6)).sum().backward()
     assert layer.bias.grad is not None
+
+
+def test_torch_func_gives_the_gradients_of_autograd(family, two_threads):
+    model, x = family(SMALL).eval(), picture(2, 3, 33, 47)
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters):
+        return loss_of(torch.func.functional_call(model, parameters, (x,)))
+
+    gradients = torch.func.grad(loss)(parameters)
+    expected = torch.autograd.grad(loss(parameters), parameters.values())
+    torch.testing.assert_close(tuple(gradients.values()), expected, rtol=1e-3, atol=1e-3)
