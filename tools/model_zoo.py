@@ -94,8 +94,8 @@ def row(model: dict, size: tuple[int, int], notes: list[str]) -> str:
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
-    from mlp_dense.inference.complexity import complexity
     from mlp_dense.errors import UserError
+    from mlp_dense.inference.complexity import complexity
 
     cfg = Config.fromfile(ROOT / model['Config'])
     init_default_scope(cfg.default_scope)

@@ -133,8 +133,9 @@ def _without_ones(shape: Size) -> tuple[int, ...]:
 
 def _log(text: str) -> None:
     try:
-        from mmengine.logging import print_log
+        from mmengine.logging import MMLogger
     except ImportError:  # a backbone alone does not need mmengine
-        logging.getLogger('mlp_dense').info(text)
+        logger = logging.getLogger('mlp_dense')
     else:
-        print_log(text, logger='current')
+        logger = MMLogger.get_current_instance()
+    logger.info(text, extra=dict(console=True))

@@ -12,7 +12,7 @@ from torch import nn
 from ..backbones.base import MLPBackbone
 from ..checkpoints.matching import match_to_backbone, summary
 from ..checkpoints.reading import Checkpoint, split_backbone
-from ..engine.configs import adapt_to_cpu, read_config_file
+from ..engine.configs import adapt_to_cpu, read_config
 from ..engine.data import check_class_count, dataset_meta
 from ..engine.runner import explain_unknown_types, load_weights
 from ..errors import CheckpointError, UserError
@@ -39,8 +39,8 @@ def load_model(
         UserError: the config or the device is unusable, or the class names are unknown or not as many as in the model.
         CheckpointError: the file is unusable, or is not of this model.
     """
-    device = _checked_device(device)
-    cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config_file(config)
+    device = checked_device(device)
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config(config)
     if 'model' not in cfg:
         raise UserError(f'{cfg.filename or "The config"} has no model; give a config of a detector or segmentor.')
     if device.type == 'cpu':
@@ -56,7 +56,12 @@ def load_model(
     return model.to(device).eval()
 
 
-def _checked_device(device: str | torch.device | None) -> torch.device:
+def checked_device(device: str | torch.device | None) -> torch.device:
+    """The device of a name; None is the first GPU if there is one, else the CPU.
+
+    Raises:
+        UserError: there is none of that name.
+    """
     try:
         device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(0, device=device)
