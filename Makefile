@@ -37,11 +37,12 @@ bench: setup ## time backbones and detectors on this CPU (about 26 minutes on tw
 	$(BENCH)/backbones.py --device cpu --threads 1 --size 512x512
 	@echo '== the same in bf16 (about a minute)'
 	$(BENCH)/backbones.py --device cpu --dtype bf16 --size 512x512
-	@echo '== training step of the backbones, two pictures of 512x512 (about 5 minutes)'
+	@echo '== training step of the backbones, two images of 512x512 (about 5 minutes)'
 	$(BENCH)/backbones.py --device cpu --train --size 512x512
 	@echo '== inference of Mask R-CNN and UperNet (about 11 minutes)'
 	$(BENCH)/detectors.py --device cpu
-	@echo '== charts and numbers: work_dirs/benchmarks'
+	@echo '== charts and numbers: work_dirs/benchmarks; their tables go into docs/performance.md'
+	$(BENCH)/report.py
 
 test: setup ## run all tests (about 20 minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist worksteal

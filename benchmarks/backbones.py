@@ -7,18 +7,9 @@ from collections.abc import Callable
 import torch
 from counting import GemmFloor, gmacs
 from mmengine.registry import MODELS
-from models import PEERS, check_agreement, plain_network, variants
+from models import PEERS, check_agreement, published_network, variants
 from report import report
-from timing import (
-    DTYPES,
-    Candidate,
-    Size,
-    common_parser,
-    inference,
-    measure,
-    parse_args,
-    training_step,
-)
+from timing import DTYPES, Candidate, Size, common_parser, inference, measure, parse_args, training_step
 from torch import Tensor, nn
 
 import mlp_dense
@@ -47,14 +38,14 @@ def parser() -> argparse.ArgumentParser:
         help=f'default: {" ".join(SMALLEST)}',
     )
     parser.add_argument('--compile', action='store_true', help='also time torch.compile(ours); compiling takes minutes')
-    parser.add_argument('--channels-last', action='store_true', help='give the pictures in channels_last memory')
+    parser.add_argument('--channels-last', action='store_true', help='images in channels_last memory')
     return parser
 
 
 def build_variants(name: str, args: argparse.Namespace) -> dict[str, nn.Module]:
     family, _, arch = name.partition(':')
     ours = getattr(mlp_dense, family)(arch)
-    models = variants(ours, plain_network(ours), args.train)
+    models = variants(ours, published_network(ours), args.train)
     models = {kind: model.to(args.device) for kind, model in models.items()}
     check_agreement(models, torch.randn(1, 3, 128, 160, device=args.device))
     if args.dtype != 'fp32':
@@ -69,17 +60,17 @@ def build_peers(args: argparse.Namespace) -> dict[str, nn.Module]:
 
 
 def runs(name: str, kind: str, args: argparse.Namespace) -> bool:
-    """Whether a row can run: mmdet's Swin knows fp32 only, and mmcv's deformable convolution, with which CycleMLP was
-    published, no bf16."""
-    if kind == 'plain':
+    """Whether a row can run: mmdet's Swin takes fp32 only, and mmcv's deformable convolution, which the published
+    CycleMLP uses, takes no bf16."""
+    if kind == 'published':
         return args.dtype != 'bf16' or not name.startswith('CycleMLP')
     return args.dtype == 'fp32' or name != 'Swin-T'
 
 
 def call(model: nn.Module, x: Tensor, args: argparse.Namespace, dtype: str) -> Callable[..., object]:
-    """What is timed: inference, or forward and backward with random gradients of the maps."""
+    """What is timed: inference, or forward and backward with random gradients of the feature maps."""
     x = x.to(DTYPES[dtype])
-    model.to(x.dtype).train(args.train)  # mmdet's ResNet gives nothing back here
+    model.to(x.dtype).train(args.train)  # not assigned: mmdet's ResNet.train() returns None
     if not args.train:
         return inference(lambda: model(x))
     gradients = [torch.randn_like(out) for out in model(x)]
@@ -91,15 +82,15 @@ def candidates_of(name: str, models: dict[str, nn.Module], x: Tensor, args: argp
         model.float().train(False)  # every row runs in fp32
     macs = gmacs(lambda: next(iter(models.values()))(x)) / len(x)
     floor = {}
-    if plain := models.get('plain'):
-        floor = {'floor': GemmFloor(plain, lambda: plain(x), DTYPES[args.dtype], args.device, args.train)}
+    if published := models.get('published'):
+        floor = {'floor': GemmFloor(published, lambda: published(x), DTYPES[args.dtype], args.device, args.train)}
     dtypes = {kind: 'fp32' if kind == 'fp32' else args.dtype for kind in models}
     calls = {kind: call(model, x, args, dtypes[kind]) for kind, model in models.items() if runs(name, kind, args)}
     return [Candidate(name, kind, run, macs) for kind, run in {**calls, **floor}.items()]
 
 
 def compiles_again(model: nn.Module, args: argparse.Namespace) -> bool:
-    """Whether a network compiled for two batch and picture sizes compiles once more for others."""
+    """Whether a network compiled for two batch and image sizes compiles again for others."""
 
     def run(*shape: int) -> None:
         call(model, torch.randn(shape, device=args.device), args, args.dtype)()
@@ -128,11 +119,11 @@ def main() -> None:
         candidates = [each for name, own in models.items() for each in candidates_of(name, own, x, args)]
         rows += measure(candidates, str(size), args)
     left_out = [f'{name} {kind}' for name, own in models.items() for kind in own if not runs(name, kind, args)]
-    notes = [f'left out, since {args.dtype} is unknown there: {", ".join(left_out)}'] if left_out else []
+    notes = [f'left out, since they do not run in {args.dtype}: {", ".join(left_out)}'] if left_out else []
     for name, own in models.items():
         if 'compiled' in own and not args.train:  # in training inductor (PyTorch 2.13) may fail on dynamic sizes
-            again = 'once more' if compiles_again(own['compiled'], args) else 'nothing'
-            notes.append(f'{name}, compiled for two sizes, compiles {again} for further batch and picture sizes')
+            again = 'again' if compiles_again(own['compiled'], args) else 'nothing'
+            notes.append(f'{name}, compiled for two sizes, compiles {again} for further batch and image sizes')
     report(rows, 'backbones', notes, args)
 
 

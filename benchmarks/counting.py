@@ -1,4 +1,4 @@
-"""What is counted of a model: MACs, memory, and the sizes of its matrix products."""
+"""Counts MACs, memory and the sizes of the matrix products of a model."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 
 def peak_memory(run: Callable[[], object], device: str) -> int:
-    """Bytes of the tensors that a call makes: at most at one time."""
+    """Peak bytes of the tensors that a call allocates."""
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -24,16 +24,16 @@ def peak_memory(run: Callable[[], object], device: str) -> int:
 
 
 class NewMemory(TorchDispatchMode):
-    """Measures the bytes of the tensors that are made inside. What an operator takes for itself is not seen."""
+    """Measures the peak memory of the tensors allocated inside, without the scratch memory of operators."""
 
     def __init__(self):
         super().__init__()
         self.peak = 0
-        self.sizes = WeakIdKeyDictionary()  # of storages, which leave it when they are freed
+        self.sizes = WeakIdKeyDictionary()  # in bytes, of the storages that are alive
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         for storage in storages((args, kwargs)):
-            self.sizes.setdefault(storage, 0)  # those not made inside were there before
+            self.sizes.setdefault(storage, 0)  # allocated before the measurement
         made = operator(*args, **(kwargs or {}))
         for storage in storages(made):
             self.sizes.setdefault(storage, storage.nbytes())
@@ -47,7 +47,7 @@ def storages(tree: object) -> list[torch.UntypedStorage]:
 
 def gmacs(forward: Callable[[], object]) -> float:
     """Billions of multiply-accumulate operations of a call."""
-    # oneDNN's fused operators are not known to PyTorch's counter; without oneDNN the plain ones run.
+    # PyTorch's counter does not know oneDNN's fused operators; without oneDNN PyTorch's own run.
     flags = torch.backends.mkldnn.flags(enabled=False)
     with torch.no_grad(), flags, FlopCounterMode(display=False) as counter:
         forward()
@@ -55,10 +55,10 @@ def gmacs(forward: Callable[[], object]) -> float:
 
 
 class GemmFloor:
-    """The matrix products of a network alone: each convolution and linear layer as one product of the same size.
+    """The matrix products (GEMMs) of a network alone: each convolution and linear layer as one product of its size.
 
     Args:
-        forward: a call of the plain model, from which the sizes are taken.
+        forward: a call of the model as published, from which the sizes are taken.
     """
 
     def __init__(self, model: nn.Module, forward: Callable[[], object], dtype: torch.dtype, device: str, train: bool):
@@ -67,12 +67,12 @@ class GemmFloor:
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             out, k = len(module.weight), module.weight[0].numel()
             if isinstance(module, nn.ConvTranspose2d):
-                shapes.append((inputs[0].numel() // out, out, k))  # its weight stands the other way round
+                shapes.append((inputs[0].numel() // out, out, k))  # its weight is (in, out, ...)
             else:
                 shapes.append((output.numel() // out, k, out))
 
-        maps = [m for m in model.modules() if getattr(m, 'weight', None) is not None and m.weight.ndim in (2, 4)]
-        hooks = [module.register_forward_hook(record) for module in maps]
+        layers = [m for m in model.modules() if getattr(m, 'weight', None) is not None and m.weight.ndim in (2, 4)]
+        hooks = [module.register_forward_hook(record) for module in layers]
         with torch.no_grad():
             forward()
         for hook in hooks:
@@ -85,7 +85,7 @@ class GemmFloor:
         gradients = {(rows, n): values(rows, n) for rows, _, n in shapes} if train else {}
         self.products = [(inputs[rows, k], values(n, k), gradients.get((rows, n))) for rows, k, n in shapes]
 
-    def __call__(self, fresh_gradients: bool = True) -> None:
+    def __call__(self, keep_gradients: bool = False) -> None:
         with torch.inference_mode():
             for x, weight, gradient in self.products:
                 F.linear(x, weight)

@@ -15,25 +15,16 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
-from models import PEERS, check_agreement, plain_network, variants
+from models import PEERS, check_agreement, published_network, variants
 from report import report
-from timing import (
-    DTYPES,
-    Candidate,
-    Size,
-    common_parser,
-    inference,
-    measure,
-    parse_args,
-    training_step,
-)
+from timing import DTYPES, Candidate, Size, common_parser, inference, measure, parse_args, training_step
 from torch import nn
 
-from mlp_dense.errors import UserError
 from mlp_dense.engine.configs import adapt_to_cpu, read_config
+from mlp_dense.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-HEADS = {  # configs, and the size of picture that they are for
+HEADS = {  # configs, and the image size that they are for
     'mask_rcnn': ('configs/detection/{}_mask_rcnn_1x_coco.py', Size(800, 1280)),
     'upernet': ('configs/segmentation/{}_upernet_ade20k-512x512.py', Size(512, 512)),
 }
@@ -43,7 +34,7 @@ SMALLEST = ('hire_mlp_tiny', 'as_mlp_tiny', 'cycle_mlp_b1')
 def parse() -> Namespace:
     parser = common_parser(__doc__)
     parser.set_defaults(rounds=3)
-    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), help='(default: all)')
+    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), help='of the models (default: all)')
     parser.add_argument(
         '--models', nargs='+', default=SMALLEST, metavar='NAME', help=f'backbones (default: {" ".join(SMALLEST)})'
     )
@@ -63,7 +54,7 @@ def parse() -> Namespace:
     if args.dtype == 'bf16' and 'mask_rcnn' in args.heads:
         parser.error("--dtype bf16 goes with --heads upernet only: mmcv's NMS and RoIAlign do not take it.")
     if args.train and args.batch_size < 2 and 'upernet' in args.heads:
-        parser.error("--train --batch-size 1 goes with --heads mask_rcnn only: UperNet's BatchNorm needs 2 pictures.")
+        parser.error("--train --batch-size 1 goes with --heads mask_rcnn only: UperNet's BatchNorm needs 2 images.")
     return args
 
 
@@ -74,29 +65,28 @@ def config_names(head: str) -> list[str]:
 
 
 def read(head: str, name: str, size: Size, args: Namespace) -> Config:
-    file = ROOT / HEADS[head][0].format(name)
-    cfg = read_config(Namespace(config=file, cfg_options=args.cfg_options, data_root=None))
+    cfg = read_config(ROOT / HEADS[head][0].format(name), args.cfg_options)
     adapt_to_cpu(cfg)  # in a single process SyncBN is BN
     init_default_scope(cfg.default_scope)
-    cfg.model.backbone.drop_path_rate = 0.0  # the published form here has none
+    cfg.model.backbone.drop_path_rate = 0.0  # as in the published networks of benchmarks/published.py
     if head == 'upernet':
-        cfg.model.data_preprocessor.size = tuple(size)  # training pictures are padded to it
+        cfg.model.data_preprocessor.size = tuple(size)  # training images are padded to it
     return cfg
 
 
 def build(cfg: Config) -> nn.Module:
     model = MODELS.build(cfg.model)
     if hasattr(model, 'roi_head'):
-        # Random weights find nothing, and the mask head would rest: every proposal is an object of the first class.
+        # Random weights detect nothing, which leaves the mask head idle: make every proposal an object of class 0.
         model.roi_head.bbox_head.fc_cls.bias.data[0] = 10
     return model
 
 
 def build_variants(cfg: Config, args: Namespace) -> dict[str, nn.Module]:
     ours = build(cfg)
-    plain = copy.deepcopy(ours)
-    plain.backbone = plain_network(ours.backbone)
-    models = {kind: model.to(args.device) for kind, model in variants(ours, plain, args.train).items()}
+    published = copy.deepcopy(ours)
+    published.backbone = published_network(ours.backbone)
+    models = {kind: model.to(args.device) for kind, model in variants(ours, published, args.train).items()}
     backbones = {kind: model.backbone for kind, model in models.items()}
     check_agreement(backbones, torch.randn(1, 3, 128, 160, device=args.device))
     return models
@@ -115,19 +105,19 @@ def build_peer(cfg: Config, name: str, args: Namespace) -> nn.Module:
 
 
 def batch(cfg: Config, size: Size, num: int) -> dict[str, list]:
-    """Random pictures with random labels, as a data loader gives them."""
+    """Random images with random labels, as a data loader yields them."""
     meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), tuple(size)) | dict(scale_factor=(1.0, 1.0))
-    pictures = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(num)]
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(num)]
     if 'decode_head' in cfg.model:
-        maps = [torch.randint(cfg.model.decode_head.num_classes, (1, *size)) for _ in pictures]
-        samples = [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=labels)) for labels in maps]
+        label_maps = [torch.randint(cfg.model.decode_head.num_classes, (1, *size)) for _ in images]
+        samples = [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=labels)) for labels in label_maps]
     else:
-        samples = [DetDataSample(metainfo=meta, gt_instances=random_objects(size)) for _ in pictures]
-    return dict(inputs=pictures, data_samples=samples)
+        samples = [DetDataSample(metainfo=meta, gt_instances=random_objects(size)) for _ in images]
+    return dict(inputs=images, data_samples=samples)
 
 
 def random_objects(size: Size, num: int = 8) -> InstanceData:
-    """Objects of a tenth to half of the picture a side, which fill their boxes."""
+    """Objects that fill their boxes, whose sides are 0.1 to 0.5 of those of the image."""
     sides = 0.1 + 0.4 * torch.rand(num, 2)
     corners = (1 - sides) * torch.rand(num, 2)
     boxes = torch.cat([corners, corners + sides], 1) * torch.tensor([size.width, size.height] * 2)
@@ -156,8 +146,8 @@ def candidates_of(name: str, models: dict[str, nn.Module], data: dict, args: Nam
     first = next(iter(models.values())).eval()
     macs = gmacs(lambda: first.test_step(data)) / args.batch_size
     runs = {kind: call(model) for kind, model in models.items()}
-    if plain := models.get('plain'):
-        runs['floor'] = GemmFloor(plain, lambda: forward(plain), dtype, args.device, args.train)
+    if published := models.get('published'):
+        runs['floor'] = GemmFloor(published, lambda: forward(published), dtype, args.device, args.train)
     return [Candidate(name, kind, run, macs) for kind, run in runs.items()]
 
 

@@ -39,8 +39,8 @@ class Candidate(NamedTuple):
 
 def common_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('--size', nargs='+', type=picture_size, metavar='HxW', help='pictures, in pixels')
-    parser.add_argument('--batch-size', type=int, metavar='N', help='pictures in one call (default: 1, 2 in training)')
+    parser.add_argument('--size', nargs='+', type=image_size, metavar='HxW', help='image sizes in pixels')
+    parser.add_argument('--batch-size', type=int, metavar='N', help='images per call (default: 1, 2 in training)')
     parser.add_argument(
         '--threads', type=int, default=torch.get_num_threads(), metavar='N', help='CPU threads (default: %(default)s)'
     )
@@ -48,10 +48,10 @@ def common_parser(description: str) -> argparse.ArgumentParser:
         '--device',
         choices=('cpu', 'cuda'),
         default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='(default: %(default)s)',
+        help='where to run (default: %(default)s)',
     )
-    parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='of the computation (default: %(default)s)')
-    parser.add_argument('--train', action='store_true', help='time forward and backward instead of inference')
+    parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='data type (default: %(default)s)')
+    parser.add_argument('--train', action='store_true', help='time training steps instead of inference')
     parser.add_argument('--rounds', type=int, metavar='N', help='timed calls of each row (default: %(default)s)')
     parser.add_argument('--no-peers', action='store_true', help='leave out Swin-T and ResNet-50')
     parser.add_argument(
@@ -65,7 +65,7 @@ def common_parser(description: str) -> argparse.ArgumentParser:
 
 
 def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parses the command line, refuses what cannot run, and applies the number of threads."""
+    """Parses the command line, refuses what cannot run, and sets the number of threads."""
     args = parser.parse_args()
     args.batch_size = (2 if args.train else 1) if args.batch_size is None else args.batch_size
     for name in ('batch_size', 'threads', 'rounds'):
@@ -77,12 +77,12 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
         parser.error('--dtype fp16 needs --device cuda; on a CPU take fp32 or bf16.')
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    warnings.filterwarnings('ignore')  # of the frameworks, about their own code
+    warnings.filterwarnings('ignore')  # those of the frameworks about their own code
     MMLogger.get_current_instance().setLevel(logging.ERROR)
     return args
 
 
-def picture_size(text: str) -> Size:
+def image_size(text: str) -> Size:
     height, _, width = text.partition('x')
     if (
         not (height.isdecimal() and width.isdecimal() and int(height) and int(width))
@@ -103,8 +103,8 @@ def inference(forward: Callable[[], object]) -> Callable[[], object]:
 def training_step(model: nn.Module, forward_and_backward: Callable[[], object]) -> Callable[..., None]:
     """A training step without the optimizer."""
 
-    def run(fresh_gradients: bool = True) -> None:
-        model.zero_grad(set_to_none=fresh_gradients)
+    def run(keep_gradients: bool = False) -> None:
+        model.zero_grad(set_to_none=not keep_gradients)
         forward_and_backward()
 
     return run
@@ -123,16 +123,16 @@ def measure(candidates: Sequence[Candidate], case: str, args: argparse.Namespace
 
 
 def memory_of(candidate: Candidate, args: argparse.Namespace) -> int | None:
-    """Bytes that a call holds at most beyond weights and their gradients; it is also the warm-up."""
+    """Peak bytes of a call beyond weights and their gradients; the call is also the warm-up."""
     candidate.run()
     if candidate.kind == 'floor' or (candidate.kind == 'compiled' and args.device == 'cpu'):
-        return None  # the one keeps nothing; what sees the operators of the other would keep it from running compiled
-    kept = dict(fresh_gradients=False) if args.train else {}
+        return None  # the floor keeps nothing; a dispatch mode would make compiled code run eagerly
+    kept = dict(keep_gradients=True) if args.train else {}
     return peak_memory(partial(candidate.run, **kept), args.device)
 
 
 def interleaved(runs: Sequence[Callable[[], object]], rounds: int, device: str, title: str) -> list[list[float]]:
-    """Seconds of every call: each round calls every candidate once, so that a noisy machine hits all alike."""
+    """Seconds of every call: each round calls every candidate once, so that noise of the machine hits all alike."""
     for run in runs:
         seconds(run, device)
     times: list[list[float]] = [[] for _ in runs]
@@ -156,7 +156,7 @@ def seconds(run: Callable[[], object], device: str) -> float:
 
 
 def spread(times: Sequence[float]) -> tuple[float, float]:
-    """The median, and half the distance between the quartiles."""
+    """The median, and half the interquartile range."""
     if len(times) < 2:
         return times[0], 0.0
     low, median, high = statistics.quantiles(times, n=4, method='inclusive')

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: the tools print them as a sentence, without a traceback."""
+"""Errors that the user can fix: the tools print them as a sentence, without a traceback."""
 
 
 class UserError(ValueError):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,16 @@ import pytest
 from support.configs import ROOT
 
 TOY = ['--size', '64x96', '--rounds', '2', '--threads', '1', '--device', 'cpu']
+PAGE = (ROOT / 'docs' / 'performance.md').read_text(encoding='utf-8')
 FEW_PROPOSALS = ['model.test_cfg.rpn.max_per_img=20', 'model.train_cfg.rcnn.sampler.num=16']
 
-pytestmark = pytest.mark.slow
+
+@pytest.fixture
+def report(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    import report
+
+    return report
 
 
 def run(name: str, *options: str) -> subprocess.CompletedProcess:
@@ -40,27 +48,35 @@ def kinds(rows: list[dict], model: str) -> set[str]:
     return {row['kind'] for row in rows if row['model'] == model}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('options', 'expected'),
     [
-        ([], {'ours', 'fused', 'plain', 'floor'}),
-        (['--train', '--no-peers'], {'ours', 'with_cp', 'plain', 'floor'}),
+        ([], {'ours', 'fused', 'published', 'floor'}),
+        (['--train', '--no-peers'], {'ours', 'with_cp', 'published', 'floor'}),
         (['--dtype', 'bf16', '--channels-last'], {'ours', 'fused', 'fp32', 'floor'}),
     ],
     ids=['inference', 'training', 'bf16'],
 )
-def test_backbones(tmp_path, options, expected):
+def test_backbones(report, tmp_path, options, expected):
     rows = rows_of(tmp_path, run('backbones', '--out', str(tmp_path), *options))
+    command = ' '.join(['python benchmarks/backbones.py', *TOY, '--out', str(tmp_path), *options])
+    page = tmp_path / 'page.md'
+    page.write_text(f'```bash\n{command}\n```\n\n<!-- table -->\n<!-- end -->\n')
+    assert 'written from' in report.write_tables(page, tmp_path)[0]
+    text = page.read_text()
+    assert all(f'| {row["kind"]} | {row["ms"]:.1f} ± ' in text for row in rows) and ', torch ' in text
     assert kinds(rows, 'CycleMLP:b1') == expected
-    assert kinds(rows, 'HireMLP:tiny') == kinds(rows, 'ASMLP:tiny') == expected | {'plain'}
+    assert kinds(rows, 'HireMLP:tiny') == kinds(rows, 'ASMLP:tiny') == expected | {'published'}
     assert kinds(rows, 'ResNet-50') == (set() if '--no-peers' in options else {'peer'})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('options', 'expected'),
     [
-        (['--models', 'hire_mlp_tiny'], {'ours', 'fused', 'plain', 'floor', 'peer'}),
-        (['--models', 'cycle_mlp_b1', '--train', '--no-peers'], {'ours', 'with_cp', 'plain', 'floor'}),
+        (['--models', 'hire_mlp_tiny'], {'ours', 'fused', 'published', 'floor', 'peer'}),
+        (['--models', 'cycle_mlp_b1', '--train', '--no-peers'], {'ours', 'with_cp', 'published', 'floor'}),
     ],
     ids=['inference', 'training'],
 )
@@ -70,6 +86,7 @@ def test_detectors(tmp_path, options, expected):
         assert {row['kind'] for row in rows if row['case'] == case} == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'options', 'said'),
     [
@@ -83,3 +100,58 @@ def test_detectors(tmp_path, options, expected):
 def test_what_cannot_run_is_said_in_a_sentence(name, options, said):
     done = run(name, *options)
     assert done.returncode == 2 and said in done.stderr and 'Traceback' not in done.stderr
+
+
+def results_of(page: str) -> list[dict]:
+    """The results that a page was written from, in the digits that it shows."""
+    results = []
+    for command, text in re.findall(
+        r'```bash\n([^\n]+)\n```\n\n<!-- table -->\n(.*?)\n\n<!-- end -->', page, re.DOTALL
+    ):
+        environment, *parts = text.split('\n\n')
+        tables = [part.splitlines() for part in parts if part.startswith('|')]
+        rows = []
+        for header, _, *lines in tables:
+            for line in lines:
+                model, kind, time, over_floor, over_ours, img_s, gmacs, mb = (c.strip() for c in line[1:-1].split('|'))
+                ms, spread_ms = map(float, time.split(' ± '))
+                row = dict(case=header.split('|')[1].strip(), model=model or rows[-1]['model'], kind=kind, ms=ms)
+                row |= dict(spread_ms=spread_ms, img_s=float(img_s), gmacs=float(gmacs), bytes=float(mb or 0) * 1e6)
+                row |= dict(over_floor=float(over_floor or 0), over_ours=float(over_ours or 0))
+                rows.append(row)
+        notes = [part for part in parts if not part.startswith('|')]
+        versions = dict(pair.split(' ', 1) for pair in environment.split(', '))
+        results.append(dict(command=command, environment=versions, notes=notes, rows=rows))
+    return results
+
+
+def write_results(folder: Path, results: list[dict]) -> None:
+    for i, result in enumerate(results):
+        (folder / f'{i}.json').write_text(json.dumps(result))
+        (folder / f'{i}.png').write_bytes(b'a chart')
+
+
+def test_page_is_reproduced_from_its_results(report, tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text(PAGE.replace('| ours |', '| theirs |'), encoding='utf-8')
+    results = results_of(PAGE)
+    assert len(results) == PAGE.count('<!-- table -->') == PAGE.count('python benchmarks/') - 1  # report.py itself
+    write_results(tmp_path, results)
+    said = report.write_tables(page, tmp_path)
+    assert said == [f'written from {tmp_path / f"{i}.json"}: {result["command"]}' for i, result in enumerate(results)]
+    assert page.read_text(encoding='utf-8') == PAGE
+    assert page.with_suffix('.png').read_bytes() == b'a chart'
+
+
+def test_table_without_a_result_stays(report, tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text(PAGE, encoding='utf-8')
+    *_, last = results_of(PAGE)
+    last['rows'][0]['ms'] = 1234.5
+    write_results(tmp_path, [last, {'title': 'of an older version, without its command'}])
+    *missing, written = report.write_tables(page, tmp_path)
+    assert all('its table stays: python benchmarks/backbones.py' in line for line in missing)
+    assert written == f'written from {tmp_path / "0.json"}: {last["command"]}'
+    (changed,) = set(page.read_text(encoding='utf-8').splitlines()) - set(PAGE.splitlines())
+    assert ' 1234.5 ± ' in changed
+    assert not page.with_suffix('.png').exists()

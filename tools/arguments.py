@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,30 +64,16 @@ def check_out_file(file: Path, suffix: str) -> None:
     Raises:
         UserError: the name has another suffix, or the folder cannot be written.
     """
+    from mlp_dense.engine.configs import make_folder
     from mlp_dense.errors import UserError
 
     if file.suffix.lower() != suffix or file.is_dir():
         raise UserError(f'--out {file}: give the name of a file that ends in {suffix}.')
-    check_out_dir(file.parent)
-
-
-def check_out_dir(folder: Path) -> None:
-    """Makes a folder to write to, and tries it.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    from mlp_dense.errors import UserError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f'{folder} cannot be written ({error.strerror}); give another place.') from error
+    make_folder(file.parent)
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Runs a tool; an error that is the user's to mend becomes a sentence on stderr and exit status 2."""
+    """Runs a tool; an error that the user can fix becomes a sentence on stderr and exit status 2."""
     try:
         main()
     except KeyboardInterrupt:

@@ -37,14 +37,14 @@ def main() -> None:
         return
     from mlp_dense.backbones import FAMILIES
     from mlp_dense.checkpoints.inspection import describe
-    from mlp_dense.checkpoints.reading import read_checkpoint, weights_of
-    from mlp_dense.engine.configs import read_config_file
+    from mlp_dense.checkpoints.reading import Checkpoint
+    from mlp_dense.engine.configs import read_config
     from mlp_dense.inference.models import compare_with_model
 
-    said = list(describe(args.file, FAMILIES))
+    checkpoint = Checkpoint.read(args.file)
+    said = list(describe(checkpoint, FAMILIES))
     if args.config:
-        weights = weights_of(read_checkpoint(args.file), args.file)
-        said.append(('whole model', compare_with_model(read_config_file(args.config), weights, args.file)))
+        said.append(('whole model', compare_with_model(read_config(args.config), checkpoint)))
     for topic, text in said:
         printable = ''.join(char if char.isprintable() else '?' for char in text)  # names in a file can be anything
         print(f'{topic:<12}{printable}')

@@ -14,7 +14,7 @@ HEAD = """# Model zoo
 
 Written by `python tools/model_zoo.py` from the configs and `configs/metafiles/`.
 
-* **params** (M) and **GMACs** are measured here, for one picture of the size above the table, with 1000 proposals and
+* **params** (M) and **GMACs** are measured here, for one image of the size above the table, with 1000 proposals and
   100 masks, as mmdet and mmsegmentation count them: params with auxiliary heads, GMACs without.
 * **published** is what the papers' authors give for this model. *Confirmed*: read in the source that is named;
   *unconfirmed*: remembered from the paper, not to be cited. None of it was trained here.
@@ -94,8 +94,8 @@ def row(model: dict, size: tuple[int, int], notes: list[str]) -> str:
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
-    from mlp_dense.inference.complexity import complexity
     from mlp_dense.errors import UserError
+    from mlp_dense.inference.complexity import complexity
 
     cfg = Config.fromfile(ROOT / model['Config'])
     init_default_scope(cfg.default_scope)

@@ -27,6 +27,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mlp_dense.engine.tasks import TASKS
     from mlp_dense.errors import UserError
     from mlp_dense.reports.curves import plot_runs, read_run
 
@@ -37,7 +38,7 @@ def main() -> None:
         for run, path in zip(runs, args.runs, strict=True):
             run.name = str(path)
     check_out_file(args.out, '.png')
-    plot_runs(runs, args.out, args.smooth)
+    plot_runs(runs, args.out, [task.main_metric for task in TASKS.values()], args.smooth)
     print(f'The curves are in {args.out}')
 
 

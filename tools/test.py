@@ -34,32 +34,18 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from mlp_dense.errors import UserError
-    from mlp_dense.engine.configs import load_config, use_tta
+    from mlp_dense.engine.configs import for_test, read_config
     from mlp_dense.engine.runner import build_runner
 
-    if args.out and args.out.suffix not in ('.pkl', '.pickle'):
-        raise UserError(f'--out {args.out}: the name must end in .pkl.')
-    cfg = load_config(args)
-    cfg.load_from, cfg.resume = args.checkpoint, False
-    if args.tta:
-        use_tta(cfg)
-    cfg.default_hooks.pop('visualization', None)  # the one of the training
-    if args.show_dir:
-        hook = dict(type='mlp_dense.DrawPredictionsHook', out_dir=str(args.show_dir))
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
-    if args.fuse:
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mlp_dense.FuseHook', priority='LOWEST')]
-    if args.out:
-        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        dump = 'mmdet.DumpDetResults' if cfg.default_scope == 'mmdet' else 'mlp_dense.DumpLabelMaps'
-        cfg.test_evaluator = [*evaluators, dict(type=dump, out_file_path=str(args.out))]
-
+    cfg = read_config(args.config, args.cfg_options, args.data_root)
+    for_test(cfg, args.checkpoint, args.work_dir, args.launcher, args.tta, args.fuse, args.show_dir, args.out)
     metrics = build_runner(cfg, ('test',)).test()
     if is_main_process():
         for name, value in metrics.items():
             print(f'{name:<24}{value:8.4f}')
-        Path(cfg.work_dir, 'metrics.json').write_text(json.dumps(metrics, indent=2, default=float) + '\n')
+        file = Path(cfg.work_dir, 'metrics.json')
+        file.write_text(json.dumps(metrics, indent=2, default=float) + '\n', encoding='utf-8')
+        print('Written:', *filter(None, (file, args.show_dir, args.out)))
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 _base_ = [
     '../_base_/models/mask_rcnn.py',
     '../_base_/datasets/shapes_detection.py',
+    '../_base_/schedules/shapes.py',
     '../_base_/runtime_detection.py',
 ]
 channels = 64
@@ -29,14 +30,8 @@ model = dict(
 )
 max_epochs = 18
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=9)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='AmpOptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=10.0)
-)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, eta_min=0.0, convert_to_iter_based=True),
 ]
 default_hooks = dict(logger=dict(interval=20), visualization=dict(interval=8))
-auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -1,5 +1,5 @@
 # Cascade Mask R-CNN with Hire-MLP small, 3x: Swin's recipe (unconfirmed); no detection
-# code was published. SyncBN, since two pictures a GPU are few for BatchNorm.
+# code was published. SyncBN, since two images per GPU are too few for BatchNorm.
 _base_ = [
     '../_base_/models/cascade_mask_rcnn.py',
     '../_base_/datasets/coco_instance_multiscale.py',

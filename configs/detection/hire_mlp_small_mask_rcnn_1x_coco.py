@@ -1,5 +1,5 @@
 # Mask R-CNN with Hire-MLP small, 1x: Swin's recipe (unconfirmed); no detection code
-# was published. SyncBN, since two pictures a GPU are few for BatchNorm.
+# was published. SyncBN, since two images per GPU are too few for BatchNorm.
 _base_ = [
     '../_base_/models/mask_rcnn.py',
     '../_base_/datasets/coco_instance.py',

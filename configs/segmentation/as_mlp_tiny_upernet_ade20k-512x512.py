@@ -1,4 +1,4 @@
-# UperNet with AS-MLP tiny, 160,000 iterations of 16 pictures.
+# UperNet with AS-MLP tiny, 160,000 iterations of 16 images.
 _base_ = [
     '../_base_/models/upernet.py',
     '../_base_/datasets/ade20k.py',

@@ -1,5 +1,5 @@
 # Semantic FPN with CycleMLP b1: the recipe of PVT with the backbone swapped, in its form of 40,000
-# iterations of 32 pictures (the other is 80,000 of 16 at half the learning rate).
+# iterations of 32 images (the other is 80,000 of 16 at half the learning rate).
 _base_ = [
     '../_base_/models/semantic_fpn.py',
     '../_base_/datasets/ade20k_multiple_of_32.py',

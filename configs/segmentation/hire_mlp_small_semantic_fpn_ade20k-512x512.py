@@ -1,4 +1,4 @@
-# Semantic FPN with Hire-MLP small, 40,000 iterations of 32 pictures.
+# Semantic FPN with Hire-MLP small, 40,000 iterations of 32 images.
 _base_ = [
     '../_base_/models/semantic_fpn.py',
     '../_base_/datasets/ade20k.py',

@@ -1,4 +1,4 @@
-# UperNet with Hire-MLP small, 80,000 iterations of 32 pictures.
+# UperNet with Hire-MLP small, 80,000 iterations of 32 images.
 _base_ = [
     '../_base_/models/upernet.py',
     '../_base_/datasets/ade20k.py',

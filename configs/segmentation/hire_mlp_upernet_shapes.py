@@ -2,6 +2,7 @@
 _base_ = [
     '../_base_/models/upernet.py',
     '../_base_/datasets/shapes_segmentation.py',
+    '../_base_/schedules/shapes.py',
     '../_base_/runtime_segmentation.py',
 ]
 num_classes = 6
@@ -13,14 +14,8 @@ model = dict(
 )
 max_iters = 1000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=500)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='AmpOptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=10.0)
-)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=40, end=max_iters, eta_min=0.0),
 ]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=500), visualization=dict(interval=8))
-auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -6,4 +6,4 @@ from .hire_mlp import HireMLP
 
 FAMILIES = (HireMLP, ASMLP, CycleMLP)
 
-__all__ = ['FAMILIES', 'ASMLP', 'CycleMLP', 'HireMLP']
+__all__ = ['ASMLP', 'FAMILIES', 'CycleMLP', 'HireMLP']

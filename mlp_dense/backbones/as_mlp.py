@@ -6,25 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import fast_paths
-from .base import MLPBackbone
-from .layers import Block, ChannelShift, Pointwise, add, channels_last, gelu, pad_right_bottom, round_up
-
-
-class GroupNorm1(nn.GroupNorm):
-    """GroupNorm with one group: over all channels and positions of a picture, so also over its padding."""
-
-    def __init__(self, dim: int, **kwargs):
-        super().__init__(1, dim, **kwargs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not x.requires_grad:
-            # Behind frozen stages. PyTorch 2.13 crashes on the CPU: its channels_last backward kernel writes a gradient
-            # of x that nobody asked for.
-            x = x.contiguous()
-        if fast_paths.infers(x, self.weight, self.bias):
-            return fast_paths.group_norm(x, 1, self.weight, self.bias, self.eps)
-        return super().forward(x)
+from ..checkpoints.matching import LeftOut
+from .compat import pad_right_bottom, round_up
+from .hierarchy import HierarchicalMLP
+from .layers import ChannelShift, GroupNorm1, Pointwise, channels_last, in_nchw, pointwise_gelu
+from .stages import Block
 
 
 def axial_shift(shift_size: int, x: Tensor, axis: int) -> Tensor:
@@ -34,22 +20,21 @@ def axial_shift(shift_size: int, x: Tensor, axis: int) -> Tensor:
     """
     size = x.shape[axis]
     shifted = []
-    for d, group in enumerate(x.chunk(shift_size, dim=1), start=-(shift_size // 2)):
+    for d, group in enumerate(x.chunk(shift_size, dim=3), start=-(shift_size // 2)):
         if abs(d) >= size:
             shifted.append(torch.zeros_like(group))
         else:
-            shifted.append(F.pad(group, (d, -d) if axis == 3 else (0, 0, d, -d)))
-    return torch.cat(shifted, dim=1)
+            shifted.append(F.pad(group, (0, 0, d, -d) if axis == 2 else (0, 0, 0, 0, d, -d)))
+    return torch.cat(shifted, dim=3)
 
 
 class AxialShift(nn.Module):
-    """Token mixing of AS-MLP: a shift along each axis, each followed by a channel map, and their sum projected."""
+    """Token mixing of (B, H, W, dim): a shift along each axis, each followed by a linear layer, their sum projected."""
 
     def __init__(self, dim: int, shift_size: int, norm):
         super().__init__()
-        shifts = [i // -(-dim // shift_size) - shift_size // 2 for i in range(dim)]
-        plain = partial(axial_shift, shift_size)
-        self.shift_w, self.shift_h = ChannelShift(shifts, 3, plain), ChannelShift(shifts, 2, plain)
+        shift = partial(axial_shift, shift_size)
+        self.shift_w, self.shift_h = (ChannelShift(dim, axis, shift, shift_size // 2) for axis in (2, 1))
         self.expand = Pointwise(dim, dim)
         self.norm1 = norm(dim)
         self.along_w = Pointwise(dim, dim)
@@ -58,10 +43,10 @@ class AxialShift(nn.Module):
         self.proj = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = gelu(self.norm1(self.expand(x)))
-        w = self.along_w(self.shift_w(x), 'gelu')
-        h = self.along_h(self.shift_h(x), 'gelu')
-        return self.proj(self.norm2(add(w, h)))
+        x = F.gelu(in_nchw(self.norm1, self.expand(x)))
+        w = pointwise_gelu(self.along_w, self.shift_w(x))
+        h = pointwise_gelu(self.along_h, self.shift_h(x))
+        return self.proj(in_nchw(self.norm2, w + h))
 
 
 class PatchEmbedding(nn.Module):
@@ -92,12 +77,12 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = pad_right_bottom(x, *(round_up(size, 2) for size in x.shape[-2:]))
         x = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H / 2, row, W / 2, column, C)
-        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3).permute(0, 3, 1, 2)
-        return self.reduction(self.norm(x))
+        x = in_nchw(self.norm, x.permute(0, 1, 3, 4, 2, 5).flatten(3))
+        return self.reduction(x).permute(0, 3, 1, 2)
 
 
-class ASMLP(MLPBackbone):
-    __doc__ = f'AS-MLP (arXiv 2107.08391, table 1): archs tiny, small and base.\n\n{MLPBackbone.__doc__}'
+class ASMLP(HierarchicalMLP):
+    """AS-MLP (arXiv 2107.08391, table 1): archs tiny, small and base. Arguments: see :class:`MLPBackbone`."""
 
     archs = {
         'tiny': dict(depths=(2, 2, 6, 2), dims=(96, 192, 384, 768)),
@@ -107,7 +92,7 @@ class ASMLP(MLPBackbone):
     arch_defaults = dict(mlp_ratios=(4, 4, 4, 4), shift_size=5)
     norms_allowed = {'GN1': GroupNorm1}
     official_names = (
-        (r'^(norm|head)\.', None),
+        (r'^(norm|head)\.', LeftOut('classifier head and norm')),
         (r'^patch_embed\.proj\.', 'stem.conv.'),
         (r'^patch_embed\.norm\.', 'stem.norm.'),
         (r'^layers\.(\d+)\.downsample\.', lambda m: f'stages.{int(m[1]) + 1}.downsample.'),

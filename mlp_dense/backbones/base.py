@@ -1,32 +1,31 @@
-"""The base class: everything of a hierarchical vision MLP that is not its network.
+"""The contract of every backbone: arguments, outputs, norms, freezing, initialisation and loading.
 
-A family subclasses :class:`MLPBackbone`, fills in the class attributes and the four ``make_`` / ``init_`` methods,
-and is done; the constructor, the choice of outputs, freezing, activation checkpointing and loading are all here.
+:class:`MLPBackbone` knows nothing of a network but that it is a stem and stages; :class:`HierarchicalMLP`
+(``hierarchy.py``) builds those that halve the resolution from one stage to the next.
 """
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..checkpoints.matching import load_pretrained, match_and_log
 from ..errors import ArgumentError, UserError
-from ..checkpoints.matching import fit_to_backbone, load_pretrained
-from .layers import Stage, channels_last
+from .fast_paths import channels_last_gradient
 
 
-class MLPBackbone(BaseModule):
-    """A hierarchical vision MLP that gives a feature pyramid for pictures of any size.
+class MLPBackbone(nn.Module):
+    """A vision MLP that gives a feature pyramid for images of any size.
 
     Args:
         arch: the name of a published variant (a key of ``archs``), or a dict of the same fields for a custom size.
-        in_channels: channels of the picture.
-        out_indices: the stages whose maps are returned, counted from 0, in ascending order. Nothing behind the last
-            of them is created.
+        in_channels: channels of the image.
+        out_indices: the stages whose feature maps are returned, counted from 0, in ascending order. Stages after the
+            last one are not built.
         drop_path_rate: the rate of stochastic depth of the last block; it rises linearly from 0 over all blocks.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no gradients, and their
             norms stay in eval mode. Output norms stay trainable, since they belong to no stage.
@@ -40,8 +39,8 @@ class MLPBackbone(BaseModule):
             form of checkpoint (see :mod:`mlp_dense.checkpoints`).
 
     Attributes:
-        out_channels: channels of each returned map.
-        out_strides: pixels of the picture per pixel of each returned map.
+        out_channels: channels of each returned feature map.
+        out_strides: pixels of the image per pixel of each returned feature map.
 
     Raises:
         ArgumentError: an argument is unknown.
@@ -51,19 +50,11 @@ class MLPBackbone(BaseModule):
     archs: ClassVar[dict[str, dict[str, Any]]]
     arch_defaults: ClassVar[dict[str, Any]] = {}
     norms_allowed: ClassVar[dict[str, type[nn.Module]]]
-    official_names: ClassVar[tuple[tuple[str, str | None], ...]]
-    """Pairs (pattern, ours) for ``re.sub`` on the keys of the official checkpoints; None for a tensor left out."""
-    stem_stride: ClassVar[int] = 4
-
-    def __init_subclass__(cls) -> None:
-        parameters = list(inspect.signature(cls.__init__).parameters.values())
-        cls.__signature__ = inspect.Signature(parameters[1:])  # what help() shows, instead of that of __new__
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> 'MLPBackbone':
-        allowed = cls.__signature__.parameters
-        if unknown := [name for name in kwargs if name not in allowed]:
-            raise ArgumentError(f'{cls.__name__} does not know {_names(unknown)}; it takes {_names(allowed)}.')
-        return super().__new__(cls)
+    official_names: ClassVar[tuple[tuple[str, Any], ...]]
+    """Pairs (pattern, ours) for ``re.sub`` on the keys of the official checkpoints; a
+    :class:`~mlp_dense.checkpoints.matching.LeftOut` in place of ours says why a tensor is not loaded."""
+    stem: nn.Module
+    stages: nn.ModuleList
 
     def __init__(
         self,
@@ -77,8 +68,11 @@ class MLPBackbone(BaseModule):
         norm_cfg: Mapping[str, Any] | None = None,
         out_norm: bool = True,
         init_cfg: dict | list[dict] | None = None,
+        **unknown: Any,
     ):
-        super().__init__(init_cfg)
+        if unknown:
+            raise ArgumentError(f'{type(self).__name__} does not know {_names(unknown)}; it takes {self._arguments()}.')
+        super().__init__()
         self.arch = self._resolve_arch(arch)
         dims, depths = self.arch['dims'], self.arch['depths']
         self.out_indices = self._checked_out_indices(out_indices, len(depths))
@@ -89,54 +83,45 @@ class MLPBackbone(BaseModule):
             raise self._error('drop_path_rate', drop_path_rate, '0 <= rate < 1')
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.init_cfg = copy.deepcopy(init_cfg)
+        self.is_init = False  # mmengine asks for it
         self.make_norm = self._norm_factory(norm_cfg)
         self.out_channels = tuple(dims[i] for i in self.out_indices)
-        self.out_strides = tuple(self.stem_stride * 2**i for i in self.out_indices)
+        self.out_strides = tuple(self.stage_stride(i) for i in self.out_indices)
 
-        self.stem = self.make_stem(in_channels, dims[0])
-        rates = (drop_path_rate * k / max(1, sum(depths) - 1) for k in range(sum(depths)))
-        self.stages = nn.ModuleList()
-        for i in range(num_stages):
-            downsample = self.make_downsample(dims[i - 1], dims[i]) if i else nn.Identity()
-            blocks = [self.make_block(i, j, next(rates)) for j in range(depths[i])]
-            self.stages.append(Stage(downsample, blocks, with_cp))
+        rates = iter([drop_path_rate * k / max(1, sum(depths) - 1) for k in range(sum(depths))])
+        self.build(in_channels, [[next(rates) for _ in range(depth)] for depth in depths[:num_stages]], with_cp)
         # One place per stage, so that the name of a norm does not depend on out_indices.
         self.norms = nn.ModuleList(
             self.make_norm(dims[i]) if out_norm and i in self.out_indices else nn.Identity() for i in range(num_stages)
         )
         self.init_family_weights()
         self._freeze()
+        self.register_load_state_dict_pre_hook(_match_on_load)
 
-    def make_stem(self, in_channels: int, dim: int) -> nn.Module:
-        """(B, in_channels, H, W) to (B, dim, about H / stem_stride, about W / stem_stride)."""
+    def stage_stride(self, stage: int) -> int:
+        """Pixels of the image per pixel of the feature map of a stage, which is counted from 0."""
         raise NotImplementedError
 
-    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
-        """(B, in_dim, H, W) to (B, dim, ceil(H / 2), ceil(W / 2))."""
-        raise NotImplementedError
-
-    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
-        """Block `index` of a stage, both counted from 0: a map to a map of the same shape."""
+    def build(self, in_channels: int, drop_paths: Sequence[Sequence[float]], with_cp: bool) -> None:
+        """Makes ``stem`` and ``stages``, one for each list of rates of stochastic depth (a rate for each block)."""
         raise NotImplementedError
 
     def init_family_weights(self) -> None:
         """Draws the initial weights as the paper's code does, where that is not PyTorch's default."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """A picture batch (B, in_channels, H, W) to one map (B, C, H / stride, W / stride) per selected stage.
+        """Images (B, in_channels, H, W) to one feature map (B, C, H / stride, W / stride) per selected stage.
 
-        H and W may be any number from 1 up; sizes of the maps are rounded up or down as the family does it.
+        H and W may be any number from 1 up; sizes of the feature maps are rounded up or down as the family does it.
         """
         x = self.stem(x)
         outs = []
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.out_indices:
-                out = self.norms[i](x)
-                if out.requires_grad and not torch.compiler.is_compiling():
-                    out.register_hook(channels_last)  # the gradients inside run slower in mixed layouts
-                # mmcv's RoIAlign reads memory in the order of NCHW, whatever the strides say.
-                outs.append(out.contiguous())
+                out = channels_last_gradient(self.norms[i](x))
+                outs.append(out.contiguous())  # mmcv's RoIAlign reads memory in NCHW order, whatever the strides say
         return tuple(outs)
 
     def layers(self) -> list[list[nn.Module]]:
@@ -156,29 +141,42 @@ class MLPBackbone(BaseModule):
         return self
 
     def init_weights(self) -> None:
-        """Applies ``init_cfg``. Pretrained weights are read by this package, loudly and safely."""
-        cfgs = [self.init_cfg] if isinstance(self.init_cfg, Mapping) else list(self.init_cfg or [])
+        """Applies ``init_cfg``, once. Pretrained weights are read by this package, loudly and safely."""
+        if self.is_init:
+            return
+        self.is_init = True
+        cfgs = [self.init_cfg] if isinstance(self.init_cfg, Mapping) else self.init_cfg or []
         pretrained = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', 'mmengine.Pretrained')]
-        if self.is_init or not pretrained:
-            return super().init_weights()
-        self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
-        super().init_weights()
-        self.init_cfg = cfgs
+        if others := [cfg for cfg in cfgs if cfg not in pretrained]:
+            from mmengine.model import initialize  # a backbone alone does not need mmengine
+
+            initialize(self, others)
         for cfg in pretrained:
             load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args: Any) -> None:
-        # Both torch's and mmengine's load_state_dict come through here, for the backbone alone or inside a detector.
-        found = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
-        fitted = fit_to_backbone(self, found, local_metadata.get('source', 'the given state dict'))
-        state_dict.update({prefix + key: tensor for key, tensor in fitted.items()})
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+    def is_unbuilt(self, key: str) -> bool:
+        """Whether a tensor belongs to a stage or an output norm of this arch that was not selected."""
+        kind, _, rest = key.partition('.')
+        number = rest.partition('.')[0]
+        built = {'stages': len(self.stages), 'norms': 0}.get(kind)
+        return built is not None and number.isdecimal() and built <= int(number) < len(self.arch['depths'])
+
+    @classmethod
+    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The fields of the arch that some weights (our names) belong to, as far as their shapes tell; None if none."""
+        raise NotImplementedError
 
     def _freeze(self) -> None:
         if self.frozen_stages >= 0:
             for module in (self.stem, *self.stages[: self.frozen_stages]):
                 module.eval()
                 module.requires_grad_(False)
+
+    @classmethod
+    def _arguments(cls) -> str:
+        """The arguments of the constructor, and of those that it hands arguments on to."""
+        parameters = [p for base in cls.__mro__ if issubclass(base, MLPBackbone) for p in _parameters(base)]
+        return _names(dict.fromkeys(p.name for p in parameters if p.kind != p.VAR_KEYWORD and p.name != 'self'))
 
     @classmethod
     def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -222,8 +220,19 @@ class MLPBackbone(BaseModule):
         return UserError(f'{cls.__name__}: {name} is {value!r}; allowed: {allowed}.')
 
 
+def _match_on_load(backbone: MLPBackbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Runs before every load, by torch's or mmengine's ``load_state_dict``, of the backbone or of a whole detector."""
+    found = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
+    matched = match_and_log(backbone, found, 'the given state dict')
+    state_dict.update({prefix + key: tensor for key, tensor in matched.items()})
+
+
 def _make_norm(kind: type[nn.Module], requires_grad: bool, dim: int, **arguments: Any) -> nn.Module:
     return kind(dim, **arguments).requires_grad_(requires_grad)
+
+
+def _parameters(cls: type) -> list[inspect.Parameter]:
+    return list(inspect.signature(cls.__init__).parameters.values())
 
 
 def _names(names) -> str:

@@ -4,28 +4,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import MLPBackbone
-from .layers import Block, ChannelLayerNorm, ChannelShift, ConvDownsample, Pointwise, WeightedBranches, init_linear_maps
+from ..checkpoints.matching import LeftOut
+from .hierarchy import HierarchicalMLP
+from .layers import ChannelLayerNorm, ChannelShift, ConvDownsample, Pointwise, WeightedBranches, init_linear_layers
+from .stages import Block
 
 
 def cycle_shift(x: Tensor, axis: int) -> Tensor:
     """Channel i is read `offset` pixels further along an axis, zero outside: 0, +1, -1, 0, +1, -1, ... (sec. 3.2)."""
     size = x.shape[axis]
-    padded = F.pad(x, (1, 1) if axis == 3 else (0, 0, 1, 1))
+    padded = F.pad(x, (0, 0, 1, 1) if axis == 2 else (0, 0, 0, 0, 1, 1))
     after, before = padded.narrow(axis, 2, size), padded.narrow(axis, 0, size)
-    offsets = ((torch.arange(x.shape[1], device=x.device) + 1) % 3 - 1)[:, None, None]
+    offsets = (torch.arange(x.shape[3], device=x.device) + 1) % 3 - 1
     return torch.where(offsets == 0, x, torch.where(offsets == 1, after, before))
 
 
 class CycleFC(Pointwise):
-    """A shift of every channel along one axis, then a pointwise map.
+    """A shift of every channel along one axis of (B, H, W, dim), then a linear layer.
 
     The official code computes the same as a deformable convolution.
     """
 
     def __init__(self, dim: int, axis: int):
         super().__init__(dim, dim)
-        self.shift = ChannelShift([1 - (i + 1) % 3 for i in range(dim)], axis, cycle_shift)
+        self.shift = ChannelShift(dim, axis, cycle_shift, reach=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self.shift(x))
@@ -36,8 +38,8 @@ class CycleTokenMixing(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.along_w = CycleFC(dim, axis=3)
-        self.along_h = CycleFC(dim, axis=2)
+        self.along_w = CycleFC(dim, axis=2)
+        self.along_h = CycleFC(dim, axis=1)
         self.channel = Pointwise(dim, dim, bias=False)
         self.reweight = WeightedBranches(dim)
         self.proj = Pointwise(dim, dim)
@@ -46,8 +48,8 @@ class CycleTokenMixing(nn.Module):
         return self.proj(self.reweight(self.along_w(x), self.along_h(x), self.channel(x)))
 
 
-class CycleMLP(MLPBackbone):
-    __doc__ = f'CycleMLP (arXiv 2107.10224, table 1): archs b1 to b5.\n\n{MLPBackbone.__doc__}'
+class CycleMLP(HierarchicalMLP):
+    """CycleMLP (arXiv 2107.10224, table 1): archs b1 to b5. Arguments: see :class:`MLPBackbone`."""
 
     archs = {
         'b1': dict(depths=(2, 2, 4, 2), dims=(64, 128, 320, 512)),
@@ -59,8 +61,8 @@ class CycleMLP(MLPBackbone):
     arch_defaults = dict(mlp_ratios=(4, 4, 4, 4))
     norms_allowed = {'LN': ChannelLayerNorm}
     official_names = (
-        (r'^(norm|head)\.', None),
-        (r'\.attn\.sfc_[hw]\.offset$', None),  # constant: see CycleFC
+        (r'^(norm|head)\.', LeftOut('classifier head and norm')),
+        (r'\.attn\.sfc_[hw]\.offset$', LeftOut('CycleFC offsets')),  # constant: see CycleFC
         (r'^patch_embed\.proj\.', 'stem.conv.'),
         (r'^network\.([0246])\.(\d+)\.', lambda m: f'stages.{int(m[1]) // 2}.blocks.{m[2]}.'),
         (r'^network\.([135])\.proj\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.conv.'),
@@ -84,4 +86,4 @@ class CycleMLP(MLPBackbone):
         return Block(dim, CycleTokenMixing(dim), self.arch['mlp_ratios'][stage], self.make_norm, drop_path)
 
     def init_family_weights(self) -> None:
-        init_linear_maps(self, (nn.Linear,))  # CycleFC is one; the convolutions keep PyTorch's default
+        init_linear_layers(self, (nn.Linear,))  # CycleFC is one; the convolutions keep PyTorch's default

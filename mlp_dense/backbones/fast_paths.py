@@ -1,8 +1,9 @@
-"""Faster ways to the same numbers on a CPU, most of them through oneDNN.
+"""Faster ways to the same numbers, most of them on a CPU through oneDNN: nothing here is needed for correctness.
 
-docs/performance.md says why. Maps are (B, C, H, W) in channels_last memory.
+docs/performance.md says why. Feature maps are (B, H, W, C), contiguous, where nothing else is said.
 """
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -13,43 +14,47 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+_library = torch.library.Library('mlp_dense', 'DEF')
 
-def takes(*tensors: Tensor | None) -> bool:
+_are_functorch_transforms_active = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
+try:
+    _linear_pointwise = torch.ops.mkldnn._linear_pointwise
+    _convolution_backward = torch.ops.aten.convolution_backward
+    _gelu_backward = torch.ops.aten.gelu_backward.grad_input
+    _available = torch.backends.mkldnn.is_available()
+    _DTYPES = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+except AttributeError as error:  # they are private, and may change with a release of PyTorch
+    logging.getLogger('mlp_dense').warning('On a CPU the slower plain operators run: %s.', error)
+    _available = False
+
+
+def applies(*tensors: Tensor | None) -> bool:
     """Whether the functions below take these tensors.
 
-    Exporters and counters of operations trace a model, and must see the plain operators; an autocast region chooses
-    the types of its own.
+    Exporters and counters of operations trace a model, and must see the plain operators, as must torch.func; an
+    autocast region chooses the types of its own.
     """
     known = [tensor for tensor in tensors if tensor is not None]
     return (
-        not torch.compiler.is_exporting()
+        _available
+        and torch.backends.mkldnn.enabled
+        and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()
+        and not _are_functorch_transforms_active()
         and not torch.is_autocast_enabled('cpu')
         and len({tensor.dtype for tensor in known}) == 1
-        and all(_computes(tensor.device.type, tensor.dtype) for tensor in known)
+        and all(tensor.device.type == 'cpu' and tensor.dtype in _DTYPES for tensor in known)
     )
 
 
-# Compiled code keeps the answers of the time of its compilation, since compilers cannot trace the questions.
-@torch.compiler.assume_constant_result
-def _computes(device: str, dtype: torch.dtype) -> bool:
-    if device != 'cpu' or not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def applies_to_inference(*tensors: Tensor | None) -> bool:
+    return applies(*tensors) and not _need_gradients(*tensors)
 
 
-@torch.compiler.assume_constant_result
-def _num_threads() -> int:
-    return torch.get_num_threads()
-
-
-def infers(*tensors: Tensor | None) -> bool:
-    return takes(*tensors) and not _need_gradients(*tensors)
-
-
-def trains(*tensors: Tensor | None) -> bool:
-    # With one thread PyTorch gives a 1x1 convolution to another, slow implementation.
-    return takes(*tensors) and _need_gradients(*tensors) and _num_threads() > 1
+def applies_to_training(x: Tensor, *weights: Tensor | None) -> bool:
+    # With one thread PyTorch gives a 1x1 convolution to another, slow implementation; torch.compile cannot ask.
+    several_threads = torch.compiler.is_compiling() or torch.get_num_threads() > 1
+    return x.ndim == 4 and applies(x, *weights) and _need_gradients(x, *weights) and several_threads
 
 
 def _need_gradients(*tensors: Tensor | None) -> bool:
@@ -57,9 +62,14 @@ def _need_gradients(*tensors: Tensor | None) -> bool:
 
 
 def _opaque(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Makes it one operator, without a gradient, for torch.compile: inductor's own loops are slower on a CPU."""
-    operator = torch.library.custom_op(f'mlp_dense::{compute.__name__}', compute, mutates_args=())
-    operator.register_fake(compute)
+    """Wraps `compute` as a custom operator (inference only), so that torch.compile calls it instead of generating
+    slower code on a CPU."""
+    name = compute.__name__.strip('_')
+    # Not torch.library.custom_op: that would cost every import a second for torch._dynamo.
+    _library.define(name + torch.library.infer_schema(compute, mutates_args=()))
+    _library.impl(name, compute, 'CompositeExplicitAutograd')
+    torch.library.register_fake(f'mlp_dense::{name}', compute, lib=_library)
+    operator = getattr(torch.ops.mlp_dense, name).default
 
     @wraps(compute)
     def call(*args: Any) -> Tensor:
@@ -68,36 +78,56 @@ def _opaque(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return call
 
 
-@_opaque
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    """A linear map over the channels, for inference, with the activation (none, gelu or relu) in the same pass."""
-    x = torch.ops.mkldnn._linear_pointwise(x.permute(0, 2, 3, 1), weight, bias, activation, [], 'none')
-    return x.permute(0, 3, 1, 2)
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
+    """A linear map over the channels, and an activation (none, gelu or relu)."""
+    if applies_to_inference(x, weight, bias):
+        return _linear(x, weight, bias, activation)
+    x = _conv1x1(x, weight, bias) if applies_to_training(x, weight, bias) else F.linear(x, weight, bias)
+    return x if activation == 'none' else getattr(F, activation)(x)
 
 
 @_opaque
-def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    return F.group_norm(x, groups, weight, bias, eps)
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return _linear_pointwise(x, weight, bias, activation, [], 'none')
 
 
-@_opaque
-def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
-    return F.conv2d(x, kernel, padding=[size // 2 for size in kernel.shape[2:]], groups=len(kernel))
+def _conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """For training: the backward pass of a convolution is oneDNN's as well."""
+    return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
 
 
-@_opaque
-def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
-    return x.index_select(dim, index)
+def _conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
+    maps = gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
+    of_x, of_weight, of_bias = _convolution_backward(
+        *maps, weight[:, :, None, None], [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, needed
+    )
+    return [
+        None if of_x is None else of_x.permute(0, 2, 3, 1),
+        None if of_weight is None else of_weight.flatten(1),
+        of_bias,
+    ]
 
 
-@_opaque
-def softmax(x: Tensor, dim: int) -> Tensor:
-    return x.softmax(dim)
+class TrainedMLP(Function):
+    """Two linear maps with GELU between, which is computed again in the backward pass instead of kept."""
 
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+        hidden = _conv1x1(x, weight1, bias1).contiguous()
+        ctx.save_for_backward(x, hidden, weight1, weight2)
+        return _conv1x1(F.gelu(hidden), weight2, bias2)
 
-def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A linear map over the channels, for training: the backward pass of a convolution is oneDNN's as well."""
-    return F.conv2d(x, weight[:, :, None, None], bias)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, hidden, weight1, weight2 = ctx.saved_tensors
+        need_x, *need_first, need_weight2, need_bias2 = ctx.needs_input_grad
+        gradient, activated = gradient.contiguous(), F.gelu(hidden)
+        _, *second = _conv1x1_backward(gradient, activated, weight2, (False, need_weight2, need_bias2))
+        # The next gradient takes the place of the activations: allocating costs more than the arithmetic.
+        torch.mm(gradient.flatten(0, 2), weight2, out=activated.view(-1, activated.shape[3]))
+        gradient = _gelu_backward(activated, hidden, grad_input=activated)
+        return *_conv1x1_backward(gradient, x, weight1, (need_x, *need_first)), *second
 
 
 class DepthwiseShift(Function):
@@ -106,45 +136,27 @@ class DepthwiseShift(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
         ctx.kernel = kernel
-        return depthwise(x, kernel)
+        return depthwise(x.permute(0, 3, 1, 2), kernel).permute(0, 2, 3, 1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return DepthwiseShift.apply(gradient, ctx.kernel.flip(2, 3)), None
 
 
-class TrainedMLP(Function):
-    """Two linear maps with GELU between, which is computed again in the backward pass instead of kept."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-        hidden = conv1x1(x, weight1, bias1)
-        ctx.save_for_backward(x, hidden, weight1, weight2)
-        return conv1x1(_gelu(hidden), weight2, bias2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, hidden, weight1, weight2 = ctx.saved_tensors
-        need_x, *need_first, need_weight2, need_bias2 = ctx.needs_input_grad
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        activated = _gelu(hidden)
-        _, *second = _conv1x1_backward(gradient, activated, weight2, (False, need_weight2, need_bias2))
-        # The next gradient takes the place of the activations, since new memory costs more than the arithmetic.
-        hidden, activated = hidden.permute(0, 2, 3, 1), activated.permute(0, 2, 3, 1).flatten(0, 2)
-        torch.mm(gradient.permute(0, 2, 3, 1).flatten(0, 2), weight2, out=activated)
-        gradient = activated.view(hidden.shape)
-        torch.ops.aten.gelu_backward.grad_input(gradient, hidden, grad_input=gradient)
-        return *_conv1x1_backward(gradient.permute(0, 3, 1, 2), x, weight1, (need_x, *need_first)), *second
+@_opaque
+def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
+    """(B, C, H, W), each channel with its own kernel (C, 1, odd, odd)."""
+    return F.conv2d(x, kernel, padding=[size // 2 for size in kernel.shape[2:]], groups=len(kernel))
 
 
-def _gelu(x: Tensor) -> Tensor:
-    """On the memory as it lies: PyTorch's kernel is 2.5 times slower on other than contiguous tensors."""
-    return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+@_opaque
+def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Of (B, C, H, W)."""
+    return F.group_norm(x, groups, weight, bias, eps)
 
 
-def _conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
-    of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
-        gradient, x, weight[:, :, None, None], [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, needed
-    )
-    return [of_x, None if of_weight is None else of_weight.flatten(1), of_bias]
+def channels_last_gradient(x: Tensor) -> Tensor:
+    """`x`, (B, C, H, W), whose gradient is kept in channels_last memory like those inside the stages."""
+    if x.requires_grad and not torch.compiler.is_compiling():
+        x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+    return x

@@ -7,7 +7,7 @@ from torch import nn
 
 from .base import MLPBackbone
 from .folding import is_foldable
-from .layers import DropPath
+from .stages import DropPath
 
 
 def fuse(model: nn.Module) -> nn.Module:

@@ -1,69 +1,27 @@
 """Hire-MLP (Guo et al., arXiv 2108.13341)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
-from . import fast_paths
-from .base import MLPBackbone
+from ..checkpoints.matching import LeftOut
+from .compat import round_up
+from .fast_paths import linear
 from .folding import fold_after, fold_before, is_foldable
-from .layers import (
-    Block,
-    ConvDownsample,
-    Pointwise,
-    WeightedBranches,
-    init_linear_maps,
-    pad_right_bottom,
-    pointwise,
-    round_up,
-)
+from .hierarchy import HierarchicalMLP
+from .layers import ConvDownsample, Pointwise, WeightedBranches, in_nchw, init_linear_layers
+from .stages import Block
 
 
 def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
-    """`length` rows (at least `period`) of the periodic continuation of the first `period` rows, from `start` on."""
-    if torch.compiler.is_compiling():
-        # Without slices, whose number depends on the size: the code holds for all sizes. Along NHWC, since inductor
-        # (PyTorch 2.13) crashes in the gradient of indices along NCHW.
-        rows = torch.arange(start, start + length, device=x.device) % period
-        select = fast_paths.index_select if fast_paths.infers(x) else torch.index_select
-        return select(x.permute(0, 2, 3, 1), axis - 1, rows).permute(0, 3, 1, 2)
-    if start % period == 0 and length == period == x.shape[axis]:
+    """`length` rows of the periodic continuation of the first `period` rows along an axis, from `start` on."""
+    # Compiled code must not depend on the question, to hold for all sizes.
+    if not torch.compiler.is_compiling() and start % period == 0 and length == period == x.shape[axis]:
         return x
-    trained = torch.is_grad_enabled() and x.requires_grad and not torch.jit.is_tracing()
-    return (CyclicWindow.apply if trained else CyclicWindow.forward)(x, period, start, length, axis)
-
-
-class CyclicWindow(Function):
-    """Copies slices, and adds up the gradients of a row: autograd would fill a whole map with zeros for every slice."""
-
-    @staticmethod
-    def forward(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
-        pieces = [x.narrow(axis, start % period, min(length, period - start % period))]
-        while (missing := length - sum(piece.shape[axis] for piece in pieces)) > 0:
-            pieces.append(x.narrow(axis, 0, min(missing, period)))
-        return torch.cat(pieces, axis)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, ctx.period, ctx.start, _, ctx.axis = inputs
-        ctx.size = x.shape[-2:]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        period, axis = ctx.period, ctx.axis
-        first, *repeats = gradient.split(period, axis)
-        if repeats:
-            first = first.clone()
-            for rows in repeats:
-                first.narrow(axis, 0, rows.shape[axis]).add_(rows)
-        first = cyclic_window(first, period, -ctx.start, period, axis)
-        return pad_right_bottom(first, *ctx.size), None, None, None, None
+    return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
 
 
 class RegionMLP(nn.Module):
-    """Mixes the positions inside regions of `region_size` rows along one axis (sec. 3.2, 3.3).
+    """Mixes the positions inside regions of `region_size` rows along one axis of (B, H, W, dim) (sec. 3.2, 3.3).
 
     Cross-region rearrangement: the map is first rolled by `step` along the axis, and rolled back at the end.
     Inner-region rearrangement: the rows of a region become channels (index c * region_size + row) for a bottleneck MLP.
@@ -80,14 +38,14 @@ class RegionMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         axis, size, region = self.axis, x.shape[self.axis], self.region_size
         # Rolled, then padded: row q of the padded map is row (q - step) mod size of x.
-        x = cyclic_window(x, size, -self.step, round_up(size, region), axis).permute(0, 2, 3, 1)
+        x = cyclic_window(x, size, -self.step, round_up(size, region), axis)
         # The channels of a row stay together (along the width that needs no copy), so the weights are reordered.
-        x = x.unflatten(axis - 1, (-1, region)).movedim(axis, 3).flatten(3)
+        x = x.unflatten(axis, (-1, region)).movedim(axis + 1, 3).flatten(3)
         weight = self.fc1.weight.unflatten(1, (-1, region)).transpose(1, 2).flatten(1)
-        x = self.norm(pointwise(x.permute(0, 3, 1, 2), weight, self.fc1.bias)).relu_()
+        x = in_nchw(self.norm, linear(x, weight, self.fc1.bias)).relu()
         weight, bias = (p.unflatten(0, (-1, region)).transpose(0, 1).flatten(0, 1) for p in self.fc2.parameters())
-        x = pointwise(x, weight, bias).permute(0, 2, 3, 1)
-        x = x.unflatten(3, (region, -1)).movedim(3, axis).flatten(axis - 1, axis).permute(0, 3, 1, 2)
+        x = linear(x, weight, bias)
+        x = x.unflatten(3, (region, -1)).movedim(3, axis + 1).flatten(axis, axis + 1)
         return cyclic_window(x, size, self.step, size, axis)
 
     def fold_norms(self) -> None:
@@ -101,8 +59,8 @@ class HireTokenMixing(nn.Module):
 
     def __init__(self, dim: int, region_size: int, step: int, norm):
         super().__init__()
-        self.along_h = RegionMLP(dim, region_size, step, 2, norm)
-        self.along_w = RegionMLP(dim, region_size, step, 3, norm)
+        self.along_h = RegionMLP(dim, region_size, step, 1, norm)
+        self.along_w = RegionMLP(dim, region_size, step, 2, norm)
         self.channel = Pointwise(dim, dim)
         self.reweight = WeightedBranches(dim)
         self.proj = Pointwise(dim, dim)
@@ -116,12 +74,12 @@ class HireTokenMixing(nn.Module):
             fold_before(norm, along.fc1, repeats=along.region_size)
 
 
-class HireMLP(MLPBackbone):
-    __doc__ = f"""Hire-MLP (arXiv 2108.13341, table 1): archs tiny, small, base and large.
+class HireMLP(HierarchicalMLP):
+    """Hire-MLP (arXiv 2108.13341, table 1): archs tiny, small, base and large. Arguments: see :class:`MLPBackbone`.
 
-    In training, BatchNorm needs more than one value per channel: with one picture a batch, at least 33 pixels a side.
-
-    {MLPBackbone.__doc__}"""
+    In training, BatchNorm needs more than one value per channel: images of a batch of one have at least 33 pixels a
+    side.
+    """
 
     archs = {
         'tiny': dict(depths=(2, 2, 4, 2), dims=(64, 128, 320, 512)),
@@ -135,7 +93,7 @@ class HireMLP(MLPBackbone):
     )
     norms_allowed = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
     official_names = (
-        (r'^(norm|head)\.', None),
+        (r'^(norm|head)\.', LeftOut('classifier head and norm')),
         (r'^patch_embed\.proj\.', 'stem.conv.'),
         (r'^patch_embed\.norm\.', 'stem.norm.'),
         (r'^network\.([0246])\.(\d+)\.', lambda m: f'stages.{int(m[1]) // 2}.blocks.{m[2]}.'),
@@ -163,4 +121,4 @@ class HireMLP(MLPBackbone):
         return Block(dim, token_mixing, mlp_ratio, self.make_norm, drop_path)
 
     def init_family_weights(self) -> None:
-        init_linear_maps(self, (nn.Linear, nn.Conv2d))
+        init_linear_layers(self, (nn.Linear, nn.Conv2d))

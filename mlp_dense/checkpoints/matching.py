@@ -1,60 +1,64 @@
-"""Puts the tensors of a checkpoint into models, loudly: nothing is left out without a word.
+"""Matches the tensors of a checkpoint with those of a backbone, loudly: nothing is left out without a word.
 
 A backbone takes its tensors under the official names or its own, with or without ``module.`` and ``backbone.`` before
 them.
 """
 
+import logging
 import re
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.logging import print_log
-from torch import Tensor
+from torch import Size, Tensor, nn
 
-from .reading import read_checkpoint, weights_of
 from ..errors import CheckpointError
+from .reading import Checkpoint, below, split_backbone
 
 
-def load_pretrained(backbone: torch.nn.Module, source: str | Path, prefix: str | None = None) -> None:
+class LeftOut(str):
+    """Why a tensor of an official checkpoint is not loaded."""
+
+
+def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None = None) -> None:
     """Loads pretrained weights into a backbone of this package; logs one line that says what was loaded.
 
     Args:
-        source: a file or an address, see :func:`read_checkpoint`.
+        source: a file or an address, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`.
         prefix: take only the tensors whose names begin so (``backbone.`` is found without being asked for).
 
     Raises:
-        CheckpointError: the file is unusable or does not fit (see :func:`fit_to_backbone`).
+        CheckpointError: the file is unusable or does not fit (see :func:`match_to_backbone`).
     """
-    weights = weights_of(read_checkpoint(source), source)
+    checkpoint = Checkpoint.read(source)
     if prefix:
-        prefix = prefix.rstrip('.') + '.'
-        weights = {key[len(prefix) :]: tensor for key, tensor in weights.items() if key.startswith(prefix)}
-    state_dict = OrderedDict(weights)
-    state_dict._metadata = {'': {'source': str(source)}}  # handed to the backbone by load_state_dict
-    backbone.load_state_dict(state_dict)
+        checkpoint = Checkpoint(source, None, below(prefix, checkpoint.weights))
+    tensors, report = match_to_backbone(backbone, checkpoint)
+    _log(report)
+    backbone.load_state_dict(tensors)
 
 
-def fit_to_backbone(backbone: torch.nn.Module, found: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """What :func:`fit` gives; its report goes to the log."""
-    tensors, report = fit(backbone, found, source)
-    print_log(report, logger='current')
+def match_and_log(backbone: nn.Module, found: dict[str, Any], source: str) -> dict[str, Tensor]:
+    """What :func:`match_to_backbone` gives for a state dict, or for the content of a checkpoint, that errors call
+    `source`; its report goes to the log, unless all names and shapes are the backbone's own already."""
+    own = backbone.state_dict()
+    if found.keys() == own.keys() and all(getattr(found[key], 'shape', None) == own[key].shape for key in own):
+        return found
+    tensors, report = match_to_backbone(backbone, Checkpoint(source, None, found))
+    _log(report)
     return tensors
 
 
-def fit(backbone: torch.nn.Module, found: Mapping[str, Any], source: str | Path) -> tuple[dict[str, Tensor], str]:
-    """Renames and reshapes the tensors of a state dict for a backbone, so that they match its own exactly.
+def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], str]:
+    """Renames and reshapes the tensors of a checkpoint so that they match a backbone's own exactly.
 
-    Left out on purpose: the classifier's head and norm, CycleFC's constant offsets, everything that belongs to stages
-    or output norms that ``out_indices`` does not select, and everything outside ``backbone.`` in a whole model. Output
-    norms that the source lacks keep their present values.
+    Left out on purpose: what the family says (the classifier's head and norm), everything that belongs to stages or
+    output norms that ``out_indices`` does not select, and everything outside ``backbone.`` in a whole model. Output
+    norms that the checkpoint lacks keep their present values.
 
     Args:
         backbone: an :class:`~mlp_dense.backbones.base.MLPBackbone`.
-        found: names to tensors; a whole checkpoint is accepted too.
-        source: what to call it in the log and in errors.
 
     Returns:
         A dict with exactly the keys of ``backbone.state_dict()``, and a line that says what was loaded and left out.
@@ -64,48 +68,46 @@ def fit(backbone: torch.nn.Module, found: Mapping[str, Any], source: str | Path)
     """
     own = backbone.state_dict()
     name = type(backbone).__name__
-    if not all(isinstance(value, Tensor) for value in found.values()):
-        found = weights_of(found, source)
     left_out: dict[str, int] = defaultdict(int)
-    if any(key.startswith('backbone.') for key in found):
-        left_out['outside the backbone'] = sum(not key.startswith('backbone.') for key in found)
-        found = {key.removeprefix('backbone.'): value for key, value in found.items() if key.startswith('backbone.')}
+    found, others = split_backbone(checkpoint.weights)
+    if found:
+        left_out['outside the backbone'] = len(others)
 
-    fitted, left_over, wrong_shape = {}, [], []
-    for key, tensor in found.items():
-        own_key = own_name(key, backbone.official_names)
-        if own_key is None:
-            left_out['CycleFC offsets' if key.endswith('.offset') else 'classifier head and norm'] += 1
-        elif own_key in own:
-            if _without_ones(tensor.shape) == _without_ones(own[own_key].shape):  # a 1x1 convolution or a linear map
-                fitted[own_key] = tensor.reshape(own[own_key].shape)
+    matched, left_over, wrong_shape = {}, [], []
+    for key, tensor in (found or others).items():
+        ours = our_name(key, backbone.official_names)
+        if isinstance(ours, LeftOut):
+            left_out[ours] += 1
+        elif ours in own:
+            if _without_ones(tensor.shape) == _without_ones(own[ours].shape):
+                matched[ours] = tensor.reshape(own[ours].shape)
             else:
-                wrong_shape.append(f'{key} {tuple(tensor.shape)} for {tuple(own[own_key].shape)}')
-        elif _not_built(own_key, backbone):
+                wrong_shape.append(f'{key} {tuple(tensor.shape)} for {tuple(own[ours].shape)}')
+        elif backbone.is_unbuilt(ours):
             left_out['stages and norms not selected by out_indices and out_norm'] += 1
         else:
             left_over.append(key)
 
-    fresh = {key for key in own if key not in fitted and key.startswith('norms.')}
-    uncounted = {
-        key for key in own if key not in fitted and key.endswith('.num_batches_tracked')
-    }  # absent in old files
-    missing = [key for key in own if key not in fitted and key not in fresh | uncounted]
+    unmatched = [key for key in own if key not in matched]
+    fresh = {key.rpartition('.')[0] for key in unmatched if key.startswith('norms.')}
+    # Files of old versions do not count batches.
+    missing = [key for key in unmatched if not key.startswith('norms.') and not key.endswith('.num_batches_tracked')]
 
-    matched = sum(not key.startswith('norms.') for key in fitted)
-    problems = counted({'of another shape': wrong_shape, 'missing': missing, 'left over': left_over})
-    if problems or not matched:
-        head = f'{source} does not fit {name} with {_describe(backbone)}: {matched} of its tensors match'
+    count = sum(not key.startswith('norms.') for key in matched)
+    problems = summary({'of another shape': wrong_shape, 'missing': missing, 'left over': left_over})
+    if problems or not count:
+        arch = f'depths {tuple(backbone.arch["depths"])} and dims {tuple(backbone.arch["dims"])}'
+        head = f'{checkpoint.source} does not fit {name} with {arch}: {count} of its tensors match'
         raise CheckpointError(f'{"; ".join([head, *problems])}. Is it of this family and arch?')
 
-    report = [f'{name}: loaded {len(fitted)} tensors from {source}']
-    report += [f'left out {count} ({what})' for what, count in left_out.items() if count]
+    report = [f'{name}: loaded {len(matched)} tensors from {checkpoint.source}']
+    report += [f'left out {number} ({reason})' for reason, number in left_out.items() if number]
     if fresh:
-        report.append(f'output norms that start fresh: {", ".join(sorted({key.rpartition(".")[0] for key in fresh}))}')
-    return {key: fitted.get(key, value) for key, value in own.items()}, '; '.join(report)
+        report.append(f'output norms that start fresh: {", ".join(sorted(fresh))}')
+    return {key: matched.get(key, value) for key, value in own.items()}, '; '.join(report)
 
 
-def counted(problems: Mapping[str, Sequence[str]]) -> list[str]:
+def summary(problems: Mapping[str, Sequence[str]]) -> list[str]:
     """For each kind of problem that there is, how many names and the first three of them."""
     return [
         f'{len(names)} {what}: {", ".join(names[:3])}{", ..." if len(names) > 3 else ""}'
@@ -114,28 +116,26 @@ def counted(problems: Mapping[str, Sequence[str]]) -> list[str]:
     ]
 
 
-def own_name(key: str, official_names: Sequence[tuple[str, Any]]) -> str | None:
-    """The name in this package of a tensor that may have its official name; None if it is left out on purpose."""
+def our_name(key: str, official_names: Sequence[tuple[str, Any]]) -> str:
+    """The name in this package of a tensor that may have its official name; a LeftOut if it is not loaded."""
     for pattern, replacement in official_names:
-        if replacement is None:
-            if re.search(pattern, key):
-                return None
-        else:
+        if not isinstance(replacement, LeftOut):
             key = re.sub(pattern, replacement, key)
+        elif re.search(pattern, key):
+            return replacement
     return key
 
 
-def _not_built(key: str, backbone: torch.nn.Module) -> bool:
-    if match := re.match(r'stages\.(\d+)\.', key):
-        return len(backbone.stages) <= int(match[1]) < len(backbone.arch['depths'])
-    match = re.match(r'norms\.(\d+)\.', key)
-    return bool(match) and int(match[1]) < len(backbone.arch['depths'])
-
-
-def _without_ones(shape: torch.Size) -> tuple[int, ...]:
-    """(O, I, 1, 1) and (O, I) are the same linear map."""
+def _without_ones(shape: Size) -> tuple[int, ...]:
+    """A 1x1 convolution's (O, I, 1, 1) and a linear map's (O, I) are the same."""
     return tuple(shape[:2]) if len(shape) == 4 and shape[2:] == (1, 1) else tuple(shape)
 
 
-def _describe(backbone: torch.nn.Module) -> str:
-    return f'depths {tuple(backbone.arch["depths"])} and dims {tuple(backbone.arch["dims"])}'
+def _log(text: str) -> None:
+    try:
+        from mmengine.logging import MMLogger
+    except ImportError:  # a backbone alone does not need mmengine
+        logger = logging.getLogger('mlp_dense')
+    else:
+        logger = MMLogger.get_current_instance()
+    logger.info(text, extra=dict(console=True))

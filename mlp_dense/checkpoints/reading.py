@@ -1,77 +1,110 @@
-"""Reads checkpoint files safely: no code in a file is ever run.
+"""Checkpoint files, read safely: no code in a file is ever run.
 
 Files understood: safetensors; ``{'state_dict': ...}`` (OpenMMLab, official dense models), ``{'model': ...}`` and
 ``{'model_ema': ...}`` (official ImageNet models) and plain state dicts, as PyTorch saves them.
 """
 
 import contextlib
-import hashlib
-import json
-import pickle
-import re
-import struct
-from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 import numpy as np
-import torch
-from mmengine.dist import barrier, get_local_rank
-from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .files import is_safetensors, local_file, read_file
 
 CONTAINERS = ('state_dict', 'model', 'model_ema', 'ema_state_dict')
 """Keys under which a file may hold its weights, in the order in which they are looked for."""
 
 
-class _Inert:
-    """Stands in for an object that official files carry beside their weights; a plain dict comes in its place."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint and what is known of it.
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict:
-        return OrderedDict()
+    Attributes:
+        source: its name in the log and in errors: the file or address that was asked for.
+        path: the file; None for a state dict that was not read from one.
+        content: what it holds, as it is.
+    """
 
+    source: str | Path
+    path: Path | None
+    content: dict[str, Any]
 
-def _history_buffer_method(owner: Any, name: str) -> Any:
-    """mmengine pickles HistoryBuffer's statistics as ``getattr(HistoryBuffer, 'mean')``; this allows that alone."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-        return getattr(owner, name)
-    raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r} of {owner!r}')
+    @classmethod
+    def read(cls, source: str | Path, map_location: Any = 'cpu') -> 'Checkpoint':
+        """Reads a file or address, see :func:`read_checkpoint`."""
+        path = local_file(source)
+        return cls(source, path, read_file(source, path, map_location))
 
+    @property
+    def is_safetensors(self) -> bool:
+        return self.path is not None and is_safetensors(self.path)
 
-# Beside tensors and plain containers, a file may hold these and nothing else.
-_SAFE_GLOBALS = [
-    # what the official files carry and nobody needs
-    *(
-        (_Inert, name)
-        for name in (
-            *('argparse.Namespace', 'yacs.config.CfgNode'),
-            *(f'pathlib{inner}.{system}Path' for inner in ('', '._local') for system in ('Posix', 'Windows')),
+    @property
+    def container(self) -> str | None:
+        """The key that the weights are kept under; None for a plain state dict."""
+        return next((key for key in CONTAINERS if isinstance(self.content.get(key), Mapping)), None)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors by name, whatever they are kept under, without ``module.`` before the names.
+
+        Raises:
+            CheckpointError: a file has none.
+        """
+        tensors = _tensors(self.content[self.container] if self.container else self.content)
+        if not tensors and self.path:
+            keys, containers = ', '.join(map(str, list(self.content)[:8])), ' or '.join(CONTAINERS)
+            raise CheckpointError(
+                f'{self.source} holds no weights: it should be a state dict or hold one as {containers}, not {keys}.'
+            )
+        return tensors
+
+    @property
+    def averaged(self) -> bool:
+        """Whether ``weights`` are moving averages: mmengine's EMAHook saves those as ``state_dict``, and the trained
+        ones as ``ema_state_dict``."""
+        return self.container == 'state_dict' and 'ema_state_dict' in self.content
+
+    @property
+    def ema_weights(self) -> dict[str, Tensor]:
+        """The exponential moving average of the weights, kept as ``model_ema`` or ``state_dict_ema`` in official files.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        for key in ('model_ema', 'state_dict_ema', 'state_dict' if self.averaged else 'ema_state_dict'):
+            if tensors := _tensors(self.content.get(key)):
+                return tensors
+        raise CheckpointError(
+            f'{self.source} holds no EMA weights (model_ema, state_dict_ema, ema_state_dict): omit --ema.'
         )
-    ),
-    # what mmengine stores in its checkpoints (NumPy renamed its modules in 2.0)
-    HistoryBuffer,
-    *((_history_buffer_method, name) for name in ('builtins.getattr', '__builtin__.getattr')),
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ('bool', 'int32', 'int64', 'uint8', 'float32', 'float64')),
-    *(
-        (getattr(np._core.multiarray, function), f'{package}.multiarray.{function}')
-        for function in ('_reconstruct', 'scalar')
-        for package in ('numpy.core', 'numpy._core')
-    ),
-]
 
+    @property
+    def dataset_meta(self) -> dict[str, Any]:
+        """What it says of the data it was trained on: ``classes``, a tuple of names, and ``palette``, a list of
+        [R, G, B] from 0 to 255, each only if it is there; that of mmdet 2 and mmseg 0 too.
 
-_DAMAGE = (
-    *(OSError, RuntimeError, EOFError, LookupError, ValueError, AttributeError, TypeError, OverflowError, MemoryError),
-    *(AssertionError, struct.error),
-)
+        Raises:
+            CheckpointError: the classes are no names.
+        """
+        meta = self.content.get('meta')
+        meta = meta if isinstance(meta, Mapping) else {}
+        stored = meta.get('dataset_meta') or meta
+        stored = {str(key).lower(): value for key, value in stored.items()} if isinstance(stored, Mapping) else {}
+        found = {}
+        if classes := stored.get('classes'):
+            if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
+                raise CheckpointError(f'{self.source}: the classes in its meta data are no list of names.')
+            found['classes'] = tuple(classes)
+        if (palette := stored.get('palette')) is not None:
+            with contextlib.suppress(TypeError, ValueError, OverflowError):  # colours matter too little for an error
+                found['palette'] = np.array(palette, dtype=np.uint8).reshape(-1, 3).tolist()
+        return found
 
 
 def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
@@ -85,146 +118,24 @@ def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict[str, 
     Raises:
         CheckpointError: the file is missing, damaged, or holds an object of a type that is not allowed.
     """
-    path = local_file(source)
-    read = _read_safetensors if path.suffix.lower() == '.safetensors' else _read_pickle
-    try:
-        checkpoint = read(path, map_location)
-    except pickle.UnpicklingError as error:
-        text = str(error)
-        offender = re.search(r'GLOBAL (\S+)', text) or re.search(
-            r'(?:class|function|type) (\S+?)[ ,.\']', text.partition('WeightsUnpickler error')[2]
-        )
-        if not offender:
-            raise _unreadable(source, path, 'no pickle of tensors') from error
-        raise CheckpointError(
-            f'{source} is refused, since loading it could run code: it holds {offender[1]}, which is neither a tensor '
-            'nor a plain container. Use a file from a source you trust, saved as a state dict.'
-        ) from error
-    except _DAMAGE as error:
-        raise _unreadable(source, path, (str(error).splitlines() or [type(error).__name__])[0]) from error
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f'{source} holds a {type(checkpoint).__name__}, not a checkpoint or a state dict.')
-    return checkpoint
+    return Checkpoint.read(source, map_location).content
 
 
-def _read_pickle(path: Path, map_location: Any) -> Any:
-    with torch.serialization.safe_globals(_SAFE_GLOBALS):
-        return torch.load(path, map_location=map_location, weights_only=True)
+def split_backbone(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of the backbone of a whole model, without ``backbone.`` before their names, and all others."""
+    return below('backbone', weights), {key: weights[key] for key in weights if not key.startswith('backbone.')}
 
 
-def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
-    safetensors = import_safetensors()
-    try:
-        with safetensors.safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
-            meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
-            return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(str(error)) from error
+def below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights whose names begin with a prefix, without it."""
+    prefix = prefix.rstrip('.') + '.'
+    return {key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)}
 
 
-def import_safetensors() -> ModuleType:
-    """The library, which only those need who have such files."""
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise CheckpointError('Files of this kind need safetensors: pip install safetensors') from error
-    return safetensors
-
-
-def _unreadable(source: str | Path, path: Path, reason: str) -> CheckpointError:
-    kind = 'safetensors file' if path.suffix.lower() == '.safetensors' else 'PyTorch checkpoint'
-    advice = f'delete {path} to download it again.' if _is_address(source) else 'is it complete?'
-    return CheckpointError(f'{source} cannot be read as a {kind} ({reason}); {advice}')
-
-
-def weights_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, whatever it is kept under, without ``module.`` before the names.
-
-    Raises:
-        CheckpointError: there are no tensors in it.
-    """
-    container = container_of(checkpoint)
-    tensors = tensors_of(checkpoint[container] if container else checkpoint)
-    if not tensors:
-        keys, containers = ', '.join(map(str, list(checkpoint)[:8])), ' or '.join(CONTAINERS)
-        raise CheckpointError(
-            f'{source} holds no weights: it should be a state dict or hold one as {containers}, not {keys}.'
-        )
-    return tensors
-
-
-def tensors_of(state_dict: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict by name, without ``module.`` before the names."""
-    named = {key: value for key, value in state_dict.items() if isinstance(key, str) and isinstance(value, Tensor)}
+def _tensors(state_dict: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict by name, without ``module.`` before the names; none if it is something else."""
+    items = state_dict.items() if isinstance(state_dict, Mapping) else ()
+    named = {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}
     if 'steps' in named and all(key == 'steps' or key.startswith('module.') for key in named):
         del named['steps']  # how often mmengine's EMAHook averaged
     return {key.removeprefix('module.'): value for key, value in named.items()}
-
-
-def container_of(checkpoint: Mapping[str, Any]) -> str | None:
-    """The key that the weights of a checkpoint are kept under; None for a plain state dict."""
-    return next((key for key in CONTAINERS if isinstance(checkpoint.get(key), Mapping)), None)
-
-
-def dataset_meta_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """What a checkpoint says of the data it was trained on: ``classes``, a tuple of names, and ``palette``, a list of
-    (R, G, B) from 0 to 255, each only if it is there; that of mmdet 2 and mmseg 0 too.
-
-    Raises:
-        CheckpointError: the classes are no names.
-    """
-    meta = checkpoint.get('meta')
-    meta = meta if isinstance(meta, Mapping) else {}
-    stored = meta.get('dataset_meta') or meta
-    stored = {str(key).lower(): value for key, value in stored.items()} if isinstance(stored, Mapping) else {}
-    found = {}
-    if classes := stored.get('classes'):
-        if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
-            raise CheckpointError(f'{source}: the classes in its meta data are no list of names.')
-        found['classes'] = tuple(classes)
-    palette = stored.get('palette')
-    with contextlib.suppress(TypeError, ValueError, OverflowError):  # colours matter too little for an error
-        found |= dict(palette=np.array(palette, dtype=np.uint8).reshape(-1, 3).tolist()) if palette is not None else {}
-    return found
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _is_address(source: str | Path) -> bool:
-    return bool(re.match(r'https?://', str(source)))
-
-
-def local_file(source: str | Path) -> Path:
-    """The path of a file, or of the download of an address, which takes place when it is first asked for.
-
-    Raises:
-        CheckpointError: it does not exist, or the download fails.
-    """
-    source = str(source)
-    if source.startswith('file://'):
-        source = url2pathname(urlparse(source).path)
-    if _is_address(source):
-        # Two addresses may end in the same name; a query is no part of it.
-        name = f'{hashlib.sha256(source.encode()).hexdigest()[:8]}-{Path(urlparse(source).path).name}'
-        path = Path(torch.hub.get_dir()) / 'checkpoints' / name
-        if get_local_rank() == 0 and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                torch.hub.download_url_to_file(source, str(path))
-            except OSError as error:
-                raise CheckpointError(
-                    f'{source} cannot be downloaded ({error}); download it by hand and give its path.'
-                ) from error
-        barrier()
-        return path
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f'Checkpoint {source} does not exist; give the path of a file, or an http(s) address.')
-    return path

@@ -2,16 +2,14 @@
 
 import json
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from .reading import dataset_meta_of, import_safetensors, read_checkpoint, sha256_of, tensors_of, weights_of
 from ..errors import CheckpointError, UserError
+from .files import import_safetensors, is_safetensors, sha256_of
+from .reading import Checkpoint
 
 
 def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
@@ -31,20 +29,23 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
         CheckpointError: the source is unusable, or has no such weights.
         UserError: the output exists, has another suffix or cannot be written.
     """
-    if out.suffix not in ('.pth', '.safetensors'):
+    if out.suffix != '.pth' and not is_safetensors(out):
         raise UserError(f'{out}: the name of a published file must end in .pth or .safetensors.')
-    checkpoint = read_checkpoint(source)
-    weights = ema_weights_of(checkpoint, source) if ema else weights_of(checkpoint, source)
-    weights = {name: _plain(name, tensor, source) for name, tensor in weights.items()}
-    meta = dataset_meta_of(checkpoint, source)
+    checkpoint = Checkpoint.read(source)
+    weights, meta = checkpoint.ema_weights if ema else checkpoint.weights, checkpoint.dataset_meta
+    for name, tensor in weights.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise CheckpointError(f'{source}: {name} is no plain tensor, but sparse, quantized or without values.')
+        tensor = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+        # In storage of its own: a view would save the whole tensor that it belongs to.
+        weights[name] = tensor.clone(memory_format=torch.contiguous_format)
     unfinished = out.with_name(f'.{out.name}.{os.getpid()}')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open('xb') as file:  # opened here: given a path, PyTorch writes the name of it into the file
-            if out.suffix == '.safetensors':
-                file.write(
-                    import_safetensors().torch.save(weights, dict(dataset_meta=json.dumps(meta)) if meta else None)
-                )
+        with unfinished.open('xb') as file:  # given a path instead, PyTorch would write its name into the file
+            if is_safetensors(out):
+                texts = dict(dataset_meta=json.dumps(meta)) if meta else None
+                file.write(import_safetensors().torch.save(weights, texts))
             else:
                 torch.save(dict(state_dict=weights, meta=dict(dataset_meta=meta) if meta else {}), file)
         final = out.with_name(f'{out.stem}-{sha256_of(unfinished)[:8]}{out.suffix}')
@@ -57,28 +58,3 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
         with suppress(OSError):
             unfinished.unlink()
     return final
-
-
-def ema_weights_of(checkpoint: Mapping[str, Any], source: str | Path) -> dict[str, Tensor]:
-    """The averaged weights: under ``model_ema`` or ``state_dict_ema`` in official files, and under ``state_dict`` in
-    those of mmengine, whose EMAHook exchanges them with the trained ones (then under ``ema_state_dict``) when it saves.
-
-    Raises:
-        CheckpointError: there are none.
-    """
-    keys = [
-        'model_ema',
-        'state_dict_ema',
-        *(['state_dict', 'ema_state_dict'] if 'ema_state_dict' in checkpoint else []),
-    ]
-    for key in keys:
-        if isinstance(checkpoint.get(key), Mapping) and (tensors := tensors_of(checkpoint[key])):
-            return tensors
-    raise CheckpointError(f'{source} holds no EMA weights (model_ema, state_dict_ema, ema_state_dict): omit --ema.')
-
-
-def _plain(name: str, tensor: Tensor, source: str | Path) -> Tensor:
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        raise CheckpointError(f'{source}: {name} is no plain tensor, but sparse, quantized or without values.')
-    tensor = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
-    return tensor.clone(memory_format=torch.contiguous_format)  # of its own: neither shared, nor part of a larger one

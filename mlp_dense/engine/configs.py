@@ -3,36 +3,30 @@
 import difflib
 import inspect
 import tempfile
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..errors import UserError
+from .tasks import task_of
 
 
-def read_config(args: Namespace) -> Config:
-    """Reads ``args.config`` and applies ``--cfg-options`` and ``--data-root``.
+def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path | None = None) -> Config:
+    """Reads a config.
+
+    Args:
+        options: changes to it, as ``--cfg-options`` takes them: ``KEY=VALUE``.
+        data_root: a folder that takes the place of its ``data_root``, for all data sets and evaluators.
 
     Raises:
         UserError: the file or an option is unusable.
-    """
-    cfg = read_config_file(args.config)
-    _merge_options(cfg, args.cfg_options)
-    if args.data_root is not None:
-        _replace_data_root(cfg, args.data_root)
-    return cfg
-
-
-def read_config_file(file: str | Path) -> Config:
-    """Reads a config as it is.
-
-    Raises:
-        UserError: the file is unusable.
     """
     path = Path(file)
     if not path.is_file():
@@ -42,39 +36,100 @@ def read_config_file(file: str | Path) -> Config:
     if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
         raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml.')
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
     except FileNotFoundError as error:
         raise UserError(f'{path} names a _base_ file that is missing: {error}') from error
-
-
-def load_config(args: Namespace) -> Config:
-    """Reads the config of a training or a test, with ``--work-dir`` and ``--launcher``, and makes the work dir.
-
-    Raises:
-        UserError: the file, an option or the folder to write to is unusable.
-    """
-    cfg = read_config(args)
-    cfg.launcher = args.launcher
-    cfg.work_dir = str(args.work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(args.config).stem)
-    try:
-        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=cfg.work_dir).close()
-    except OSError as error:
-        raise UserError(f'{cfg.work_dir} cannot be written ({error.strerror}); give another --work-dir.') from error
+    _merge_options(cfg, options)
+    if data_root is not None:
+        _replace_data_root(cfg, data_root)
     return cfg
 
 
-def use_tta(cfg: Config) -> None:
-    """Turns on the test-time augmentation of a config (its ``tta_model`` and ``tta_pipeline``).
+def for_training(
+    cfg: Config,
+    work_dir: Path | None = None,
+    launcher: str = 'none',
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    seed: int | None = None,
+) -> None:
+    """Adapts a config to what ``tools/train.py`` is asked for, and makes its work dir.
+
+    Args:
+        resume: a checkpoint to go on from; ``auto``: the newest in the work dir.
 
     Raises:
-        UserError: it has none.
+        UserError: nothing can be resumed, something would be overwritten, or the config or the machine lacks something.
     """
-    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-        raise UserError('--tta: this config has no tta_model and tta_pipeline.')
-    for dataset in leaves(cfg.test_dataloader.dataset):
-        dataset.pipeline = cfg.tta_pipeline
-    cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    _set_work_dir(cfg, work_dir, launcher)
+    has_run = Path(cfg.work_dir, 'last_checkpoint').exists()
+    if resume:
+        cfg.resume = True
+        cfg.load_from = resume if resume != 'auto' else find_latest_checkpoint(cfg.work_dir)
+        if cfg.load_from is None:
+            raise UserError(f'There is no checkpoint to resume from in {cfg.work_dir}; train without --resume first.')
+    elif has_run and not cfg.get('resume'):
+        raise UserError(f'{cfg.work_dir} holds a training already: go on with --resume, or give another --work-dir.')
+    if amp:
+        if not torch.cuda.is_available():
+            raise UserError('--amp needs a GPU, and PyTorch finds none; leave it out to train on the CPU.')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise UserError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size to scale by.')
+        cfg.auto_scale_lr.enable = True
+    if seed is not None:
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+
+
+def for_test(
+    cfg: Config,
+    checkpoint: str,
+    work_dir: Path | None = None,
+    launcher: str = 'none',
+    tta: bool = False,
+    fuse: bool = False,
+    show_dir: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Adapts a config to what ``tools/test.py`` is asked for, and makes its work dir.
+
+    Raises:
+        UserError: the config has no test-time augmentation, or a name or folder to write to is unusable.
+    """
+    if out and out.suffix not in ('.pkl', '.pickle'):
+        raise UserError(f'--out {out}: the name must end in .pkl.')
+    _set_work_dir(cfg, work_dir, launcher)
+    cfg.load_from, cfg.resume = checkpoint, False
+    if tta:
+        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+            raise UserError('--tta: this config has no tta_model and tta_pipeline.')
+        for dataset in leaves(cfg.test_dataloader.dataset):
+            dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    cfg.default_hooks.pop('visualization', None)  # the one of the training
+    hooks = [dict(type='mlp_dense.DrawPredictionsHook', out_dir=str(show_dir))] if show_dir else []
+    hooks += [dict(type='mlp_dense.FuseHook', priority='LOWEST')] if fuse else []
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *hooks]
+    if out:
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        dump = dict(type=task_of(cfg.default_scope).dump, out_file_path=str(out))
+        cfg.test_evaluator = [*evaluators, dump]
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder to write to, and tries it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f'{folder} cannot be written ({error.strerror}); give another place.') from error
 
 
 def adapt_to_cpu(cfg: Config) -> None:
@@ -129,9 +184,16 @@ def _replace_data_root(cfg: Config, new: Path) -> None:
 
 
 def leaves(dataset: Any) -> Iterator[Any]:
-    """The data sets below wrappers such as RepeatDataset and ConcatDataset."""
-    inner = dataset.get('datasets') or ([dataset.dataset] if 'dataset' in dataset else [])
+    """The data sets inside wrappers such as RepeatDataset and ConcatDataset, of a config or built."""
+    get = dataset.get if isinstance(dataset, dict) else partial(getattr, dataset)
+    inner = get('datasets', None) or [each for each in (get('dataset', None),) if each is not None]
     if not inner:
         yield dataset
     for each in inner:
         yield from leaves(each)
+
+
+def _set_work_dir(cfg: Config, work_dir: Path | None, launcher: str) -> None:
+    cfg.launcher = launcher
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename).stem)
+    make_folder(Path(cfg.work_dir))

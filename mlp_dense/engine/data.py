@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
@@ -50,3 +51,62 @@ def dataset_meta(dataset: Any) -> dict[str, Any]:
     dataset = next(leaves(dataset))
     with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope
         return dict(dataset.get('metainfo') or getattr(registry.get(dataset.type), 'METAINFO', {}))
+
+
+def labels_keep_their_size(dataset: Any) -> bool:
+    """Whether a config loads labels after the image is resized, as test pipelines do: they keep the original size."""
+    names = [str(transform['type']) for transform in next(leaves(dataset))['pipeline']]
+    before = names[: next((i for i, name in enumerate(names) if 'Annotations' in name), 0)]
+    return any('Resize' in name for name in before)
+
+
+def explain_empty(cfg: Any, error: ValueError) -> Exception:
+    """The error that says where a data set of a config found no image, if that is what happened."""
+    if 'need at least one array' not in str(error):  # what mmengine's data sets say when they are empty
+        return error
+    wanted = {key: cfg.get(key) for key in ('data_root', 'data_prefix', 'img_suffix')}
+    described = ', '.join(f'{key}={value}' for key, value in wanted.items() if value)
+    return UserError(f'There is no image where the config looks ({described}); correct it.')
+
+
+def check_built(dataset: Any) -> None:
+    """Compares the class names of a data set with those of its annotation file, and makes it name files that cannot be
+    read.
+
+    Raises:
+        UserError: class names differ.
+    """
+    classes, found = dataset.metainfo.get('classes', ()), getattr(dataset, 'cat_ids', None)
+    if found is not None and len(found) != len(classes):
+        raise UserError(
+            f'{dataset.ann_file} names {len(found)} of the {len(classes)} classes of the data set '
+            f'({", ".join(classes[:5])}, ...); set metainfo=dict(classes=...) to the names in the file.'
+        )
+    for i, transform in enumerate(dataset.pipeline.transforms):
+        if type(transform).__name__.startswith('Load'):
+            dataset.pipeline.transforms[i] = _Reading(transform)
+
+
+class _Reading:
+    """Runs a loading transform; what cannot be read becomes an error that names the file."""
+
+    def __init__(self, transform: Any):
+        self.transform = transform
+
+    def __call__(self, results: dict) -> dict:
+        try:
+            return self.transform(results)
+        except UserError:
+            raise
+        except Exception as error:  # whatever the decoders of OpenCV and Pillow raise
+            files = [results[key] for key in ('img_path', 'seg_map_path') if results.get(key)]
+            bad = [file for file in files if not _decodes(file)]
+            if not bad:
+                raise
+            raise UserError(
+                f'{bad[0]} is missing or no readable picture; replace it, or remove it from the data.'
+            ) from error
+
+
+def _decodes(file: str) -> bool:
+    return cv2.imread(str(file), cv2.IMREAD_UNCHANGED) is not None

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import mmcv
-import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from ..reports.drawing import draw_instances, draw_label_map, enlargement, resize_picture, resize_sample
-from ..errors import UserError
 from ..backbones.fusion import fuse
+from ..errors import UserError
 from ..registry import HOOKS
+from ..reports.drawing import draw_sample
+from .tasks import task_of
 
 
 @HOOKS.register_module()
@@ -53,37 +53,23 @@ class FuseHook(Hook):
 
 @HOOKS.register_module()
 class DrawPredictionsHook(Hook):
-    """Draws every tested picture with its ground truth at the left and the predictions at the right.
+    """Draws every tested image with its ground truth at the left and the predictions at the right; small ones enlarged.
 
     Args:
-        out_dir: folder for one PNG per picture.
+        out_dir: folder for one PNG per image.
         score_thr: lowest score of a drawn object; detection only.
-        min_size: pictures with a side shorter than this many pixels are enlarged, so that labels can be read.
     """
 
-    def __init__(self, out_dir: str, score_thr: float = 0.5, min_size: int = 320):
+    def __init__(self, out_dir: str, score_thr: float = 0.5):
         self.out_dir = Path(out_dir)
         self.score_thr = score_thr
-        self.min_size = min_size
 
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
-        meta = runner.visualizer.dataset_meta
-        names = meta['classes'], meta.get('palette')
+        draw = task_of(runner.cfg.default_scope).draw
         for sample in outputs or ():
-            picture = mmcv.imread(sample.img_path, channel_order='rgb')
-            height, width = picture.shape[:2]
-            factor = enlargement(height, width, self.min_size)
-            picture = resize_picture(picture, width * factor, height * factor)
-            sample = resize_sample(sample, height, width, height * factor, width * factor)
-            if 'pred_instances' in sample:
-                sample.pred_instances = sample.pred_instances[sample.pred_instances.scores > self.score_thr]
-            drawn = []
-            for kind in ('gt', 'pred'):
-                if f'{kind}_instances' in sample:
-                    drawn.append(draw_instances(picture, sample.get(f'{kind}_instances'), *names))
-                elif f'{kind}_sem_seg' in sample:
-                    drawn.append(draw_label_map(picture, sample.get(f'{kind}_sem_seg').data[0].cpu().numpy(), *names))
-            out_file = self.out_dir / f'{Path(sample.img_path).stem}.png'
-            mmcv.imwrite(np.concatenate(drawn, axis=1)[..., ::-1], str(out_file))
+            image = mmcv.imread(sample.img_path, channel_order='rgb')
+            meta = runner.visualizer.dataset_meta
+            drawn = draw_sample(image, sample, ('gt', 'pred'), draw, meta, score_thr=self.score_thr)
+            mmcv.imwrite(drawn[..., ::-1], str(self.out_dir / f'{Path(sample.img_path).stem}.png'))

@@ -1,20 +1,22 @@
 """Parameters and multiply-accumulate operations (MACs) of models, counted without computing anything."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import MODELS
-from torch import Tensor, nn
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from ..engine.tasks import task_of
 from ..errors import UserError
 
 NO_MACS = frozenset(
     """
     view _unsafe_view permute transpose t unsqueeze clone slice split unbind cat constant_pad_nd empty new_empty arange
-    add add_ sub mul div addcmul_ remainder eq where sum mean relu relu_ gelu gelu_ _softmax
+    index_select add add_ sub mul div addcmul_ remainder eq where sum mean relu relu_ gelu gelu_ _softmax
     native_batch_norm native_group_norm native_layer_norm
     max_pool2d_with_indices _adaptive_avg_pool2d upsample_nearest2d upsample_bilinear2d
     """.split()  # noqa: SIM905
@@ -23,7 +25,7 @@ NO_MACS = frozenset(
 
 
 class Complexity(NamedTuple):
-    """Counts of one model; MACs are those of one forward pass of one picture."""
+    """Counts of one model; MACs are those of one forward pass of one image."""
 
     backbone_params: int
     backbone_macs: int
@@ -34,24 +36,25 @@ class Complexity(NamedTuple):
 def complexity(cfg: ConfigDict, height: int, width: int) -> Complexity:
     """Counts a detector or segmentor as the field does (mmdet's and mmseg's tables).
 
-    The MACs of a detector with a RoI head are those of 1000 proposals and 100 masks (at every stage of a cascade);
-    those of a segmentor leave out its auxiliary head. RoIAlign is left out, as there.
+    The MACs of a detector with a RoI head are those of 1000 proposals and 100 masks (at every stage of a cascade), without
+    RoIAlign; those of a segmentor are without its auxiliary head.
 
     Args:
         cfg: the ``model`` of a config; the default scope must be set.
-        height, width: of the picture, in pixels.
+        height, width: of the image, in pixels.
 
     Raises:
         UserError: the model uses an operator of which it is not known how many MACs it does.
     """
+    run_heads = task_of(DefaultScope.get_current_instance().scope_name).run_heads
     with torch.device('meta'):
         model = MODELS.build(cfg).eval()
-        picture = torch.empty(1, 3, height, width)
+        image = torch.empty(1, 3, height, width)
         return Complexity(
             _params(model.backbone),
-            _macs(lambda: model.backbone(picture)),
+            count_macs(lambda: model.backbone(image)),
             _params(model),
-            _macs(lambda: _forward(model, picture)),
+            count_macs(lambda: run_heads(model, model.extract_feat(image))),
         )
 
 
@@ -59,36 +62,22 @@ def _params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _macs(run) -> int:
+def count_macs(run: Callable[[], object]) -> int:
+    """MACs of a call.
+
+    Raises:
+        UserError: it uses an operator of which it is not known how many MACs it does.
+    """
     with torch.no_grad(), FlopCounterMode(display=False) as counter, _KnownOperators():
         run()
     return counter.get_total_flops() // 2
 
 
 class _KnownOperators(TorchDispatchMode):
-    """PyTorch's counter takes an operator that it does not know for free; here that is an error."""
+    """PyTorch's counter counts unknown operators as zero; this raises an error instead."""
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         packet = operator._overloadpacket
         if packet not in flop_registry and packet.__name__ not in NO_MACS:
             raise UserError(f'Not known how many MACs {packet} does; add it to NO_MACS in {__name__} if it does none.')
         return operator(*args, **(kwargs or {}))
-
-
-def _forward(model: nn.Module, picture: Tensor) -> None:
-    maps = model.extract_feat(picture)
-    if hasattr(model, 'decode_head'):
-        model.decode_head(maps)
-    elif hasattr(model, 'roi_head'):
-        model.rpn_head(maps)
-        for kind, num in (('bbox', 1000), ('mask', 100)):
-            extractors, heads = (
-                getattr(model.roi_head, f'{kind}_roi_extractor'),
-                getattr(model.roi_head, f'{kind}_head'),
-            )
-            stages = zip(extractors, heads, strict=True) if isinstance(heads, nn.ModuleList) else [(extractors, heads)]
-            for extractor, head in stages:
-                size = extractor.roi_layers[0].output_size
-                head(maps[0].new_empty(num, extractor.out_channels, *size))
-    else:
-        model.bbox_head(maps)

@@ -1,19 +1,18 @@
 """Trained models in Python: two lines to a detector or segmentor that predicts."""
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from torch import Tensor, nn
+from torch import nn
 
 from ..backbones.base import MLPBackbone
-from ..checkpoints.matching import counted, fit
-from ..checkpoints.reading import dataset_meta_of, read_checkpoint
-from ..engine.configs import adapt_to_cpu, read_config_file
+from ..checkpoints.matching import match_to_backbone, summary
+from ..checkpoints.reading import Checkpoint, split_backbone
+from ..engine.configs import adapt_to_cpu, read_config
 from ..engine.data import check_class_count, dataset_meta
 from ..engine.runner import explain_unknown_types, load_weights
 from ..errors import CheckpointError, UserError
@@ -40,24 +39,29 @@ def load_model(
         UserError: the config or the device is unusable, or the class names are unknown or not as many as in the model.
         CheckpointError: the file is unusable, or is not of this model.
     """
-    device = _checked_device(device)
-    cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config_file(config)
+    device = checked_device(device)
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config(config)
     if 'model' not in cfg:
         raise UserError(f'{cfg.filename or "The config"} has no model; give a config of a detector or segmentor.')
     if device.type == 'cpu':
         adapt_to_cpu(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    content = {} if checkpoint is None else read_checkpoint(checkpoint)
-    meta = _dataset_meta(cfg, {} if checkpoint is None else dataset_meta_of(content, checkpoint))
+    stored = None if checkpoint is None else Checkpoint.read(checkpoint)
+    meta = _dataset_meta(cfg, stored.dataset_meta if stored else {})
     with explain_unknown_types():
         model = MODELS.build(cfg.model)
-    if checkpoint is not None:
-        load_weights(model, content, checkpoint)
+    if stored:
+        load_weights(model, stored)
     model.cfg, model.dataset_meta = cfg, meta
     return model.to(device).eval()
 
 
-def _checked_device(device: str | torch.device | None) -> torch.device:
+def checked_device(device: str | torch.device | None) -> torch.device:
+    """The device of a name; None is the first GPU if there is one, else the CPU.
+
+    Raises:
+        UserError: there is none of that name.
+    """
     try:
         device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(0, device=device)
@@ -79,30 +83,27 @@ def _dataset_meta(cfg: Config, stored: dict[str, Any]) -> dict[str, Any]:
     return dict(classes=classes, palette=colours(palette, len(classes))[: len(classes)])
 
 
-def compare_with_model(cfg: Config, weights: Mapping[str, Tensor], source: str | Path) -> str:
+def compare_with_model(cfg: Config, checkpoint: Checkpoint) -> str:
     """What loads into the whole model of a config, and what does not."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     with torch.device('meta'), explain_unknown_types():
         model = MODELS.build(cfg.model)
-    own, found, problems, fitted = model.state_dict(), dict(weights), [], 0
+    own, found, problems, fitted = model.state_dict(), checkpoint.weights, [], 0
     total = len(own)
-    if isinstance(backbone := getattr(model, 'backbone', None), MLPBackbone):
-        inner = {key.removeprefix('backbone.'): found.pop(key) for key in weights if key.startswith('backbone.')}
-        own = {key: value for key, value in own.items() if not key.startswith('backbone.')}
+    inner, others = split_backbone(found)
+    if inner and isinstance(backbone := getattr(model, 'backbone', None), MLPBackbone):
+        own, found = split_backbone(own)[1], others
         try:
-            fitted = len(fit(backbone, inner, source)[0])
+            fitted = len(match_to_backbone(backbone, checkpoint)[0])
         except CheckpointError as error:
             problems.append(str(error).rstrip('.'))
-    problems += counted(
+    wrong_shape = [key for key in own if key in found and found[key].shape != own[key].shape]
+    problems += summary(
         {
             'missing': [key for key in own if key not in found],
             'unexpected': [key for key in found if key not in own],
-            'of another shape': [
-                f'{key} {tuple(found[key].shape)} for {tuple(own[key].shape)}'
-                for key in own.keys() & found.keys()
-                if found[key].shape != own[key].shape
-            ],
+            'of another shape': [f'{key} {tuple(found[key].shape)} for {tuple(own[key].shape)}' for key in wrong_shape],
         }
     )
-    fitted += sum(key in found and found[key].shape == own[key].shape for key in own)
+    fitted += len(own.keys() & found.keys()) - len(wrong_shape)
     return '; '.join([f'{"does not load" if problems else "loads"}: {fitted} of its {total} tensors fit', *problems])

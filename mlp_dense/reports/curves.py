@@ -14,8 +14,6 @@ from matplotlib.lines import Line2D
 
 from ..errors import UserError
 
-MAIN = ('mAP', 'mIoU')
-"""What the names of the main metrics end in."""
 STYLES = ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 
 Curve = dict[float, float]
@@ -65,19 +63,22 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def plot_runs(runs: Sequence[Run], file: Path, smooth: float = 0.0) -> None:
+def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smooth: float = 0.0) -> None:
     """Draws the runs into a PNG: losses, learning rate, validation metrics. One run has a colour for every quantity;
     several have a colour each, a line style for every quantity, and of the metrics the main ones only.
 
     Args:
+        main_metrics: what the names of the main metrics end in.
         smooth: weight of the past, from 0 (none) to below 1, in the moving average of the losses.
     """
     several = len(runs) > 1
     figure = Figure(figsize=(11, 12), layout='constrained')
     axes = figure.subplots(3, 1)
     losses = sorted({name for run in runs for name in run.losses}, key=lambda name: (name != 'loss', name))
-    metrics = sorted({name for run in runs for name in run.metrics}, key=lambda name: (not name.endswith(MAIN), name))
-    main = [name for name in metrics if name.endswith(MAIN)] or metrics[:1]
+    metrics = sorted(
+        {name for run in runs for name in run.metrics}, key=lambda name: (not name.endswith(tuple(main_metrics)), name)
+    )
+    main = [name for name in metrics if name.endswith(tuple(main_metrics))] or metrics[:1]
     panels = (
         (axes[0], 'training losses', 'loss', losses, ['loss'], ''),
         (axes[1], 'learning rate', 'learning rate', ['learning rate'], ['learning rate'], ''),

@@ -1,8 +1,9 @@
 """Drawing objects and label maps: labels keep a legible size, and stay inside of the picture."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,10 +23,10 @@ def enlargement(height: int, width: int, min_size: int = 320, max_size: int = 40
     return max(1, min(-(-min_size // min(height, width)), max_size // max(height, width)))
 
 
-def resize_picture(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+def resize_image(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """(H, W, 3) in another size; enlarged pixels stay squares."""
-    smaller = height < picture.shape[0]
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST)
+    smaller = height < image.shape[0]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST)
 
 
 def resize_sample(sample: Any, height: int, width: int, new_height: int, new_width: int) -> Any:
@@ -46,6 +47,56 @@ def resize_sample(sample: Any, height: int, width: int, new_height: int, new_wid
                 new.masks = _resize_maps(masks, new_height, new_width)
             setattr(resized, name, new)
     return resized
+
+
+def draw_sample(
+    image: np.ndarray,
+    sample: Any,
+    sides: Sequence[str],
+    draw: Callable[..., np.ndarray],
+    meta: Mapping[str, Any],
+    size: tuple[int, int] | None = None,
+    label_size: tuple[int, int] | None = None,
+    score_thr: float = 0.0,
+) -> np.ndarray:
+    """An image (RGB, (H, W, 3)) with what a data sample of mmdet or mmseg says of it: each side that it has, from left to
+    right.
+
+    Args:
+        sides: ``gt``, the ground truth, and ``pred``, the predictions.
+        draw: the ``draw`` of a task.
+        meta: ``classes`` and ``palette``.
+        size: (height, width) of a drawn image; None enlarges small ones.
+        label_size: (height, width) that boxes and label maps refer to, if not to the image.
+        score_thr: predicted objects with a score above it are drawn.
+    """
+    old = image.shape[:2]
+    height, width = size or tuple(enlargement(*old) * side for side in old)
+    image = resize_image(image, width, height)
+    sample = resize_sample(sample, *(label_size or old), height, width)
+    if 'pred_instances' in sample:
+        sample.pred_instances = sample.pred_instances[sample.pred_instances.scores > score_thr]
+    there = [side for side in sides if f'{side}_instances' in sample or f'{side}_sem_seg' in sample]
+    return np.concatenate([draw(image, sample, side, meta['classes'], meta.get('palette')) for side in there], axis=1)
+
+
+def draw_item(
+    item: Mapping[str, Any], draw: Callable[..., np.ndarray], meta: Mapping[str, Any], max_size: int, keep_size: bool
+) -> tuple[np.ndarray, tuple[str, str]]:
+    """The drawn image of an item of a data set, at most `max_size` by `max_size` pixels, and the lines of text below it.
+
+    Args:
+        keep_size: whether its labels refer to the image before the pipeline resized it.
+    """
+    sample = item['data_samples']
+    image = item['inputs'].permute(1, 2, 0).clamp(0, 255).to(torch.uint8).numpy()[..., ::-1]  # from BGR
+    height, width = image.shape[:2]
+    scale = max_size / max(height, width)
+    size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+    drawn = draw_sample(image, sample, ['gt'], draw, meta, size, sample.ori_shape if keep_size else None)
+    flip = f', flipped {sample.flip_direction}ly' if sample.get('flip') and sample.flip_direction else ''
+    sizes = f'{sample.ori_shape[1]} x {sample.ori_shape[0]} became {width} x {height} pixels{flip}'
+    return drawn, (Path(sample.img_path).name, sizes)
 
 
 def colours(palette: Any, count: int) -> list[tuple[int, int, int]]:

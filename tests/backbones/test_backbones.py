@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mlp_dense
-from mlp_dense.backbones.layers import DropPath
+from mlp_dense.backbones.stages import DropPath
 from reference import reference_of
 from support.models import ARCHS, SMALL, differing, loss_of, picture
 

@@ -116,7 +116,7 @@ def test_shift_of_cyclefc_is_the_deformable_convolution_of_the_official_code():
         offset = weights[f'{name}.offset'].expand(2, -1, 6, 5).contiguous()  # (dy, dx) for each channel
         deformed = ops.deform_conv2d(x, offset, weights[f'{name}.weight'], 1, 0, 1, 1, 8)
         deformed = deformed + weights[f'{name}.bias'][:, None, None]
-        torch.testing.assert_close(layer(x), deformed, **EXACT)
+        torch.testing.assert_close(layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), deformed, **EXACT)
         identity = ops.deform_conv2d(x, offset, torch.eye(8, dtype=x.dtype)[..., None, None], 1, 0, 1, 1, 8)
         torch.testing.assert_close(cycle_shift(x, axis), identity, **EXACT)
     assert [cycle_offset(channel) for channel in range(6)] == [0, 1, -1, 0, 1, -1]

@@ -16,7 +16,7 @@ from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_di
 from safetensors.torch import save_file
 
 import mlp_dense
-from mlp_dense.checkpoints.reading import dataset_meta_of, read_checkpoint
+from mlp_dense.checkpoints.reading import Checkpoint, read_checkpoint
 from mlp_dense.errors import CheckpointError
 from reference import reference_of
 from support.checkpoints import Detector, FromYacs, assert_computes, prefixed, pretrained
@@ -187,12 +187,14 @@ def test_classes_of_every_kind_of_file(tmp_path):
         dict(meta=dict(dataset_meta=dict(CLASSES=list(classes), PALETTE=np.array(palette)))),
         dict(meta=dict(CLASSES=classes, PALETTE=[(1, 2, 3), (4, 5, 6)], epoch=1)),
     ):
-        assert dataset_meta_of(content, 'file') == both
+        assert Checkpoint('file', None, content).dataset_meta == both
     for content in ({}, dict(meta=None), dict(meta=dict(dataset_meta=[1])), dict(meta=dict(CLASSES=None))):
-        assert dataset_meta_of(content, 'file') == {}
-    assert dataset_meta_of(dict(meta=dict(CLASSES=classes, PALETTE='random')), 'file') == dict(classes=classes)
-    with pytest.raises(CheckpointError, match='no list of names'):
-        dataset_meta_of(dict(meta=dict(dataset_meta=dict(classes=5))), 'file')
+        assert Checkpoint('file', None, content).dataset_meta == {}
+    assert Checkpoint('file', None, dict(meta=dict(CLASSES=classes, PALETTE='random'))).dataset_meta == dict(
+        classes=classes
+    )
+    with pytest.raises(CheckpointError, match='file: the classes in its meta data are no list of names'):
+        _ = Checkpoint('file', None, dict(meta=dict(dataset_meta=dict(classes=5)))).dataset_meta
 
 
 @pytest.mark.parametrize('name', ['pathlib.PosixPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath'])

@@ -23,10 +23,10 @@ from support.tools import call
 def checkpoints(tmp_path_factory) -> dict[str, Path]:
     """Random weights: their detections have low scores, but there are many."""
     folder, files = tmp_path_factory.mktemp('weights'), {}
-    for config in (DETECTION, SEGMENTATION):
+    for file in (DETECTION, SEGMENTATION):
         torch.manual_seed(0)
-        files[config] = folder / f'{Path(config).stem}.pth'
-        torch.save(dict(state_dict=load_model(config, None, 'cpu').state_dict(), meta={}), files[config])
+        files[file] = folder / f'{Path(file).stem}.pth'
+        torch.save(dict(state_dict=load_model(file, None, 'cpu').state_dict(), meta={}), files[file])
     return files
 
 

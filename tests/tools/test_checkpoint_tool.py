@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import mlp_dense
 from mlp_dense.backbones import FAMILIES
 from mlp_dense.checkpoints.inspection import recognise
-from mlp_dense.checkpoints.reading import read_checkpoint
+from mlp_dense.checkpoints.reading import Checkpoint, read_checkpoint
 from mlp_dense.checkpoints.writing import publish
 from mlp_dense.errors import CheckpointError
 from reference import reference_of
@@ -61,14 +61,15 @@ def test_every_arch_is_recognised(cls, arch, inside, form):
         else:
             shapes = reference_of(cls).official_shapes(cls.archs[arch], (1, 2, 3), 10 * (not inside))
             weights = {name: torch.empty(shape) for name, shape in shapes.items()}
-    backbone, loads = recognise(prefixed(inside, weights), 'file', FAMILIES)
+    backbone, loads = recognise(Checkpoint('file', None, prefixed(inside, weights)), FAMILIES)
     assert backbone == f'{cls.__name__} {arch}, {form} names{" inside `backbone.`" if inside else ""}'
     assert f'{cls.__name__}: loaded ' in loads and ('fresh: norms.0' in loads) == (form == 'official')
 
 
 def test_other_sizes(family):
     arch = dict(depths=(1, 2, 1), dims=(8, 16, 24), mlp_ratios=(2, 4, 4))
-    backbone, loads = recognise(family(arch, out_indices=(0, 1, 2)).state_dict(), 'file', FAMILIES)
+    weights = family(arch, out_indices=(0, 1, 2)).state_dict()
+    backbone, loads = recognise(Checkpoint('file', None, weights), FAMILIES)
     size = 'of custom size (depths (1, 2, 1), dims (8, 16, 24), mlp_ratios (2, 4, 4))'
     assert backbone == f'{family.__name__} {size}, our names' and 'loaded' in loads
 

@@ -1,4 +1,5 @@
-# ADE20K (Zhou et al., CVPR 2017): 20,210 training pictures, 150 classes; label 0 is ignored.
+# ADE20K (Zhou et al., CVPR 2017): 20,210 training images, 150 classes; label 0 is ignored.
+_base_ = './tta_segmentation.py'
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016/'
 
@@ -15,27 +16,17 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    dict(type='LoadAnnotations', reduce_zero_label=True),  # after Resize: the truth keeps the original size
+    dict(type='LoadAnnotations', reduce_zero_label=True),  # after Resize: ground truth keeps its size
     dict(type='PackSegInputs'),
 ]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='Resize', scale=(int(2048 * ratio), int(512 * ratio)), keep_ratio=True)
-                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-            ],
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-            ],
-            [dict(type='LoadAnnotations', reduce_zero_label=True)],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1]['transforms'].insert(
+    0,
+    [
+        dict(type='Resize', scale=(int(2048 * ratio), int(512 * ratio)), keep_ratio=True)
+        for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+    ],
+)
 
 train_dataloader = dict(
     batch_size=2,

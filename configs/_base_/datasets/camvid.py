@@ -1,16 +1,35 @@
 # CamVid (Brostow et al., Pattern Recognition Letters 2009) in the form of SegNet's tutorial: 367
-# training, 101 validation and 233 test pictures of 480x360, 11 classes; the label 11 (void) is ignored.
+# training, 101 validation and 233 test images of 480x360, 11 classes; the label 11 (void) is ignored.
+_base_ = './tta_segmentation.py'
 data_root = 'data/camvid/'
 camvid = dict(
     type='BaseSegDataset',
     metainfo=dict(
         classes=(
-            *('sky', 'building', 'pole', 'road', 'pavement', 'tree'),
-            *('sign', 'fence', 'car', 'pedestrian', 'bicyclist'),
+            'sky',
+            'building',
+            'pole',
+            'road',
+            'pavement',
+            'tree',
+            'sign',
+            'fence',
+            'car',
+            'pedestrian',
+            'bicyclist',
         ),
         palette=[
-            *([128, 128, 128], [128, 0, 0], [192, 192, 128], [128, 64, 128], [60, 40, 222], [128, 128, 0]),
-            *([192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0], [0, 128, 192]),
+            [128, 128, 128],
+            [128, 0, 0],
+            [192, 192, 128],
+            [128, 64, 128],
+            [60, 40, 222],
+            [128, 128, 0],
+            [192, 128, 128],
+            [64, 64, 128],
+            [64, 0, 128],
+            [64, 64, 0],
+            [0, 128, 192],
         ],
     ),
     data_root=data_root,
@@ -29,21 +48,12 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale_factor=ratio, keep_ratio=True) for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-            ],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1]['transforms'].insert(
+    0,
+    [dict(type='Resize', scale_factor=ratio, keep_ratio=True) for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
+)
+tta_pipeline[1]['transforms'][2] = [dict(type='LoadAnnotations')]
 
 train_dataloader = dict(
     batch_size=8,

@@ -1,4 +1,5 @@
-# COCO 2017 (arXiv 1405.0312): 118,287 training pictures are 7,393 iterations an epoch at 8 GPUs x 2 pictures.
+# COCO 2017 (arXiv 1405.0312): 118,287 training images are 7,393 iterations per epoch at 8 GPUs x 2 images.
+_base_ = './tta_detection.py'
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 
@@ -9,25 +10,14 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
-meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),  # after Resize: the truth keeps the original size
-    dict(type='PackDetInputs', meta_keys=meta_keys),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),  # after Resize: ground truth keeps its size
+    dict(type='PackDetInputs', meta_keys=_base_.meta_keys),
 ]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale=(1333, 800), keep_ratio=True)],
-            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)],
-            [dict(type='PackDetInputs', meta_keys=meta_keys)],
-        ],
-    ),
-]
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1]['transforms'].insert(0, [dict(type='Resize', scale=(1333, 800), keep_ratio=True)])
 
 train_dataloader = dict(
     batch_size=2,

@@ -1,4 +1,5 @@
-# The embedded data set (tools/make_shapes.py): 320 training pictures of 128x128 are 40 iterations an epoch of 8.
+# The embedded data set (tools/make_shapes.py): 320 training images of 128x128, 40 iterations of 8 per epoch.
+_base_ = './tta_detection.py'
 dataset_type = 'CocoDataset'
 data_root = 'data/shapes/'
 metainfo = dict(
@@ -12,25 +13,14 @@ train_pipeline = [
     dict(type='RandomFlip', prob=[0.25] * 3, direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
 ]
-meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale_factor=1.0),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PackDetInputs', meta_keys=meta_keys),
+    dict(type='PackDetInputs', meta_keys=_base_.meta_keys),
 ]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale_factor=1.0)],
-            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)],
-            [dict(type='PackDetInputs', meta_keys=meta_keys)],
-        ],
-    ),
-]
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1]['transforms'].insert(0, [dict(type='Resize', scale_factor=1.0)])
 
 train_dataloader = dict(
     batch_size=8,

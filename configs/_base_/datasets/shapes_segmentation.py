@@ -1,4 +1,5 @@
 # The embedded data set (tools/make_shapes.py) as label maps, in the manner of ADE20K.
+_base_ = './tta_segmentation.py'
 dataset_type = 'BaseSegDataset'
 data_root = 'data/shapes/'
 shapes = dict(
@@ -24,21 +25,11 @@ test_pipeline = [
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale_factor=ratio, keep_ratio=True) for ratio in (0.75, 1.0, 1.25)],
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-            ],
-            [dict(type='LoadAnnotations', reduce_zero_label=True)],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1]['transforms'].insert(
+    0,
+    [dict(type='Resize', scale_factor=ratio, keep_ratio=True) for ratio in (0.75, 1.0, 1.25)],
+)
 
 train_dataloader = dict(
     batch_size=8,

@@ -3,36 +3,28 @@
 _base_ = './mask_rcnn.py'
 box_heads = [
     dict(
+        _base_.model.roi_head.bbox_head,
         type='ConvFCBBoxHead',
         num_shared_convs=4,
         num_shared_fcs=1,
-        in_channels=256,
         conv_out_channels=256,
-        fc_out_channels=1024,
-        roi_feat_size=7,
-        num_classes=80,
         bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=stds),
-        reg_class_agnostic=False,
         reg_decoded_bbox=True,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
-        loss_cls=dict(type='CrossEntropyLoss'),
         loss_bbox=dict(type='GIoULoss', loss_weight=10.0),
     )
     for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
 ]
 box_stages = [
     dict(
+        _base_.model.train_cfg.rcnn,
         assigner=dict(
-            type='MaxIoUAssigner',
+            _base_.model.train_cfg.rcnn.assigner,
             pos_iou_thr=iou,
             neg_iou_thr=iou,
             min_pos_iou=iou,
             match_low_quality=False,
-            ignore_iof_thr=-1,
         ),
-        sampler=dict(type='RandomSampler', num=512, pos_fraction=0.25, add_gt_as_proposals=True),
-        mask_size=28,
-        pos_weight=-1,
     )
     for iou in (0.5, 0.6, 0.7)
 ]

@@ -1,15 +1,9 @@
 # Mask R-CNN (arXiv 1703.06870) with a feature pyramid, as for ResNet-50 in mmdet. Children give the backbone and
 # neck.in_channels.
+_base_ = './detector.py'
 model = dict(
     type='MaskRCNN',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_mask=True,
-        pad_size_divisor=32,
-    ),
+    data_preprocessor=dict(pad_mask=True),
     neck=dict(type='FPN', out_channels=256, num_outs=5),
     rpn_head=dict(
         type='RPNHead',
@@ -81,4 +75,3 @@ model = dict(
         rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100, mask_thr_binary=0.5),
     ),
 )
-tta_model = dict(type='mlp_dense.InstanceTTAModel', nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)

@@ -1,14 +1,8 @@
-# RetinaNet (arXiv 1708.02002), as for ResNet-50 in mmdet. Children give the backbone, without its first map (which no
-# level of the pyramid uses), and neck.in_channels.
+# RetinaNet (arXiv 1708.02002), as for ResNet-50 in mmdet. Children give the backbone, without its first output (which
+# no level of the pyramid uses), and neck.in_channels.
+_base_ = './detector.py'
 model = dict(
     type='RetinaNet',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-    ),
     backbone=dict(out_indices=(1, 2, 3)),
     neck=dict(type='FPN', out_channels=256, add_extra_convs='on_input', num_outs=5),
     bbox_head=dict(
@@ -38,4 +32,3 @@ model = dict(
         nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
     ),
 )
-tta_model = dict(type='mlp_dense.InstanceTTAModel', nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)

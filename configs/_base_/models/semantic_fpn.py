@@ -1,15 +1,6 @@
 # Semantic FPN (arXiv 1901.02446). Children give the backbone and neck.in_channels.
+_base_ = './segmentor.py'
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=(512, 512),
-    ),
     neck=dict(type='FPN', out_channels=256, num_outs=4),
     decode_head=dict(
         type='FPNHead',
@@ -23,7 +14,4 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )
-tta_model = dict(type='SegTTAModel')

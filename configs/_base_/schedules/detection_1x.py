@@ -1,4 +1,4 @@
-# 12 epochs; AdamW. Children state their learning rate and weight decay, for 8 GPUs x 2 pictures.
+# 12 epochs; AdamW. Children state their learning rate and weight decay, for 8 GPUs x 2 images.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,4 +1,4 @@
-# 40,000 iterations of 32 pictures (8 GPUs x 4: a child sets the batch), 63 epochs of ADE20K; no warm-up.
+# 40,000 iterations of 32 images (8 GPUs x 4: a child sets the batch), 63 epochs of ADE20K; no warm-up.
 _base_ = './segmentation_160k.py'
 train_cfg = dict(max_iters=40000, val_interval=4000)
 optim_wrapper = dict(optimizer=dict(lr=2e-4))

@@ -1,4 +1,4 @@
-# 80,000 iterations of 32 pictures (8 GPUs x 4: a child sets the batch), 127 epochs of ADE20K.
+# 80,000 iterations of 32 images (8 GPUs x 4: a child sets the batch), 127 epochs of ADE20K.
 # The rest is that of segmentation_160k.py.
 _base_ = './segmentation_160k.py'
 train_cfg = dict(max_iters=80000, val_interval=8000)

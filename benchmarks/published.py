@@ -1,7 +1,7 @@
 """The three networks as their published code computes them: what a user had before. Parameters have the official names.
 
 AS-MLP shifts by roll, pad and narrow; CycleMLP's shift is a deformable convolution; Hire-MLP clones, rolls, pads and
-permutes. Everything else is 1x1 convolutions on NCHW maps (AS-MLP, Hire-MLP) or linear maps on NHWC (CycleMLP).
+permutes. Everything else is 1x1 convolutions on NCHW (AS-MLP, Hire-MLP) or linear layers on NHWC (CycleMLP).
 """
 
 import torch
@@ -50,7 +50,7 @@ class AxialShift(nn.Module):
 
 
 class CycleFC(nn.Module):
-    """Maps (B, C, H, W); the kernel is (1, 3) or (3, 1) by name, and one deformed sample per channel by computation."""
+    """(B, C, H, W) to the same size: published as a (1, 3) or (3, 1) kernel, computed as one shift of each channel."""
 
     def __init__(self, dim: int, axis: int):
         super().__init__()
@@ -143,7 +143,7 @@ class Block(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A strided convolution; Hire-MLP adds a norm and ReLU, AS-MLP's stem a norm; CycleMLP's gives NHWC."""
+    """A strided convolution; Hire-MLP adds a norm and ReLU, AS-MLP's stem a norm; CycleMLP's returns NHWC."""
 
     def __init__(self, name: str, in_dim: int, dim: int, kernel: int, stride: int, padding: int, norm=None):
         super().__init__()
@@ -154,7 +154,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.family == 'CycleMLP':
-            nchw = x if self.proj.stride[0] == 4 else x.permute(0, 3, 1, 2)  # the stem gets the picture
+            nchw = x if self.proj.stride[0] == 4 else x.permute(0, 3, 1, 2)  # the stem gets the image
             return self.proj(nchw).permute(0, 2, 3, 1)
         x = self.norm(self.proj(x))
         return F.relu(x) if self.family == 'HireMLP' else x
@@ -176,8 +176,8 @@ def layer_norm(dim: int) -> nn.LayerNorm:
     return nn.LayerNorm(dim)
 
 
-class PlainNetwork(nn.Module):
-    """The dense form of a family: (B, 3, H, W), with H and W multiples of 32, to four maps (B, C, H / s, W / s).
+class PublishedNetwork(nn.Module):
+    """A family for dense prediction: (B, 3, H, W), H and W multiples of 32, to four feature maps (B, C, H / s, W / s).
 
     Args:
         family: ASMLP, CycleMLP or HireMLP.

@@ -1,0 +1,60 @@
+"""Backbones whose stages halve the resolution one after the other."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from .base import MLPBackbone
+from .stages import Stage
+
+
+class HierarchicalMLP(MLPBackbone):
+    """Builds the stages of a hierarchical vision MLP from the parts that a family gives.
+
+    Stem and downsampling take and give (B, C, H, W); blocks (B, H, W, C), where a map over the channels is one matrix
+    product. The blocks that the family makes are :class:`~mlp_dense.backbones.stages.Block` or keep its names.
+    """
+
+    stem_stride: ClassVar[int] = 4
+
+    def make_stem(self, in_channels: int, dim: int) -> nn.Module:
+        """(B, in_channels, H, W) to (B, dim, about H / stem_stride, about W / stem_stride)."""
+        raise NotImplementedError
+
+    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
+        """(B, in_dim, H, W) to (B, dim, ceil(H / 2), ceil(W / 2))."""
+        raise NotImplementedError
+
+    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
+        """Block `index` of a stage, both counted from 0: (B, H, W, dim) to the same shape."""
+        raise NotImplementedError
+
+    def stage_stride(self, stage: int) -> int:
+        return self.stem_stride * 2**stage
+
+    def build(self, in_channels: int, drop_paths: Sequence[Sequence[float]], with_cp: bool) -> None:
+        dims = self.arch['dims']
+        self.stem = self.make_stem(in_channels, dims[0])
+        self.stages = nn.ModuleList()
+        for i, rates in enumerate(drop_paths):
+            downsample = self.make_downsample(dims[i - 1], dims[i]) if i else nn.Identity()
+            blocks = [self.make_block(i, j, rate) for j, rate in enumerate(rates)]
+            self.stages.append(Stage(downsample, blocks, with_cp))
+
+    @classmethod
+    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        def width(name: str) -> int:
+            weight = weights.get(name)
+            return weight.shape[0] if weight is not None and weight.ndim else 0
+
+        first = re.compile(r'stages\.(\d+)\.blocks\.\d+\.norm1\.weight')
+        depths = Counter(int(match[1]) for match in map(first.fullmatch, weights) if match)
+        dims = [width(f'stages.{i}.blocks.0.norm1.weight') for i in range(len(depths))]
+        hidden = [width(f'stages.{i}.blocks.0.channel_mixing.fc1.weight') for i in range(len(depths))]
+        if not depths or not all(dims) or not all(hidden):
+            return None
+        ratios = tuple(wide // dim for wide, dim in zip(hidden, dims, strict=True))
+        return dict(depths=tuple(depths[i] for i in range(len(dims))), dims=tuple(dims), mlp_ratios=ratios)

@@ -1,0 +1,72 @@
+"""What a training or a test says on the console. The log file gets everything."""
+
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from .configs import leaves
+
+
+class ConsoleFilter(logging.Filter):
+    """Lets warnings and records marked ``console`` pass, and once it is open everything."""
+
+    is_open = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self.is_open or record.levelno >= logging.WARNING or getattr(record, 'console', False)
+
+
+class ConsoleHook(Hook):
+    """Says what is trained or tested on what, from which weights and where to, and at the end what to do next."""
+
+    priority = 'LOWEST'  # after the hooks whose lines are for the log file
+
+    def before_train(self, runner: Any) -> None:
+        self.start = time.monotonic()
+        loop, cfg = runner.train_loop, runner.cfg
+        validated = f'; validated on {len(runner.val_dataloader.dataset)}' if runner.val_loop else ''
+        total = f'{loop.max_iters} iterations' + (f' ({loop.max_epochs} epochs)' if loop.max_epochs > 1 else '')
+        batch = f'{loop.dataloader.batch_size} images x {runner.world_size} process{"es" * (runner.world_size > 1)}'
+        self._open(runner, f'Training {cfg.filename}', loop.dataloader, validated, f'{total} of {batch}')
+        if not (cfg.model.backbone.get('init_cfg') or cfg.get('load_from')):
+            runner.logger.warning(
+                'The backbone starts from random weights. Published recipes start from ImageNet weights: --cfg-options '
+                'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE_OR_URL'
+            )
+
+    def before_test(self, runner: Any) -> None:
+        self._open(runner, f'Testing {runner.cfg.filename}', runner.test_dataloader)
+
+    def after_train(self, runner: Any) -> None:
+        found = runner.message_hub.runtime_info
+        lines = [f'Trained in {timedelta(seconds=round(time.monotonic() - self.start))}.']
+        if best := found.get('best_ckpt'):
+            lines.append(
+                f'Best checkpoint: {best} ({runner.cfg.default_hooks.checkpoint.save_best} {found["best_score"]})'
+            )
+        if checkpoint := best or found.get('last_ckpt'):
+            lines.append(f'Next: python tools/test.py {runner.cfg.filename} {checkpoint}')
+        runner.logger.info('\n    '.join(lines))
+
+    def _open(self, runner: Any, title: str, loader: Any, more_data: str = '', schedule: str = '') -> None:
+        runner.console.is_open = True
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        backbone = runner.cfg.model.get('module', runner.cfg.model).backbone
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        data = ', '.join(type(dataset).__name__ for dataset in leaves(loader.dataset))
+        weights = runner.cfg.get('load_from') or (backbone.get('init_cfg') or {}).get('checkpoint', 'random')
+        at = f', at epoch {runner.epoch}, iteration {runner.iter}' if schedule and runner.iter else ''
+        arch = backbone.get('arch', '')
+        lines = {
+            'model': f'{type(model).__name__}, {backbone.type} {arch}, {parameters / 1e6:.1f} M parameters',
+            'data': f'{len(loader.dataset)} images of {data}{more_data}',
+            'weights': f'{weights}{at}',
+            'schedule': schedule,
+            'output': runner.work_dir,
+            'log': f'{runner._log_dir}/{runner.timestamp}.log',
+        }
+        runner.logger.info('\n'.join([title, *(f'    {key:<9}{text}' for key, text in lines.items() if text)]))

@@ -1,0 +1,123 @@
+"""What differs between the tasks: one row each."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..reports.drawing import draw_instances, draw_label_map
+
+COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+"""The numbers of COCO's 80 classes; ten of 1 to 90 are not in use."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task, as far as this package does not leave it to mmdet and mmsegmentation."""
+
+    scope: str
+    """The ``default_scope`` of its configs."""
+    main_metric: str
+    """What the name of its main metric ends in."""
+    dump: str
+    """The type of the metric that writes predictions (``tools/test.py --out``)."""
+    draw: Callable[[np.ndarray, Any, str, Sequence[str], Any], np.ndarray]
+    """Draws a side of a data sample (gt or pred) on an RGB image (H, W, 3), with class names and palette."""
+    category_ids: Callable[[Config, Sequence[str]], Sequence[int]]
+    """The number of every class in what is written."""
+    objects: Callable[[Any, int, Sequence[int], float], Iterator[dict]] | None
+    """The results of a data sample in COCO's format: image id, category ids, lowest score; None if it has no objects."""
+    labels: Callable[[Any], np.ndarray] | None
+    """The predicted label map (H, W) of a data sample; None if it has none."""
+    run_heads: Callable[[nn.Module, Sequence[Tensor]], None]
+    """Runs the heads of a model on feature maps as the field counts their MACs."""
+
+
+def task_of(scope: str) -> Task:
+    """The task of a ``default_scope``.
+
+    Raises:
+        UserError: there is none.
+    """
+    if scope not in TASKS:
+        raise UserError(f'default_scope is {scope!r}; allowed: {", ".join(TASKS)}.')
+    return TASKS[scope]
+
+
+def coco_category_ids(cfg: Config, classes: Sequence[str]) -> list[int]:
+    """COCO's numbers, else those in the annotation file of the test data if it is there, else 1, 2, ..."""
+    from mmdet.datasets import CocoDataset
+
+    if tuple(classes) == CocoDataset.METAINFO['classes']:
+        return COCO_IDS
+    dataset = cfg.test_dataloader.dataset
+    file = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+    if file.suffix == '.json' and file.is_file():
+        ids = {c['name']: c['id'] for c in json.loads(file.read_text(encoding='utf-8')).get('categories', ())}
+        if set(classes) <= ids.keys():
+            return [ids[name] for name in classes]
+    return list(range(1, len(classes) + 1))
+
+
+def _coco_results(sample: Any, image_id: int, ids: Sequence[int], score_thr: float) -> Iterator[dict]:
+    from mmdet.structures.mask import encode_mask_results
+
+    found = sample.pred_instances[sample.pred_instances.scores > score_thr].numpy()
+    masks = encode_mask_results(found.masks) if 'masks' in found else [None] * len(found)
+    rows = zip(found.labels.tolist(), found.bboxes.tolist(), found.scores.tolist(), masks, strict=True)
+    for label, (left, top, right, bottom), score, mask in rows:
+        result = dict(image_id=image_id, category_id=ids[label], bbox=[left, top, right - left, bottom - top])
+        result |= dict(score=score)
+        yield result | (dict(segmentation=dict(mask, counts=mask['counts'].decode())) if mask else {})
+
+
+def _run_detector(model: nn.Module, maps: Sequence[Tensor]) -> None:
+    """With a RoI head on 1000 proposals and 100 masks, at every stage of a cascade; without RoIAlign."""
+    if not hasattr(model, 'roi_head'):
+        model.bbox_head(maps)
+        return
+    model.rpn_head(maps)
+    for kind, num in (('bbox', 1000), ('mask', 100)):
+        extractors = getattr(model.roi_head, f'{kind}_roi_extractor')
+        heads = getattr(model.roi_head, f'{kind}_head')
+        stages = zip(extractors, heads, strict=True) if isinstance(heads, nn.ModuleList) else [(extractors, heads)]
+        for extractor, head in stages:
+            size = extractor.roi_layers[0].output_size
+            head(maps[0].new_empty(num, extractor.out_channels, *size))
+
+
+def _draw_label_map(image: np.ndarray, sample: Any, side: str, classes: Sequence[str], palette: Any) -> np.ndarray:
+    return draw_label_map(image, sample.get(f'{side}_sem_seg').data[0].cpu().numpy(), classes, palette)
+
+
+def _draw_instances(image: np.ndarray, sample: Any, side: str, classes: Sequence[str], palette: Any) -> np.ndarray:
+    return draw_instances(image, sample.get(f'{side}_instances'), classes, palette)
+
+
+DETECTION = Task(
+    scope='mmdet',
+    main_metric='mAP',
+    dump='mmdet.DumpDetResults',
+    draw=_draw_instances,
+    category_ids=coco_category_ids,
+    objects=_coco_results,
+    labels=None,
+    run_heads=_run_detector,
+)
+SEGMENTATION = Task(
+    scope='mmseg',
+    main_metric='mIoU',
+    dump='mlp_dense.DumpLabelMaps',
+    draw=_draw_label_map,
+    category_ids=lambda cfg, classes: range(len(classes)),
+    objects=None,
+    labels=lambda sample: sample.pred_sem_seg.data[0].cpu().numpy(),
+    run_heads=lambda model, maps: model.decode_head(maps),
+)
+TASKS = {task.scope: task for task in (DETECTION, SEGMENTATION)}

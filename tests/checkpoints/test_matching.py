@@ -1,0 +1,50 @@
+"""A backbone takes what is its own, under every name, and says so once."""
+
+import re
+
+import pytest
+import torch
+
+from mlp_dense.checkpoints.matching import LeftOut, load_pretrained, our_name
+from mlp_dense.errors import CheckpointError
+from support.models import SMALL, differing, official
+
+
+def test_own_names_are_loaded_without_a_word(family, log_lines):
+    source, model = family(SMALL), family(SMALL)
+    torch.nn.Sequential(model).load_state_dict({f'0.{key}': value for key, value in source.state_dict().items()})
+    assert differing(model.state_dict(), source.state_dict()) == [] and log_lines == []
+    model.load_state_dict(official(family))
+    assert len(log_lines) == 1 and ' tensors from the given state dict' in log_lines[0]
+
+
+def test_own_names_with_another_shape_are_an_error(family):
+    weights = {**family(SMALL).state_dict(), 'stem.conv.bias': torch.ones(9)}
+    with pytest.raises(CheckpointError, match=re.escape('1 of another shape: stem.conv.bias (9,) for (8,)')):
+        family(SMALL).load_state_dict(weights)
+
+
+def test_own_file_is_reported_once(family, save, log_lines):
+    source, model = family(SMALL), family(SMALL)
+    path = save(source.state_dict())
+    load_pretrained(model, path)
+    assert differing(model.state_dict(), source.state_dict()) == []
+    assert log_lines == [f'{family.__name__}: loaded {len(source.state_dict())} tensors from {path}']
+
+
+def test_prefix(family, save):
+    weights = official(family)
+    path = save({f'encoder.{key}': value for key, value in weights.items()} | {'head.weight': torch.ones(2)})
+    models = [family(SMALL) for _ in range(3)]
+    models[0].load_state_dict(weights)
+    for model, prefix in zip(models[1:], ('encoder', 'encoder.'), strict=True):
+        load_pretrained(model, path, prefix)
+        assert differing(model.state_dict(), models[0].state_dict()) == []
+    with pytest.raises(CheckpointError, match=r'weights\.pth does not fit .* 0 of its tensors match'):
+        load_pretrained(models[0], path, prefix='decoder')
+
+
+def test_every_tensor_that_is_left_out_has_its_reason(family):
+    names = (our_name(key, family.official_names) for key in official(family, classes=10, norms=()))
+    reasons = {name for name in names if isinstance(name, LeftOut)}
+    assert 'classifier head and norm' in reasons and all(len(reason) > 5 for reason in reasons)
