@@ -52,8 +52,11 @@ def main() -> None:
     chosen = np.random.permutation(len(dataset))[: args.num]
     if not len(chosen):
         raise UserError(f'The {args.split} data of this config are empty.')
-    draw = task_of(cfg.default_scope).draw
-    tiles = [draw_item(dataset[int(i)], draw, dataset.metainfo, TILE, keep_size) for i in track(chosen, 'drawing')]
+    task, tiles = task_of(cfg.default_scope), []
+    for i in track(chosen, 'drawing'):
+        item = dataset[int(i)]
+        labels = task.labels_of(item['data_samples'], 'gt')
+        tiles.append(draw_item(item, labels, TILE, keep_size, task.draw, dataset.metainfo))
     contact_sheet(tiles, TILE).save(args.out, optimize=True)
     print(f'{len(tiles)} of {len(dataset)} images are in {args.out}')
 

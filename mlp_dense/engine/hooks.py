@@ -12,7 +12,7 @@ from mmengine.model import is_model_wrapper
 from ..backbones.fusion import fuse
 from ..errors import UserError
 from ..registry import HOOKS
-from ..reports.drawing import draw_sample
+from ..reports.drawing import draw_labels
 from .tasks import task_of
 
 
@@ -67,9 +67,9 @@ class DrawPredictionsHook(Hook):
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
-        draw = task_of(runner.cfg.default_scope).draw
+        task, meta = task_of(runner.cfg.default_scope), runner.visualizer.dataset_meta
         for sample in outputs or ():
             image = mmcv.imread(sample.img_path, channel_order='rgb')
-            meta = runner.visualizer.dataset_meta
-            drawn = draw_sample(image, sample, ('gt', 'pred'), draw, meta, score_thr=self.score_thr)
+            labels = task.labels_of(sample, 'gt'), task.labels_of(sample, 'pred', self.score_thr)
+            drawn = draw_labels(image, labels, task.draw, meta)
             mmcv.imwrite(drawn[..., ::-1], str(self.out_dir / f'{Path(sample.img_path).stem}.png'))

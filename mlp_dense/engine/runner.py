@@ -23,8 +23,7 @@ from .launch import start_processes
 
 
 class DenseRunner(Runner):
-    """mmengine's Runner, with checkpoints read safely and loudly, unreadable images reported by name, and a console that
-    says what matters."""
+    """mmengine's Runner: reads checkpoints safely and loudly, names unreadable images and keeps the console short."""
 
     fine_tuning = False
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -27,16 +27,24 @@ class Task:
     """What the name of its main metric ends in."""
     dump: str
     """The type of the metric that writes predictions (``tools/test.py --out``)."""
-    draw: Callable[[np.ndarray, Any, str, Sequence[str], Any], np.ndarray]
-    """Draws a side of a data sample (gt or pred) on an RGB image (H, W, 3), with class names and palette."""
-    category_ids: Callable[[Config, Sequence[str]], Sequence[int]]
-    """The number of every class in what is written."""
-    objects: Callable[[Any, int, Sequence[int], float], Iterator[dict]] | None
-    """The results of a data sample in COCO's format: image id, category ids, lowest score; None if it has no objects."""
-    labels: Callable[[Any], np.ndarray] | None
-    """The predicted label map (H, W) of a data sample; None if it has none."""
+    field: str
+    """Where data samples keep labels and predictions: ``gt_FIELD``, ``pred_FIELD``."""
+    draw: Callable[..., np.ndarray]
+    """Draws them, see :mod:`mlp_dense.reports.drawing`."""
+    category_ids: Callable[[ConfigDict, Sequence[str]], Sequence[int]]
+    """The config of the test data set and class names to the number of every class in what is written."""
+    objects: Callable[[Any, int, Sequence[int]], Iterator[dict]] | None
+    """Predictions, image id and category ids to results in COCO's format; None if there are no objects."""
+    label_map: Callable[[Any], np.ndarray] | None
+    """Predictions to a label map (H, W); None if there is none."""
     run_heads: Callable[[nn.Module, Sequence[Tensor]], None]
     """Runs the heads of a model on feature maps as the field counts their MACs."""
+
+    def labels_of(self, sample: Any, side: str, score_thr: float = 0.0) -> Any:
+        """The ground truth (``gt``) or the predictions (``pred``; with scores above `score_thr`) of a data sample, or
+        None."""
+        found = sample.get(f'{side}_{self.field}')
+        return found[found.scores > score_thr] if found is not None and 'scores' in found else found
 
 
 def task_of(scope: str) -> Task:
@@ -50,13 +58,12 @@ def task_of(scope: str) -> Task:
     return TASKS[scope]
 
 
-def coco_category_ids(cfg: Config, classes: Sequence[str]) -> list[int]:
+def coco_category_ids(dataset: ConfigDict, classes: Sequence[str]) -> list[int]:
     """COCO's numbers, else those in the annotation file of the test data if it is there, else 1, 2, ..."""
     from mmdet.datasets import CocoDataset
 
     if tuple(classes) == CocoDataset.METAINFO['classes']:
         return COCO_IDS
-    dataset = cfg.test_dataloader.dataset
     file = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
     if file.suffix == '.json' and file.is_file():
         ids = {c['name']: c['id'] for c in json.loads(file.read_text(encoding='utf-8')).get('categories', ())}
@@ -65,10 +72,10 @@ def coco_category_ids(cfg: Config, classes: Sequence[str]) -> list[int]:
     return list(range(1, len(classes) + 1))
 
 
-def _coco_results(sample: Any, image_id: int, ids: Sequence[int], score_thr: float) -> Iterator[dict]:
+def _coco_results(found: Any, image_id: int, ids: Sequence[int]) -> Iterator[dict]:
     from mmdet.structures.mask import encode_mask_results
 
-    found = sample.pred_instances[sample.pred_instances.scores > score_thr].numpy()
+    found = found.numpy()
     masks = encode_mask_results(found.masks) if 'masks' in found else [None] * len(found)
     rows = zip(found.labels.tolist(), found.bboxes.tolist(), found.scores.tolist(), masks, strict=True)
     for label, (left, top, right, bottom), score, mask in rows:
@@ -92,32 +99,26 @@ def _run_detector(model: nn.Module, maps: Sequence[Tensor]) -> None:
             head(maps[0].new_empty(num, extractor.out_channels, *size))
 
 
-def _draw_label_map(image: np.ndarray, sample: Any, side: str, classes: Sequence[str], palette: Any) -> np.ndarray:
-    return draw_label_map(image, sample.get(f'{side}_sem_seg').data[0].cpu().numpy(), classes, palette)
-
-
-def _draw_instances(image: np.ndarray, sample: Any, side: str, classes: Sequence[str], palette: Any) -> np.ndarray:
-    return draw_instances(image, sample.get(f'{side}_instances'), classes, palette)
-
-
 DETECTION = Task(
     scope='mmdet',
     main_metric='mAP',
     dump='mmdet.DumpDetResults',
-    draw=_draw_instances,
+    field='instances',
+    draw=draw_instances,
     category_ids=coco_category_ids,
     objects=_coco_results,
-    labels=None,
+    label_map=None,
     run_heads=_run_detector,
 )
 SEGMENTATION = Task(
     scope='mmseg',
     main_metric='mIoU',
     dump='mlp_dense.DumpLabelMaps',
-    draw=_draw_label_map,
-    category_ids=lambda cfg, classes: range(len(classes)),
+    field='sem_seg',
+    draw=draw_label_map,
+    category_ids=lambda dataset, classes: range(len(classes)),
     objects=None,
-    labels=lambda sample: sample.pred_sem_seg.data[0].cpu().numpy(),
+    label_map=lambda found: found.data[0].cpu().numpy(),
     run_heads=lambda model, maps: model.decode_head(maps),
 )
 TASKS = {task.scope: task for task in (DETECTION, SEGMENTATION)}

@@ -36,8 +36,8 @@ class Complexity(NamedTuple):
 def complexity(cfg: ConfigDict, height: int, width: int) -> Complexity:
     """Counts a detector or segmentor as the field does (mmdet's and mmseg's tables).
 
-    The MACs of a detector with a RoI head are those of 1000 proposals and 100 masks (at every stage of a cascade), without
-    RoIAlign; those of a segmentor are without its auxiliary head.
+    MACs of a detector with a RoI head: with 1000 proposals and 100 masks (at every stage of a cascade), without
+    RoIAlign; of a segmentor: without its auxiliary head.
 
     Args:
         cfg: the ``model`` of a config; the default scope must be set.

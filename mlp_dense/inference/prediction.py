@@ -9,13 +9,14 @@ import cv2
 import mmcv
 import numpy as np
 import torch
+from mmengine.config import ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from torch import nn
 
 from ..engine.configs import leaves
 from ..engine.tasks import task_of
 from ..errors import UserError
-from ..reports.drawing import draw_sample
+from ..reports.drawing import draw_labels
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
@@ -29,9 +30,10 @@ class Frame(NamedTuple):
 
 
 class ImageSource:
-    """The images behind a path, in the order of their names: one image, those in a folder and below it, or the frames of
-    a video. ``id`` is the number in the name, as COCO's images have it, if every name is one and they differ; otherwise,
-    and for frames, the position from 0.
+    """The images behind a path, by name: one image, those in a folder and below it, or the frames of a video.
+
+    ``id`` is the number in the name, as in COCO, if all names are different numbers; else, and for frames, the position
+    from 0.
 
     Raises:
         UserError: there is nothing, or nothing that can be read as an image or a video.
@@ -99,7 +101,7 @@ class PredictionWriter:
     def __init__(self, folder: Path, model: nn.Module, score_thr: float, source: ImageSource):
         self.folder, self.score_thr, self.source = folder, score_thr, source
         self.task, self.meta = task_of(model.cfg.default_scope), model.dataset_meta
-        self.ids = self.task.category_ids(model.cfg, self.meta['classes'])
+        self.ids = self.task.category_ids(_test_data(model), self.meta['classes'])
         self.images: list[dict] = []
         self.objects: list[dict] = []
         self.video: cv2.VideoWriter | None = None
@@ -119,13 +121,14 @@ class PredictionWriter:
     def add(self, frame: Frame, sample: Any) -> None:
         height, width = frame.image.shape[:2]
         self.images.append(dict(frame.info, height=height, width=width))
+        found = self.task.labels_of(sample, 'pred', self.score_thr)
         if self.task.objects:
-            self.objects += self.task.objects(sample, frame.info['id'], self.ids, self.score_thr)
-        if self.task.labels:
+            self.objects += self.task.objects(found, frame.info['id'], self.ids)
+        if self.task.label_map:
             dtype = np.uint8 if len(self.ids) <= 256 else np.uint16
-            self._write(f'labels/{frame.name}.png', self.task.labels(sample).astype(dtype))
+            self._write(f'labels/{frame.name}.png', self.task.label_map(found).astype(dtype))
         image = np.ascontiguousarray(frame.image[..., ::-1])
-        drawn = draw_sample(image, sample, ['pred'], self.task.draw, self.meta, score_thr=self.score_thr)[..., ::-1]
+        drawn = draw_labels(image, [found], self.task.draw, self.meta)[..., ::-1]
         if self.source.fps is None:
             self._write(f'vis/{frame.name}.png', drawn)
         else:
@@ -156,8 +159,7 @@ def predict(model: nn.Module, frames: Iterable[Frame], writer: PredictionWriter,
     Images that follow each other go through the model together if they are of one size: none is padded for the sake of
     another, so the results do not depend on ``batch_size``.
     """
-    dataset = next(leaves(model.cfg.test_dataloader.dataset))
-    pipeline = Compose([step for step in dataset.pipeline if 'Load' not in str(step['type'])])
+    pipeline = Compose([step for step in _test_data(model).pipeline if 'Load' not in str(step['type'])])
     unread: list[str] = []
 
     def readable() -> Iterator[Frame]:
@@ -177,6 +179,10 @@ def predict(model: nn.Module, frames: Iterable[Frame], writer: PredictionWriter,
         for frame, sample in zip(batch, samples, strict=True):
             writer.add(frame, sample)
     return unread
+
+
+def _test_data(model: nn.Module) -> ConfigDict:
+    return next(leaves(model.cfg.test_dataloader.dataset))
 
 
 def _read(file: Path) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Drawing objects and label maps: labels keep a legible size, and stay inside of the picture."""
+"""Drawing objects and label maps: their names keep a legible size, and stay inside the image."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,86 +14,55 @@ from mmengine.structures import InstanceData, PixelData
 from PIL import Image, ImageDraw, ImageFont
 
 OPACITY = 0.5
-MIN_REGION = 0.004  # part of a picture below which the region of a class goes without its name
+MIN_REGION = 0.004  # share of the image below which the region of a class goes without its name
 
 
-def enlargement(height: int, width: int, min_size: int = 320, max_size: int = 4096) -> int:
-    """The whole number by which a picture is enlarged so that labels can be read: until its shorter side has
-    ``min_size`` pixels, or its longer side would have more than ``max_size``."""
-    return max(1, min(-(-min_size // min(height, width)), max_size // max(height, width)))
+def enlarged_size(height: int, width: int, min_size: int = 320, max_size: int = 4096) -> tuple[int, int]:
+    """The size times a whole number, so that names can be read: the shorter side gets at least ``min_size`` pixels,
+    unless the longer one would get more than ``max_size``."""
+    factor = max(1, min(-(-min_size // min(height, width)), max_size // max(height, width)))
+    return height * factor, width * factor
 
 
-def resize_image(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(H, W, 3) in another size; enlarged pixels stay squares."""
-    smaller = height < image.shape[0]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST)
-
-
-def resize_sample(sample: Any, height: int, width: int, new_height: int, new_width: int) -> Any:
-    """The labels and predictions of a data sample of mmdet or mmseg for its picture in another size."""
-    resized = type(sample)(metainfo=sample.metainfo)
-    for name in ('gt_sem_seg', 'pred_sem_seg'):
-        if name in sample:
-            setattr(resized, name, PixelData(data=_resize_maps(sample.get(name).data, new_height, new_width)))
-    for name in ('gt_instances', 'pred_instances'):
-        if name in sample:
-            old = sample.get(name)
-            new = InstanceData(**{key: value for key, value in old.items() if key in ('labels', 'scores')})
-            boxes = torch.as_tensor(getattr(old.bboxes, 'tensor', old.bboxes))
-            new.bboxes = boxes * boxes.new_tensor([new_width / width, new_height / height] * 2)
-            if 'masks' in old:
-                masks = old.masks
-                masks = masks if isinstance(masks, torch.Tensor) else torch.from_numpy(masks.to_ndarray())
-                new.masks = _resize_maps(masks, new_height, new_width)
-            setattr(resized, name, new)
-    return resized
-
-
-def draw_sample(
+def draw_labels(
     image: np.ndarray,
-    sample: Any,
-    sides: Sequence[str],
+    labels: Sequence[Any],
     draw: Callable[..., np.ndarray],
     meta: Mapping[str, Any],
     size: tuple[int, int] | None = None,
     label_size: tuple[int, int] | None = None,
-    score_thr: float = 0.0,
 ) -> np.ndarray:
-    """An image (RGB, (H, W, 3)) with what a data sample of mmdet or mmseg says of it: each side that it has, from left to
-    right.
+    """Draws on an RGB image (H, W, 3), once for each of `labels` that is not None, from left to right.
 
     Args:
-        sides: ``gt``, the ground truth, and ``pred``, the predictions.
-        draw: the ``draw`` of a task.
+        draw: :func:`draw_instances` or :func:`draw_label_map`.
         meta: ``classes`` and ``palette``.
         size: (height, width) of a drawn image; None enlarges small ones.
-        label_size: (height, width) that boxes and label maps refer to, if not to the image.
-        score_thr: predicted objects with a score above it are drawn.
+        label_size: (height, width) that the labels refer to; None is that of the image.
     """
-    old = image.shape[:2]
-    height, width = size or tuple(enlargement(*old) * side for side in old)
-    image = resize_image(image, width, height)
-    sample = resize_sample(sample, *(label_size or old), height, width)
-    if 'pred_instances' in sample:
-        sample.pred_instances = sample.pred_instances[sample.pred_instances.scores > score_thr]
-    there = [side for side in sides if f'{side}_instances' in sample or f'{side}_sem_seg' in sample]
-    return np.concatenate([draw(image, sample, side, meta['classes'], meta.get('palette')) for side in there], axis=1)
+    label_size = label_size or image.shape[:2]
+    height, width = size or enlarged_size(*image.shape[:2])
+    # Enlarged pixels stay squares.
+    interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_NEAREST
+    image = cv2.resize(image, (width, height), interpolation=interpolation)
+    names = meta['classes'], meta.get('palette')
+    return np.concatenate([draw(image, each, label_size, *names) for each in labels if each is not None], axis=1)
 
 
-def draw_item(
-    item: Mapping[str, Any], draw: Callable[..., np.ndarray], meta: Mapping[str, Any], max_size: int, keep_size: bool
-) -> tuple[np.ndarray, tuple[str, str]]:
-    """The drawn image of an item of a data set, at most `max_size` by `max_size` pixels, and the lines of text below it.
+def draw_item(item: Mapping[str, Any], labels: Any, max_size: int, keep_size: bool, *how: Any) -> tuple:
+    """Draws an item of a data set, with at most `max_size` pixels a side; returns it and the lines of text below it.
 
     Args:
-        keep_size: whether its labels refer to the image before the pipeline resized it.
+        labels: the ground truth in its data sample.
+        keep_size: whether they refer to the image before the pipeline resized it.
+        how: ``draw`` and ``meta`` of :func:`draw_labels`.
     """
     sample = item['data_samples']
     image = item['inputs'].permute(1, 2, 0).clamp(0, 255).to(torch.uint8).numpy()[..., ::-1]  # from BGR
     height, width = image.shape[:2]
     scale = max_size / max(height, width)
     size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-    drawn = draw_sample(image, sample, ['gt'], draw, meta, size, sample.ori_shape if keep_size else None)
+    drawn = draw_labels(image, [labels], *how, size, sample.ori_shape if keep_size else None)
     flip = f', flipped {sample.flip_direction}ly' if sample.get('flip') and sample.flip_direction else ''
     sizes = f'{sample.ori_shape[1]} x {sample.ori_shape[0]} became {width} x {height} pixels{flip}'
     return drawn, (Path(sample.img_path).name, sizes)
@@ -106,36 +75,47 @@ def colours(palette: Any, count: int) -> list[tuple[int, int, int]]:
     return [tuple(map(int, colour)) for colour in palette]
 
 
-def draw_instances(picture: np.ndarray, instances: InstanceData, classes: Sequence[str], palette: Any) -> np.ndarray:
-    """Boxes, masks if there are any, class names and scores (percent) of objects on an RGB picture (H, W, 3)."""
+def draw_instances(
+    image: np.ndarray, instances: InstanceData, label_size: tuple[int, int], classes: Sequence[str], palette: Any
+) -> np.ndarray:
+    """Boxes, masks if there are any, class names and scores (percent) of objects on an RGB image (H, W, 3)."""
     palette = colours(palette, len(classes))
-    boxes = np.asarray(instances.bboxes.cpu()).round().astype(int)
+    boxes = torch.as_tensor(getattr(instances.bboxes, 'tensor', instances.bboxes)).cpu()
+    scale = boxes.new_tensor([image.shape[1] / label_size[1], image.shape[0] / label_size[0]] * 2)
+    boxes = (boxes * scale).numpy().round().astype(int)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = np.argsort(-areas, kind='stable')  # the small ones lie on top
-    boxes, instances = boxes[order], instances.cpu()[torch.from_numpy(order)]
-    drawn = picture.copy()
-    thickness = max(2, _font(*picture.shape[:2]).size // 8)
-    own = [palette[label] for label in instances.labels]
-    for mask, colour in zip(instances.get('masks', ()), own, strict=False):
-        inside = np.asarray(mask).astype(np.uint8)
-        drawn[inside > 0] = (drawn[inside > 0] * (1 - OPACITY) + np.array(colour) * OPACITY).astype(np.uint8)
-        outline = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-        cv2.drawContours(drawn, outline, -1, (255, 255, 255), thickness // 2)
+    boxes, labels = boxes[order], instances.labels.cpu().numpy()[order]
+    drawn = image.copy()
+    thickness = max(2, _font(*image.shape[:2]).size // 8)
+    own = [palette[label] for label in labels]
+    if 'masks' in instances:
+        masks = instances.masks
+        masks = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks.to_ndarray()
+        for mask, colour in zip(masks[order], own, strict=True):
+            inside = _resize_map(mask, image).astype(np.uint8)
+            drawn[inside > 0] = (drawn[inside > 0] * (1 - OPACITY) + np.array(colour) * OPACITY).astype(np.uint8)
+            outline = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+            cv2.drawContours(drawn, outline, -1, (255, 255, 255), thickness // 2)
     for (left, top, right, bottom), colour in zip(boxes, own, strict=True):
         cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), colour, thickness)
-    names = [classes[label] for label in instances.labels]
+    names = [classes[label] for label in labels]
     if 'scores' in instances:
-        names = [f'{name} {100 * score:.0f}' for name, score in zip(names, instances.scores.tolist(), strict=True)]
+        scores = instances.scores.cpu().numpy()[order]
+        names = [f'{name} {100 * score:.0f}' for name, score in zip(names, scores, strict=True)]
     return _write(drawn, names, boxes[:, :2], own)
 
 
-def draw_label_map(picture: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Any) -> np.ndarray:
-    """A label map (H, W) blended with an RGB picture (H, W, 3), with the name of each class on its largest region.
+def draw_label_map(
+    image: np.ndarray, labels: PixelData, _: tuple[int, int], classes: Sequence[str], palette: Any
+) -> np.ndarray:
+    """A label map of any size blended with an RGB image (H, W, 3), with the name of each class on its largest region.
     Pixels of no class, which the training ignores, are hatched in black and white."""
     palette = colours(palette, len(classes))
+    labels = _resize_map(labels.data[0].cpu().numpy(), image)
     ignored = labels >= len(classes)
     painted = np.array(palette, dtype=np.uint8)[np.where(ignored, 0, labels)]
-    drawn = np.where(ignored[..., None], picture, picture * (1 - OPACITY) + painted * OPACITY).astype(np.uint8)
+    drawn = np.where(ignored[..., None], image, image * (1 - OPACITY) + painted * OPACITY).astype(np.uint8)
     rows, columns = np.indices(labels.shape)
     hatching = (rows + columns) // 4 % 2 * 255
     drawn[ignored] = drawn[ignored] // 4 + hatching[ignored, None] // 4 * 3
@@ -150,7 +130,7 @@ def draw_label_map(picture: np.ndarray, labels: np.ndarray, classes: Sequence[st
 
 
 def contact_sheet(tiles: Sequence[tuple[np.ndarray, Sequence[str]]], size: int) -> Image.Image:
-    """Pictures of at most ``size`` by ``size`` pixels in rows, each above its lines of text."""
+    """Images of at most ``size`` by ``size`` pixels in rows, each above its lines of text."""
     font, gap = _font(size, size), 8
     line = font.size + 5
     lines = max(len(texts) for _, texts in tiles)
@@ -159,21 +139,20 @@ def contact_sheet(tiles: Sequence[tuple[np.ndarray, Sequence[str]]], size: int) 
     cell = (size + gap, size + lines * line + 2 * gap)
     sheet = Image.new('RGB', (columns * cell[0] + gap, rows * cell[1] + gap), 'white')
     draw = ImageDraw.Draw(sheet)
-    for i, (picture, texts) in enumerate(tiles):
+    for i, (tile, texts) in enumerate(tiles):
         left, top = gap + i % columns * cell[0], gap + i // columns * cell[1]
-        height, width = picture.shape[:2]
+        height, width = tile.shape[:2]
         draw.rectangle((left, top, left + size - 1, top + size - 1), fill='gainsboro')
-        sheet.paste(Image.fromarray(picture), (left + (size - width) // 2, top + (size - height) // 2))
+        sheet.paste(Image.fromarray(tile), (left + (size - width) // 2, top + (size - height) // 2))
         for k, text in enumerate(texts):
             draw.text((left, top + size + 3 + k * line), _shortened(text, font, size), fill='black', font=font)
     return sheet
 
 
-def _resize_maps(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(N, H, W) to (N, height, width), each pixel from the nearest."""
-    rows = (torch.arange(height) * maps.shape[-2]).div(height, rounding_mode='floor')
-    columns = (torch.arange(width) * maps.shape[-1]).div(width, rounding_mode='floor')
-    return maps[:, rows.to(maps.device)][:, :, columns.to(maps.device)]
+def _resize_map(values: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """(h, w) in the size of an image, each pixel from the nearest."""
+    rows, columns = (np.arange(new) * old // new for new, old in zip(image.shape[:2], values.shape, strict=True))
+    return values[rows[:, None], columns]
 
 
 @cache
@@ -182,13 +161,13 @@ def _font(height: int, width: int) -> ImageFont.FreeTypeFont:
 
 
 def _write(
-    picture: np.ndarray, texts: Sequence[str], places: Sequence, colours: Sequence, centred: bool = False
+    drawn: np.ndarray, texts: Sequence[str], places: Sequence, colours: Sequence, centred: bool = False
 ) -> np.ndarray:
-    """Texts on their colours, above or around their places: moved into the picture, and below a text that is there."""
-    taken = np.zeros(picture.shape[:2], dtype=bool)
-    image = Image.fromarray(picture)
+    """Texts on their colours, above or around their places: moved into the image, and below a text that is there."""
+    taken = np.zeros(drawn.shape[:2], dtype=bool)
+    image = Image.fromarray(drawn)
     draw = ImageDraw.Draw(image)
-    font = _font(*picture.shape[:2])
+    font = _font(*drawn.shape[:2])
     for text, (x, y), colour in zip(texts, places, colours, strict=True):
         width, height = (int(end) + 4 for end in draw.textbbox((0, 0), text, font=font)[2:])
         x, y = (x - width // 2, y - height // 2) if centred else (x, y - height)
