@@ -3,6 +3,7 @@
 import logging
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -10,14 +11,22 @@ from mmengine.model import is_model_wrapper
 
 from .configs import leaves
 
+USELESS = (  # what mmengine says of itself, and nobody can mend
+    '"FileClient" will be deprecated in future',
+    '"HardDiskBackend" is the alias of "LocalBackend"',
+    'The prefix is not set in metric class',
+    'Exp name: ',
+)
+
 
 class ConsoleFilter(logging.Filter):
-    """Lets warnings and records marked ``console`` pass, and once it is open everything."""
+    """Lets warnings and records marked ``console`` pass, and once it is open everything but what is useless."""
 
     is_open = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return self.is_open or record.levelno >= logging.WARNING or getattr(record, 'console', False)
+        wanted = self.is_open or record.levelno >= logging.WARNING or getattr(record, 'console', False)
+        return wanted and not record.getMessage().startswith(USELESS)
 
 
 class ConsoleHook(Hook):
@@ -30,7 +39,7 @@ class ConsoleHook(Hook):
         loop, cfg = runner.train_loop, runner.cfg
         validated = f'; validated on {len(runner.val_dataloader.dataset)}' if runner.val_loop else ''
         total = f'{loop.max_iters} iterations' + (f' ({loop.max_epochs} epochs)' if loop.max_epochs > 1 else '')
-        batch = f'{loop.dataloader.batch_size} images x {runner.world_size} process{"es" * (runner.world_size > 1)}'
+        batch = f'{cfg.train_dataloader.batch_size} images x {runner.world_size} process{"es" * (runner.world_size > 1)}'
         self._open(runner, f'Training {cfg.filename}', loop.dataloader, validated, f'{total} of {batch}')
         if not (cfg.model.backbone.get('init_cfg') or cfg.get('load_from')):
             runner.logger.warning(
@@ -45,11 +54,12 @@ class ConsoleHook(Hook):
         found = runner.message_hub.runtime_info
         lines = [f'Trained in {timedelta(seconds=round(time.monotonic() - self.start))}.']
         if best := found.get('best_ckpt'):
-            lines.append(
-                f'Best checkpoint: {best} ({runner.cfg.default_hooks.checkpoint.save_best} {found["best_score"]})'
-            )
+            metric = runner.cfg.default_hooks.checkpoint.save_best
+            lines.append(f'Best checkpoint: {best} ({metric} {found["best_score"]:.4g})')
         if checkpoint := best or found.get('last_ckpt'):
-            lines.append(f'Next: python tools/test.py {runner.cfg.filename} {checkpoint}')
+            # The config as it was trained, with its data root and options.
+            config = Path(runner.work_dir, Path(runner.cfg.filename).name)
+            lines.append(f'Next: python tools/test.py {config} {checkpoint}')
         runner.logger.info('\n    '.join(lines))
 
     def _open(self, runner: Any, title: str, loader: Any, more_data: str = '', schedule: str = '') -> None:
@@ -61,6 +71,7 @@ class ConsoleHook(Hook):
         weights = runner.cfg.get('load_from') or (backbone.get('init_cfg') or {}).get('checkpoint', 'random')
         at = f', at epoch {runner.epoch}, iteration {runner.iter}' if schedule and runner.iter else ''
         arch = backbone.get('arch', '')
+        arch = arch if isinstance(arch, str) else 'of custom size'
         lines = {
             'model': f'{type(model).__name__}, {backbone.type} {arch}, {parameters / 1e6:.1f} M parameters',
             'data': f'{len(loader.dataset)} images of {data}{more_data}',

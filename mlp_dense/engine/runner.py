@@ -1,8 +1,10 @@
 """mmengine's Runner, made safe and loud."""
 
+import io
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import Any
 
@@ -61,19 +63,27 @@ class DenseRunner(Runner):
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            loader = Runner.build_dataloader(dataloader, *args, **kwargs)
+            with redirect_stdout(io.StringIO()):  # of pycocotools
+                loader = Runner.build_dataloader(dataloader, *args, **kwargs)
         except ValueError as error:
             raise explain_empty(dataloader['dataset'], error) from error
         for dataset in leaves(loader.dataset):
             check_built(dataset)
         return loader
 
+    def build_evaluator(self, evaluator: Any) -> Any:
+        with redirect_stdout(io.StringIO()):  # of pycocotools
+            return super().build_evaluator(evaluator)
+
 
 @contextmanager
-def explain_unknown_types() -> Iterator[None]:
-    """Around the building of what a config describes: an unknown type becomes a UserError."""
+def building() -> Iterator[None]:
+    """Around the building of what a config describes: an unknown type becomes a UserError, and mmsegmentation does not
+    warn of what no config can mend."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', '``build_loss``|Default ``avg_non_ignore``', UserWarning)
+            yield
     except KeyError as error:
         if 'registry' in str(error):  # an unknown type
             raise UserError(
@@ -98,7 +108,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
         start_processes(cfg)
     if find_spec('tensorboard') and 'visualizer' in cfg:
         cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
-    with explain_unknown_types():
+    with building():
         runner = DenseRunner.from_cfg(cfg)
     runner.register_hook(ConsoleHook())
     return runner

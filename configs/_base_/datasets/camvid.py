@@ -53,7 +53,6 @@ tta_pipeline[1]['transforms'].insert(
     0,
     [dict(type='Resize', scale_factor=ratio, keep_ratio=True) for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
 )
-tta_pipeline[1]['transforms'][2] = [dict(type='LoadAnnotations')]
 
 train_dataloader = dict(
     batch_size=8,
