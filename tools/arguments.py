@@ -58,17 +58,31 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def check_out_file(file: Path, suffix: str) -> None:
+def read_run_config(args: argparse.Namespace) -> 'Config':  # noqa: F821
+    """The config that the arguments of :func:`common_parser` describe, with its work dir made.
+
+    Raises:
+        UserError: an argument is wrong.
+    """
+    from mlp_dense.engine.configs import read_config, set_work_dir
+
+    cfg = read_config(args.config, args.cfg_options, args.data_root)
+    cfg.launcher = args.launcher
+    set_work_dir(cfg, args.work_dir)
+    return cfg
+
+
+def check_out_file(file: Path, *suffixes: str) -> None:
     """Makes the folder of a file to write.
 
     Raises:
-        UserError: the name has another suffix, or the folder cannot be written.
+        UserError: its name ends otherwise, or the folder cannot be written.
     """
     from mlp_dense.engine.configs import make_folder
     from mlp_dense.errors import UserError
 
-    if file.suffix.lower() != suffix or file.is_dir():
-        raise UserError(f'--out {file}: give the name of a file that ends in {suffix}.')
+    if file.suffix.lower() not in suffixes or file.is_dir():
+        raise UserError(f'--out {file}: give the name of a file that ends in {" or ".join(suffixes)}.')
     make_folder(file.parent)
 
 

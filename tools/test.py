@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from arguments import common_parser, run_tool
+from arguments import check_out_file, common_parser, read_run_config, run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -12,12 +12,12 @@ def parse_args() -> argparse.Namespace:
         'Tests a checkpoint on the test data of a config, prints the metrics and writes metrics.json.'
     )
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='file or http(s) address of a checkpoint')
-    parser.add_argument('--out', type=Path, metavar='FILE.pkl', help='also write the predictions, as a pickle')
+    parser.add_argument('--out', default='', metavar='FILE.pkl', help='also write the predictions, as a pickle')
     parser.add_argument(
         '--show-dir',
-        type=Path,
+        default='',
         metavar='DIR',
-        help='also draw the predictions beside the ground truth, one PNG per picture',
+        help='also draw the predictions beside the ground truth, one PNG per image',
     )
     parser.add_argument(
         '--tta',
@@ -34,11 +34,13 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from mlp_dense.engine.configs import for_test, read_config
+    from mlp_dense.engine.configs import for_test
     from mlp_dense.engine.runner import build_runner
 
-    cfg = read_config(args.config, args.cfg_options, args.data_root)
-    for_test(cfg, args.checkpoint, args.work_dir, args.launcher, args.tta, args.fuse, args.show_dir, args.out)
+    if args.out:
+        check_out_file(Path(args.out), '.pkl', '.pickle')
+    cfg = read_run_config(args)
+    for_test(cfg, args.checkpoint, args.tta, args.fuse, args.show_dir, args.out)
     metrics = build_runner(cfg, ('test',)).test()
     if is_main_process():
         for name, value in metrics.items():

@@ -2,11 +2,11 @@
 
 import argparse
 
-from arguments import common_parser, run_tool
+from arguments import common_parser, read_run_config, run_tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = common_parser('Trains the model of a config; checkpoints, logs and pictures go to the work dir.')
+    parser = common_parser('Trains the model of a config; checkpoints, logs and images go to the work dir.')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -28,11 +28,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mlp_dense.engine.configs import for_training, read_config
+    from mlp_dense.engine.configs import for_training
     from mlp_dense.engine.runner import build_runner
 
-    cfg = read_config(args.config, args.cfg_options, args.data_root)
-    for_training(cfg, args.work_dir, args.launcher, args.resume, args.amp, args.auto_scale_lr, args.seed)
+    cfg = read_run_config(args)
+    for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed)
     build_runner(cfg, ('train', 'val')).train()
 
 

@@ -1,8 +1,4 @@
-"""The contract of every backbone: arguments, outputs, norms, freezing, initialisation and loading.
-
-:class:`MLPBackbone` knows nothing of a network but that it is a stem and stages; :class:`HierarchicalMLP`
-(``hierarchy.py``) builds those that halve the resolution from one stage to the next.
-"""
+"""The contract of every backbone: arguments, outputs, norms, freezing, initialisation and loading."""
 
 import copy
 import inspect
@@ -19,10 +15,10 @@ from .fast_paths import channels_last_gradient
 
 
 class MLPBackbone(nn.Module):
-    """A vision MLP that gives a feature pyramid for images of any size.
+    """A vision MLP that gives a feature pyramid for images of any size: a stem, then stages.
 
     Args:
-        arch: the name of a published variant (a key of ``archs``), or a dict of the same fields for a custom size.
+        arch: the name of a published variant (a key of ``archs``), or a dict of the same fields.
         in_channels: channels of the image.
         out_indices: the stages whose feature maps are returned, counted from 0, in ascending order. Stages after the
             last one are not built.
@@ -175,21 +171,17 @@ class MLPBackbone(nn.Module):
     @classmethod
     def _arguments(cls) -> str:
         """The arguments of the constructor, and of those that it hands arguments on to."""
-        parameters = [p for base in cls.__mro__ if issubclass(base, MLPBackbone) for p in _parameters(base)]
-        return _names(dict.fromkeys(p.name for p in parameters if p.kind != p.VAR_KEYWORD and p.name != 'self'))
+        signatures = [inspect.signature(base) for base in cls.__mro__ if issubclass(base, MLPBackbone)]
+        parameters = [parameter for signature in signatures for parameter in signature.parameters.values()]
+        return _names(dict.fromkeys(p.name for p in parameters if p.kind != p.VAR_KEYWORD))
 
     @classmethod
     def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:
-        if isinstance(arch, str):
-            if arch not in cls.archs:
-                raise cls._error('arch', arch, f'{_names(cls.archs)}, or a dict')
-            arch = cls.archs[arch]
+        name, arch = arch, cls.archs.get(arch) if isinstance(arch, str) else arch
         if not isinstance(arch, Mapping):
-            raise cls._error('arch', arch, f'{_names(cls.archs)}, or a dict')
-        required = ('depths', 'dims')
-        allowed = (*required, *cls.arch_defaults)
-        wrong = [key for key in arch if key not in allowed]
-        if wrong or any(key not in arch for key in required):
+            raise cls._error('arch', name, f'{_names(cls.archs)}, or a dict')
+        allowed = ('depths', 'dims', *cls.arch_defaults)
+        if not {'depths', 'dims'} <= arch.keys() <= set(allowed):
             raise cls._error('arch', dict(arch), f'a dict of {_names(allowed)}, of which depths and dims are needed')
         arch = {**cls.arch_defaults, **arch}
         for key, value in arch.items():
@@ -199,13 +191,12 @@ class MLPBackbone(nn.Module):
 
     @classmethod
     def _checked_out_indices(cls, out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
-        allowed = f'one or more of {_names(range(num_stages))}, in ascending order'
-        if not isinstance(out_indices, Sequence) or not all(isinstance(i, int) for i in out_indices):
+        given = list(out_indices) if isinstance(out_indices, Sequence) else []
+        chosen = [i for i in range(num_stages) if i in given]
+        if not chosen or chosen != given:
+            allowed = f'one or more of {_names(range(num_stages))}, in ascending order'
             raise cls._error('out_indices', out_indices, allowed)
-        indices = tuple(out_indices)
-        if not indices or list(indices) != sorted(set(indices)) or not set(indices) <= set(range(num_stages)):
-            raise cls._error('out_indices', indices, allowed)
-        return indices
+        return tuple(chosen)
 
     @classmethod
     def _norm_factory(cls, norm_cfg: Mapping[str, Any] | None):
@@ -229,10 +220,6 @@ def _match_on_load(backbone: MLPBackbone, state_dict: dict[str, Any], prefix: st
 
 def _make_norm(kind: type[nn.Module], requires_grad: bool, dim: int, **arguments: Any) -> nn.Module:
     return kind(dim, **arguments).requires_grad_(requires_grad)
-
-
-def _parameters(cls: type) -> list[inspect.Parameter]:
-    return list(inspect.signature(cls.__init__).parameters.values())
 
 
 def _names(names) -> str:

@@ -5,7 +5,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def is_foldable(norm: nn.Module) -> bool:
-    """LayerNorm and GroupNorm are not: they depend on the map. Neither is a BatchNorm without running statistics."""
+    """LayerNorm and GroupNorm are not: they depend on the input. Neither is a BatchNorm without running statistics."""
     return isinstance(norm, _BatchNorm) and norm.running_mean is not None
 
 

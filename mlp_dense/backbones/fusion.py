@@ -1,4 +1,4 @@
-"""The deployment form of a model."""
+"""The inference form of a model."""
 
 import copy
 from collections import Counter
@@ -14,15 +14,12 @@ def fuse(model: nn.Module) -> nn.Module:
     """An inference copy of a backbone, detector or segmentor: faster, with the same outputs up to rounding.
 
     Every BatchNorm that stands next to a linear map or convolution is folded into it (in the backbone: all of Hire-MLP
-    but the output norms; elsewhere: those of mmcv's ``ConvModule``). LayerNorm and GroupNorm depend on the picture and
+    but the output norms; elsewhere: those of mmcv's ``ConvModule``). LayerNorm and GroupNorm depend on the image and
     stay. What only training uses is left out: stochastic depth and auxiliary heads.
 
-    Args:
-        model: any module, which stays as it is.
-
     Returns:
-        The copy, in eval mode and without gradients. Its state dict has other entries than that of `model`: keep the
-        checkpoint of `model`, and fuse after loading.
+        The copy, in eval mode and without gradients; `model` stays as it is. The state dict of the copy has other
+        entries: keep the checkpoint of `model`, and fuse after loading.
     """
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(fused.modules()):

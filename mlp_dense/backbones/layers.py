@@ -14,6 +14,9 @@ from . import fast_paths
 from .compat import Conv, group_norm_input, pad_right_bottom
 from .folding import fold_after, fold_before, is_foldable
 
+MakeNorm = Callable[[int], nn.Module]
+"""Makes the norm of a network for so many channels."""
+
 _has_any_global_hook = getattr(nn.modules.module, '_has_any_global_hook', lambda: True)
 
 
@@ -140,18 +143,12 @@ class ConvDownsample(nn.Sequential):
     """A strided convolution of (B, C, H, W): a stem, or the step between two stages; a norm and ReLU may follow."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int,
-        padding: int,
-        norm: Callable[[int], nn.Module] | None = None,
+        self, in_dim: int, dim: int, kernel_size: int, stride: int, padding: int, norm: MakeNorm | None = None
     ):
         super().__init__()
-        self.conv = Conv(in_channels, out_channels, kernel_size, stride, padding)
+        self.conv = Conv(in_dim, dim, kernel_size, stride, padding)
         if norm is not None:
-            self.norm = norm(out_channels)
+            self.norm = norm(dim)
             self.activation = nn.ReLU()
         self.smallest = kernel_size - 2 * padding  # a smaller image has no output pixel
 

@@ -1,6 +1,6 @@
 """A stage of a backbone: a downsampling, then blocks at one resolution."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from .folding import is_foldable
-from .layers import ChannelMLP, channels_last, in_nchw
+from .layers import ChannelMLP, MakeNorm, channels_last, in_nchw
 
 
 class DropPath(nn.Module):
@@ -33,9 +33,7 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """Token mixing, then channel mixing, of (B, H, W, dim), each after a norm and inside a residual connection."""
 
-    def __init__(
-        self, dim: int, token_mixing: nn.Module, mlp_ratio: float, norm: Callable[[int], nn.Module], drop_path: float
-    ):
+    def __init__(self, dim: int, token_mixing: nn.Module, mlp_ratio: float, norm: MakeNorm, drop_path: float):
         super().__init__()
         self.norm1 = norm(dim)
         self.token_mixing = token_mixing

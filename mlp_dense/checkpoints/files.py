@@ -63,13 +63,9 @@ def _safe_globals() -> list[Any]:
 
 
 def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, Any]:
-    """What a file holds; `source` is its name in errors.
-
-    Raises:
-        CheckpointError: it is damaged, holds an object of a type that is not allowed, or is no checkpoint.
-    """
+    """What a file holds; `source` is its name in errors. CheckpointError: it is unusable, or could run code."""
     try:
-        content = (_read_safetensors if is_safetensors(path) else _read_pickle)(path, map_location)
+        content = _read(path, map_location)
     except Exception as error:  # damaged bytes raise whatever they are first used for: the readers check little
         text = str(error)
         reason = (text.splitlines() or [type(error).__name__])[0]
@@ -94,12 +90,10 @@ def is_safetensors(path: Path) -> bool:
     return path.suffix.lower() == '.safetensors'
 
 
-def _read_pickle(path: Path, map_location: Any) -> Any:
-    with torch.serialization.safe_globals(_safe_globals()):
-        return torch.load(path, map_location=map_location, weights_only=True)
-
-
-def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
+def _read(path: Path, map_location: Any) -> Any:
+    if not is_safetensors(path):
+        with torch.serialization.safe_globals(_safe_globals()):
+            return torch.load(path, map_location=map_location, weights_only=True)
     with import_safetensors().safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
         meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
         return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
@@ -124,11 +118,7 @@ def sha256_of(path: Path) -> str:
 
 
 def local_file(source: str | Path) -> Path:
-    """The path of a file, or of the download of an address, which takes place when it is first asked for.
-
-    Raises:
-        CheckpointError: it does not exist, or the download fails.
-    """
+    """The path of a file, or of the download of an address, which is kept. CheckpointError: there is none."""
     source = str(source)
     if not _is_address(source):
         path = Path(url2pathname(urlparse(source).path) if source.startswith('file://') else source).expanduser()

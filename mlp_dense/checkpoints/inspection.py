@@ -16,11 +16,7 @@ BUFFERS = ('.running_mean', '.running_var', '.num_batches_tracked', '.offset')  
 
 
 def describe(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> Iterator[tuple[str, str]]:
-    """Pairs (topic, text) on a checkpoint that was read, whose backbone may be of one of the families.
-
-    Raises:
-        CheckpointError: it holds no weights, or the classes are no names.
-    """
+    """Pairs (topic, text) on a file, whose backbone may be of one of the families. CheckpointError: it is unusable."""
     weights, container = checkpoint.weights, checkpoint.container
     yield 'file', f'{checkpoint.path}, {checkpoint.path.stat().st_size / 1e6:.1f} MB'
     yield 'sha256', sha256_of(checkpoint.path)

@@ -1,8 +1,4 @@
-"""Matches the tensors of a checkpoint with those of a backbone, loudly: nothing is left out without a word.
-
-A backbone takes its tensors under the official names or its own, with or without ``module.`` and ``backbone.`` before
-them.
-"""
+"""Matches the tensors of a checkpoint, under official or own names, with those of a backbone, loudly."""
 
 import logging
 import re
@@ -27,9 +23,6 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
     Args:
         source: a file or an address, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`.
         prefix: take only the tensors whose names begin so (``backbone.`` is found without being asked for).
-
-    Raises:
-        CheckpointError: the file is unusable or does not fit (see :func:`match_to_backbone`).
     """
     checkpoint = Checkpoint.read(source)
     if prefix:
@@ -57,17 +50,13 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
     output norms that ``out_indices`` does not select, and everything outside ``backbone.`` in a whole model. Output
     norms that the checkpoint lacks keep their present values.
 
-    Args:
-        backbone: an :class:`~mlp_dense.backbones.base.MLPBackbone`.
-
     Returns:
         A dict with exactly the keys of ``backbone.state_dict()``, and a line that says what was loaded and left out.
 
     Raises:
         CheckpointError: nothing matches, a shape differs, or a tensor is missing or left over without a reason.
     """
-    own = backbone.state_dict()
-    name = type(backbone).__name__
+    own, name = backbone.state_dict(), type(backbone).__name__
     left_out: dict[str, int] = defaultdict(int)
     found, others = split_backbone(checkpoint.weights)
     if found:
@@ -109,11 +98,8 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
 
 def summary(problems: Mapping[str, Sequence[str]]) -> list[str]:
     """For each kind of problem that there is, how many names and the first three of them."""
-    return [
-        f'{len(names)} {what}: {", ".join(names[:3])}{", ..." if len(names) > 3 else ""}'
-        for what, names in problems.items()
-        if names
-    ]
+    found = {what: names for what, names in problems.items() if names}
+    return [f'{len(n)} {what}: {", ".join(n[:3])}{", ..." if len(n) > 3 else ""}' for what, n in found.items()]
 
 
 def our_name(key: str, official_names: Sequence[tuple[str, Any]]) -> str:

@@ -51,11 +51,7 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The tensors by name, whatever they are kept under, without ``module.`` before the names.
-
-        Raises:
-            CheckpointError: a file has none.
-        """
+        """The tensors by name, without ``module.``, whatever they are kept under. CheckpointError: a file has none."""
         tensors = _tensors(self.content[self.container] if self.container else self.content)
         if not tensors and self.path:
             keys, containers = ', '.join(map(str, list(self.content)[:8])), ' or '.join(CONTAINERS)
@@ -72,11 +68,7 @@ class Checkpoint:
 
     @property
     def ema_weights(self) -> dict[str, Tensor]:
-        """The exponential moving average of the weights, kept as ``model_ema`` or ``state_dict_ema`` in official files.
-
-        Raises:
-            CheckpointError: there is none.
-        """
+        """The exponential moving average of the weights. CheckpointError: there is none."""
         for key in ('model_ema', 'state_dict_ema', 'state_dict' if self.averaged else 'ema_state_dict'):
             if tensors := _tensors(self.content.get(key)):
                 return tensors
@@ -87,11 +79,8 @@ class Checkpoint:
     @property
     def dataset_meta(self) -> dict[str, Any]:
         """What it says of the data it was trained on: ``classes``, a tuple of names, and ``palette``, a list of
-        [R, G, B] from 0 to 255, each only if it is there; that of mmdet 2 and mmseg 0 too.
-
-        Raises:
-            CheckpointError: the classes are no names.
-        """
+        [R, G, B] from 0 to 255, each only if it is there; that of mmdet 2 and mmseg 0 too. CheckpointError: the classes
+        are no names."""
         meta = self.content.get('meta')
         meta = meta if isinstance(meta, Mapping) else {}
         stored = meta.get('dataset_meta') or meta

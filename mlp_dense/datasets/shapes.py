@@ -1,8 +1,8 @@
-"""The embedded data set: procedural pictures of overlapping shapes, for detection and for segmentation at once.
+"""The embedded data set: procedural images of overlapping shapes, for detection and for segmentation at once.
 
 Deterministic from a seed, and made in seconds, so that everything here can be tried and tested without a download::
 
-    root/{train,val}/000000.jpg                    pictures
+    root/{train,val}/000000.jpg                    images
     root/annotations/instances_{train,val}.json    COCO instances: polygons and areas of what is visible
     root/labels/{train,val}/000000.png             label maps as in ADE20K: 1 is the first class, 0 unlabelled
 """
@@ -10,7 +10,6 @@ Deterministic from a seed, and made in seconds, so that everything here can be t
 import colorsys
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -21,18 +20,11 @@ from ..errors import UserError
 CLASSES = ('disc', 'square', 'triangle', 'star', 'cross')
 """Object classes. In the label maps the background comes before them, as label 1."""
 
-_ZOOM = 4  # shapes are drawn at this multiple of the picture size, then averaged: smooth edges
+_ZOOM = 4  # shapes are drawn at this multiple of the image size, then averaged: smooth edges
 
 
 def write_shapes(root: Path, num_train: int = 320, num_val: int = 64, size: int = 128, seed: int = 0) -> None:
-    """Writes the data set.
-
-    Args:
-        root: folder to create.
-        num_train: training pictures.
-        num_val: validation pictures.
-        size: height and width of a picture in pixels.
-        seed: the same seed gives the same pictures.
+    """Writes `num_train` and `num_val` images of `size` x `size` pixels, and their labels, into a new folder.
 
     Raises:
         UserError: the folder is there already (it is left as it is) or cannot be written.
@@ -51,13 +43,9 @@ def write_shapes(root: Path, num_train: int = 320, num_val: int = 64, size: int 
 
 
 def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """Draws one picture.
-
-    Returns:
-        The picture (size, size, 3) as uint8 in BGR, and the (class index, visible mask (size, size) bool) of every
-        object. Masks do not overlap and have no holes.
-    """
-    picture = _texture(rng, size, _colour(rng.random(), rng.uniform(0.0, 0.3), rng.uniform(0.3, 0.9)))
+    """An image (size, size, 3) as uint8 in BGR, and the (class index, visible mask (size, size) bool) of every object.
+    Masks do not overlap and have no holes."""
+    image = _texture(rng, size, _colour(rng.random(), rng.uniform(0.0, 0.3), rng.uniform(0.3, 0.9)))
     objects: list[tuple[int, np.ndarray, int]] = []  # class, visible mask, area before anything covered it
     wanted = 0 if rng.random() < 0.08 else rng.integers(1, 7)
     # Large ones first, so that the small ones stay visible.
@@ -78,11 +66,10 @@ def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
                 # Classes differ in shape; their hues only lean apart, and the background is paler.
                 hue = (label + rng.uniform(-0.55, 0.55)) / len(CLASSES) % 1.0
                 texture = _texture(rng, size, _colour(hue, rng.uniform(0.5, 1.0), rng.uniform(0.5, 1.0)))
-                picture = _paint(rng, picture, coverage, texture)
+                image = _paint(rng, image, coverage, texture)
                 break
-    noise = rng.normal(0, 4, picture.shape)
-    picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
-    return picture, [(label, mask) for label, mask, _ in objects]
+    image = np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+    return image, [(label, mask) for label, mask, _ in objects]
 
 
 def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int, int]) -> None:
@@ -90,25 +77,18 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int,
         folder.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for index in range(count):
-        picture, objects = make_scene(np.random.default_rng((*seed, index)), size)
+        image, objects = make_scene(np.random.default_rng((*seed, index)), size)
         labels = np.ones((size, size), np.uint8)
         images.append(dict(id=index, file_name=f'{index:06}.jpg', height=size, width=size))
         for label, mask in objects:
             labels[mask] = label + 2
             rows, columns = np.nonzero(mask)
             left, top = int(columns.min()), int(rows.min())
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=index,
-                    category_id=label + 1,
-                    segmentation=_polygons(mask),
-                    area=int(mask.sum()),
-                    bbox=[left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top],
-                    iscrowd=0,
-                )
-            )
-        cv2.imwrite(str(root / split / f'{index:06}.jpg'), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            bbox = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]
+            annotation = dict(id=len(annotations) + 1, image_id=index, category_id=label + 1)
+            annotation |= dict(segmentation=_polygons(mask), area=int(mask.sum()), bbox=bbox, iscrowd=0)
+            annotations.append(annotation)
+        cv2.imwrite(str(root / split / f'{index:06}.jpg'), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         cv2.imwrite(str(root / 'labels' / split / f'{index:06}.png'), labels)
     categories = [dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, start=1)]
     content = dict(images=images, annotations=annotations, categories=categories)
@@ -117,15 +97,14 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int,
 
 def _outline(kind: str, rng: np.random.Generator, radius: float, size: int) -> np.ndarray:
     """Corners (N, 2) of a randomly turned and placed shape of about the given radius, in pixels."""
+    arms = np.array([(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3)]) / 3.2
     corners = {
         'disc': _star_corners(40, 1.0),
         'square': _star_corners(4, 1.0),
         'triangle': _star_corners(3, 1.0),
         'star': _star_corners(10, 0.45),
-        'cross': np.array([(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3)]) / 3.2,
+        'cross': np.concatenate([arms, -arms]),
     }[kind]
-    if kind == 'cross':
-        corners = np.concatenate([corners, -corners])
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     stretch = np.array([1.0, rng.uniform(0.8, 1.0)])
@@ -147,15 +126,12 @@ def _coverage(outline: np.ndarray, size: int) -> np.ndarray:
     return canvas.reshape(size, _ZOOM, size, _ZOOM).mean((1, 3))
 
 
-def _paint(rng: np.random.Generator, picture: np.ndarray, coverage: np.ndarray, texture: np.ndarray) -> np.ndarray:
-    """Puts a shape of the given texture on the picture, with a soft shadow beside it."""
-    size = len(coverage)
-    shift = rng.uniform(1, 4, 2)
-    shadow = cv2.GaussianBlur(
-        cv2.warpAffine(coverage, np.float32([[1, 0, shift[0]], [0, 1, shift[1]]]), (size, size)), (0, 0), 2
-    )
-    picture = picture * (1 - 0.35 * shadow[..., None])
-    return picture + coverage[..., None] * (texture - picture)
+def _paint(rng: np.random.Generator, image: np.ndarray, coverage: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """Puts a shape of the given texture on the image, with a soft shadow beside it."""
+    x, y = rng.uniform(1, 4, 2)
+    shadow = cv2.GaussianBlur(cv2.warpAffine(coverage, np.float32([[1, 0, x], [0, 1, y]]), coverage.shape), (0, 0), 2)
+    image = image * (1 - 0.35 * shadow[..., None])
+    return image + coverage[..., None] * (texture - image)
 
 
 def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
@@ -164,11 +140,11 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _texture(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndarray:
-    """A picture (size, size, 3) of one of several patterns in a colour (3,) and a like one, under slanting light."""
+    """An image (size, size, 3) of one of several patterns in a colour (3,) and a like one, under slanting light."""
     ys, xs = np.mgrid[:size, :size] / size
     angle, frequency = rng.uniform(0, 2 * np.pi), rng.uniform(4, 14)
     u, v = xs * np.cos(angle) + ys * np.sin(angle), ys * np.cos(angle) - xs * np.sin(angle)
-    patterns: tuple[Callable[[], np.ndarray], ...] = (
+    patterns = (
         lambda: np.zeros_like(u),
         lambda: 0.5 + 0.5 * np.sin(2 * np.pi * frequency * u),
         lambda: ((np.floor(frequency * u) + np.floor(frequency * v)) % 2),
@@ -178,8 +154,7 @@ def _texture(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndar
     pattern = (pattern - pattern.min()) / max(np.ptp(pattern), 1e-6)
     second = np.clip(colour * rng.uniform(0.6, 1.3, 3), 0, 255)
     light = 1 + rng.uniform(0.05, 0.35) * (u - u.mean())
-    colours = colour + (second - colour) * pattern[..., None]
-    return (colours * light[..., None]).astype(np.float32)
+    return ((colour + (second - colour) * pattern[..., None]) * light[..., None]).astype(np.float32)
 
 
 def _has_hole(mask: np.ndarray) -> bool:

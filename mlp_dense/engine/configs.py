@@ -22,8 +22,8 @@ def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path |
     """Reads a config.
 
     Args:
-        options: changes to it, as ``--cfg-options`` takes them: ``KEY=VALUE``.
-        data_root: a folder that takes the place of its ``data_root``, for all data sets and evaluators.
+        options: ``KEY=VALUE``, as ``--cfg-options`` takes them.
+        data_root: takes the place of its ``data_root``, for all data sets and evaluators.
 
     Raises:
         UserError: the file or an option is unusable.
@@ -45,31 +45,26 @@ def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path |
     return cfg
 
 
-def for_training(
-    cfg: Config,
-    work_dir: Path | None = None,
-    launcher: str = 'none',
-    resume: str | None = None,
-    amp: bool = False,
-    auto_scale_lr: bool = False,
-    seed: int | None = None,
-) -> None:
-    """Adapts a config to what ``tools/train.py`` is asked for, and makes its work dir.
+def set_work_dir(cfg: Config, work_dir: Path | None) -> None:
+    """Makes the folder that a run writes to; None leaves the choice to the config. UserError: it cannot be written."""
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename).stem)
+    make_folder(Path(cfg.work_dir))
 
-    Args:
-        resume: a checkpoint to go on from; ``auto``: the newest in the work dir.
+
+def for_training(
+    cfg: Config, resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False, seed: int | None = None
+) -> None:
+    """Adapts a config, whose work dir is set, to a training: see ``tools/train.py --help``.
 
     Raises:
         UserError: nothing can be resumed, something would be overwritten, or the config or the machine lacks something.
     """
-    _set_work_dir(cfg, work_dir, launcher)
-    has_run = Path(cfg.work_dir, 'last_checkpoint').exists()
     if resume:
         cfg.resume = True
         cfg.load_from = resume if resume != 'auto' else find_latest_checkpoint(cfg.work_dir)
         if cfg.load_from is None:
             raise UserError(f'There is no checkpoint to resume from in {cfg.work_dir}; train without --resume first.')
-    elif has_run and not cfg.get('resume'):
+    elif Path(cfg.work_dir, 'last_checkpoint').exists() and not cfg.get('resume'):
         raise UserError(f'{cfg.work_dir} holds a training already: go on with --resume, or give another --work-dir.')
     if amp:
         if not torch.cuda.is_available():
@@ -85,23 +80,9 @@ def for_training(
 
 
 def for_test(
-    cfg: Config,
-    checkpoint: str,
-    work_dir: Path | None = None,
-    launcher: str = 'none',
-    tta: bool = False,
-    fuse: bool = False,
-    show_dir: Path | None = None,
-    out: Path | None = None,
+    cfg: Config, checkpoint: str, tta: bool = False, fuse: bool = False, show_dir: str = '', out: str = ''
 ) -> None:
-    """Adapts a config to what ``tools/test.py`` is asked for, and makes its work dir.
-
-    Raises:
-        UserError: the config has no test-time augmentation, or a name or folder to write to is unusable.
-    """
-    if out and out.suffix not in ('.pkl', '.pickle'):
-        raise UserError(f'--out {out}: the name must end in .pkl.')
-    _set_work_dir(cfg, work_dir, launcher)
+    """Adapts a config to the test of a checkpoint: see ``tools/test.py --help``. UserError: it cannot be tested so."""
     cfg.load_from, cfg.resume = checkpoint, False
     if tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
@@ -109,22 +90,19 @@ def for_test(
         for dataset in leaves(cfg.test_dataloader.dataset):
             dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    cfg.default_hooks.pop('visualization', None)  # the one of the training
-    hooks = [dict(type='mlp_dense.DrawPredictionsHook', out_dir=str(show_dir))] if show_dir else []
-    hooks += [dict(type='mlp_dense.FuseHook', priority='LOWEST')] if fuse else []
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), *hooks]
+    cfg.default_hooks.pop('visualization', None)  # draws during a training
+    cfg.setdefault('custom_hooks', [])
+    if show_dir:
+        cfg.custom_hooks.append(dict(type='mlp_dense.DrawPredictionsHook', out_dir=show_dir))
+    if fuse:
+        cfg.custom_hooks.append(dict(type='mlp_dense.FuseHook', priority='LOWEST'))
     if out:
-        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        dump = dict(type=task_of(cfg.default_scope).dump, out_file_path=str(out))
-        cfg.test_evaluator = [*evaluators, dump]
+        dump = dict(type=task_of(cfg.default_scope).dump, out_file_path=out)
+        cfg.test_evaluator = [*evaluators(cfg, 'test'), dump]
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder to write to, and tries it.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Makes a folder to write to, and tries it. UserError: it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -147,40 +125,12 @@ def adapt_to_cpu(cfg: Config) -> None:
     print_log(f'No GPU: this runs on the CPU{f", with {changes}" if changes else ""}.', logger='current')
 
 
-def _merge_options(cfg: Config, options: Sequence[str]) -> None:
-    wrong = [option for option in options if '=' not in option]
-    if wrong:
-        raise UserError(f'--cfg-options takes KEY=VALUE pairs, but got {wrong[0]!r}.')
-    parser = ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
-    changes = parser.parse_args(['--cfg-options', *options] if options else []).cfg_options
-    known = {*cfg, *inspect.signature(Runner.__init__).parameters, 'auto_scale_lr', 'find_unused_parameters', 'sync_bn'}
-    for key in changes:
-        if key.partition('.')[0] not in known:
-            raise UserError(f'--cfg-options {key}: the config has no {key.partition(".")[0]!r}.')
-    try:
-        cfg.merge_from_dict(changes)
-    except (KeyError, TypeError, IndexError) as error:
-        raise UserError(f'--cfg-options cannot be applied: {error.args[0]}') from error
-
-
 def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any, Any, Any]]:
     """Every (dotted path, container, key, value) below a config node."""
     if isinstance(node, (dict, list)):
         for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
             yield f'{path}{key}', node, key, value
             yield from walk(value, f'{path}{key}.')
-
-
-def _replace_data_root(cfg: Config, new: Path) -> None:
-    if not new.is_dir():
-        raise UserError(f'--data-root {new} does not exist or is not a folder.')
-    tree = cfg._cfg_dict
-    old = {str(value).rstrip('/') for _, _, key, value in walk(tree) if key == 'data_root' and value}
-    for _, container, key, value in walk(tree):
-        root = next((root for root in old if isinstance(value, str) and (value + '/').startswith(root + '/')), None)
-        if root is not None:
-            container[key] = f'{new}/{value[len(root) :].lstrip("/")}'
 
 
 def leaves(dataset: Any) -> Iterator[Any]:
@@ -193,7 +143,34 @@ def leaves(dataset: Any) -> Iterator[Any]:
         yield from leaves(each)
 
 
-def _set_work_dir(cfg: Config, work_dir: Path | None, launcher: str) -> None:
-    cfg.launcher = launcher
-    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename).stem)
-    make_folder(Path(cfg.work_dir))
+def evaluators(cfg: Config, name: str) -> list:
+    """The metrics that a config has for ``val`` or ``test``."""
+    found = cfg.get(f'{name}_evaluator') or []
+    return found if isinstance(found, list) else [found]
+
+
+def _merge_options(cfg: Config, options: Sequence[str]) -> None:
+    if wrong := [option for option in options if '=' not in option]:
+        raise UserError(f'--cfg-options takes KEY=VALUE pairs, but got {wrong[0]!r}.')
+    parser = ArgumentParser()
+    parser.add_argument('options', nargs='*', action=DictAction, default={})
+    changes = parser.parse_args(options).options
+    known = {*cfg, *inspect.signature(Runner.__init__).parameters, 'auto_scale_lr', 'find_unused_parameters', 'sync_bn'}
+    for key in changes:
+        if key.partition('.')[0] not in known:
+            raise UserError(f'--cfg-options {key}: the config has no {key.partition(".")[0]!r}.')
+    try:
+        cfg.merge_from_dict(changes)
+    except (KeyError, TypeError, IndexError) as error:
+        raise UserError(f'--cfg-options cannot be applied: {error.args[0]}') from error
+
+
+def _replace_data_root(cfg: Config, new: Path) -> None:
+    if not new.is_dir():
+        raise UserError(f'--data-root {new} does not exist or is not a folder.')
+    nodes = list(walk(cfg._cfg_dict))
+    old = {str(value).rstrip('/') for _, _, key, value in nodes if key == 'data_root' and value}
+    for _, container, key, value in nodes:
+        root = next((root for root in old if isinstance(value, str) and (value + '/').startswith(root + '/')), None)
+        if root is not None:
+            container[key] = f'{new}/{value[len(root) :].lstrip("/")}'

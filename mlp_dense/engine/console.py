@@ -36,11 +36,10 @@ class ConsoleHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         self.start = time.monotonic()
-        loop, cfg = runner.train_loop, runner.cfg
-        validated = f'; validated on {len(runner.val_dataloader.dataset)}' if runner.val_loop else ''
+        cfg, loop = runner.cfg, runner.train_loop
         total = f'{loop.max_iters} iterations' + (f' ({loop.max_epochs} epochs)' if loop.max_epochs > 1 else '')
-        batch = f'{cfg.train_dataloader.batch_size} images x {runner.world_size} process{"es" * (runner.world_size > 1)}'
-        self._open(runner, f'Training {cfg.filename}', loop.dataloader, validated, f'{total} of {batch}')
+        total += f' of {runner.world_size} x {cfg.train_dataloader.batch_size} images'
+        self._open(runner, 'Training', loop.dataloader, total)
         if not (cfg.model.backbone.get('init_cfg') or cfg.get('load_from')):
             runner.logger.warning(
                 'The backbone starts from random weights. Published recipes start from ImageNet weights: --cfg-options '
@@ -48,7 +47,7 @@ class ConsoleHook(Hook):
             )
 
     def before_test(self, runner: Any) -> None:
-        self._open(runner, f'Testing {runner.cfg.filename}', runner.test_dataloader)
+        self._open(runner, 'Testing', runner.test_dataloader)
 
     def after_train(self, runner: Any) -> None:
         found = runner.message_hub.runtime_info
@@ -62,22 +61,22 @@ class ConsoleHook(Hook):
             lines.append(f'Next: python tools/test.py {config} {checkpoint}')
         runner.logger.info('\n    '.join(lines))
 
-    def _open(self, runner: Any, title: str, loader: Any, more_data: str = '', schedule: str = '') -> None:
+    def _open(self, runner: Any, action: str, loader: Any, schedule: str = '') -> None:
         runner.console.is_open = True
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         backbone = runner.cfg.model.get('module', runner.cfg.model).backbone
+        arch = backbone.arch if isinstance(backbone.get('arch'), str) else 'of custom size'
         parameters = sum(parameter.numel() for parameter in model.parameters())
         data = ', '.join(type(dataset).__name__ for dataset in leaves(loader.dataset))
+        validated = f'; validated on {len(runner.val_dataloader.dataset)}' if schedule and runner.val_loop else ''
         weights = runner.cfg.get('load_from') or (backbone.get('init_cfg') or {}).get('checkpoint', 'random')
         at = f', at epoch {runner.epoch}, iteration {runner.iter}' if schedule and runner.iter else ''
-        arch = backbone.get('arch', '')
-        arch = arch if isinstance(arch, str) else 'of custom size'
-        lines = {
-            'model': f'{type(model).__name__}, {backbone.type} {arch}, {parameters / 1e6:.1f} M parameters',
-            'data': f'{len(loader.dataset)} images of {data}{more_data}',
-            'weights': f'{weights}{at}',
-            'schedule': schedule,
-            'output': runner.work_dir,
-            'log': f'{runner._log_dir}/{runner.timestamp}.log',
-        }
-        runner.logger.info('\n'.join([title, *(f'    {key:<9}{text}' for key, text in lines.items() if text)]))
+        runner.logger.info(
+            f'{action} {runner.cfg.filename}\n'
+            f'    model    {type(model).__name__}, {backbone.type} {arch}, {parameters / 1e6:.1f} M parameters\n'
+            f'    data     {len(loader.dataset)} images of {data}{validated}\n'
+            f'    weights  {weights}{at}\n'
+            + (f'    schedule {schedule}\n' if schedule else '')
+            + f'    output   {runner.work_dir}\n'
+            f'    log      {runner._log_dir}/{runner.timestamp}.log'
+        )

@@ -9,22 +9,16 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..errors import UserError
-from .configs import leaves, walk
+from .configs import evaluators, leaves, walk
 
 
 def check_data(cfg: Config, name: str) -> None:
-    """Compares what a loader (``train``, ``val``, ``test``) reads with what is there.
-
-    Raises:
-        UserError: data are missing, or class counts differ.
-    """
+    """Finds what a loader (``train``, ``val``, ``test``) reads. UserError: it is missing, or class counts differ."""
     for dataset in leaves(cfg[f'{name}_dataloader'].dataset):
         root = Path(dataset.get('data_root') or '')
         prefixes = (dataset.get('data_prefix') or {}).values()
-        evaluators = cfg.get(f'{name}_evaluator') or []
-        evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
         wanted = [root / (dataset.get('ann_file') or ''), *(root / prefix for prefix in prefixes)]
-        wanted += [Path(evaluator.ann_file) for evaluator in evaluators if evaluator.get('ann_file')]
+        wanted += [Path(evaluator.ann_file) for evaluator in evaluators(cfg, name) if evaluator.get('ann_file')]
         for path in wanted:
             if ':/' not in str(path) and not path.exists():
                 raise UserError(
@@ -36,11 +30,7 @@ def check_data(cfg: Config, name: str) -> None:
 
 
 def check_class_count(model: Any, classes: Sequence[str], owner: str) -> None:
-    """Compares each ``num_classes`` in the config of a model with the class names of its `owner`, a plural.
-
-    Raises:
-        UserError: they differ.
-    """
+    """UserError: a ``num_classes`` in the config of a model differs from the class names of their `owner`, a plural."""
     for where, _, key, value in walk(model, 'model.'):
         if key == 'num_classes' and value != len(classes):
             raise UserError(f'{where} is {value}, but {owner} have {len(classes)} classes: make them equal.')
@@ -70,12 +60,7 @@ def explain_empty(cfg: Any, error: ValueError) -> Exception:
 
 
 def check_built(dataset: Any) -> None:
-    """Compares the class names of a data set with those of its annotation file, and makes it name files that cannot be
-    read.
-
-    Raises:
-        UserError: class names differ.
-    """
+    """Makes a data set name the files that it cannot read. UserError: its annotation file has other classes."""
     classes, found = dataset.metainfo.get('classes', ()), getattr(dataset, 'cat_ids', None)
     if found is not None and len(found) != len(classes):
         raise UserError(
@@ -96,17 +81,10 @@ class _Reading:
     def __call__(self, results: dict) -> dict:
         try:
             return self.transform(results)
-        except UserError:
-            raise
         except Exception as error:  # whatever the decoders of OpenCV and Pillow raise
-            files = [results[key] for key in ('img_path', 'seg_map_path') if results.get(key)]
-            bad = [file for file in files if not _decodes(file)]
-            if not bad:
-                raise
-            raise UserError(
-                f'{bad[0]} is missing or no readable picture; replace it, or remove it from the data.'
-            ) from error
-
-
-def _decodes(file: str) -> bool:
-    return cv2.imread(str(file), cv2.IMREAD_UNCHANGED) is not None
+            for file in filter(None, map(results.get, ('img_path', 'seg_map_path'))):
+                if cv2.imread(str(file), cv2.IMREAD_UNCHANGED) is None:
+                    raise UserError(
+                        f'{file} is missing or no readable image; replace it, or remove it from the data.'
+                    ) from error
+            raise

@@ -11,14 +11,12 @@ from ..errors import UserError
 
 def start_processes(cfg: Config) -> None:
     """Joins the process group. With a GPU that is mmengine's work; without, its launchers fail on torch.cuda."""
-    theirs = {
-        'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-        'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-        'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+    starter, *theirs = {
+        'pytorch': ('torchrun', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+        'slurm': ('srun', 'SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+        'mpi': ('mpirun', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
     }[cfg.launcher]
-    absent = [name for name in theirs if name not in os.environ]
-    if absent:
-        starter = {'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}[cfg.launcher]
+    if absent := [name for name in theirs if name not in os.environ]:
         raise UserError(f'--launcher {cfg.launcher}: {absent[0]} is not set; start this command with {starter}.')
     if torch.cuda.is_available() or torch.distributed.is_initialized():
         return

@@ -18,10 +18,6 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
     norms, neck, heads) keeps its own. Use it with
     ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))``;
     the other keys of ``paramwise_cfg`` work as everywhere in mmengine.
-
-    Raises:
-        UserError: there is no ``layer_decay_rate`` above 0 and up to 1, or the backbone is not of this
-            package.
     """
 
     def _validate_cfg(self) -> None:

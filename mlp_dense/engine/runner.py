@@ -41,12 +41,7 @@ class DenseRunner(Runner):
         return logger
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', strict: bool = False, **_: Any) -> dict:
-        """Testing and resuming need every tensor of the model; a training that starts from `load_from` may differ in
-        its heads (mmengine logs how), but never in the backbone.
-
-        Raises:
-            CheckpointError: the file is unusable, or does not fit.
-        """
+        """Testing and resuming need every tensor of the model; a training that starts from `load_from` does not."""
         checkpoint = Checkpoint.read(filename, map_location)
         if self._resume and not {'meta', 'optimizer', 'message_hub'} <= checkpoint.content.keys():
             raise CheckpointError(
@@ -93,8 +88,7 @@ def building() -> Iterator[None]:
 
 
 def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
-    """Checks the data behind the given loaders (``train``, ``val``, ``test``), adapts the config to this machine and
-    builds the Runner.
+    """Checks the data of the given loaders, adapts the config to this machine and builds the Runner.
 
     Raises:
         UserError: data are missing, class counts differ, or a model setting is unknown.

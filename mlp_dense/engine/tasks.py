@@ -48,11 +48,7 @@ class Task:
 
 
 def task_of(scope: str) -> Task:
-    """The task of a ``default_scope``.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The task of a ``default_scope``. UserError: there is none."""
     if scope not in TASKS:
         raise UserError(f'default_scope is {scope!r}; allowed: {", ".join(TASKS)}.')
     return TASKS[scope]

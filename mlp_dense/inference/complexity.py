@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, DefaultScope
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
@@ -40,34 +39,21 @@ def complexity(cfg: ConfigDict, height: int, width: int) -> Complexity:
     RoIAlign; of a segmentor: without its auxiliary head.
 
     Args:
-        cfg: the ``model`` of a config; the default scope must be set.
+        cfg: the ``model`` of a config in the default scope.
         height, width: of the image, in pixels.
-
-    Raises:
-        UserError: the model uses an operator of which it is not known how many MACs it does.
     """
     run_heads = task_of(DefaultScope.get_current_instance().scope_name).run_heads
     with torch.device('meta'):
         model = MODELS.build(cfg).eval()
         image = torch.empty(1, 3, height, width)
-        return Complexity(
-            _params(model.backbone),
-            count_macs(lambda: model.backbone(image)),
-            _params(model),
-            count_macs(lambda: run_heads(model, model.extract_feat(image))),
-        )
-
-
-def _params(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+        backbone_macs = count_macs(lambda: model.backbone(image))
+        macs = count_macs(lambda: run_heads(model, model.extract_feat(image)))
+        params, backbone_params = (sum(p.numel() for p in part.parameters()) for part in (model, model.backbone))
+        return Complexity(backbone_params, backbone_macs, params, macs)
 
 
 def count_macs(run: Callable[[], object]) -> int:
-    """MACs of a call.
-
-    Raises:
-        UserError: it uses an operator of which it is not known how many MACs it does.
-    """
+    """MACs of a call. UserError: it uses an operator of which it is not known how many it does."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter, _KnownOperators():
         run()
     return counter.get_total_flops() // 2

@@ -57,11 +57,7 @@ def load_model(
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:
-    """The device of a name; None is the first GPU if there is one, else the CPU.
-
-    Raises:
-        UserError: there is none of that name.
-    """
+    """The device of a name; None is the first GPU if there is one, else the CPU. UserError: it is unknown or absent."""
     try:
         device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(0, device=device)

@@ -1,7 +1,7 @@
 """Predictions on images and videos: read, predicted in batches, drawn, and written in formats that others read."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,15 +40,13 @@ class ImageSource:
     """
 
     def __init__(self, path: Path):
-        self.path = path
-        self.fps: float | None = None  # frames a second; of a video only
+        self.path, self.fps = path, 0.0  # frames a second; of a video only
         if path.is_dir():
             self.files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file())
             if not self.files:
                 raise UserError(f'{path} holds no images (of {", ".join(SUFFIXES)}).')
-            self.length = len(self.files)
         elif path.suffix.lower() in SUFFIXES and path.is_file():
-            self.files, self.length = [path], 1
+            self.files = [path]
         elif path.is_file():
             video = cv2.VideoCapture(str(path))
             if not video.grab():
@@ -57,14 +55,18 @@ class ImageSource:
                     'folder of images or a video.'
                 )
             self.fps = video.get(cv2.CAP_PROP_FPS) or 25.0
-            self.length = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))  # 0: unknown
         else:
             raise UserError(f'{path} does not exist; give an image, a folder of images or a video.')
+        # 0: unknown
+        self.length = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))) if self.fps else len(self.files)
 
     def __iter__(self) -> Iterator[Frame]:
-        return self._images() if self.fps is None else self._frames()
-
-    def _images(self) -> Iterator[Frame]:
+        if self.fps:
+            video, i = cv2.VideoCapture(str(self.path)), 0
+            while (frame := video.read())[0]:
+                yield Frame(dict(id=i, file_name=self.path.name, frame=i), f'{i:06}', frame[1])
+                i += 1
+            return
         root = self.path if self.path.is_dir() else self.path.parent
         relative = [file.relative_to(root) for file in self.files]
         names = [str(file.with_suffix('')) for file in relative]
@@ -76,26 +78,17 @@ class ImageSource:
             info = dict(id=int(stems[i]) if numbered else i, file_name=relative[i].as_posix())
             yield Frame(info, names[i], _read(file))
 
-    def _frames(self) -> Iterator[Frame]:
-        video, i = cv2.VideoCapture(str(self.path)), 0
-        while (frame := video.read())[0]:
-            yield Frame(dict(id=i, file_name=self.path.name, frame=i), f'{i:06}', frame[1])
-            i += 1
-
 
 class PredictionWriter:
     """What ``predict`` writes into a folder:
 
-    * ``vis/NAME.png``, or ``VIDEO.mp4``: the drawn images; those under 320 pixels are enlarged by a whole number;
+    * ``vis/NAME.png``, or ``VIDEO.mp4``: the drawn images; small ones are enlarged;
     * ``images.json``: ``images`` and ``categories`` in COCO's format;
     * of a detector ``predictions.json``, COCO's results: ``COCO('images.json').loadRes('predictions.json')``;
     * of a segmentor ``labels/NAME.png``: one channel, each pixel the index of its class from 0, the ``id`` of its
       category (8 bits, or 16 for more than 256 classes).
 
-    Args:
-        model: what :func:`~mlp_dense.load_model` gives.
-        score_thr: objects with a score above it are written and drawn.
-        source: where the images come from.
+    Objects with a score above `score_thr` are written and drawn.
     """
 
     def __init__(self, folder: Path, model: nn.Module, score_thr: float, source: ImageSource):
@@ -129,10 +122,10 @@ class PredictionWriter:
             self._write(f'labels/{frame.name}.png', self.task.label_map(found).astype(dtype))
         image = np.ascontiguousarray(frame.image[..., ::-1])
         drawn = draw_labels(image, [found], self.task.draw, self.meta)[..., ::-1]
-        if self.source.fps is None:
-            self._write(f'vis/{frame.name}.png', drawn)
-        else:
+        if self.source.fps:
             self._append(drawn)
+        else:
+            self._write(f'vis/{frame.name}.png', drawn)
 
     def _append(self, image: np.ndarray) -> None:
         if self.video is None:
@@ -162,22 +155,25 @@ def predict(model: nn.Module, frames: Iterable[Frame], writer: PredictionWriter,
     pipeline = Compose([step for step in _test_data(model).pipeline if 'Load' not in str(step['type'])])
     unread: list[str] = []
 
-    def readable() -> Iterator[Frame]:
-        for frame in frames:
-            if frame.image is None:
-                unread.append(frame.info['file_name'])
-            else:
-                yield frame
-
-    def inputs(frame: Frame) -> dict:
-        size = frame.image.shape[:2]
-        return pipeline(dict(img=frame.image, img_shape=size, ori_shape=size, img_path=None, img_id=frame.info['id']))
-
-    for batch in _batches(readable(), batch_size):
+    def run(batch: Sequence[Frame]) -> None:
+        sizes = dict.fromkeys(('img_shape', 'ori_shape'), batch[0].image.shape[:2])
+        inputs = [pipeline(dict(img=each.image, img_path=None, img_id=each.info['id'], **sizes)) for each in batch]
         with torch.no_grad():
-            samples = model.test_step(pseudo_collate([inputs(frame) for frame in batch]))
+            samples = model.test_step(pseudo_collate(inputs))
         for frame, sample in zip(batch, samples, strict=True):
             writer.add(frame, sample)
+
+    batch: list[Frame] = []
+    for frame in frames:
+        if frame.image is None:
+            unread.append(frame.info['file_name'])
+            continue
+        if batch and (len(batch) == batch_size or frame.image.shape != batch[0].image.shape):
+            run(batch)
+            batch = []
+        batch.append(frame)
+    if batch:
+        run(batch)
     return unread
 
 
@@ -190,14 +186,3 @@ def _read(file: Path) -> np.ndarray | None:
         return mmcv.imread(file)
     except (cv2.error, OSError):
         return None
-
-
-def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    batch: list[Frame] = []
-    for frame in frames:
-        if batch and (len(batch) == size or frame.image.shape != batch[0].image.shape):
-            yield batch
-            batch = []
-        batch.append(frame)
-    if batch:
-        yield batch

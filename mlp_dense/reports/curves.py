@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -31,8 +32,8 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-    """Reads a work dir, a time-stamped folder in it, or a scalars.json. Of a resumed training the parts are joined: a
-    part replaces what earlier ones say of its first iteration and everything after it.
+    """Reads a work dir, a time-stamped folder in it, or a scalars.json. Of a resumed training, each later log overrides
+    the earlier ones from its first iteration on.
 
     Raises:
         UserError: there is nothing to read, or a line is no JSON.
@@ -73,48 +74,42 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
     """
     several = len(runs) > 1
     figure = Figure(figsize=(11, 12), layout='constrained')
-    axes = figure.subplots(3, 1)
+    axes = figure.subplots(3, 1, sharex=True)
     losses = sorted({name for run in runs for name in run.losses}, key=lambda name: (name != 'loss', name))
-    metrics = sorted(
-        {name for run in runs for name in run.metrics}, key=lambda name: (not name.endswith(tuple(main_metrics)), name)
-    )
+    metrics = sorted({name for run in runs for name in run.metrics})
     main = [name for name in metrics if name.endswith(tuple(main_metrics))] or metrics[:1]
+    metrics = main if several else main + [name for name in metrics if name not in main]
     panels = (
-        (axes[0], 'training losses', 'loss', losses, ['loss'], ''),
-        (axes[1], 'learning rate', 'learning rate', ['learning rate'], ['learning rate'], ''),
-        (axes[2], 'validation', _metric_label(runs, main), main if several else metrics, main, 'o'),
+        ('training losses', 'loss', losses, ['loss'], ''),
+        ('learning rate', 'learning rate', ['learning rate'], ['learning rate'], ''),
+        ('validation', _metric_label(runs, main), metrics, main, 'o'),
     )
-    for ax, title, label, names, bold, marker in panels:
-        for i, run in enumerate(runs):
-            curves = {'learning rate': run.lr} | run.losses | run.metrics
-            for k, name in enumerate(names):
-                colour = _colour(i if several else k)
-                style = dict(color=colour, linestyle=STYLES[k % len(STYLES)] if several else '-')
-                style |= dict(linewidth=2.5 if name in bold else 1.2, marker=marker, zorder=3 if name in bold else 2)
-                if curves.get(name):
-                    _plot(ax, curves[name], style, smooth if ax is axes[0] else 0.0)
+    for ax, (title, label, names, bold, marker) in zip(axes, panels, strict=True):
+        keys = []
+        for k, name in enumerate(names):
+            style = dict(linewidth=2.5 if name in bold else 1.2, linestyle=STYLES[k % len(STYLES)] if several else '-')
+            for i, run in enumerate(runs):
+                curve = ({'learning rate': run.lr} | run.losses | run.metrics).get(name)
+                if curve:
+                    colour = _colour(i if several else k)
+                    zorder = 3 if name in bold else 2
+                    _plot(ax, curve, smooth * (ax is axes[0]), color=colour, marker=marker, zorder=zorder, **style)
+            text = _with_last(name, runs[0].metrics) if marker and not several else name
+            colour, marked = ('black', '') if several else (_colour(k), marker)
+            keys.append(Line2D([], [], color=colour, marker=marked, label=text, **style))
+        if len(keys) > 1:
+            ax.legend(handles=keys, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3)
         ax.set(title=title, xlabel='iteration', ylabel=label)
+        ax.tick_params(labelbottom=True)
         ax.margins(x=0.02)
         ax.grid(alpha=0.3)
-        if len(names) > 1:
-            keys = [
-                Line2D([], [], linewidth=2.5 if name in bold else 1.2, marker='' if several else marker)
-                for name in names
-            ]
-            for k, key in enumerate(keys):
-                key.set(color='black' if several else _colour(k), linestyle=STYLES[k % len(STYLES)] if several else '-')
-            labels = [_with_last(name, runs[0].metrics) if not several and marker else name for name in names]
-            ax.legend(keys, labels, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3)
         if not ax.lines:
             ax.text(0.5, 0.5, 'nothing logged yet', transform=ax.transAxes, ha='center', va='center', color='gray')
     axes[0].set_ylim(bottom=0)
     axes[1].ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
-    limits = [limit for ax in axes if ax.lines for limit in ax.get_xlim()]
-    for ax in axes:
-        ax.set_xlim(min(limits, default=0), max(limits, default=1))
     if several:
-        keys = [Line2D([], [], color=_colour(i), linewidth=4) for i in range(len(runs))]
-        figure.legend(keys, [run.name for run in runs], loc='outside upper center', ncols=min(len(runs), 3))
+        keys = [Line2D([], [], color=_colour(i), linewidth=4, label=run.name) for i, run in enumerate(runs)]
+        figure.legend(handles=keys, loc='outside upper center', ncols=min(len(runs), 3))
     else:
         figure.suptitle(runs[0].name)
     figure.savefig(file, dpi=100)
@@ -145,7 +140,7 @@ def _at_iterations(records: Sequence[dict]) -> list[tuple[float, dict]]:
     ]
 
 
-def _plot(ax: Axes, curve: Curve, style: dict, smooth: float) -> None:
+def _plot(ax: Axes, curve: Curve, smooth: float, **style: Any) -> None:
     x = np.array(sorted(curve))
     y = np.array([curve[at] for at in x], dtype=float)
     if smooth:
@@ -163,13 +158,9 @@ def _colour(i: int) -> tuple:
 
 
 def _metric_label(runs: Sequence[Run], main: Sequence[str]) -> str:
-    units = {
-        'percent' if max(run.metrics[name].values()) > 1 else 'from 0 to 1'
-        for run in runs
-        for name in main
-        if name in run.metrics
-    }
-    return ' / '.join(['metric', *sorted(units)]).replace(' / ', ', ', 1)
+    highest = (max(run.metrics[name].values()) for run in runs for name in main if name in run.metrics)
+    units = sorted({'percent' if value > 1 else 'from 0 to 1' for value in highest})
+    return ', '.join(['metric', ' / '.join(units)]) if units else 'metric'
 
 
 def _with_last(name: str, curves: dict[str, Curve]) -> str:
