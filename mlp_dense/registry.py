@@ -6,21 +6,16 @@ mmengine imports ``mlp_dense.registry`` by itself when a config says ``type='mlp
 
 from importlib.util import find_spec
 
-from mmengine.registry import HOOKS as ROOT_HOOKS
-from mmengine.registry import METRICS as ROOT_METRICS
-from mmengine.registry import MODELS as ROOT_MODELS
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_CONSTRUCTORS
+from mmengine import registry as root
 from mmengine.registry import Registry
 
-SCOPE = 'mlp_dense'
-MODELS = Registry(
-    'model',
-    parent=ROOT_MODELS,
-    scope=SCOPE,
-    locations=['mlp_dense.engine.families', *(['mlp_dense.engine.tta'] if find_spec('mmdet') else [])],
-)
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope=SCOPE, locations=['mlp_dense.engine.hooks'])
-CONSTRUCTORS = Registry(
-    'optimizer wrapper constructor', parent=ROOT_CONSTRUCTORS, scope=SCOPE, locations=['mlp_dense.engine.optim']
-)
-METRICS = Registry('metric', parent=ROOT_METRICS, scope=SCOPE, locations=['mlp_dense.engine.metrics'])
+
+def _child(parent: Registry, *modules: str) -> Registry:
+    locations = [f'mlp_dense.engine.{module}' for module in modules]
+    return Registry(parent.name, parent=parent, scope='mlp_dense', locations=locations)
+
+
+MODELS = _child(root.MODELS, 'families', *(['tta'] if find_spec('mmdet') else []))
+HOOKS = _child(root.HOOKS, 'hooks')
+CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'optim')
+METRICS = _child(root.METRICS, 'metrics')

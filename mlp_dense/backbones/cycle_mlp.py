@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoints.matching import LeftOut
-from .hierarchy import HierarchicalMLP
+from .hierarchy import NETWORK_NAMES, HierarchicalMLP
 from .layers import ChannelLayerNorm, ChannelShift, ConvDownsample, Pointwise, WeightedBranches, init_linear_layers
 from .stages import Block
 
@@ -61,18 +61,11 @@ class CycleMLP(HierarchicalMLP):
     arch_defaults = dict(mlp_ratios=(4, 4, 4, 4))
     norms_allowed = {'LN': ChannelLayerNorm}
     official_names = (
-        (r'^(norm|head)\.', LeftOut('classifier head and norm')),
         (r'\.attn\.sfc_[hw]\.offset$', LeftOut('CycleFC offsets')),  # constant: see CycleFC
-        (r'^patch_embed\.proj\.', 'stem.conv.'),
-        (r'^network\.([0246])\.(\d+)\.', lambda m: f'stages.{int(m[1]) // 2}.blocks.{m[2]}.'),
-        (r'^network\.([135])\.proj\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.conv.'),
-        (r'^norm([0246])\.', lambda m: f'norms.{int(m[1]) // 2}.'),
         # The official names tell the shape of the kernel: sfc_h (1, 3) shifts along the width.
         (r'\.attn\.sfc_h\.', '.token_mixing.along_w.'),
         (r'\.attn\.sfc_w\.', '.token_mixing.along_h.'),
-        (r'\.attn\.mlp_c\.', '.token_mixing.channel.'),
-        (r'\.attn\.', '.token_mixing.'),
-        (r'\.mlp\.(?=fc)', '.channel_mixing.'),
+        *NETWORK_NAMES,
     )
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:

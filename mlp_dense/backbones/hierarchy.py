@@ -7,8 +7,23 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ..checkpoints.matching import LeftOut
 from .base import MLPBackbone
 from .stages import Stage
+
+NETWORK_NAMES = (
+    (r'^(norm|head)\.', LeftOut('classifier head and norm')),
+    (r'^patch_embed\.proj\.', 'stem.conv.'),
+    (r'^patch_embed\.norm\.', 'stem.norm.'),
+    (r'^network\.([0246])\.(\d+)\.', lambda m: f'stages.{int(m[1]) // 2}.blocks.{m[2]}.'),
+    (r'^network\.([135])\.proj\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.conv.'),
+    (r'^network\.([135])\.norm\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.norm.'),
+    (r'^norm([0246])\.', lambda m: f'norms.{int(m[1]) // 2}.'),
+    (r'\.attn\.mlp_c\.', '.token_mixing.channel.'),
+    (r'\.attn\.', '.token_mixing.'),
+    (r'\.mlp\.(?=fc)', '.channel_mixing.'),
+)
+"""``official_names`` of families whose code keeps stages and downsamplings in one list, ``network``."""
 
 
 class HierarchicalMLP(MLPBackbone):

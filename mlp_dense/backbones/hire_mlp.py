@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.matching import LeftOut
 from .compat import round_up
 from .fast_paths import linear
 from .folding import fold_after, fold_before, is_foldable
-from .hierarchy import HierarchicalMLP
+from .hierarchy import NETWORK_NAMES, HierarchicalMLP
 from .layers import ConvDownsample, Pointwise, WeightedBranches, in_nchw, init_linear_layers
 from .stages import Block
 
@@ -93,18 +92,9 @@ class HireMLP(HierarchicalMLP):
     )
     norms_allowed = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
     official_names = (
-        (r'^(norm|head)\.', LeftOut('classifier head and norm')),
-        (r'^patch_embed\.proj\.', 'stem.conv.'),
-        (r'^patch_embed\.norm\.', 'stem.norm.'),
-        (r'^network\.([0246])\.(\d+)\.', lambda m: f'stages.{int(m[1]) // 2}.blocks.{m[2]}.'),
-        (r'^network\.([135])\.proj\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.conv.'),
-        (r'^network\.([135])\.norm\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.norm.'),
-        (r'^norm([0246])\.', lambda m: f'norms.{int(m[1]) // 2}.'),
         (r'\.attn\.mlp_([hw])1_norm\.', r'.token_mixing.along_\1.norm.'),
         (r'\.attn\.mlp_([hw])([12])\.', r'.token_mixing.along_\1.fc\2.'),
-        (r'\.attn\.mlp_c\.', '.token_mixing.channel.'),
-        (r'\.attn\.', '.token_mixing.'),
-        (r'\.mlp\.(?=fc)', '.channel_mixing.'),
+        *NETWORK_NAMES,
     )
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:

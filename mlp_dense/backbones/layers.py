@@ -14,9 +14,7 @@ from . import fast_paths
 from .compat import Conv, group_norm_input, pad_right_bottom
 from .folding import fold_after, fold_before, is_foldable
 
-MakeNorm = Callable[[int], nn.Module]
-"""Makes the norm of a network for so many channels."""
-
+MakeNorm = Callable[[int], nn.Module]  # from the number of channels
 _has_any_global_hook = getattr(nn.modules.module, '_has_any_global_hook', lambda: True)
 
 

@@ -37,16 +37,10 @@ def _safe_globals() -> list[Any]:
             return getattr(owner, name, None)
         raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r} of {owner!r}')
 
-    official = (  # what the official files carry and nobody needs
-        'argparse.Namespace',
-        'yacs.config.CfgNode',
-        'pathlib.PosixPath',
-        'pathlib.WindowsPath',
-        'pathlib._local.PosixPath',  # Python 3.13
-        'pathlib._local.WindowsPath',
-    )
+    paths = (f'{module}.{kind}Path' for module in ('pathlib', 'pathlib._local') for kind in ('Posix', 'Windows'))
     return [
-        *((_Inert, name) for name in official),
+        # what the official files carry and nobody needs (pathlib._local: Python 3.13)
+        *((_Inert, name) for name in ('argparse.Namespace', 'yacs.config.CfgNode', *paths)),
         # what mmengine stores in its checkpoints (NumPy renamed its modules in 2.0)
         (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (statistic, 'builtins.getattr'),
@@ -134,9 +128,7 @@ def local_file(source: str | Path) -> Path:
         try:
             torch.hub.download_url_to_file(source, str(path))
         except OSError as error:
-            raise CheckpointError(
-                f'{source} cannot be downloaded ({error}); do it by hand and give its path.'
-            ) from error
+            raise CheckpointError(f'{source} cannot be downloaded ({error}); do it by hand, give its path.') from error
     if distributed:
         torch.distributed.barrier()
     return path

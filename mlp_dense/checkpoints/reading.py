@@ -22,17 +22,11 @@ CONTAINERS = ('state_dict', 'model', 'model_ema', 'ema_state_dict')
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint and what is known of it.
+    """A checkpoint and what is known of it."""
 
-    Attributes:
-        source: its name in the log and in errors: the file or address that was asked for.
-        path: the file; None for a state dict that was not read from one.
-        content: what it holds, as it is.
-    """
-
-    source: str | Path
-    path: Path | None
-    content: dict[str, Any]
+    source: str | Path  # its name in the log and in errors: the file or address that was asked for
+    path: Path | None  # the file; None for a state dict that was not read from one
+    content: dict[str, Any]  # what it holds, as it is
 
     @classmethod
     def read(cls, source: str | Path, map_location: Any = 'cpu') -> 'Checkpoint':

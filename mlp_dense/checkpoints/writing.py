@@ -18,12 +18,12 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
     The names of the tensors stay, but for a leading ``module.``; floating-point tensors become float32.
 
     Args:
-        source: a file or an address, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`.
-        out: a name that ends in .pth or .safetensors; the first 8 digits of the SHA-256 of the file are added to it.
+        out: a name that ends in .pth or .safetensors.
         ema: take the exponential moving average of the weights.
 
     Returns:
-        The path of the file, as ``hire-1a2b3c4d.pth`` for ``hire.pth``. The same weights give the same file.
+        The path, with the start of the file's SHA-256: ``hire-1a2b3c4d.pth`` for ``hire.pth``. Equal weights give equal
+        files.
 
     Raises:
         CheckpointError: the source is unusable, or has no such weights.
@@ -36,9 +36,9 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
     for name, tensor in weights.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise CheckpointError(f'{source}: {name} is no plain tensor, but sparse, quantized or without values.')
-        tensor = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
         # In storage of its own: a view would save the whole tensor that it belongs to.
-        weights[name] = tensor.clone(memory_format=torch.contiguous_format)
+        weights[name] = tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
     unfinished = out.with_name(f'.{out.name}.{os.getpid()}')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -32,8 +32,7 @@ class FiniteLossHook(Hook):
     ) -> None:
         if not outputs or not self.every_n_train_iters(runner, self.interval):
             return
-        wrong = [name for name, value in outputs.items() if not torch.as_tensor(value).isfinite().all()]
-        if wrong:
+        if wrong := [name for name, value in outputs.items() if not torch.as_tensor(value).isfinite().all()]:
             raise UserError(
                 f'Stopped at iteration {runner.iter + 1}: {", ".join(wrong)} is not finite. Go on from an earlier '
                 'checkpoint with a lower learning rate, longer warm-up, gradient clipping, or without --amp.'
@@ -45,10 +44,8 @@ class FuseHook(Hook):
     """Tests the fused copy of the model (:func:`mlp_dense.fuse`)."""
 
     def before_test(self, runner: Any) -> None:
-        if is_model_wrapper(runner.model):
-            runner.model.module = fuse(runner.model.module)
-        else:
-            runner.model = fuse(runner.model)
+        owner, name = (runner.model, 'module') if is_model_wrapper(runner.model) else (runner, 'model')
+        setattr(owner, name, fuse(getattr(owner, name)))
 
 
 @HOOKS.register_module()
@@ -61,8 +58,7 @@ class DrawPredictionsHook(Hook):
     """
 
     def __init__(self, out_dir: str, score_thr: float = 0.5):
-        self.out_dir = Path(out_dir)
-        self.score_thr = score_thr
+        self.out_dir, self.score_thr = Path(out_dir), score_thr
 
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None

@@ -13,11 +13,10 @@ from ..registry import CONSTRUCTORS
 class LayerDecayConstructor(DefaultOptimWrapperConstructor):
     """Gives the layers of a backbone learning rates that fall towards its input (BEiT, arXiv 2106.08254, appendix).
 
-    The layers are those of ``backbone.layers()``: the stem, then every block. With n of them, layer k (from 0) gets
+    With n layers (``backbone.layers()``: the stem, then every block), layer k (from 0) gets
     ``layer_decay_rate ** (n - k)`` of the learning rate that it would have had; everything outside of them (output
     norms, neck, heads) keeps its own. Use it with
-    ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))``;
-    the other keys of ``paramwise_cfg`` work as everywhere in mmengine.
+    ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))``.
     """
 
     def _validate_cfg(self) -> None:

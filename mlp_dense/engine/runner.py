@@ -73,18 +73,17 @@ class DenseRunner(Runner):
 
 @contextmanager
 def building() -> Iterator[None]:
-    """Around the building of what a config describes: an unknown type becomes a UserError, and mmsegmentation does not
-    warn of what no config can mend."""
+    """Around the building of what a config describes: an unknown type is a UserError, and what no user can mend no
+    warning."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', '``build_loss``|Default ``avg_non_ignore``', UserWarning)
             yield
     except KeyError as error:
-        if 'registry' in str(error):  # an unknown type
-            raise UserError(
-                f'{str(error.args[0]).split(" Please check")[0]} Is the name in the config right?'
-            ) from error
-        raise
+        if 'registry' not in str(error):
+            raise
+        reason = str(error.args[0]).split(' Please check')[0]
+        raise UserError(f'{reason} Is the name in the config right?') from error
 
 
 def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:

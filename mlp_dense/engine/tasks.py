@@ -21,24 +21,17 @@ COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69,
 class Task:
     """A task, as far as this package does not leave it to mmdet and mmsegmentation."""
 
-    scope: str
-    """The ``default_scope`` of its configs."""
-    main_metric: str
-    """What the name of its main metric ends in."""
-    dump: str
-    """The type of the metric that writes predictions (``tools/test.py --out``)."""
-    field: str
-    """Where data samples keep labels and predictions: ``gt_FIELD``, ``pred_FIELD``."""
-    draw: Callable[..., np.ndarray]
-    """Draws them, see :mod:`mlp_dense.reports.drawing`."""
+    scope: str  # the default_scope of its configs
+    main_metric: str  # what its name ends in
+    dump: str  # the type of the metric that writes predictions (tools/test.py --out)
+    field: str  # data samples keep ground truth and predictions as gt_FIELD and pred_FIELD
+    draw: Callable[..., np.ndarray]  # draws them, as reports.drawing.draw_instances does
+    # The number in what is written of every class, from the config of the test data set and the class names.
     category_ids: Callable[[ConfigDict, Sequence[str]], Sequence[int]]
-    """The config of the test data set and class names to the number of every class in what is written."""
+    # Predictions, image id and category ids to results in COCO's format; None: there are no objects.
     objects: Callable[[Any, int, Sequence[int]], Iterator[dict]] | None
-    """Predictions, image id and category ids to results in COCO's format; None if there are no objects."""
-    label_map: Callable[[Any], np.ndarray] | None
-    """Predictions to a label map (H, W); None if there is none."""
-    run_heads: Callable[[nn.Module, Sequence[Tensor]], None]
-    """Runs the heads of a model on feature maps as the field counts their MACs."""
+    label_map: Callable[[Any], np.ndarray] | None  # predictions to (H, W); None: there is no label map
+    run_heads: Callable[[nn.Module, Sequence[Tensor]], None]  # on feature maps, as the field counts their MACs
 
     def labels_of(self, sample: Any, side: str, score_thr: float = 0.0) -> Any:
         """The ground truth (``gt``) or the predictions (``pred``; with scores above `score_thr`) of a data sample, or

@@ -53,14 +53,13 @@ def read_run(path: Path) -> Run:
     run = Run((path.resolve().parents[2] if in_vis_data else path.resolve()).name)
     for at, record in records:
         if 'lr' in record:
-            # with several parameter groups, `lr` is that of the first one only, and `base_lr` that of the config
+            # With several parameter groups, `lr` is that of the first one only, and `base_lr` that of the config.
             run.lr[at] = record.get('base_lr', record['lr'])
-            for name in (name for name in record if 'loss' in name):
-                run.losses.setdefault(name, {})[at] = record[name]
-        else:
-            for name in record.keys() - {'step', 'time', 'data_time', 'epoch', 'iter', 'memory'}:
-                if record[name] != -1:  # COCO's value where there are no such objects
-                    run.metrics.setdefault(name, {})[at] = record[name]
+        curves = run.losses if 'lr' in record else run.metrics
+        for name in record.keys() - {'step', 'time', 'data_time', 'epoch', 'iter', 'memory'}:
+            # COCO says -1 where there are no such objects.
+            if 'loss' in name if curves is run.losses else record[name] != -1:
+                curves.setdefault(name, {})[at] = record[name]
     return run
 
 
@@ -89,11 +88,9 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
         for k, name in enumerate(names):
             style = dict(linewidth=2.5 if name in bold else 1.2, linestyle=STYLES[k % len(STYLES)] if several else '-')
             for i, run in enumerate(runs):
-                curve = ({'learning rate': run.lr} | run.losses | run.metrics).get(name)
-                if curve:
-                    colour = _colour(i if several else k)
-                    zorder = 3 if name in bold else 2
-                    _plot(ax, curve, smooth * (ax is axes[0]), color=colour, marker=marker, zorder=zorder, **style)
+                if curve := (run.losses | {'learning rate': run.lr} | run.metrics).get(name):
+                    where = dict(color=_colour(i if several else k), marker=marker, zorder=3 if name in bold else 2)
+                    _plot(ax, curve, smooth * (ax is axes[0]), **where, **style)
             text = _with_last(name, runs[0].metrics) if marker and not several else name
             colour, marked = ('black', '') if several else (_colour(k), marker)
             keys.append(Line2D([], [], color=colour, marker=marked, label=text, **style))

@@ -1,7 +1,7 @@
 """Drawing objects and label maps: their names keep a legible size, and stay inside the image."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from matplotlib.font_manager import findfont
 from mmengine.structures import InstanceData, PixelData
 from PIL import Image, ImageDraw, ImageFont
 
+Size = tuple[int, int] | None  # (height, width)
 OPACITY = 0.5
 MIN_REGION = 0.004  # share of the image below which the region of a class goes without its name
 
@@ -25,20 +26,15 @@ def enlarged_size(height: int, width: int, min_size: int = 320, max_size: int = 
 
 
 def draw_labels(
-    image: np.ndarray,
-    labels: Sequence[Any],
-    draw: Callable[..., np.ndarray],
-    meta: Mapping[str, Any],
-    size: tuple[int, int] | None = None,
-    label_size: tuple[int, int] | None = None,
+    image: np.ndarray, labels: Sequence, draw: Callable, meta: Mapping, size: Size = None, label_size: Size = None
 ) -> np.ndarray:
     """Draws on an RGB image (H, W, 3), once for each of `labels` that is not None, from left to right.
 
     Args:
         draw: :func:`draw_instances` or :func:`draw_label_map`.
         meta: ``classes`` and ``palette``.
-        size: (height, width) of a drawn image; None enlarges small ones.
-        label_size: (height, width) that the labels refer to; None is that of the image.
+        size: of a drawn image; None enlarges small ones.
+        label_size: what the labels refer to; None is the image.
     """
     label_size = label_size or image.shape[:2]
     height, width = size or enlarged_size(*image.shape[:2])
@@ -76,7 +72,7 @@ def colours(palette: Any, count: int) -> list[tuple[int, int, int]]:
 
 
 def draw_instances(
-    image: np.ndarray, instances: InstanceData, label_size: tuple[int, int], classes: Sequence[str], palette: Any
+    image: np.ndarray, instances: InstanceData, label_size: Size, classes: Sequence[str], palette: Any
 ) -> np.ndarray:
     """Boxes, masks if there are any, class names and scores (percent) of objects on an RGB image (H, W, 3)."""
     palette = colours(palette, len(classes))
@@ -106,9 +102,7 @@ def draw_instances(
     return _write(drawn, names, boxes[:, :2], own)
 
 
-def draw_label_map(
-    image: np.ndarray, labels: PixelData, _: tuple[int, int], classes: Sequence[str], palette: Any
-) -> np.ndarray:
+def draw_label_map(image: np.ndarray, labels: PixelData, _: Size, classes: Sequence[str], palette: Any) -> np.ndarray:
     """A label map of any size blended with an RGB image (H, W, 3), with the name of each class on its largest region.
     Pixels of no class, which the training ignores, are hatched in black and white."""
     palette = colours(palette, len(classes))
@@ -119,14 +113,13 @@ def draw_label_map(
     rows, columns = np.indices(labels.shape)
     hatching = (rows + columns) // 4 % 2 * 255
     drawn[ignored] = drawn[ignored] // 4 + hatching[ignored, None] // 4 * 3
-    names, places = [], []
+    places = {}
     for label in np.unique(labels[~ignored]):
         inside = np.pad((labels == label).astype(np.uint8), 1)
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
         if inside.mean() >= MIN_REGION:
-            names.append(label)
-            places.append(np.unravel_index(depth.argmax(), depth.shape)[::-1])
-    return _write(drawn, [classes[i] for i in names], places, [palette[i] for i in names], centred=True)
+            places[label] = np.unravel_index(depth.argmax(), depth.shape)[::-1]
+    return _write(drawn, [classes[i] for i in places], places.values(), [palette[i] for i in places], centred=True)
 
 
 def contact_sheet(tiles: Sequence[tuple[np.ndarray, Sequence[str]]], size: int) -> Image.Image:
@@ -160,14 +153,11 @@ def _font(height: int, width: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(findfont('DejaVu Sans'), max(13, min(height, width) // 36))
 
 
-def _write(
-    drawn: np.ndarray, texts: Sequence[str], places: Sequence, colours: Sequence, centred: bool = False
-) -> np.ndarray:
+def _write(drawn: np.ndarray, texts: Iterable, places: Iterable, colours: Iterable, centred: bool = False) -> Any:
     """Texts on their colours, above or around their places: moved into the image, and below a text that is there."""
-    taken = np.zeros(drawn.shape[:2], dtype=bool)
+    taken, font = np.zeros(drawn.shape[:2], dtype=bool), _font(*drawn.shape[:2])
     image = Image.fromarray(drawn)
     draw = ImageDraw.Draw(image)
-    font = _font(*drawn.shape[:2])
     for text, (x, y), colour in zip(texts, places, colours, strict=True):
         width, height = (int(end) + 4 for end in draw.textbbox((0, 0), text, font=font)[2:])
         x, y = (x - width // 2, y - height // 2) if centred else (x, y - height)
