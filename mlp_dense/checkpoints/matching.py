@@ -18,12 +18,7 @@ class LeftOut(str):
 
 
 def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None = None) -> None:
-    """Loads pretrained weights into a backbone of this package; logs one line that says what was loaded.
-
-    Args:
-        source: a file or an address, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`.
-        prefix: take only the tensors whose names begin so (``backbone.`` is found without being asked for).
-    """
+    """Loads a file or an address, or what is below a prefix in it, into a backbone; logs one line that says what."""
     checkpoint = Checkpoint.read(source)
     if prefix:
         checkpoint = Checkpoint(source, None, below(prefix, checkpoint.weights))

@@ -48,9 +48,9 @@ class Checkpoint:
         """The tensors by name, without ``module.``, whatever they are kept under. CheckpointError: a file has none."""
         tensors = _tensors(self.content[self.container] if self.container else self.content)
         if not tensors and self.path:
-            keys, containers = ', '.join(map(str, list(self.content)[:8])), ' or '.join(CONTAINERS)
+            keys, allowed = ', '.join(map(str, list(self.content)[:8])), ' or '.join(CONTAINERS)
             raise CheckpointError(
-                f'{self.source} holds no weights: it should be a state dict or hold one as {containers}, not {keys}.'
+                f'{self.source} holds no weights: neither a state dict nor one as {allowed}, but {keys}.'
             )
         return tensors
 
@@ -66,9 +66,7 @@ class Checkpoint:
         for key in ('model_ema', 'state_dict_ema', 'state_dict' if self.averaged else 'ema_state_dict'):
             if tensors := _tensors(self.content.get(key)):
                 return tensors
-        raise CheckpointError(
-            f'{self.source} holds no EMA weights (model_ema, state_dict_ema, ema_state_dict): omit --ema.'
-        )
+        raise CheckpointError(f'{self.source} holds no EMA weights (model_ema or the like): omit --ema.')
 
     @property
     def dataset_meta(self) -> dict[str, Any]:

@@ -21,10 +21,8 @@ def check_data(cfg: Config, name: str) -> None:
         wanted += [Path(evaluator.ann_file) for evaluator in evaluators(cfg, name) if evaluator.get('ann_file')]
         for path in wanted:
             if ':/' not in str(path) and not path.exists():
-                raise UserError(
-                    f'{path} does not exist, and the {name} data of this config are read from there; put the data '
-                    'there, or say where they are with --data-root.'
-                )
+                need = f'{path} does not exist, and the {name} data of this config are read from there'
+                raise UserError(f'{need}; put the data there, or say where they are with --data-root.')
         if classes := dataset_meta(dataset).get('classes'):
             check_class_count(cfg.model, classes, f'the {name} data ({dataset.type})')
 
@@ -84,7 +82,5 @@ class _Reading:
         except Exception as error:  # whatever the decoders of OpenCV and Pillow raise
             for file in filter(None, map(results.get, ('img_path', 'seg_map_path'))):
                 if cv2.imread(str(file), cv2.IMREAD_UNCHANGED) is None:
-                    raise UserError(
-                        f'{file} is missing or no readable image; replace it, or remove it from the data.'
-                    ) from error
+                    raise UserError(f'{file} is missing or no readable image; replace or remove it.') from error
             raise

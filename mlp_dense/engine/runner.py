@@ -108,14 +108,9 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, strict: bool = True) -> None:
-    """Loads a checkpoint into a whole detector or segmentor.
+    """Loads a checkpoint into a whole detector or segmentor. CheckpointError: it does not fit.
 
-    Args:
-        strict: every tensor of the model must be there, and no other. If not, heads may differ (mmengine logs how),
-            but never the backbone.
-
-    Raises:
-        CheckpointError: it does not fit.
+    If not `strict`, heads may differ (mmengine logs how), but never the backbone.
     """
     try:
         load_state_dict(model, checkpoint.weights, strict=strict)

@@ -33,11 +33,9 @@ class InstanceTTAModel(DetTTAModel):
         )
         merged = views[0].cat(views)
         merged.bboxes = boxes
-        result = data_samples[0]
         if len(merged):
             suppressed, keep = batched_nms(boxes, scores, merged.labels, self.tta_cfg.nms)
-            keep = keep[: self.tta_cfg.max_per_img]
-            merged = merged[keep]
+            merged = merged[keep[: self.tta_cfg.max_per_img]]
             merged.scores = suppressed[: self.tta_cfg.max_per_img, -1]
-        result.pred_instances = merged
-        return result
+        data_samples[0].pred_instances = merged
+        return data_samples[0]

@@ -65,12 +65,8 @@ def read_run(path: Path) -> Run:
 
 def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smooth: float = 0.0) -> None:
     """Draws the runs into a PNG: losses, learning rate, validation metrics. One run has a colour for every quantity;
-    several have a colour each, a line style for every quantity, and of the metrics the main ones only.
-
-    Args:
-        main_metrics: what the names of the main metrics end in.
-        smooth: weight of the past, from 0 (none) to below 1, in the moving average of the losses.
-    """
+    several have a colour each, a line style for every quantity, and of the metrics the main ones only, whose names end
+    in one of `main_metrics`. `smooth` is the weight of the past in the moving average of the losses, below 1."""
     several = len(runs) > 1
     figure = Figure(figsize=(11, 12), layout='constrained')
     axes = figure.subplots(3, 1, sharex=True)
