@@ -101,11 +101,8 @@ def _conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple
     of_x, of_weight, of_bias = _convolution_backward(
         *maps, weight[:, :, None, None], [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, needed
     )
-    return [
-        None if of_x is None else of_x.permute(0, 2, 3, 1),
-        None if of_weight is None else of_weight.flatten(1),
-        of_bias,
-    ]
+    of_x = None if of_x is None else of_x.permute(0, 2, 3, 1)
+    return [of_x, None if of_weight is None else of_weight.flatten(1), of_bias]
 
 
 class TrainedMLP(Function):

@@ -49,9 +49,7 @@ class Checkpoint:
         tensors = _tensors(self.content[self.container] if self.container else self.content)
         if not tensors and self.path:
             keys, allowed = ', '.join(map(str, list(self.content)[:8])), ' or '.join(CONTAINERS)
-            raise CheckpointError(
-                f'{self.source} holds no weights: neither a state dict nor one as {allowed}, but {keys}.'
-            )
+            raise CheckpointError(f'{self.source} holds no weights: no state dict and none as {allowed}, but {keys}.')
         return tensors
 
     @property

@@ -68,9 +68,9 @@ def _coco_results(found: Any, image_id: int, ids: Sequence[int]) -> Iterator[dic
     masks = encode_mask_results(found.masks) if 'masks' in found else [None] * len(found)
     rows = zip(found.labels.tolist(), found.bboxes.tolist(), found.scores.tolist(), masks, strict=True)
     for label, (left, top, right, bottom), score, mask in rows:
-        result = dict(image_id=image_id, category_id=ids[label], bbox=[left, top, right - left, bottom - top])
-        result |= dict(score=score)
-        yield result | (dict(segmentation=dict(mask, counts=mask['counts'].decode())) if mask else {})
+        segmentation = dict(segmentation=dict(mask, counts=mask['counts'].decode())) if mask else {}
+        box = [left, top, right - left, bottom - top]
+        yield dict(image_id=image_id, category_id=ids[label], bbox=box, score=score, **segmentation)
 
 
 def _run_detector(model: nn.Module, maps: Sequence[Tensor]) -> None:
