@@ -64,10 +64,8 @@ class PatchEmbedding(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours (those at [0,0], [1,0], [0,1], [1,1], row first) stacked as channels, norm, and a map to `dim`.
-
-    This is the order of the first Swin code; the one of mmdet and mmseg differs.
-    """
+    """Four neighbours (those at [0,0], [1,0], [0,1], [1,1], row first) stacked as channels, norm, and a map to `dim`: the
+    order of the first Swin code, which is not that of mmdet and mmseg."""
 
     def __init__(self, in_dim: int, dim: int, norm):
         super().__init__()

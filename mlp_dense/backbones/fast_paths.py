@@ -29,11 +29,8 @@ except AttributeError as error:  # they are private, and may change with a relea
 
 
 def applies(*tensors: Tensor | None) -> bool:
-    """Whether the functions below take these tensors.
-
-    Exporters and counters of operations trace a model, and must see the plain operators, as must torch.func; an
-    autocast region chooses the types of its own.
-    """
+    """Whether the functions below take these tensors. Not while an exporter or torch.func traces a model: they
+    must see PyTorch's own operators; nor in an autocast region, which chooses the types."""
     known = [tensor for tensor in tensors if tensor is not None]
     return (
         _available

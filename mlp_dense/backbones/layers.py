@@ -70,11 +70,8 @@ class ChannelMLP(nn.Module):
 
 
 class WeightedBranches(nn.Module):
-    """Sums three branches, each weighted per channel by a softmax over the branches.
-
-    The weights come from the mean over all positions of the unweighted sum (Hire-MLP, arXiv 2108.13341, sec. 3;
-    CycleMLP's published code does the same).
-    """
+    """Sums three branches, each weighted per channel by a softmax over the branches of scores from the mean of their
+    unweighted sum (Hire-MLP, arXiv 2108.13341, sec. 3, and CycleMLP's published code)."""
 
     def __init__(self, dim: int):
         super().__init__()

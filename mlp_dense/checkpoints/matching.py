@@ -46,7 +46,7 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
     norms that the checkpoint lacks keep their present values.
 
     Returns:
-        A dict with exactly the keys of ``backbone.state_dict()``, and a line that says what was loaded and left out.
+        The new state dict of the backbone, and a line that says what was loaded and left out.
 
     Raises:
         CheckpointError: nothing matches, a shape differs, or a tensor is missing or left over without a reason.

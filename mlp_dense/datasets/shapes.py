@@ -24,11 +24,8 @@ _ZOOM = 4  # shapes are drawn at this multiple of the image size, then averaged:
 
 
 def write_shapes(root: Path, num_train: int = 320, num_val: int = 64, size: int = 128, seed: int = 0) -> None:
-    """Writes `num_train` and `num_val` images of `size` x `size` pixels, and their labels, into a new folder.
-
-    Raises:
-        UserError: the folder is there already (it is left as it is) or cannot be written.
-    """
+    """Writes images of `size` x `size` pixels, and their labels, into a folder. UserError: it is not empty (and is left
+    as it is), or cannot be written."""
     if root.exists() and any(root.iterdir()):
         raise UserError(f'{root} is not empty; give another folder, or delete it first.')
     partial = root.with_name(root.name + '.partial')  # an interrupted call leaves no half data set behind

@@ -123,8 +123,7 @@ class PredictionWriter:
 
     def _append(self, image: np.ndarray) -> None:
         if self.video is None:
-            file = self.folder / f'{self.source.path.stem}.mp4'
-            size = image.shape[1], image.shape[0]
+            file, size = self.folder / f'{self.source.path.stem}.mp4', image.shape[1::-1]
             self.video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'mp4v'), self.source.fps, size)
             if not self.video.isOpened():
                 raise UserError(f'OpenCV cannot write {file} with {size[0]} x {size[1]} pixels.')
@@ -141,11 +140,8 @@ class PredictionWriter:
 
 
 def predict(model: nn.Module, frames: Iterable[Frame], writer: PredictionWriter, batch_size: int) -> list[str]:
-    """Writes the predictions for every image; returns the names of those that cannot be read.
-
-    Images that follow each other go through the model together if they are of one size: none is padded for the sake of
-    another, so the results do not depend on ``batch_size``.
-    """
+    """Writes the predictions for every image; returns the names of those that cannot be read. Only images of one size
+    share a batch: none is padded for the sake of another, so the results do not depend on `batch_size`."""
     pipeline = Compose([step for step in _test_data(model).pipeline if 'Load' not in str(step['type'])])
     unread: list[str] = []
 
