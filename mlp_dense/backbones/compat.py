@@ -1,7 +1,4 @@
-"""Workarounds for single releases of PyTorch.
-
-Each has a test in tests/backbones/test_upstream.py that fails once PyTorch no longer needs it.
-"""
+"""Workarounds for single releases of PyTorch; tests/backbones/test_upstream.py fails once they are no longer needed."""
 
 import torch
 import torch.nn.functional as F

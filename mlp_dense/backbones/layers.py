@@ -1,7 +1,7 @@
 """Layers that more than one family uses.
 
-Inside the stages feature maps are (B, H, W, C), so that a map over the channels is one matrix product. Norms and
-convolutions are PyTorch's own and take (B, C, H, W): :func:`in_nchw` calls them on the same memory.
+Inside the stages feature maps are (B, H, W, C), so that a linear layer over the channels is one matrix product. Norms
+and convolutions are PyTorch's own and take (B, C, H, W): :func:`in_nchw` calls them on the same memory.
 """
 
 from collections.abc import Callable

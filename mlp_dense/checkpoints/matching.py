@@ -56,7 +56,6 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
     found, others = split_backbone(checkpoint.weights)
     if found:
         left_out['outside the backbone'] = len(others)
-
     matched, left_over, wrong_shape = {}, [], []
     for key, tensor in (found or others).items():
         ours = our_name(key, backbone.official_names)
@@ -76,7 +75,6 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
     fresh = {key.rpartition('.')[0] for key in unmatched if key.startswith('norms.')}
     # Files of old versions do not count batches.
     missing = [key for key in unmatched if not key.startswith('norms.') and not key.endswith('.num_batches_tracked')]
-
     count = sum(not key.startswith('norms.') for key in matched)
     problems = summary({'of another shape': wrong_shape, 'missing': missing, 'left over': left_over})
     if problems or not count:

@@ -90,8 +90,7 @@ def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict[str, 
     """Reads a checkpoint file or address as it is, without running anything in it.
 
     Args:
-        source: a path, or an address that begins with http://, https:// or file://; downloads are kept in torch.hub's
-            folder.
+        source: a path, or an http, https or file address; downloads are kept in torch.hub's folder.
         map_location: where the tensors go, as in ``torch.load``.
 
     Raises:

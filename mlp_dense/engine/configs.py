@@ -19,7 +19,7 @@ from .tasks import task_of
 
 
 def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path | None = None) -> Config:
-    """Reads a config, and changes it: by `options` (``KEY=VALUE``, as ``--cfg-options`` takes them), and by a `data_root`
+    """Reads a config and changes it by `options` (``KEY=VALUE``, as ``--cfg-options`` takes them) and by a `data_root`
     in place of its own, for all data sets and evaluators. UserError: the file or an option is unusable."""
     path = Path(file)
     if not path.is_file():

@@ -44,8 +44,8 @@ def dataset_meta(dataset: Any) -> dict[str, Any]:
 def labels_keep_their_size(dataset: Any) -> bool:
     """Whether a config loads labels after the image is resized, as test pipelines do: they keep the original size."""
     names = [str(transform['type']) for transform in next(leaves(dataset))['pipeline']]
-    before = names[: next((i for i, name in enumerate(names) if 'Annotations' in name), 0)]
-    return any('Resize' in name for name in before)
+    loading = next((i for i, name in enumerate(names) if 'Annotations' in name), 0)
+    return any('Resize' in name for name in names[:loading])
 
 
 def explain_empty(cfg: Any, error: ValueError) -> Exception:

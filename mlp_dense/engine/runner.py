@@ -87,8 +87,8 @@ def building() -> Iterator[None]:
 
 
 def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
-    """Checks the data of the given loaders, adapts the config to this machine and builds the Runner. UserError: data are
-    missing, class counts differ, or a setting is unknown."""
+    """Checks the data of the given loaders, adapts the config to this machine and builds the Runner. UserError: data
+    are missing, class counts differ, or a setting is unknown."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     for name in loaders:
         check_data(cfg, name)

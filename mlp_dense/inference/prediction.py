@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,7 +169,6 @@ def _test_data(model: nn.Module) -> ConfigDict:
 
 
 def _read(file: Path) -> np.ndarray | None:
-    try:
+    with suppress(cv2.error, OSError):
         return mmcv.imread(file)
-    except (cv2.error, OSError):
-        return None
+    return None
