@@ -54,6 +54,10 @@ class Reference:
     """Published variants by how the names of their configs end, `FAMILY_VARIANT_...`."""
     left_out: dict[str, str] = {}
     """Tensors of the backbone that are not loaded: the reason that the log gives, and how their names end."""
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+    """Pixels of the image per pixel of each feature map."""
+    fingerprints: tuple[str, ...] = ()
+    """Entries of FAMILY.json, which come from the official modules: `classifier_VARIANT` or `dense_VARIANT`."""
     stem: str = 'patch_embed.proj'
     """The official name of the projection in the stem."""
     kernel: tuple[int, ...] = (1, 1)
@@ -67,11 +71,11 @@ class Reference:
 
     def first_size(self, size: int) -> int:
         """Height or width of the feature map behind the stem, for an image of `size` pixels."""
-        return -(-size // 4)
+        return -(-size // self.strides[0])
 
     def map_sizes(self, size: int) -> list[int]:
         """Height or width of all four feature maps."""
-        return [-(-self.first_size(size) // 2**i) for i in range(4)]
+        return [-(-self.first_size(size) // (stride // self.strides[0])) for stride in self.strides]
 
     # Official names
 

@@ -38,6 +38,7 @@ class HireMLP(Reference):
         ),
         dict(depths=(2, 1), dims=(12, 8), region_sizes=(1, 6)),
     ]
+    fingerprints = ('classifier_tiny', 'dense_tiny')
     configs = {
         'mask_rcnn_1x_coco': 'tiny small base large',
         'retinanet_1x_coco': 'small base large',
