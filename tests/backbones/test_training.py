@@ -31,7 +31,7 @@ def test_with_cp_changes_nothing_but_memory(family, arguments):
     assert None not in gradients.values()
     torch.testing.assert_close(gradients_cp, gradients)
     torch.testing.assert_close(state_cp, state)  # also running statistics and num_batches_tracked
-    assert kept_cp < 0.5 * kept
+    assert kept_cp < 0.7 * kept
 
 
 def test_drop_path_is_per_image_and_only_in_training(family):

@@ -59,7 +59,9 @@ class Reference:
     fingerprints: tuple[str, ...] = ()
     """Entries of FAMILY.json, which come from the official modules: `classifier_VARIANT` or `dense_VARIANT`."""
     stem: str = 'patch_embed.proj'
-    """The official name of the projection in the stem."""
+    """The official name of the first layer, which has a bias."""
+    head: tuple[str, str] = ('norm', 'head')
+    """The official names of the norm and the linear map behind the stages of a classifier."""
     kernel: tuple[int, ...] = (1, 1)
     """The kernel in the shape of an official linear map."""
     norm_shapes = staticmethod(Shapes.norm)
@@ -101,8 +103,9 @@ class Reference:
         for i in norms:
             self.norm_shapes(shapes, self.output_norm_name(i), dims[i])
         if classes:
-            self.norm_shapes(shapes, 'norm', dims[-1])
-            shapes.layer('head', classes, dims[-1])
+            norm, linear_map = self.head
+            self.norm_shapes(shapes, norm, dims[-1])
+            shapes.layer(linear_map, classes, dims[-1])
         return shapes
 
     def downsample_shapes(self, shapes: Shapes, dims: Sequence[int], stage: int) -> None:

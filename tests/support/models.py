@@ -17,6 +17,11 @@ def official(cls: type, arch: dict = SMALL, norms=(0, 1, 2, 3), classes: int = 0
     return reference.official_weights(reference.official_shapes(arch, norms, classes), std=0.1)
 
 
+def first_bias(cls: type) -> str:
+    """The name of the bias that `reference_of(cls).stem` has in the package."""
+    return next(name for name in cls(SMALL).state_dict() if name.startswith('stem.') and name.endswith('.bias'))
+
+
 def picture(*size: int, **kwargs) -> torch.Tensor:
     return torch.randn(*size, generator=torch.Generator().manual_seed(1), **kwargs)
 
