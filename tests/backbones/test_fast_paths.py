@@ -21,7 +21,7 @@ SIZES = [(64, 64), (50, 75), (7, 90), (3, 1), (1, 1)]
 BF16 = pytest.param(
     torch.bfloat16,
     marks=pytest.mark.skipif(
-        torch.backends.mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        not fast_paths.applies(torch.ones(1, dtype=torch.bfloat16)),
         reason='oneDNN has no bf16 on this CPU',
     ),
 )
@@ -126,13 +126,17 @@ def test_comparison_notices_a_wrong_fast_path(monkeypatch, two_threads, mutant):
         compare(model, x, torch.float32)
 
 
-def test_a_hooked_or_wrapped_layer_is_called(two_threads):
-    mlp, calls = ChannelMLP(4, 8), []
+@pytest.mark.parametrize('training', [True, False])
+def test_a_hooked_or_wrapped_layer_is_called(two_threads, training):
+    mlp, calls = ChannelMLP(4, 8).requires_grad_(training), []
     x = picture(2, 5, 5, 4)
     expected = mlp(x)
+    with nn.modules.module.register_module_forward_hook(lambda module, *_: calls.append(module)):
+        torch.testing.assert_close(mlp(x), expected)
+    assert calls == [mlp.fc1, mlp.fc2, mlp]
     mlp.fc1.register_forward_hook(lambda *_: calls.append('fc1'))
     torch.testing.assert_close(mlp(x), expected)
-    assert calls == ['fc1']
+    assert calls[3:] == ['fc1']
 
     class Doubled(nn.Module):  # as LoRA wraps a layer
         def __init__(self, layer):

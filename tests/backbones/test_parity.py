@@ -93,7 +93,7 @@ def test_gradients_of_raw_feature_maps_equal_those_of_the_reference(family):
     x = torch.randn(2, 3, 37, 22, dtype=torch.float64, requires_grad=True)
     outs, expected = compare_with_reference(family, SMALL, x, norms=())
     cotangents = [torch.randn_like(out) for out in outs]
-    gradient, wanted = (torch.autograd.grad(maps, x, cotangents)[0] for maps in (outs, expected))
+    gradient, wanted = (torch.autograd.grad(each, x, cotangents)[0] for each in (outs, expected))
     torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-8)
 
 

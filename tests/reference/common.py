@@ -231,7 +231,7 @@ def overlapping_downsample(w: dict, x: Tensor, stage: int) -> Tensor:
 
 
 def weighted_sum_shapes(shapes: Shapes, name: str, dim: int, kernel: tuple[int, ...], bias: bool) -> None:
-    """The map over the channels, the weights of the branches and the projection."""
+    """Adds the linear map over the channels, the weights of the branches and the projection."""
     shapes.layer(f'{name}.mlp_c', dim, dim, *kernel, bias=bias)
     shapes.layer(f'{name}.reweight.fc1', dim // 4, dim, *kernel)
     shapes.layer(f'{name}.reweight.fc2', 3 * dim, dim // 4, *kernel)
@@ -239,7 +239,7 @@ def weighted_sum_shapes(shapes: Shapes, name: str, dim: int, kernel: tuple[int, 
 
 
 def weighted_sum(w: dict, name: str, x: Tensor, h: Tensor, v: Tensor) -> Tensor:
-    """Projects the sum of both branches and the map over the channels, weighted for each image and channel."""
+    """Projects the sum of both branches and a linear map over the channels, weighted for each image and channel."""
     branches = [h, v, linear(w, f'{name}.mlp_c', x)]
     pooled = sum(branches).mean((2, 3), keepdim=True)
     scores = linear(w, f'{name}.reweight.fc2', gelu(linear(w, f'{name}.reweight.fc1', pooled)))

@@ -26,9 +26,9 @@ def picture(*size: int, **kwargs) -> torch.Tensor:
     return torch.randn(*size, generator=torch.Generator().manual_seed(1), **kwargs)
 
 
-def loss_of(maps) -> torch.Tensor:
-    """A number that every value of every map has its own part in."""
-    return sum((x * torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in maps)
+def loss_of(outs) -> torch.Tensor:
+    """A number that every value of every feature map has its own part in."""
+    return sum((x * torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in outs)
 
 
 def differing(state: dict, other: dict) -> list[str]:
