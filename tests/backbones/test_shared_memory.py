@@ -41,7 +41,7 @@ def test_inference_writes_nothing_that_a_hook_holds(small, prepare, size, left_a
     model = prepare(small.eval())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     watch = Watch(model, left_alone)
-    with torch.no_grad():
+    with torch.inference_mode():
         model(picture(2, 3, *size))
     assert len(watch.seen) > 2 * sum(SMALL['depths']) and watch.changed() == []
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
