@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import mlp_dense
 from mlp_dense.errors import ArgumentError
-from support.models import SMALL, differing, picture
+from support.models import SMALL, differing, image
 
 
 def test_arguments_of_the_caller_are_not_modified(family):
@@ -23,7 +23,7 @@ def test_arguments_of_the_caller_are_not_modified(family):
     before, archs = copy.deepcopy(arguments), copy.deepcopy(family.archs)
     model = family(**arguments)
     model.init_weights()
-    model.train()(picture(2, 3, 64, 64))
+    model.train()(image(2, 3, 64, 64))
     assert arguments == before and family.archs == archs
     (first, *_) = (module for module in model.modules() if isinstance(module, nn.Conv2d))
     assert (first.weight == 0.5).all()  # the other kinds of init_cfg work as everywhere
@@ -56,7 +56,7 @@ def subclass(family) -> type:
 
 
 def test_subclass_with_its_own_arguments_and_a_mixin(family, subclass):
-    model, x = subclass(extra=2, arch=SMALL, out_indices=(1, 3)).eval(), picture(1, 3, 40, 36)
+    model, x = subclass(extra=2, arch=SMALL, out_indices=(1, 3)).eval(), image(1, 3, 40, 36)
     assert model.extra == 2 and model.note == 'mine'
     same = family(SMALL, out_indices=(1, 3)).eval()
     same.load_state_dict(model.state_dict())
@@ -77,7 +77,7 @@ def test_sync_bn():
     norms = [m for m in synced.modules() if isinstance(m, _BatchNorm)]
     assert len(norms) > 40 and all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
     synced.load_state_dict(model.state_dict())
-    x = picture(2, 3, 64, 64)
+    x = image(2, 3, 64, 64)
     torch.testing.assert_close(synced(x), model(x))
 
 
@@ -85,7 +85,7 @@ def test_sync_bn():
     'duplicate', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=['deepcopy', 'pickle']
 )
 def test_copies_give_the_same(small, duplicate):
-    x = picture(2, 3, 64, 48)
+    x = image(2, 3, 64, 48)
     torch.testing.assert_close(duplicate(small.eval())(x), small(x))
 
 

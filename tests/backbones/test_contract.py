@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlp_dense.backbones.stages import DropPath
 from reference import reference_of
-from support.models import ARCHS, SMALL, loss_of, picture
+from support.models import ARCHS, SMALL, image, loss_of
 
 
 @pytest.fixture(scope='module', params=ARCHS, ids=lambda pair: f'{pair[0].__name__}-{pair[1]}')
@@ -25,7 +25,7 @@ def full(request):
 
 @pytest.mark.parametrize('height, width', [(64, 64), (33, 47)])
 def test_outputs_are_what_the_attributes_say(full, height, width):
-    x = picture(2, 3, height, width)
+    x = image(2, 3, height, width)
     with torch.no_grad():
         outs = full.eval()(x)
     assert isinstance(outs, tuple)
@@ -47,7 +47,7 @@ def test_drop_path_rises_linearly_over_all_blocks(full):
 
 def test_every_parameter_gets_a_gradient(full):
     full.train().zero_grad(set_to_none=True)
-    loss_of(full(picture(2, 3, 64, 64))).backward()
+    loss_of(full(image(2, 3, 64, 64))).backward()
     assert [name for name, p in full.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
     full.zero_grad(set_to_none=True)
 
@@ -78,7 +78,7 @@ def test_selected_outputs_and_no_unused_parameters(family, out_indices, out_norm
     model = family(SMALL, drop_path_rate=0.5, out_indices=out_indices, out_norm=out_norm)
     assert model.out_channels == tuple(SMALL['dims'][i] for i in out_indices)
     assert model.out_strides == tuple(reference_of(family).strides[i] for i in out_indices)
-    loss_of(model.train()(picture(4, 3, 64, 64))).backward()
+    loss_of(model.train()(image(4, 3, 64, 64))).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert set(model.state_dict()) <= set(full.state_dict())
     rates, full_rates = ([m.rate for m in net.modules() if isinstance(m, DropPath)] for net in (model, full))
@@ -86,7 +86,7 @@ def test_selected_outputs_and_no_unused_parameters(family, out_indices, out_norm
     assert any(name.startswith('norms.') for name in model.state_dict()) == out_norm
 
     model.load_state_dict(full.state_dict())
-    x = picture(1, 3, 64, 40)
+    x = image(1, 3, 64, 40)
     outs = model.eval()(x)
     assert len(outs) == len(out_indices)
     if out_norm:
@@ -95,7 +95,7 @@ def test_selected_outputs_and_no_unused_parameters(family, out_indices, out_norm
 
 def test_output_norm_changes_only_its_own_output(family):
     model = family(SMALL).eval()
-    x = picture(1, 3, 64, 40)
+    x = image(1, 3, 64, 40)
     before = model(x)
     nn.init.constant_(model.norms[1].weight, 3.0)
     same = [torch.equal(out, old) for out, old in zip(model(x), before, strict=True)]

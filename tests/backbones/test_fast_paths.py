@@ -15,7 +15,7 @@ from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
 from mlp_dense.backbones.hire_mlp import cyclic_window
 from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, Pointwise
-from support.models import SMALL, loss_of, official, picture
+from support.models import SMALL, image, loss_of, official
 
 SIZES = [(64, 64), (50, 75), (7, 90), (3, 1), (1, 1)]
 BF16 = pytest.param(
@@ -76,7 +76,7 @@ def compare_training(model: nn.Module, x: Tensor, dtype: torch.dtype, of_image: 
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('dtype', [torch.float32, BF16])
 def test_inference(family, size, dtype):
-    compare_inference(built(family), picture(2, 3, *size), dtype)
+    compare_inference(built(family), image(2, 3, *size), dtype)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_training(family, size, dtype, frozen, two_threads):
     model = family(SMALL)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not any(part in name for part in frozen))
-    compare_training(model, picture(2, 3, *size), dtype, 'stem' not in frozen)
+    compare_training(model, image(2, 3, *size), dtype, 'stem' not in frozen)
 
 
 MUTANTS = {
@@ -119,7 +119,7 @@ MUTANTS = {
 @pytest.mark.parametrize('mutant', MUTANTS)
 def test_comparison_notices_a_wrong_fast_path(monkeypatch, two_threads, mutant):
     compare, name, wrong = MUTANTS[mutant]
-    model, x = built(ASMLP), picture(2, 3, 50, 75)  # the family that takes them all
+    model, x = built(ASMLP), image(2, 3, 50, 75)  # the family that takes them all
     compare(model, x, torch.float32)
     monkeypatch.setattr(fast_paths, name, partial(wrong, getattr(fast_paths, name)))
     with pytest.raises(AssertionError):
@@ -129,7 +129,7 @@ def test_comparison_notices_a_wrong_fast_path(monkeypatch, two_threads, mutant):
 @pytest.mark.parametrize('training', [True, False])
 def test_a_hooked_or_wrapped_layer_is_called(two_threads, training):
     mlp, calls = ChannelMLP(4, 8).requires_grad_(training), []
-    x = picture(2, 5, 5, 4)
+    x = image(2, 5, 5, 4)
     expected = mlp(x)
     with nn.modules.module.register_module_forward_hook(lambda module, *_: calls.append(module)):
         torch.testing.assert_close(mlp(x), expected)
@@ -173,7 +173,7 @@ for family in FAMILIES:
 
 @pytest.mark.slow
 def test_missing_private_operators_mean_the_plain_ones_and_one_log_line(save, two_threads):
-    x, wanted = picture(2, 3, 33, 47).requires_grad_(), {}
+    x, wanted = image(2, 3, 33, 47).requires_grad_(), {}
     for family in FAMILIES:
         model = built(family)
         x.grad = None
@@ -194,7 +194,7 @@ def test_missing_private_operators_mean_the_plain_ones_and_one_log_line(save, tw
     ('rows', 'period', 'start', 'length'), [(7, 7, -2, 9), (9, 7, 2, 7), (2, 2, 1, 9), (6, 6, 0, 6)]
 )
 def test_gradients_of_a_cyclic_window(axis, rows, period, start, length):
-    x = picture(2, rows, rows, 3).double().requires_grad_()
+    x = image(2, rows, rows, 3).double().requires_grad_()
     window = cyclic_window(x, period, start, length, axis)
     expected = x.index_select(axis, torch.arange(start, start + length) % period)
     gradient = torch.rand_like(expected)
@@ -207,7 +207,7 @@ def test_gradients_of_a_cyclic_window(axis, rows, period, start, length):
 @pytest.mark.parametrize('shape', [(1, 1), (2, 9), (9, 2), (16, 5)])
 @pytest.mark.parametrize('dtype', [torch.float32, BF16])
 def test_shifts_are_the_same_bits(axis, dim, shape, dtype):
-    x = picture(2, *shape, dim).to(dtype)
+    x = image(2, *shape, dim).to(dtype)
     shifts = [(cycle_shift, 1), *((partial(axial_shift, size), size // 2) for size in (1, 3, 5, 7))]
     for shift, reach in shifts:
         for each in (x, x.transpose(1, 2).contiguous().transpose(1, 2)):
@@ -218,7 +218,7 @@ def test_shifts_are_the_same_bits(axis, dim, shape, dtype):
 @pytest.mark.parametrize('activation', ['none', 'gelu', 'relu'])
 @pytest.mark.parametrize('bias', [True, False])
 def test_linear_map_with_an_activation(activation, bias):
-    x, layer = picture(2, 5, 7, 12), nn.Linear(12, 9, bias)
+    x, layer = image(2, 5, 7, 12), nn.Linear(12, 9, bias)
     with torch.no_grad():
         fast = fast_paths.linear(x, layer.weight, layer.bias, activation)
     plain = fast_paths.linear(x, layer.weight, layer.bias, activation)  # with a gradient
@@ -229,12 +229,12 @@ def test_linear_map_with_an_activation(activation, bias):
 def test_a_bias_alone_is_trained():
     layer = Pointwise(6, 4)
     layer.weight.requires_grad_(False)
-    layer(picture(2, 3, 3, 6)).sum().backward()
+    layer(image(2, 3, 3, 6)).sum().backward()
     assert layer.bias.grad is not None
 
 
 def test_torch_func_gives_the_gradients_of_autograd(small, two_threads):
-    model, x = small.eval(), picture(2, 3, 33, 47)
+    model, x = small.eval(), image(2, 3, 33, 47)
     parameters = dict(model.named_parameters())
 
     def loss(parameters):

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mlp_dense import HireMLP, fuse
 from mlp_dense.backbones.stages import DropPath
 from support.configs import DETECTION, SEGMENTATION, config
-from support.models import SMALL, picture
+from support.models import SMALL, image
 
 
 def with_random_statistics(model: nn.Module) -> nn.Module:
@@ -38,7 +38,7 @@ def assert_same_outputs(fused, outs) -> None:
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_backbone(family, size, dtype):
     model = with_random_statistics(family(SMALL, drop_path_rate=0.3)).to(dtype)
-    x = picture(2, 3, *size).to(dtype)
+    x = image(2, 3, *size).to(dtype)
     fused = fuse(model)
     assert any(isinstance(m, DropPath) for m in model.modules())
     assert not any(isinstance(m, DropPath) for m in fused.modules())
@@ -71,14 +71,14 @@ def test_the_model_stays_as_it_was():
 )
 def test_kinds_of_norms(norm_cfg):
     model = with_random_statistics(HireMLP(SMALL, norm_cfg=norm_cfg))
-    x = picture(2, 3, 64, 64)
+    x = image(2, 3, 64, 64)
     with torch.no_grad():
         assert_same_outputs(fuse(model)(x), model(x))
 
 
 def test_twice_is_once(family):
     fused = fuse(with_random_statistics(family(SMALL)))
-    x = picture(1, 3, 64, 64)
+    x = image(1, 3, 64, 64)
     with torch.no_grad():
         assert_same_outputs(fuse(fused)(x), fused(x))
 
@@ -97,7 +97,7 @@ def test_whole_models(path):
     model = with_random_statistics(MODELS.build(cfg.model))
     fused = fuse(model)
     assert getattr(fused, 'auxiliary_head', None) is None
-    x = picture(1, 3, 64, 96)
+    x = image(1, 3, 64, 96)
     with torch.no_grad():
         outs, same = model.extract_feat(x), fused.extract_feat(x)
         assert_same_outputs(same, outs)
@@ -113,6 +113,6 @@ def test_a_convolution_shared_among_norms_is_left_alone():
     heads = nn.ModuleList(ConvModule(4, 4, 1, norm_cfg=dict(type='BN')) for _ in range(2))
     heads[1].conv = heads[0].conv  # as in mmdet's RetinaSepBNHead
     with_random_statistics(heads)
-    x = picture(2, 4, 5, 5)
+    x = image(2, 4, 5, 5)
     for head, fused in zip(heads, fuse(heads), strict=True):
         torch.testing.assert_close(fused(x), head(x))

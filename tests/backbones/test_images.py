@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from reference import reference_of
-from support.models import SMALL, loss_of, picture
+from support.models import SMALL, image, loss_of
 
 
 @pytest.mark.parametrize('height, width', [(1, 1), (1, 9), (2, 5), (3, 3), (5, 2), (13, 50), (203, 271)])
 @pytest.mark.parametrize('batch', [1, 3])
 def test_any_image_size_and_batch_size(small, batch, height, width):
-    x = picture(batch, 3, height, width)
+    x = image(batch, 3, height, width)
     with torch.no_grad():
         outs = small.eval()(x)
     reference = reference_of(type(small))
@@ -34,7 +34,7 @@ def test_any_image_size_and_batch_size(small, batch, height, width):
     ids=['channels_last', 'transposed', 'slice'],
 )
 def test_memory_layout_of_the_image_does_not_matter(small, lay_out):
-    x = picture(2, 3, 61, 45)
+    x = image(2, 3, 61, 45)
     laid_out = lay_out(x)
     assert laid_out.stride() != x.stride()
     outs, others = small.train()(x), small.train()(laid_out)
@@ -44,7 +44,7 @@ def test_memory_layout_of_the_image_does_not_matter(small, lay_out):
 
 
 def test_model_in_channels_last_memory_gives_the_same(small):
-    x = picture(2, 3, 61, 45)
+    x = image(2, 3, 61, 45)
     expected = small.eval()(x)
     outs = small.to(memory_format=torch.channels_last)(x)
     torch.testing.assert_close(outs, expected)
@@ -53,7 +53,7 @@ def test_model_in_channels_last_memory_gives_the_same(small):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_autocast_trains_and_stays_near_float32(small, dtype):
-    x = picture(2, 3, 64, 48)
+    x = image(2, 3, 64, 48)
     expected = copy.deepcopy(small).train()(x)
     with torch.autocast('cpu', dtype):
         outs = small.train()(x)
@@ -65,7 +65,7 @@ def test_autocast_trains_and_stays_near_float32(small, dtype):
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
 def test_whole_model_in_another_precision(small, dtype):
-    x = picture(2, 3, 64, 48)
+    x = image(2, 3, 64, 48)
     expected = small.eval()(x)
     for out, exact in zip(small.to(dtype)(x.to(dtype)), expected, strict=True):
         assert out.dtype == dtype
@@ -75,7 +75,7 @@ def test_whole_model_in_another_precision(small, dtype):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
 def test_cuda_gives_what_the_cpu_gives(small, dtype):
-    x = picture(2, 3, 64, 48)
+    x = image(2, 3, 64, 48)
     expected = small.eval()(x)
     with torch.autocast('cuda', dtype, enabled=dtype != torch.float32):
         outs = small.cuda()(x.cuda())
@@ -85,4 +85,4 @@ def test_cuda_gives_what_the_cpu_gives(small, dtype):
 
 def test_other_number_of_image_channels(family):
     side = reference_of(family).map_sizes(64)[0]
-    assert family(SMALL, in_channels=5)(picture(2, 5, 64, 64))[0].shape == (2, 8, side, side)
+    assert family(SMALL, in_channels=5)(image(2, 5, 64, 64))[0].shape == (2, 8, side, side)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mlp_dense import fuse
-from support.models import SMALL, loss_of, picture
+from support.models import SMALL, image, loss_of
 
 SIZES = [(64, 48), (33, 47), (2, 5), (1, 1)]
 
@@ -42,7 +42,7 @@ def test_inference_writes_nothing_that_a_hook_holds(small, prepare, size, left_a
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     watch = Watch(model, left_alone)
     with torch.inference_mode():
-        model(picture(2, 3, *size))
+        model(image(2, 3, *size))
     assert len(watch.seen) > 2 * sum(SMALL['depths']) and watch.changed() == []
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -53,7 +53,7 @@ def test_inference_writes_nothing_that_a_hook_holds(small, prepare, size, left_a
 def test_training_writes_nothing_that_a_hook_holds(family, with_cp, size, left_alone, two_threads):
     model = family(SMALL, drop_path_rate=0.5, with_cp=with_cp).train()
     watch = Watch(model, left_alone)
-    loss_of(model(picture(2, 3, *size).requires_grad_())).backward()
+    loss_of(model(image(2, 3, *size).requires_grad_())).backward()
     assert len(watch.seen) > 2 * sum(SMALL['depths']) and watch.changed() == []
 
 
@@ -61,7 +61,7 @@ def test_training_writes_nothing_that_a_hook_holds(family, with_cp, size, left_a
 @pytest.mark.parametrize('out_norm', [True, False])
 @pytest.mark.parametrize('training', [True, False])
 def test_outputs_share_no_memory(family, size, out_norm, training):
-    model, stages, x = family(SMALL, out_norm=out_norm).train(training), [], picture(2, 3, *size)
+    model, stages, x = family(SMALL, out_norm=out_norm).train(training), [], image(2, 3, *size)
     for stage in model.stages:
         stage.register_forward_hook(lambda module, args, out: stages.append(out))
     with torch.set_grad_enabled(training):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from support.models import SMALL, differing, loss_of, official, picture
+from support.models import SMALL, differing, image, loss_of, official
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_with_cp_changes_nothing_but_memory(family, arguments):
             with torch.autograd.graph.saved_tensors_hooks(
                 lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t
             ):
-                outs = model(picture(4, 3, 64, 48, dtype=torch.float64))
+                outs = model(image(4, 3, 64, 48, dtype=torch.float64))
             loss_of(outs).backward()
         gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
         results.append((outs, gradients, model.state_dict(), sum(kept)))
@@ -44,7 +44,7 @@ def test_drop_path_is_per_image_and_only_in_training(family):
     assert out.mean().item() == pytest.approx(1, abs=0.15)
     assert torch.equal(layer.eval()(ones), ones)
 
-    x = picture(4, 3, 64, 64)
+    x = image(4, 3, 64, 64)
     assert not torch.equal(model.train()(x)[-1], model(x)[-1])
     assert torch.equal(model.eval()(x)[-1], model(x)[-1])
 
@@ -61,7 +61,7 @@ def test_frozen_stages(family, frozen_stages):
     assert all(p.requires_grad == (id(p) not in fixed) for p in model.parameters())
 
     before = copy.deepcopy(model.state_dict())
-    loss_of(model(picture(2, 3, 64, 64))).backward()
+    loss_of(model(image(2, 3, 64, 64))).backward()
     torch.optim.SGD(model.parameters(), 0.1).step()
     changed = {'.'.join(name.split('.')[:2]) for name in differing(model.state_dict(), before)}
     changed = {name.split('.')[0] if name.startswith('stem') else name for name in changed}
@@ -78,6 +78,6 @@ def test_norm_eval_keeps_running_statistics(family, norm_eval):
     assert norms and all(norm.training != norm_eval for norm in norms.values()) and model.training
     assert all(p.requires_grad for p in model.parameters())
     before = copy.deepcopy(dict(model.named_buffers()))
-    model(picture(2, 3, 64, 64))
+    model(image(2, 3, 64, 64))
     changed = {name.rpartition('.')[0] for name in differing(dict(model.named_buffers()), before)}
     assert changed == (set() if norm_eval else set(norms))

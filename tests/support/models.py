@@ -22,7 +22,7 @@ def first_bias(cls: type) -> str:
     return next(name for name in cls(SMALL).state_dict() if name.startswith('stem.') and name.endswith('.bias'))
 
 
-def picture(*size: int, **kwargs) -> torch.Tensor:
+def image(*size: int, **kwargs) -> torch.Tensor:
     return torch.randn(*size, generator=torch.Generator().manual_seed(1), **kwargs)
 
 
