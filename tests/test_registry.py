@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mlp_dense.backbones import FAMILIES
 from mlp_dense.errors import UserError
-from support.models import SMALL, picture
+from support.models import SMALL, image
 
 ROOTS = ('mmengine', 'mmdet', 'mmseg')
 NAMES = [cls.__name__ for cls in FAMILIES]
@@ -85,13 +85,13 @@ model = dict(
         metainfo=dict(**dict.fromkeys(('img_shape', 'pad_shape', 'ori_shape'), (96, 80)), scale_factor=(1.0, 1.0)),
         gt_instances=InstanceData(bboxes=torch.tensor([[8.0, 8.0, 60.0, 70.0]]), labels=torch.tensor([1])),
     )
-    losses = detector.train()(picture(2, 3, 96, 80), [sample, sample.clone()], mode='loss')
+    losses = detector.train()(image(2, 3, 96, 80), [sample, sample.clone()], mode='loss')
     total = sum(sum(loss) for loss in losses.values())
     assert set(losses) == {'loss_cls', 'loss_bbox'} and total.isfinite() and total > 0
     total.backward()
     assert [n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None] == []
     with torch.no_grad():
-        assert len(detector.eval()(picture(1, 3, 96, 80), [sample], mode='predict')) == 1
+        assert len(detector.eval()(image(1, 3, 96, 80), [sample], mode='predict')) == 1
 
 
 @pytest.mark.parametrize('build', [lambda cls, **kw: cls(**kw), lambda cls, **kw: MODELS.build(dict(type=cls, **kw))])

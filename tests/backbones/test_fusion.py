@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mlp_dense import HireMLP, fuse
 from mlp_dense.backbones.stages import DropPath
 from support.configs import DETECTION, SEGMENTATION, config
-from support.models import SMALL, picture
+from support.models import SMALL, image
 
 
 def with_random_statistics(model: nn.Module) -> nn.Module:
@@ -29,8 +29,8 @@ def with_random_statistics(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def assert_same_maps(fused, maps) -> None:
-    for a, b in zip(fused, maps, strict=True):
+def assert_same_outputs(fused, outs) -> None:
+    for a, b in zip(fused, outs, strict=True):
         assert (a - b).abs().max() <= 1e-5 * b.abs().max()
 
 
@@ -38,13 +38,13 @@ def assert_same_maps(fused, maps) -> None:
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_backbone(family, size, dtype):
     model = with_random_statistics(family(SMALL, drop_path_rate=0.3)).to(dtype)
-    x = picture(2, 3, *size).to(dtype)
+    x = image(2, 3, *size).to(dtype)
     fused = fuse(model)
     assert any(isinstance(m, DropPath) for m in model.modules())
     assert not any(isinstance(m, DropPath) for m in fused.modules())
     assert not fused.training and not any(p.requires_grad for p in fused.parameters())
     with torch.no_grad():
-        assert_same_maps(fused(x), model(x))
+        assert_same_outputs(fused(x), model(x))
 
 
 def test_only_the_output_norms_of_hire_mlp_are_left():
@@ -71,16 +71,16 @@ def test_the_model_stays_as_it_was():
 )
 def test_kinds_of_norms(norm_cfg):
     model = with_random_statistics(HireMLP(SMALL, norm_cfg=norm_cfg))
-    x = picture(2, 3, 64, 64)
+    x = image(2, 3, 64, 64)
     with torch.no_grad():
-        assert_same_maps(fuse(model)(x), model(x))
+        assert_same_outputs(fuse(model)(x), model(x))
 
 
 def test_twice_is_once(family):
     fused = fuse(with_random_statistics(family(SMALL)))
-    x = picture(1, 3, 64, 64)
+    x = image(1, 3, 64, 64)
     with torch.no_grad():
-        assert_same_maps(fuse(fused)(x), fused(x))
+        assert_same_outputs(fuse(fused)(x), fused(x))
 
 
 @pytest.mark.slow
@@ -97,14 +97,14 @@ def test_whole_models(path):
     model = with_random_statistics(MODELS.build(cfg.model))
     fused = fuse(model)
     assert getattr(fused, 'auxiliary_head', None) is None
-    x = picture(1, 3, 64, 96)
+    x = image(1, 3, 64, 96)
     with torch.no_grad():
-        maps, same = model.extract_feat(x), fused.extract_feat(x)
-        assert_same_maps(same, maps)
+        outs, same = model.extract_feat(x), fused.extract_feat(x)
+        assert_same_outputs(same, outs)
         if 'decode_head' in cfg.model:
             norms = [name for name, module in fused.decode_head.named_modules() if isinstance(module, _BatchNorm)]
             assert norms == []
-            assert_same_maps([fused.decode_head(same)], [model.decode_head(maps)])
+            assert_same_outputs([fused.decode_head(same)], [model.decode_head(outs)])
 
 
 def test_a_convolution_shared_among_norms_is_left_alone():
@@ -113,6 +113,6 @@ def test_a_convolution_shared_among_norms_is_left_alone():
     heads = nn.ModuleList(ConvModule(4, 4, 1, norm_cfg=dict(type='BN')) for _ in range(2))
     heads[1].conv = heads[0].conv  # as in mmdet's RetinaSepBNHead
     with_random_statistics(heads)
-    x = picture(2, 4, 5, 5)
+    x = image(2, 4, 5, 5)
     for head, fused in zip(heads, fuse(heads), strict=True):
         torch.testing.assert_close(fused(x), head(x))

@@ -1,6 +1,4 @@
-"""The networks compute what the official modules compute, shown by fingerprints and by a second, plain statement."""
-
-import json
+"""The networks compute what the official modules compute, shown by fingerprints and by a reference implementation."""
 
 import pytest
 import torch
@@ -8,18 +6,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mlp_dense
 from mlp_dense.backbones import FAMILIES
-from reference import fingerprints_of, reference_of
+from reference import fingerprint_of, reference_of
 from reference.cycle_mlp import cycle_offset, cycle_shift
 from support.models import ARCHS, SMALL, official
 
 EXACT = dict(rtol=0, atol=1e-9)
-FINGERPRINTS = [
-    (cls, entry)
-    for cls in FAMILIES
-    if fingerprints_of(cls).exists()
-    for entry in json.loads(fingerprints_of(cls).read_text())
-    if entry != 'recipe'
-]
+FINGERPRINTS = [(cls, entry) for cls in FAMILIES for entry in reference_of(cls).fingerprints]
 
 
 def built(cls: type, arch, weights: dict, **arguments) -> torch.nn.Module:
@@ -39,7 +31,7 @@ def compare_with_fingerprint(x: torch.Tensor, fingerprint: dict):
 
 @pytest.mark.parametrize('cls, entry', FINGERPRINTS, ids=lambda value: getattr(value, '__name__', value))
 def test_fingerprints_of_the_official_modules(cls, entry):
-    expected, reference = json.loads(fingerprints_of(cls).read_text())[entry], reference_of(cls)
+    expected, reference = fingerprint_of(cls, entry), reference_of(cls)
     kind, _, arch = entry.partition('_')
     dense = kind == 'dense'
     shapes = reference.official_shapes(cls.archs[arch], range(4) if dense else (), 0 if dense else 1000)
@@ -50,22 +42,22 @@ def test_fingerprints_of_the_official_modules(cls, entry):
     if dense:
         assert sum(p.numel() for p in model.parameters()) == expected['n_params']
     for run in expected['runs']:
-        picture = torch.randn(run['input'], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        compare_with_fingerprint(picture, run['input_fp'])
+        x = torch.randn(run['input'], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        compare_with_fingerprint(x, run['input_fp'])
         with torch.inference_mode():
-            outs = model(picture)
+            outs = model(x)
         for out, fingerprint in zip(outs, run['outs' if dense else 'stages'], strict=True):
             compare_with_fingerprint(out, fingerprint)
 
 
-def compare_with_plain_statement(cls: type, arch: dict, picture: torch.Tensor, norms=(0, 1, 2, 3)):
+def compare_with_reference(cls: type, arch: dict, x: torch.Tensor, norms=(0, 1, 2, 3)):
     weights = official(cls, arch, norms)
     indices = range(len(arch['depths']))
-    outs = built(cls, arch, weights, out_indices=indices, out_norm=bool(norms))(picture)
-    expected = reference_of(cls).forward(weights, picture, arch)
+    outs = built(cls, arch, weights, out_indices=indices, out_norm=bool(norms))(x)
+    expected = reference_of(cls).forward(weights, x, arch)
     assert len(outs) == len(expected) == len(indices)
-    for out, plain in zip(outs, expected, strict=True):
-        torch.testing.assert_close(out, plain, rtol=1e-9, atol=1e-9)
+    for out, wanted in zip(outs, expected, strict=True):
+        torch.testing.assert_close(out, wanted, rtol=1e-9, atol=1e-9)
     return outs, expected
 
 
@@ -73,36 +65,36 @@ def compare_with_plain_statement(cls: type, arch: dict, picture: torch.Tensor, n
     'height, width',
     [(1, 1), (1, 7), (2, 5), (3, 3), (6, 2), (4, 40), (9, 65), (31, 33), (64, 64), (77, 50), (203, 271)],
 )
-def test_plain_statement_at_any_size(family, height, width):
+def test_equals_the_reference_at_any_size(family, height, width):
     with torch.inference_mode():
-        compare_with_plain_statement(family, SMALL, torch.randn(2, 3, height, width, dtype=torch.float64))
+        compare_with_reference(family, SMALL, torch.randn(2, 3, height, width, dtype=torch.float64))
 
 
 @pytest.mark.parametrize('rows, columns', [(1, 1), (1, 4), (2, 3), (3, 2), (4, 5), (5, 1)])
-def test_plain_statement_on_maps_of_few_rows(family, rows, columns):
-    """With so few rows or columns shifts leave the map, and cyclic padding wraps more than once."""
+def test_equals_the_reference_on_feature_maps_of_few_rows(family, rows, columns):
+    """With so few rows or columns shifts leave the feature map, and cyclic padding wraps more than once."""
     with torch.inference_mode():
-        picture = torch.randn(1, 3, 4 * rows, 4 * columns, dtype=torch.float64)
-        outs, _ = compare_with_plain_statement(family, SMALL, picture)
+        x = torch.randn(1, 3, 4 * rows, 4 * columns, dtype=torch.float64)
+        outs, _ = compare_with_reference(family, SMALL, x)
     assert outs[0].shape[2:] == (rows, columns)
 
 
 @pytest.mark.parametrize(
     'cls, arch', [pytest.param(cls, arch, id=cls.__name__) for cls in FAMILIES for arch in reference_of(cls).custom]
 )
-def test_plain_statement_with_other_constants(cls, arch):
+def test_equals_the_reference_with_other_constants(cls, arch):
     norms = range(len(arch['depths']))
     with torch.inference_mode():
         for size in ((19, 6), (50, 71)):
-            compare_with_plain_statement(cls, arch, torch.randn(1, 3, *size, dtype=torch.float64), norms)
+            compare_with_reference(cls, arch, torch.randn(1, 3, *size, dtype=torch.float64), norms)
 
 
-def test_gradients_of_the_raw_maps_equal_those_of_the_plain_statement(family):
-    picture = torch.randn(2, 3, 37, 22, dtype=torch.float64, requires_grad=True)
-    outs, expected = compare_with_plain_statement(family, SMALL, picture, norms=())
+def test_gradients_of_raw_feature_maps_equal_those_of_the_reference(family):
+    x = torch.randn(2, 3, 37, 22, dtype=torch.float64, requires_grad=True)
+    outs, expected = compare_with_reference(family, SMALL, x, norms=())
     cotangents = [torch.randn_like(out) for out in outs]
-    gradient, plain = (torch.autograd.grad(maps, picture, cotangents)[0] for maps in (outs, expected))
-    torch.testing.assert_close(gradient, plain, rtol=1e-8, atol=1e-8)
+    gradient, wanted = (torch.autograd.grad(each, x, cotangents)[0] for each in (outs, expected))
+    torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-8)
 
 
 def test_shift_of_cyclefc_is_the_deformable_convolution_of_the_official_code():

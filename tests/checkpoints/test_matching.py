@@ -7,7 +7,9 @@ import torch
 
 from mlp_dense.checkpoints.matching import LeftOut, load_pretrained, our_name
 from mlp_dense.errors import CheckpointError
-from support.models import SMALL, differing, official
+from reference import reference_of
+from support.checkpoints import assert_computes, prefixed, pretrained
+from support.models import SMALL, differing, first_bias, official
 
 
 def test_own_names_are_loaded_without_a_word(family, log_lines):
@@ -19,8 +21,9 @@ def test_own_names_are_loaded_without_a_word(family, log_lines):
 
 
 def test_own_names_with_another_shape_are_an_error(family):
-    weights = {**family(SMALL).state_dict(), 'stem.conv.bias': torch.ones(9)}
-    with pytest.raises(CheckpointError, match=re.escape('1 of another shape: stem.conv.bias (9,) for (8,)')):
+    name = first_bias(family)
+    weights = {**family(SMALL).state_dict(), name: torch.ones(9)}
+    with pytest.raises(CheckpointError, match=re.escape(f'1 of another shape: {name} (9,) for (8,)')):
         family(SMALL).load_state_dict(weights)
 
 
@@ -48,3 +51,39 @@ def test_every_tensor_that_is_left_out_has_its_reason(family):
     names = (our_name(key, family.official_names) for key in official(family, classes=10, norms=()))
     reasons = {name for name in names if isinstance(name, LeftOut)}
     assert 'classifier head and norm' in reasons and all(len(reason) > 5 for reason in reasons)
+
+
+def test_log_line_for_a_classifier(family, save, log_lines):
+    weights = official(family, norms=(), classes=10)
+    model = pretrained(family, path := save(dict(model=weights)))
+    line = next(line for line in log_lines if 'loaded' in line)
+    loaded = len(family(SMALL, out_norm=False).state_dict())
+    reference = reference_of(family)
+    head = len(reference.official_shapes(SMALL, classes=10)) - len(reference.official_shapes(SMALL))
+    assert f'{family.__name__}: loaded {loaded} tensors from {path}' in line and '\n' not in line
+    assert f'left out {head} (classifier head and norm)' in line
+    for reason, ending in reference.left_out.items():
+        assert f'left out {sum(name.endswith(ending) for name in weights)} ({reason})' in line
+    assert line.count('left out') == 1 + len(reference.left_out)
+    assert 'norms that start fresh: norms.0, norms.1, norms.2, norms.3' in line
+    assert all((norm.weight == 1).all() for norm in model.norms)
+
+
+def test_detection_file_without_norm0(family, save, log_lines):
+    """RetinaNet does not use the first feature map, and the official code then drops its norm."""
+    weights = official(family, norms=(1, 2, 3))
+    pretrained(family, path := save({**prefixed('backbone.', weights), 'rpn_head.weight': torch.ones(2)}))
+    line = next(line for line in log_lines if 'loaded' in line)
+    assert line.endswith('norms that start fresh: norms.0') and 'left out 1 (outside the backbone)' in line
+    assert_computes(pretrained(family, path, out_indices=(1, 2, 3)), weights)
+    assert 'fresh' not in log_lines[-1]
+
+
+@pytest.mark.parametrize('out_indices', [(0,), (1, 2), (3,)])
+def test_out_indices_take_their_part_of_a_file(family, save, log_lines, out_indices):
+    weights = official(family)
+    model = pretrained(family, save(weights), out_indices=out_indices)
+    assert_computes(model, weights)
+    line = next(line for line in log_lines if 'loaded' in line)
+    assert f'loaded {len(model.state_dict())} tensors' in line
+    assert '(stages and norms not selected by out_indices and out_norm)' in line and 'fresh' not in line

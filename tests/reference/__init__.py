@@ -1,17 +1,19 @@
 """Every backbone family a second time: `reference/FAMILY.py` holds its facts and its reference implementation.
 
 FAMILY is the name of the family's file in `mlp_dense/backbones/`. If the official modules are at hand, FAMILY.json
-beside it holds fingerprints of them.
+beside it holds fingerprints of them, and `fingerprints` names them.
 """
 
 import functools
+import json
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from .common import Reference
 
-__all__ = ['Reference', 'fingerprints_of', 'reference_of']
+__all__ = ['Reference', 'fingerprint_of', 'reference_of']
 
 
 @functools.cache
@@ -30,9 +32,9 @@ def reference_of(family: type) -> Reference:
     return getattr(import_module(name), family.__name__)()
 
 
-def fingerprints_of(family: type) -> Path:
-    """The file of fingerprints of the official modules, which need not exist."""
-    return Path(__file__).with_name(f'{_module_of(family)}.json')
+def fingerprint_of(family: type, entry: str) -> dict[str, Any]:
+    """What the official module gave, by the name of an entry in the family's file of fingerprints."""
+    return json.loads(Path(__file__).with_name(f'{_module_of(family)}.json').read_text())[entry]
 
 
 def _module_of(family: type) -> str:

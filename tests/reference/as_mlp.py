@@ -21,6 +21,7 @@ class ASMLP(Reference):
         dict(depths=(1, 1, 1, 1), dims=(9, 6, 4, 8), shift_size=4),
         dict(depths=(2, 1), dims=(12, 8), shift_size=1),
     ]
+    fingerprints = ('classifier_tiny', 'dense_tiny')
     configs = {
         'mask_rcnn_1x_coco': 'tiny small',
         'mask_rcnn_3x_coco': 'tiny small',

@@ -54,8 +54,14 @@ class Reference:
     """Published variants by how the names of their configs end, `FAMILY_VARIANT_...`."""
     left_out: dict[str, str] = {}
     """Tensors of the backbone that are not loaded: the reason that the log gives, and how their names end."""
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+    """Pixels of the image per pixel of each feature map."""
+    fingerprints: tuple[str, ...] = ()
+    """Entries of FAMILY.json, which come from the official modules: `classifier_VARIANT` or `dense_VARIANT`."""
     stem: str = 'patch_embed.proj'
-    """The official name of the projection in the stem."""
+    """The official name of the first layer, which has a bias."""
+    head: tuple[str, str] = ('norm', 'head')
+    """The official names of the norm and the linear map behind the stages of a classifier."""
     kernel: tuple[int, ...] = (1, 1)
     """The kernel in the shape of an official linear map."""
     norm_shapes = staticmethod(Shapes.norm)
@@ -67,11 +73,11 @@ class Reference:
 
     def first_size(self, size: int) -> int:
         """Height or width of the feature map behind the stem, for an image of `size` pixels."""
-        return -(-size // 4)
+        return -(-size // self.strides[0])
 
     def map_sizes(self, size: int) -> list[int]:
         """Height or width of all four feature maps."""
-        return [-(-self.first_size(size) // 2**i) for i in range(4)]
+        return [-(-self.first_size(size) // (stride // self.strides[0])) for stride in self.strides]
 
     # Official names
 
@@ -97,8 +103,9 @@ class Reference:
         for i in norms:
             self.norm_shapes(shapes, self.output_norm_name(i), dims[i])
         if classes:
-            self.norm_shapes(shapes, 'norm', dims[-1])
-            shapes.layer('head', classes, dims[-1])
+            norm, linear_map = self.head
+            self.norm_shapes(shapes, norm, dims[-1])
+            shapes.layer(linear_map, classes, dims[-1])
         return shapes
 
     def downsample_shapes(self, shapes: Shapes, dims: Sequence[int], stage: int) -> None:
@@ -224,7 +231,7 @@ def overlapping_downsample(w: dict, x: Tensor, stage: int) -> Tensor:
 
 
 def weighted_sum_shapes(shapes: Shapes, name: str, dim: int, kernel: tuple[int, ...], bias: bool) -> None:
-    """The map over the channels, the weights of the branches and the projection."""
+    """Adds the linear map over the channels, the weights of the branches and the projection."""
     shapes.layer(f'{name}.mlp_c', dim, dim, *kernel, bias=bias)
     shapes.layer(f'{name}.reweight.fc1', dim // 4, dim, *kernel)
     shapes.layer(f'{name}.reweight.fc2', 3 * dim, dim // 4, *kernel)
@@ -232,7 +239,7 @@ def weighted_sum_shapes(shapes: Shapes, name: str, dim: int, kernel: tuple[int, 
 
 
 def weighted_sum(w: dict, name: str, x: Tensor, h: Tensor, v: Tensor) -> Tensor:
-    """Projects the sum of both branches and the map over the channels, weighted for each image and channel."""
+    """Projects the sum of both branches and a linear map over the channels, weighted for each image and channel."""
     branches = [h, v, linear(w, f'{name}.mlp_c', x)]
     pooled = sum(branches).mean((2, 3), keepdim=True)
     scores = linear(w, f'{name}.reweight.fc2', gelu(linear(w, f'{name}.reweight.fc1', pooled)))

@@ -31,6 +31,7 @@ class CycleMLP(Reference):
         dict(depths=(1, 2, 1, 1), dims=(5, 7, 11, 4), mlp_ratios=(1, 2, 3, 4)),
         dict(depths=(2, 1), dims=(12, 8)),
     ]
+    fingerprints = ('classifier_b1', 'dense_b1')
     configs = {
         'mask_rcnn_1x_coco': 'b1 b2 b3 b4 b5',
         'retinanet_1x_coco': 'b1 b2 b3 b4 b5',

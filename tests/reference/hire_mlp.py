@@ -38,6 +38,7 @@ class HireMLP(Reference):
         ),
         dict(depths=(2, 1), dims=(12, 8), region_sizes=(1, 6)),
     ]
+    fingerprints = ('classifier_tiny', 'dense_tiny')
     configs = {
         'mask_rcnn_1x_coco': 'tiny small base large',
         'retinanet_1x_coco': 'small base large',
@@ -80,7 +81,7 @@ class HireMLP(Reference):
 
 
 def region_mlp(w: dict, name: str, x: Tensor, region: int, step: int, axis: int) -> Tensor:
-    """Roll, fill up cyclically, map each region on its own, crop, roll back."""
+    """Roll, fill up cyclically, mix each region on its own, crop, roll back."""
     if axis == 3:
         return region_mlp(w, name, x.transpose(2, 3), region, step, 2).transpose(2, 3)
     height, rows = x.shape[2], torch.arange(x.shape[2])

@@ -10,7 +10,7 @@ import torch
 from mmengine.model import BaseModule
 
 from reference import reference_of
-from support.models import SMALL, picture
+from support.models import SMALL, image
 
 
 class Detector(BaseModule):
@@ -56,7 +56,7 @@ def pretrained(cls: type, path: str, arch: dict = SMALL, **arguments) -> torch.n
 
 def assert_computes(model: torch.nn.Module, weights: dict):
     """The model gives what the reference implementation gives with these official weights."""
-    x = picture(1, 3, 40, 36, dtype=torch.float64)
+    x = image(1, 3, 40, 36, dtype=torch.float64)
     expected = reference_of(type(model)).forward(weights, x, model.arch)
     with torch.no_grad():
         outs = model.double().eval()(x)

@@ -17,13 +17,18 @@ def official(cls: type, arch: dict = SMALL, norms=(0, 1, 2, 3), classes: int = 0
     return reference.official_weights(reference.official_shapes(arch, norms, classes), std=0.1)
 
 
-def picture(*size: int, **kwargs) -> torch.Tensor:
+def first_bias(cls: type) -> str:
+    """The name of the bias that `reference_of(cls).stem` has in the package."""
+    return next(name for name in cls(SMALL).state_dict() if name.startswith('stem.') and name.endswith('.bias'))
+
+
+def image(*size: int, **kwargs) -> torch.Tensor:
     return torch.randn(*size, generator=torch.Generator().manual_seed(1), **kwargs)
 
 
-def loss_of(maps) -> torch.Tensor:
-    """A number that every value of every map has its own part in."""
-    return sum((x * torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in maps)
+def loss_of(outs) -> torch.Tensor:
+    """A number that every value of every feature map has its own part in."""
+    return sum((x * torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in outs)
 
 
 def differing(state: dict, other: dict) -> list[str]:

@@ -1,0 +1,100 @@
+"""torch.compile takes every backbone whole, for all sizes, and gives the same numbers."""
+
+import copy
+
+import pytest
+import torch
+
+from mlp_dense import CycleMLP, HireMLP
+from support.models import image, loss_of
+
+TINY = dict(depths=(1, 2), dims=(8, 12))
+"""The second block of a stage may shift where the first does not."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled():
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize('mode', ['eval', 'train', 'with_cp'])
+def test_compiles_without_graph_breaks(family, mode):
+    model = family(TINY, out_indices=(0, 1), with_cp=mode == 'with_cp').train(mode != 'eval')
+    other, x = copy.deepcopy(model), image(2, 3, 50, 75)
+    compiled = torch.compile(other, fullgraph=True, dynamic=False, backend='aot_eager')
+    outs, expected = compiled(x), model(x)
+    torch.testing.assert_close(outs, expected, rtol=1e-4, atol=1e-4)
+    loss_of(outs).backward()
+    loss_of(expected).backward()
+    gradients, wanted = ([parameter.grad for parameter in each.parameters()] for each in (other, model))
+    torch.testing.assert_close(gradients, wanted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)  # float64 takes the operators of a GPU
+def test_compiled_code_holds_for_all_sizes(family, dtype):
+    model = family(TINY, out_indices=(0, 1)).eval().to(dtype)
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    with torch.inference_mode():
+        for size in ((2, 3, 64, 96), (3, 3, 96, 128)):  # the second makes all sizes dynamic
+            compiled(image(*size, dtype=dtype))
+        with torch.compiler.set_stance('fail_on_recompile'):
+            for size in ((4, 3, 128, 160), (2, 3, 160, 96), (2, 3, 101, 150)):
+                x = image(*size, dtype=dtype)
+                torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_inductor_infers(family):
+    model, x = family(dict(depths=(1,), dims=(8,)), out_indices=(0,)).eval(), image(1, 3, 32, 48)
+    compiled = torch.compile(model, fullgraph=True, dynamic=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_inductor_infers_for_all_sizes():
+    model = HireMLP(dict(depths=(1, 1), dims=(4, 8)), out_indices=(0, 1)).eval().double()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True)
+    with torch.inference_mode():
+        for size in ((3, 3, 96, 128), (2, 3, 101, 150)):
+            x = image(*size, dtype=torch.float64)
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('family', 'dtype'), [(HireMLP, torch.float64), (CycleMLP, torch.float32)])
+def test_inductor_trains(family, dtype, two_threads):
+    model = family(dict(depths=(1, 2), dims=(16, 32)), out_indices=(0, 1)).to(dtype)
+    x = image(2, 3, 101, 150, dtype=dtype)
+    compiled = torch.compile(model, fullgraph=True, dynamic=False)
+
+    def gradients(of):
+        model.zero_grad()
+        loss_of(of(x)).backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    tolerance = 1e-6 if dtype == torch.float64 else 1e-3
+    for a, b in zip(gradients(compiled), gradients(model), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+OPERATORS = {
+    'linear': lambda x: (x.permute(0, 2, 3, 1), torch.rand(5, 6), torch.rand(5), 'gelu'),
+    'depthwise': lambda x: (x, torch.rand(6, 1, 1, 5)),
+    'group_norm': lambda x: (x, 1, torch.rand(6), torch.rand(6), 1e-5),
+}
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='PyTorch is built without oneDNN')
+@pytest.mark.parametrize('name', OPERATORS)
+def test_operators_for_torch_compile(name):
+    x = image(2, 6, 7, 9).contiguous(memory_format=torch.channels_last)
+    torch.library.opcheck(getattr(torch.ops.mlp_dense, name).default, OPERATORS[name](x))
+
+
+def test_tracing_sees_plain_operators(small):
+    with torch.no_grad():
+        graph = torch.jit.trace(small.eval(), image(1, 3, 64, 64), check_trace=False).inlined_graph
+    assert not any(node.kind().startswith('mkldnn::') for node in graph.nodes())
