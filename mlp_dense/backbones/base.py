@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -116,7 +117,8 @@ class MLPBackbone(nn.Module):
             x = stage(x)
             if i in self.out_indices:
                 out = channels_last_gradient(self.norms[i](x))
-                outs.append(out.contiguous())  # mmcv's RoIAlign reads memory in NCHW order, whatever the strides say
+                # mmcv's RoIAlign reads memory in NCHW order, whatever the strides say.
+                outs.append(out.clone(memory_format=torch.contiguous_format))
         return tuple(outs)
 
     def layers(self) -> list[list[nn.Module]]:
