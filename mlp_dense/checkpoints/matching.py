@@ -27,13 +27,12 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
     backbone.load_state_dict(tensors)
 
 
-def match_and_log(backbone: nn.Module, found: dict[str, Any], source: str) -> dict[str, Tensor]:
-    """What :func:`match_to_backbone` gives for a state dict, or for the content of a checkpoint, that errors call
-    `source`; its report goes to the log, unless all names and shapes are the backbone's own already."""
-    own = backbone.state_dict()
+def match_and_log(backbone: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The state dict that :func:`match_to_backbone` gives. Logs its report, unless names and shapes are the backbone's."""
+    own, found = backbone.state_dict(), checkpoint.content
     if found.keys() == own.keys() and all(getattr(found[key], 'shape', None) == own[key].shape for key in own):
         return found
-    tensors, report = match_to_backbone(backbone, Checkpoint(source, None, found))
+    tensors, report = match_to_backbone(backbone, checkpoint)
     _log(report)
     return tensors
 
