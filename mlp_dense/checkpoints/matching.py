@@ -28,7 +28,7 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
 
 
 def match_and_log(backbone: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The state dict that :func:`match_to_backbone` gives. Logs its report, unless names and shapes are the backbone's."""
+    """What :func:`match_to_backbone` gives. Its report is logged, unless names and shapes are the backbone's own."""
     own, found = backbone.state_dict(), checkpoint.content
     if found.keys() == own.keys() and all(getattr(found[key], 'shape', None) == own[key].shape for key in own):
         return found
