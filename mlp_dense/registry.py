@@ -1,7 +1,6 @@
 """This package's scope in the OpenMMLab registries.
 
-mmengine imports ``mlp_dense.registry`` by itself when a config says ``type='mlp_dense.X'``, and then the modules at
-``locations``, which register what they hold.
+mmengine imports this file when a config says ``type='mlp_dense.X'``, then ``locations``, which register what they hold.
 """
 
 from importlib.util import find_spec

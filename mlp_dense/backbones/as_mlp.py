@@ -14,10 +14,8 @@ from .stages import Block
 
 
 def axial_shift(shift_size: int, x: Tensor, axis: int) -> Tensor:
-    """Shifts `shift_size` groups of channels by -(shift_size // 2) ... +(shift_size // 2) pixels (sec. 3.2).
-
-    The groups are those of ``torch.chunk``; a group with shift d holds out[p] = in[p - d], zero outside.
-    """
+    """Shifts `shift_size` groups of channels, those of ``torch.chunk``, by -(shift_size // 2) to shift_size // 2 pixels
+    (sec. 3.2): a group with shift d holds out[p] = in[p - d], zero outside."""
     size = x.shape[axis]
     shifted = []
     for d, group in enumerate(x.chunk(shift_size, dim=3), start=-(shift_size // 2)):
@@ -65,9 +63,7 @@ class PatchEmbedding(nn.Module):
 
 class PatchMerging(nn.Module):
     """Four neighbours (those at [0,0], [1,0], [0,1], [1,1], row first) stacked as channels, norm, and a map to `dim`.
-
-    This is the order of the first Swin code; the one of mmdet and mmseg differs.
-    """
+    This is the order of the first Swin code; the one of mmdet and mmseg differs."""
 
     def __init__(self, in_dim: int, dim: int, norm):
         super().__init__()

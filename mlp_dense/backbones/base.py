@@ -31,8 +31,7 @@ class MLPBackbone(nn.Module):
         norm_cfg: ``dict(type=..., **arguments)`` with a type that the family allows (a key of ``norms_allowed``; the
             first is the default) and arguments of that layer; ``requires_grad=False`` freezes its weights.
         out_norm: whether a norm of its own follows each output, as in the published dense models.
-        init_cfg: as everywhere in mmengine; ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` reads every published
-            form of checkpoint (see :mod:`mlp_dense.checkpoints`).
+        init_cfg: as in mmengine; ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` reads every published checkpoint.
 
     Attributes:
         out_channels: channels of each returned feature map.

@@ -1,7 +1,4 @@
-"""Workarounds for single releases of PyTorch.
-
-Each has a test in tests/backbones/test_upstream.py that fails once PyTorch no longer needs it.
-"""
+"""Workarounds for single releases of PyTorch; tests/backbones/test_upstream.py fails once they are no longer needed."""
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +18,8 @@ def pad_right_bottom(x: Tensor, height: int, width: int) -> Tensor:
 
 
 class Conv(nn.Conv2d):
-    """A convolution that compiles for all sizes.
-
-    Inductor of PyTorch 2.13 fails on the output size of a padded one (https://github.com/pytorch/pytorch/issues/188422).
-    """
+    """A convolution that compiles for all sizes: on the output size of a padded one, inductor of PyTorch 2.13 fails
+    (https://github.com/pytorch/pytorch/issues/188422)."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
@@ -39,9 +34,7 @@ class Conv(nn.Conv2d):
 
 
 def group_norm_input(x: Tensor) -> Tensor:
-    """`x`, (B, C, H, W), in memory that GroupNorm's backward pass takes.
-
-    Behind frozen stages PyTorch 2.13 crashes on the CPU: its channels_last kernel
-    (https://github.com/pytorch/pytorch/pull/89485) writes a gradient of `x` that nobody asked for.
-    """
+    """`x`, (B, C, H, W), in memory that GroupNorm's backward pass takes: behind frozen stages PyTorch 2.13 crashes on
+    the CPU, whose channels_last kernel (https://github.com/pytorch/pytorch/pull/89485) writes a gradient of `x` that
+    nobody asked for."""
     return x.contiguous() if torch.is_grad_enabled() and not x.requires_grad else x

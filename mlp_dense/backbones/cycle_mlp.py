@@ -20,10 +20,7 @@ def cycle_shift(x: Tensor, axis: int) -> Tensor:
 
 
 class CycleFC(Pointwise):
-    """A shift of every channel along one axis of (B, H, W, dim), then a linear layer.
-
-    The official code computes the same as a deformable convolution.
-    """
+    """Shifts every channel along an axis of (B, H, W, dim), then maps linearly; officially a deformable convolution."""
 
     def __init__(self, dim: int, axis: int):
         super().__init__(dim, dim)

@@ -29,11 +29,8 @@ except AttributeError as error:  # they are private, and may change with a relea
 
 
 def applies(*tensors: Tensor | None) -> bool:
-    """Whether the functions below take these tensors.
-
-    Exporters and counters of operations trace a model, and must see the plain operators, as must torch.func; an
-    autocast region chooses the types of its own.
-    """
+    """Whether the functions below take these tensors. Not while an exporter or torch.func traces a model: they
+    must see PyTorch's own operators; nor in an autocast region, which chooses the types."""
     known = [tensor for tensor in tensors if tensor is not None]
     return (
         _available
@@ -101,11 +98,8 @@ def _conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple
     of_x, of_weight, of_bias = _convolution_backward(
         *maps, weight[:, :, None, None], [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, needed
     )
-    return [
-        None if of_x is None else of_x.permute(0, 2, 3, 1),
-        None if of_weight is None else of_weight.flatten(1),
-        of_bias,
-    ]
+    of_x = None if of_x is None else of_x.permute(0, 2, 3, 1)
+    return [of_x, None if of_weight is None else of_weight.flatten(1), of_bias]
 
 
 class TrainedMLP(Function):

@@ -17,9 +17,8 @@ def fuse(model: nn.Module) -> nn.Module:
     but the output norms; elsewhere: those of mmcv's ``ConvModule``). LayerNorm and GroupNorm depend on the image and
     stay. What only training uses is left out: stochastic depth and auxiliary heads.
 
-    Returns:
-        The copy, in eval mode and without gradients; `model` stays as it is. The state dict of the copy has other
-        entries: keep the checkpoint of `model`, and fuse after loading.
+    The copy is in eval mode and without gradients, and its state dict has other entries: keep the checkpoint of the
+    model, which stays as it is, and fuse after loading.
     """
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(fused.modules()):

@@ -61,14 +61,13 @@ class HierarchicalMLP(MLPBackbone):
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        def width(name: str) -> int:
-            weight = weights.get(name)
-            return weight.shape[0] if weight is not None and weight.ndim else 0
+        def widths(name: str) -> list[int]:
+            found = (weights.get(f'stages.{i}.blocks.0.{name}.weight') for i in range(len(depths)))
+            return [weight.shape[0] if weight is not None and weight.ndim else 0 for weight in found]
 
         first = re.compile(r'stages\.(\d+)\.blocks\.\d+\.norm1\.weight')
         depths = Counter(int(match[1]) for match in map(first.fullmatch, weights) if match)
-        dims = [width(f'stages.{i}.blocks.0.norm1.weight') for i in range(len(depths))]
-        hidden = [width(f'stages.{i}.blocks.0.channel_mixing.fc1.weight') for i in range(len(depths))]
+        dims, hidden = widths('norm1'), widths('channel_mixing.fc1')
         if not depths or not all(dims) or not all(hidden):
             return None
         ratios = tuple(wide // dim for wide, dim in zip(hidden, dims, strict=True))

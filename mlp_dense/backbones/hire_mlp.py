@@ -22,7 +22,7 @@ def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) ->
 class RegionMLP(nn.Module):
     """Mixes the positions inside regions of `region_size` rows along one axis of (B, H, W, dim) (sec. 3.2, 3.3).
 
-    Cross-region rearrangement: the map is first rolled by `step` along the axis, and rolled back at the end.
+    Cross-region rearrangement: the feature map is first rolled by `step` along the axis, and rolled back at the end.
     Inner-region rearrangement: the rows of a region become channels (index c * region_size + row) for a bottleneck MLP.
     The last region is filled up cyclically.
     """
@@ -36,7 +36,7 @@ class RegionMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         axis, size, region = self.axis, x.shape[self.axis], self.region_size
-        # Rolled, then padded: row q of the padded map is row (q - step) mod size of x.
+        # Rolled, then padded: row q is row (q - step) mod size of x.
         x = cyclic_window(x, size, -self.step, round_up(size, region), axis)
         # The channels of a row stay together (along the width that needs no copy), so the weights are reordered.
         x = x.unflatten(axis, (-1, region)).movedim(axis + 1, 3).flatten(3)

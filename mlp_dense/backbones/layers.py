@@ -1,7 +1,7 @@
 """Layers that more than one family uses.
 
-Inside the stages feature maps are (B, H, W, C), so that a map over the channels is one matrix product. Norms and
-convolutions are PyTorch's own and take (B, C, H, W): :func:`in_nchw` calls them on the same memory.
+Inside the stages feature maps are (B, H, W, C), so that a linear layer over the channels is one matrix product. Norms
+and convolutions are PyTorch's own and take (B, C, H, W): :func:`in_nchw` calls them on the same memory.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from . import fast_paths
 from .compat import Conv, group_norm_input, pad_right_bottom
 from .folding import fold_after, fold_before, is_foldable
 
-MakeNorm = Callable[[int], nn.Module]  # from the number of channels
+MakeNorm = Callable[[int], nn.Module] | None  # from the number of channels
 _has_any_global_hook = getattr(nn.modules.module, '_has_any_global_hook', lambda: True)
 
 
@@ -60,11 +60,8 @@ class ChannelMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weights = (*self.fc1.parameters(), *self.fc2.parameters())
         # torch.compile decides for itself what to recompute.
-        if (
-            not torch.compiler.is_compiling()
-            and is_unwrapped(self.fc1, self.fc2)
-            and fast_paths.applies_to_training(x, *weights)
-        ):
+        known = not torch.compiler.is_compiling() and is_unwrapped(self.fc1, self.fc2)
+        if known and fast_paths.applies_to_training(x, *weights):
             return fast_paths.TrainedMLP.apply(x, *weights)
         return self.fc2(pointwise_gelu(self.fc1, x))
 
@@ -73,11 +70,8 @@ class ChannelMLP(nn.Module):
 
 
 class WeightedBranches(nn.Module):
-    """Sums three branches, each weighted per channel by a softmax over the branches.
-
-    The weights come from the mean over all positions of the unweighted sum (Hire-MLP, arXiv 2108.13341, sec. 3;
-    CycleMLP's published code does the same).
-    """
+    """Sums three branches, each weighted per channel by a softmax over the branches of scores from the mean of their
+    unweighted sum (Hire-MLP, arXiv 2108.13341, sec. 3, and CycleMLP's published code)."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -95,14 +89,8 @@ class WeightedBranches(nn.Module):
 
 
 class ChannelShift(nn.Module):
-    """Moves every channel by its own number of pixels along one axis, with zeros from outside.
-
-    Args:
-        dim: channels.
-        axis: 1 for the height, 2 for the width.
-        shift: the same as a function of a feature map (B, H, W, dim) and the axis.
-        reach: the largest number of pixels.
-    """
+    """Moves every channel by its own number of pixels along an axis (1: height, 2: width), with zeros from outside:
+    `shift`, a function of a feature map (B, H, W, dim) and the axis, by at most `reach` pixels."""
 
     def __init__(self, dim: int, axis: int, shift: Callable[[Tensor, int], Tensor], reach: int):
         super().__init__()
@@ -140,9 +128,7 @@ class GroupNorm1(nn.GroupNorm):
 class ConvDownsample(nn.Sequential):
     """A strided convolution of (B, C, H, W): a stem, or the step between two stages; a norm and ReLU may follow."""
 
-    def __init__(
-        self, in_dim: int, dim: int, kernel_size: int, stride: int, padding: int, norm: MakeNorm | None = None
-    ):
+    def __init__(self, in_dim: int, dim: int, kernel_size: int, stride: int, padding: int, norm: MakeNorm = None):
         super().__init__()
         self.conv = Conv(in_dim, dim, kernel_size, stride, padding)
         if norm is not None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -69,15 +68,11 @@ class Stage(nn.Module):
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
                 # torch.compile traces the recomputation itself and does not support context_fn.
-                contexts = dict(context_fn=partial(_recomputation_contexts, block))
+                contexts = dict(context_fn=lambda block=block: (nullcontext(), _running_statistics_kept(block)))
                 x = checkpoint(block, x, use_reentrant=False, **({} if torch.compiler.is_compiling() else contexts))
             else:
                 x = block(x)
         return x.permute(0, 3, 1, 2)
-
-
-def _recomputation_contexts(block: nn.Module):
-    return nullcontext(), _running_statistics_kept(block)
 
 
 @contextmanager

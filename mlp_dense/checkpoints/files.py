@@ -64,10 +64,9 @@ def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, An
         text = str(error)
         reason = (text.splitlines() or [type(error).__name__])[0]
         if isinstance(error, pickle.UnpicklingError):
-            reason = 'no pickle of tensors'
-            if offender := re.search(r'GLOBAL (\S+)', text) or re.search(
-                r'(?:class|function|type) (\S+?)[ ,.\']', text.partition('WeightsUnpickler error')[2]
-            ):
+            reason, details = 'no pickle of tensors', text.partition('WeightsUnpickler error')[2]
+            named = re.search(r'(?:class|function|type) (\S+?)[ ,.\']', details)
+            if offender := re.search(r'GLOBAL (\S+)', text) or named:
                 raise CheckpointError(
                     f'{source} is refused, since loading it could run code: it holds {offender[1]}, which is neither a '
                     'tensor nor a plain container. Use a file from a source you trust, saved as a state dict.'

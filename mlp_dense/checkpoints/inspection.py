@@ -12,7 +12,7 @@ from .matching import match_to_backbone, our_name
 from .reading import Checkpoint, split_backbone
 
 MAX_WIDTH = 2**16  # a file that claims more channels, or a wider MLP, would only cost time
-BUFFERS = ('.running_mean', '.running_var', '.num_batches_tracked', '.offset')  # the last: CycleFC's, official files
+BUFFERS = ('.running_mean', '.running_var', '.num_batches_tracked')
 
 
 def describe(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> Iterator[tuple[str, str]]:
@@ -57,8 +57,7 @@ def recognise(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> tu
 
 
 def _backbone_like(cls: type[nn.Module], weights: Mapping[str, Tensor]) -> tuple[str, nn.Module | None]:
-    """The arch and the backbone of a family, without values, that some weights under our names belong to; None if there
-    is none."""
+    """The arch of a family, and the backbone without values, that some weights under our names belong to, or None."""
     sizes = cls.arch_like(weights)
     if not sizes or max(dim * max(1, r) for dim, r in zip(sizes['dims'], sizes['mlp_ratios'], strict=True)) > MAX_WIDTH:
         return '', None

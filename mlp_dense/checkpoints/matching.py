@@ -18,12 +18,7 @@ class LeftOut(str):
 
 
 def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None = None) -> None:
-    """Loads pretrained weights into a backbone of this package; logs one line that says what was loaded.
-
-    Args:
-        source: a file or an address, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`.
-        prefix: take only the tensors whose names begin so (``backbone.`` is found without being asked for).
-    """
+    """Loads a file or an address, or what is below a prefix in it, into a backbone; logs one line that says what."""
     checkpoint = Checkpoint.read(source)
     if prefix:
         checkpoint = Checkpoint(source, None, below(prefix, checkpoint.weights))
@@ -51,7 +46,7 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
     norms that the checkpoint lacks keep their present values.
 
     Returns:
-        A dict with exactly the keys of ``backbone.state_dict()``, and a line that says what was loaded and left out.
+        The new state dict of the backbone, and a line that says what was loaded and left out.
 
     Raises:
         CheckpointError: nothing matches, a shape differs, or a tensor is missing or left over without a reason.
@@ -61,7 +56,6 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
     found, others = split_backbone(checkpoint.weights)
     if found:
         left_out['outside the backbone'] = len(others)
-
     matched, left_over, wrong_shape = {}, [], []
     for key, tensor in (found or others).items():
         ours = our_name(key, backbone.official_names)
@@ -81,7 +75,6 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
     fresh = {key.rpartition('.')[0] for key in unmatched if key.startswith('norms.')}
     # Files of old versions do not count batches.
     missing = [key for key in unmatched if not key.startswith('norms.') and not key.endswith('.num_batches_tracked')]
-
     count = sum(not key.startswith('norms.') for key in matched)
     problems = summary({'of another shape': wrong_shape, 'missing': missing, 'left over': left_over})
     if problems or not count:

@@ -48,10 +48,8 @@ class Checkpoint:
         """The tensors by name, without ``module.``, whatever they are kept under. CheckpointError: a file has none."""
         tensors = _tensors(self.content[self.container] if self.container else self.content)
         if not tensors and self.path:
-            keys, containers = ', '.join(map(str, list(self.content)[:8])), ' or '.join(CONTAINERS)
-            raise CheckpointError(
-                f'{self.source} holds no weights: it should be a state dict or hold one as {containers}, not {keys}.'
-            )
+            keys, allowed = ', '.join(map(str, list(self.content)[:8])), ' or '.join(CONTAINERS)
+            raise CheckpointError(f'{self.source} holds no weights: no state dict and none as {allowed}, but {keys}.')
         return tensors
 
     @property
@@ -66,9 +64,7 @@ class Checkpoint:
         for key in ('model_ema', 'state_dict_ema', 'state_dict' if self.averaged else 'ema_state_dict'):
             if tensors := _tensors(self.content.get(key)):
                 return tensors
-        raise CheckpointError(
-            f'{self.source} holds no EMA weights (model_ema, state_dict_ema, ema_state_dict): omit --ema.'
-        )
+        raise CheckpointError(f'{self.source} holds no EMA weights (model_ema or the like): omit --ema.')
 
     @property
     def dataset_meta(self) -> dict[str, Any]:
@@ -94,8 +90,7 @@ def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict[str, 
     """Reads a checkpoint file or address as it is, without running anything in it.
 
     Args:
-        source: a path, or an address that begins with http://, https:// or file://; downloads are kept in torch.hub's
-            folder.
+        source: a path, or an http, https or file address; downloads are kept in torch.hub's folder.
         map_location: where the tensors go, as in ``torch.load``.
 
     Raises:

@@ -19,7 +19,7 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
 
     Args:
         out: a name that ends in .pth or .safetensors.
-        ema: take the exponential moving average of the weights.
+        ema: take the exponential moving average.
 
     Returns:
         The path, with the start of the file's SHA-256: ``hire-1a2b3c4d.pth`` for ``hire.pth``. Equal weights give equal

@@ -24,11 +24,8 @@ _ZOOM = 4  # shapes are drawn at this multiple of the image size, then averaged:
 
 
 def write_shapes(root: Path, num_train: int = 320, num_val: int = 64, size: int = 128, seed: int = 0) -> None:
-    """Writes `num_train` and `num_val` images of `size` x `size` pixels, and their labels, into a new folder.
-
-    Raises:
-        UserError: the folder is there already (it is left as it is) or cannot be written.
-    """
+    """Writes images of `size` x `size` pixels, and their labels, into a folder. UserError: it is not empty (and is left
+    as it is), or cannot be written."""
     if root.exists() and any(root.iterdir()):
         raise UserError(f'{root} is not empty; give another folder, or delete it first.')
     partial = root.with_name(root.name + '.partial')  # an interrupted call leaves no half data set behind
@@ -55,14 +52,10 @@ def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
             label = int(rng.integers(len(CLASSES)))
             coverage = _coverage(_outline(CLASSES[label], rng, radius, size), size)
             mask = coverage > 0.5
-            remaining = [visible & ~mask for _, visible, _ in objects]
+            remaining = [(c, visible & ~mask, area) for c, visible, area in objects]
             # Nothing is mostly hidden or cut off, and no mask gets a hole: COCO polygons cannot say either.
-            if all(
-                rest.sum() > 0.4 * area and not _has_hole(rest)
-                for rest, (_, _, area) in zip(remaining, objects, strict=True)
-            ):
-                objects = [(c, rest, area) for rest, (c, _, area) in zip(remaining, objects, strict=True)]
-                objects.append((label, mask, int(mask.sum())))
+            if all(rest.sum() > 0.4 * area and not _has_hole(rest) for _, rest, area in remaining):
+                objects = [*remaining, (label, mask, int(mask.sum()))]
                 # Classes differ in shape; their hues only lean apart, and the background is paler.
                 hue = (label + rng.uniform(-0.55, 0.55)) / len(CLASSES) % 1.0
                 texture = _texture(rng, size, _colour(hue, rng.uniform(0.5, 1.0), rng.uniform(0.5, 1.0)))

@@ -19,15 +19,8 @@ from .tasks import task_of
 
 
 def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path | None = None) -> Config:
-    """Reads a config.
-
-    Args:
-        options: ``KEY=VALUE``, as ``--cfg-options`` takes them.
-        data_root: takes the place of its ``data_root``, for all data sets and evaluators.
-
-    Raises:
-        UserError: the file or an option is unusable.
-    """
+    """Reads a config and changes it by `options` (``KEY=VALUE``, as ``--cfg-options`` takes them) and by a `data_root`
+    in place of its own, for all data sets and evaluators. UserError: the file or an option is unusable."""
     path = Path(file)
     if not path.is_file():
         known = [str(file) for file in Path('configs').glob('*/*.py') if file.parent.name != '_base_']
@@ -54,11 +47,8 @@ def set_work_dir(cfg: Config, work_dir: Path | None) -> None:
 def for_training(
     cfg: Config, resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False, seed: int | None = None
 ) -> None:
-    """Adapts a config, whose work dir is set, to a training: see ``tools/train.py --help``.
-
-    Raises:
-        UserError: nothing can be resumed, something would be overwritten, or the config or the machine lacks something.
-    """
+    """Adapts a config, whose work dir is set, to a training: see ``tools/train.py --help``. UserError: it cannot be
+    trained so, nothing can be resumed, or something would be overwritten."""
     if resume:
         cfg.resume = True
         cfg.load_from = resume if resume != 'auto' else find_latest_checkpoint(cfg.work_dir)
@@ -169,8 +159,7 @@ def _replace_data_root(cfg: Config, new: Path) -> None:
     if not new.is_dir():
         raise UserError(f'--data-root {new} does not exist or is not a folder.')
     nodes = list(walk(cfg._cfg_dict))
-    old = {str(value).rstrip('/') for _, _, key, value in nodes if key == 'data_root' and value}
+    old = {str(value).rstrip('/') + '/' for _, _, key, value in nodes if key == 'data_root' and value}
     for _, container, key, value in nodes:
-        root = next((root for root in old if isinstance(value, str) and (value + '/').startswith(root + '/')), None)
-        if root is not None:
-            container[key] = f'{new}/{value[len(root) :].lstrip("/")}'
+        for root in (root for root in old if isinstance(value, str) and f'{value}/'.startswith(root)):
+            container[key] = f'{new}/{value[len(root) :]}'

@@ -37,9 +37,9 @@ class ConsoleHook(Hook):
     def before_train(self, runner: Any) -> None:
         self.start = time.monotonic()
         cfg, loop = runner.cfg, runner.train_loop
-        total = f'{loop.max_iters} iterations' + (f' ({loop.max_epochs} epochs)' if loop.max_epochs > 1 else '')
-        total += f' of {runner.world_size} x {cfg.train_dataloader.batch_size} images'
-        self._open(runner, 'Training', loop.dataloader, total)
+        epochs = f' ({loop.max_epochs} epochs)' if loop.max_epochs > 1 else ''
+        batch = f'{runner.world_size} x {cfg.train_dataloader.batch_size} images'
+        self._open(runner, 'Training', loop.dataloader, f'{loop.max_iters} iterations{epochs} of {batch}')
         if not (cfg.model.backbone.get('init_cfg') or cfg.get('load_from')):
             runner.logger.warning(
                 'The backbone starts from random weights. Published recipes start from ImageNet weights: --cfg-options '

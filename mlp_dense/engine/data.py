@@ -21,10 +21,8 @@ def check_data(cfg: Config, name: str) -> None:
         wanted += [Path(evaluator.ann_file) for evaluator in evaluators(cfg, name) if evaluator.get('ann_file')]
         for path in wanted:
             if ':/' not in str(path) and not path.exists():
-                raise UserError(
-                    f'{path} does not exist, and the {name} data of this config are read from there; put the data '
-                    'there, or say where they are with --data-root.'
-                )
+                need = f'{path} does not exist, and the {name} data of this config are read from there'
+                raise UserError(f'{need}; put the data there, or say where they are with --data-root.')
         if classes := dataset_meta(dataset).get('classes'):
             check_class_count(cfg.model, classes, f'the {name} data ({dataset.type})')
 
@@ -46,17 +44,16 @@ def dataset_meta(dataset: Any) -> dict[str, Any]:
 def labels_keep_their_size(dataset: Any) -> bool:
     """Whether a config loads labels after the image is resized, as test pipelines do: they keep the original size."""
     names = [str(transform['type']) for transform in next(leaves(dataset))['pipeline']]
-    before = names[: next((i for i, name in enumerate(names) if 'Annotations' in name), 0)]
-    return any('Resize' in name for name in before)
+    loading = next((i for i, name in enumerate(names) if 'Annotations' in name), 0)
+    return any('Resize' in name for name in names[:loading])
 
 
 def explain_empty(cfg: Any, error: ValueError) -> Exception:
     """The error that says where a data set of a config found no image, if that is what happened."""
     if 'need at least one array' not in str(error):  # what mmengine's data sets say when they are empty
         return error
-    wanted = {key: cfg.get(key) for key in ('data_root', 'data_prefix', 'img_suffix')}
-    described = ', '.join(f'{key}={value}' for key, value in wanted.items() if value)
-    return UserError(f'There is no image where the config looks ({described}); correct it.')
+    where = ', '.join(f'{key}={cfg[key]}' for key in ('data_root', 'data_prefix', 'img_suffix') if cfg.get(key))
+    return UserError(f'There is no image where the config looks ({where}); correct it.')
 
 
 def check_built(dataset: Any) -> None:
@@ -84,7 +81,5 @@ class _Reading:
         except Exception as error:  # whatever the decoders of OpenCV and Pillow raise
             for file in filter(None, map(results.get, ('img_path', 'seg_map_path'))):
                 if cv2.imread(str(file), cv2.IMREAD_UNCHANGED) is None:
-                    raise UserError(
-                        f'{file} is missing or no readable image; replace it, or remove it from the data.'
-                    ) from error
+                    raise UserError(f'{file} is missing or no readable image; replace or remove it.') from error
             raise

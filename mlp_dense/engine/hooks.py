@@ -1,6 +1,5 @@
 """Hooks of the training and the test loop."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,13 @@ from .tasks import task_of
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops a training whose loss is no longer finite, with a sentence that names the losses at fault.
-
-    Args:
-        interval: how often to look, in iterations (each look waits for the GPU).
-    """
+    """Stops a training whose loss is no longer finite, with a sentence that names the losses at fault. It looks every
+    `interval` iterations; each look waits for the GPU."""
 
     def __init__(self, interval: int = 50):
         self.interval = interval
 
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if not outputs or not self.every_n_train_iters(runner, self.interval):
             return
         if wrong := [name for name, value in outputs.items() if not torch.as_tensor(value).isfinite().all()]:
@@ -50,19 +44,13 @@ class FuseHook(Hook):
 
 @HOOKS.register_module()
 class DrawPredictionsHook(Hook):
-    """Draws every tested image with its ground truth at the left and the predictions at the right; small ones enlarged.
-
-    Args:
-        out_dir: folder for one PNG per image.
-        score_thr: lowest score of a drawn object; detection only.
-    """
+    """Draws every tested image into a folder, with its ground truth at the left and the predictions at the right (of
+    objects those with a score above `score_thr`); small ones are enlarged."""
 
     def __init__(self, out_dir: str, score_thr: float = 0.5):
         self.out_dir, self.score_thr = Path(out_dir), score_thr
 
-    def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
-    ) -> None:
+    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         task, meta = task_of(runner.cfg.default_scope), runner.visualizer.dataset_meta
         for sample in outputs or ():
             image = mmcv.imread(sample.img_path, channel_order='rgb')

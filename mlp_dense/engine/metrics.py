@@ -11,10 +11,8 @@ from ..registry import METRICS
 
 @METRICS.register_module()
 class DumpLabelMaps(DumpResults):
-    """Writes a pickle with a list of ``dict(img_path=..., pred_sem_seg=uint8 (H, W))``, one for each image.
-
-    mmengine's own DumpResults would keep the class scores of every pixel: gigabytes for ADE20K.
-    """
+    """Writes a pickle with a list of ``dict(img_path=..., pred_sem_seg=uint8 (H, W))``, one for each image; mmengine's
+    DumpResults would keep the class scores of every pixel: gigabytes for ADE20K."""
 
     def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
         for sample in predictions:

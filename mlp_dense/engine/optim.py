@@ -32,16 +32,12 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         rate = self.paramwise_cfg['layer_decay_rate']
         backbone = getattr(module, 'backbone', module)
         if not isinstance(backbone, MLPBackbone):
-            raise UserError(
-                f'LayerDecayConstructor needs a backbone of this package, not {type(backbone).__name__}; leave it out.'
-            )
+            raise UserError(f'LayerDecayConstructor is for backbones of this package, not {type(backbone).__name__}.')
         layers = backbone.layers()
-        scales = {
-            id(parameter): rate ** (len(layers) - k)
-            for k, layer in enumerate(layers)
-            for part in layer
-            for parameter in part.parameters()
-        }
+        scales = {}
+        for k, layer in enumerate(layers):
+            own = (id(parameter) for part in layer for parameter in part.parameters())
+            scales |= dict.fromkeys(own, rate ** (len(layers) - k))
         for group in params:
             group['lr'] = group.get('lr', self.base_lr) * scales.get(id(group['params'][0]), 1.0)
         print_log(f'{len(layers)} layers: learning rates fall by {rate} from one to the next.', logger='current')

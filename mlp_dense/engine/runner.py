@@ -87,11 +87,8 @@ def building() -> Iterator[None]:
 
 
 def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
-    """Checks the data of the given loaders, adapts the config to this machine and builds the Runner.
-
-    Raises:
-        UserError: data are missing, class counts differ, or a model setting is unknown.
-    """
+    """Checks the data of the given loaders, adapts the config to this machine and builds the Runner. UserError: data
+    are missing, class counts differ, or a setting is unknown."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     for name in loaders:
         check_data(cfg, name)
@@ -108,14 +105,9 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, strict: bool = True) -> None:
-    """Loads a checkpoint into a whole detector or segmentor.
+    """Loads a checkpoint into a whole detector or segmentor. CheckpointError: it does not fit.
 
-    Args:
-        strict: every tensor of the model must be there, and no other. If not, heads may differ (mmengine logs how),
-            but never the backbone.
-
-    Raises:
-        CheckpointError: it does not fit.
+    If not `strict`, heads may differ (mmengine logs how), but never the backbone.
     """
     try:
         load_state_dict(model, checkpoint.weights, strict=strict)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..reports.drawing import draw_instances, draw_label_map
 
-COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
-"""The numbers of COCO's 80 classes; ten of 1 to 90 are not in use."""
+COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]  # of 80 classes
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ class Task:
     run_heads: Callable[[nn.Module, Sequence[Tensor]], None]  # on feature maps, as the field counts their MACs
 
     def labels_of(self, sample: Any, side: str, score_thr: float = 0.0) -> Any:
-        """The ground truth (``gt``) or the predictions (``pred``; with scores above `score_thr`) of a data sample, or
-        None."""
+        """The ground truth (``gt``) or predictions (``pred``, scored above `score_thr`) of a data sample, or None."""
         found = sample.get(f'{side}_{self.field}')
         return found[found.scores > score_thr] if found is not None and 'scores' in found else found
 
@@ -68,9 +66,9 @@ def _coco_results(found: Any, image_id: int, ids: Sequence[int]) -> Iterator[dic
     masks = encode_mask_results(found.masks) if 'masks' in found else [None] * len(found)
     rows = zip(found.labels.tolist(), found.bboxes.tolist(), found.scores.tolist(), masks, strict=True)
     for label, (left, top, right, bottom), score, mask in rows:
-        result = dict(image_id=image_id, category_id=ids[label], bbox=[left, top, right - left, bottom - top])
-        result |= dict(score=score)
-        yield result | (dict(segmentation=dict(mask, counts=mask['counts'].decode())) if mask else {})
+        segmentation = dict(segmentation=dict(mask, counts=mask['counts'].decode())) if mask else {}
+        box = [left, top, right - left, bottom - top]
+        yield dict(image_id=image_id, category_id=ids[label], bbox=box, score=score, **segmentation)
 
 
 def _run_detector(model: nn.Module, maps: Sequence[Tensor]) -> None:

@@ -12,11 +12,8 @@ from ..registry import MODELS
 class InstanceTTAModel(DetTTAModel):
     """Merges the boxes and the masks found in several views (sizes, flips) of an image.
 
-    mmdet's DetTTAModel merges boxes only. Here a box that survives the suppression among all views keeps its own mask.
-
-    Args:
-        nms: suppression among the boxes of all views, as in a detector's ``test_cfg``.
-        max_per_img: instances kept per image.
+    mmdet's DetTTAModel merges boxes only. Here a box that survives the suppression among all views keeps its own mask;
+    ``nms`` and ``max_per_img`` are those of a detector's ``test_cfg``.
     """
 
     def __init__(self, nms: dict, max_per_img: int, **kwargs):
@@ -33,11 +30,9 @@ class InstanceTTAModel(DetTTAModel):
         )
         merged = views[0].cat(views)
         merged.bboxes = boxes
-        result = data_samples[0]
         if len(merged):
             suppressed, keep = batched_nms(boxes, scores, merged.labels, self.tta_cfg.nms)
-            keep = keep[: self.tta_cfg.max_per_img]
-            merged = merged[keep]
+            merged = merged[keep[: self.tta_cfg.max_per_img]]
             merged.scores = suppressed[: self.tta_cfg.max_per_img, -1]
-        result.pred_instances = merged
-        return result
+        data_samples[0].pred_instances = merged
+        return data_samples[0]

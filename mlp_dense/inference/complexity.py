@@ -33,15 +33,8 @@ class Complexity(NamedTuple):
 
 
 def complexity(cfg: ConfigDict, height: int, width: int) -> Complexity:
-    """Counts a detector or segmentor as the field does (mmdet's and mmseg's tables).
-
-    MACs of a detector with a RoI head: with 1000 proposals and 100 masks (at every stage of a cascade), without
-    RoIAlign; of a segmentor: without its auxiliary head.
-
-    Args:
-        cfg: the ``model`` of a config in the default scope.
-        height, width: of the image, in pixels.
-    """
+    """Counts the ``model`` of a config, of the default scope, for an image of so many pixels, as mmdet's and mmseg's
+    tables do: with 1000 proposals and 100 masks, at every stage of a cascade; without RoIAlign and auxiliary heads."""
     run_heads = task_of(DefaultScope.get_current_instance().scope_name).run_heads
     with torch.device('meta'):
         model = MODELS.build(cfg).eval()

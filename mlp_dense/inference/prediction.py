@@ -1,7 +1,9 @@
 """Predictions on images and videos: read, predicted in batches, drawn, and written in formats that others read."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,13 +32,9 @@ class Frame(NamedTuple):
 
 
 class ImageSource:
-    """The images behind a path, by name: one image, those in a folder and below it, or the frames of a video.
+    """The images behind a path, by name: one, those in a folder and below it, or a video's frames. UserError: none.
 
-    ``id`` is the number in the name, as in COCO, if all names are different numbers; else, and for frames, the position
-    from 0.
-
-    Raises:
-        UserError: there is nothing, or nothing that can be read as an image or a video.
+    ``id`` is the number in the name, as in COCO, if all names are different numbers; else the position from 0.
     """
 
     def __init__(self, path: Path):
@@ -50,10 +48,7 @@ class ImageSource:
         elif path.is_file():
             video = cv2.VideoCapture(str(path))
             if not video.grab():
-                raise UserError(
-                    f'{path} is neither an image (by its suffix) nor a video that OpenCV reads; give an image, a '
-                    'folder of images or a video.'
-                )
+                raise UserError(f'{path} is neither an image (by its suffix) nor a video that OpenCV reads; give one.')
             self.fps = video.get(cv2.CAP_PROP_FPS) or 25.0
         else:
             raise UserError(f'{path} does not exist; give an image, a folder of images or a video.')
@@ -129,8 +124,7 @@ class PredictionWriter:
 
     def _append(self, image: np.ndarray) -> None:
         if self.video is None:
-            file = self.folder / f'{self.source.path.stem}.mp4'
-            size = image.shape[1], image.shape[0]
+            file, size = self.folder / f'{self.source.path.stem}.mp4', image.shape[1::-1]
             self.video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'mp4v'), self.source.fps, size)
             if not self.video.isOpened():
                 raise UserError(f'OpenCV cannot write {file} with {size[0]} x {size[1]} pixels.')
@@ -147,33 +141,26 @@ class PredictionWriter:
 
 
 def predict(model: nn.Module, frames: Iterable[Frame], writer: PredictionWriter, batch_size: int) -> list[str]:
-    """Writes the predictions for every image; returns the names of those that cannot be read.
-
-    Images that follow each other go through the model together if they are of one size: none is padded for the sake of
-    another, so the results do not depend on ``batch_size``.
-    """
+    """Writes the predictions for every image; returns the names of those that cannot be read. Only images of one size
+    share a batch: none is padded for the sake of another, so the results do not depend on `batch_size`."""
     pipeline = Compose([step for step in _test_data(model).pipeline if 'Load' not in str(step['type'])])
     unread: list[str] = []
 
-    def run(batch: Sequence[Frame]) -> None:
-        sizes = dict.fromkeys(('img_shape', 'ori_shape'), batch[0].image.shape[:2])
-        inputs = [pipeline(dict(img=each.image, img_path=None, img_id=each.info['id'], **sizes)) for each in batch]
-        with torch.no_grad():
-            samples = model.test_step(pseudo_collate(inputs))
-        for frame, sample in zip(batch, samples, strict=True):
-            writer.add(frame, sample)
+    def readable() -> Iterator[Frame]:
+        for frame in frames:
+            if frame.image is None:
+                unread.append(frame.info['file_name'])
+            else:
+                yield frame
 
-    batch: list[Frame] = []
-    for frame in frames:
-        if frame.image is None:
-            unread.append(frame.info['file_name'])
-            continue
-        if batch and (len(batch) == batch_size or frame.image.shape != batch[0].image.shape):
-            run(batch)
-            batch = []
-        batch.append(frame)
-    if batch:
-        run(batch)
+    for shape, group in groupby(readable(), lambda frame: frame.image.shape):
+        sizes = dict(img_shape=shape[:2], ori_shape=shape[:2], img_path=None)
+        while batch := list(islice(group, batch_size)):
+            inputs = [pipeline(dict(img=frame.image, img_id=frame.info['id'], **sizes)) for frame in batch]
+            with torch.no_grad():
+                samples = model.test_step(pseudo_collate(inputs))
+            for frame, sample in zip(batch, samples, strict=True):
+                writer.add(frame, sample)
     return unread
 
 
@@ -182,7 +169,6 @@ def _test_data(model: nn.Module) -> ConfigDict:
 
 
 def _read(file: Path) -> np.ndarray | None:
-    try:
+    with suppress(cv2.error, OSError):
         return mmcv.imread(file)
-    except (cv2.error, OSError):
-        return None
+    return None

@@ -17,8 +17,7 @@ from ..errors import UserError
 
 STYLES = ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 
-Curve = dict[float, float]
-"""Values by iteration."""
+Curve = dict[float, float]  # values by iteration
 
 
 @dataclass
@@ -65,12 +64,8 @@ def read_run(path: Path) -> Run:
 
 def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smooth: float = 0.0) -> None:
     """Draws the runs into a PNG: losses, learning rate, validation metrics. One run has a colour for every quantity;
-    several have a colour each, a line style for every quantity, and of the metrics the main ones only.
-
-    Args:
-        main_metrics: what the names of the main metrics end in.
-        smooth: weight of the past, from 0 (none) to below 1, in the moving average of the losses.
-    """
+    several have a colour each, a line style for every quantity, and of the metrics the main ones only, whose names end
+    in one of `main_metrics`. `smooth` is the weight of the past in the moving average of the losses, below 1."""
     several = len(runs) > 1
     figure = Figure(figsize=(11, 12), layout='constrained')
     axes = figure.subplots(3, 1, sharex=True)
@@ -91,9 +86,10 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
                 if curve := (run.losses | {'learning rate': run.lr} | run.metrics).get(name):
                     where = dict(color=_colour(i if several else k), marker=marker, zorder=3 if name in bold else 2)
                     _plot(ax, curve, smooth * (ax is axes[0]), **where, **style)
-            text = _with_last(name, runs[0].metrics) if marker and not several else name
-            colour, marked = ('black', '') if several else (_colour(k), marker)
-            keys.append(Line2D([], [], color=colour, marker=marked, label=text, **style))
+            metric = {} if several else runs[0].metrics.get(name, {})
+            text = f'{name}: {metric[max(metric)]:.3g} (last)' if metric else name
+            look = dict(color='black') if several else dict(color=_colour(k), marker=marker)
+            keys.append(Line2D([], [], label=text, **look, **style))
         if len(keys) > 1:
             ax.legend(handles=keys, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3)
         ax.set(title=title, xlabel='iteration', ylabel=label)
@@ -158,7 +154,3 @@ def _metric_label(runs: Sequence[Run], main: Sequence[str]) -> str:
     highest = (max(run.metrics[name].values()) for run in runs for name in main if name in run.metrics)
     units = sorted({'percent' if value > 1 else 'from 0 to 1' for value in highest})
     return ', '.join(['metric', ' / '.join(units)]) if units else 'metric'
-
-
-def _with_last(name: str, curves: dict[str, Curve]) -> str:
-    return f'{name}: {curves[name][max(curves[name])]:.3g} (last)'

@@ -46,13 +46,8 @@ def draw_labels(
 
 
 def draw_item(item: Mapping[str, Any], labels: Any, max_size: int, keep_size: bool, *how: Any) -> tuple:
-    """Draws an item of a data set, with at most `max_size` pixels a side; returns it and the lines of text below it.
-
-    Args:
-        labels: the ground truth in its data sample.
-        keep_size: whether they refer to the image before the pipeline resized it.
-        how: ``draw`` and ``meta`` of :func:`draw_labels`.
-    """
+    """Draws an item of a data set, at most `max_size` pixels a side, with its ground truth, which refers to the item or
+    (`keep_size`) to the original image; `how` is ``draw, meta``. Returns it and the lines of text below it."""
     sample = item['data_samples']
     image = item['inputs'].permute(1, 2, 0).clamp(0, 255).to(torch.uint8).numpy()[..., ::-1]  # from BGR
     height, width = image.shape[:2]
