@@ -48,7 +48,8 @@ def call(name: str, *args) -> int:
 def run(*command, status: int = 0) -> str:
     """Runs `python COMMAND` in the repository; returns its output and checks its exit status."""
     command = [sys.executable, *map(str, command)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}  # more threads only wait for those of other tests
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == status, done.stdout[-1500:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 

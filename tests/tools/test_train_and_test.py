@@ -12,7 +12,7 @@ import cv2
 import pytest
 import torch
 
-from support.configs import DETECTION, ROOT, SEGMENTATION, config, thin_config
+from support.configs import DETECTION, ROOT, SEGMENTATION, thin_config
 from support.tools import NO_WORKERS, call, run
 
 QUICK = {  # for --cfg-options
@@ -147,7 +147,9 @@ def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
 def assert_same_weights(one: Path, other: Path, rtol: float = 1e-4, atol: float = 1e-5) -> None:
     others = weights_of(other)
     for name, tensor in weights_of(one).items():
-        torch.testing.assert_close(tensor, others[name], rtol=rtol, atol=atol, msg=lambda text, at=name: f'{at}: {text}')
+        torch.testing.assert_close(
+            tensor, others[name], rtol=rtol, atol=atol, msg=lambda text, at=name: f'{at}: {text}'
+        )
 
 
 def test_two_processes_with_gloo_compute_what_one_computes(shapes, tmp_path):
@@ -209,7 +211,7 @@ def test_coco(family, scale, shared, tmp_path, capfd):
     for task in ('bbox', 'segm'):
         assert f'Evaluating {task}' in log
         assert f'coco/{task}_mAP ' in printed
-    assert 'Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all' in log
+    assert 'Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all' in printed
 
 
 ADE20K = [
