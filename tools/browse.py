@@ -5,7 +5,7 @@ from pathlib import Path
 
 from arguments import check_out_file, config_parser, run_tool
 
-TILE = 384  # height and width of a image on the sheet, in pixels
+TILE = 384  # height and width of an image on the sheet, in pixels
 
 
 def parse_args() -> argparse.Namespace:

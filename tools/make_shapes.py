@@ -1,4 +1,4 @@
-"""Writes the embedded data set of shapes: pictures, COCO instances and label maps."""
+"""Writes the embedded data set of shapes: images, COCO instances and label maps."""
 
 import argparse
 from pathlib import Path
@@ -10,10 +10,10 @@ def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument('root', type=Path, metavar='DIR', help='folder to create, for example data/shapes')
-    parser.add_argument('--num-train', type=int, default=320, metavar='N', help='training pictures')
-    parser.add_argument('--num-val', type=int, default=64, metavar='N', help='validation pictures')
-    parser.add_argument('--size', type=int, default=128, metavar='PIXELS', help='height and width of a picture')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='the same number gives the same pictures')
+    parser.add_argument('--num-train', type=int, default=320, metavar='N', help='training images')
+    parser.add_argument('--num-val', type=int, default=64, metavar='N', help='validation images')
+    parser.add_argument('--size', type=int, default=128, metavar='PIXELS', help='height and width of an image')
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help='the same number gives the same images')
     return parser.parse_args()
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     from mlp_dense.datasets.shapes import write_shapes
 
     write_shapes(args.root, args.num_train, args.num_val, args.size, args.seed)
-    print(f'{args.num_train} training and {args.num_val} validation pictures are in {args.root}')
+    print(f'{args.num_train} training and {args.num_val} validation images are in {args.root}')
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ Confirmed by their abstracts, without the model's name: Hire-MLP's best are 51.7
 CycleMLP reaches 45.1 mIoU on ADE20K.
 
 `python tools/train.py CONFIG` trains, `python tools/test.py CONFIG CHECKPOINT` tests."""
-TABLES = (  # title, what the names of the configs contain, height and width of the picture
+TABLES = (  # title, what the names of the configs contain, height and width of the image
     ('Mask R-CNN on COCO', r'(?<!cascade)_mask_rcnn_\dx_coco', (800, 1280)),
     ('Cascade Mask R-CNN on COCO', r'cascade_mask_rcnn_\dx_coco', (800, 1280)),
     ('RetinaNet on COCO', r'retinanet', (800, 1280)),

@@ -14,7 +14,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'runs', nargs='+', type=Path, metavar='RUN', help='work dir of a training, or a scalars.json in it'
     )
-    parser.add_argument('--out', type=Path, required=True, metavar='FILE.png', help='picture to write, or to redraw')
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE.png', help='image to write, or to redraw')
     parser.add_argument(
         '--smooth',
         type=float,

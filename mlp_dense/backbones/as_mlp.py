@@ -62,7 +62,7 @@ class PatchEmbedding(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours (those at [0,0], [1,0], [0,1], [1,1], row first) stacked as channels, norm, and a map to `dim`.
+    """Four neighbours (those at [0,0], [1,0], [0,1], [1,1], row first) stacked as channels, norm, and a linear layer.
     This is the order of the first Swin code; the one of mmdet and mmseg differs."""
 
     def __init__(self, in_dim: int, dim: int, norm):

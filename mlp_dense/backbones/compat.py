@@ -13,7 +13,7 @@ def round_up(size: int, divisor: int) -> int:
 def pad_right_bottom(x: Tensor, height: int, width: int) -> Tensor:
     """Zero-pads (B, C, H, W) at the right and the bottom to the given size."""
     if not torch.compiler.is_compiling() and (height, width) == tuple(x.shape[-2:]):
-        return x  # compiled code must not depend on it, to hold for all sizes
+        return x  # not in compiled code, which must hold for all sizes
     return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
 
 

@@ -20,7 +20,7 @@ def cycle_shift(x: Tensor, axis: int) -> Tensor:
 
 
 class CycleFC(Pointwise):
-    """Shifts every channel along an axis of (B, H, W, dim), then maps linearly; officially a deformable convolution."""
+    """A linear layer behind a shift of every channel of (B, H, W, dim); officially a deformable convolution."""
 
     def __init__(self, dim: int, axis: int):
         super().__init__(dim, dim)
@@ -31,7 +31,7 @@ class CycleFC(Pointwise):
 
 
 class CycleTokenMixing(nn.Module):
-    """A CycleFC along each axis and a plain channel map, weighted and projected."""
+    """A CycleFC along each axis and a linear layer over the channels, weighted and projected."""
 
     def __init__(self, dim: int):
         super().__init__()

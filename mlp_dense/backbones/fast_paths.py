@@ -24,7 +24,7 @@ try:
     _available = torch.backends.mkldnn.is_available()
     _DTYPES = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
 except AttributeError as error:  # they are private, and may change with a release of PyTorch
-    logging.getLogger('mlp_dense').warning('On a CPU the slower plain operators run: %s.', error)
+    logging.getLogger('mlp_dense').warning("On a CPU PyTorch's own, slower operators run: %s.", error)
     _available = False
 
 
@@ -76,7 +76,7 @@ def _opaque(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none') -> Tensor:
-    """A linear map over the channels, and an activation (none, gelu or relu)."""
+    """A linear layer over the channels, and an activation (none, gelu or relu)."""
     if applies_to_inference(x, weight, bias):
         return _linear(x, weight, bias, activation)
     x = _conv1x1(x, weight, bias) if applies_to_training(x, weight, bias) else F.linear(x, weight, bias)
@@ -103,7 +103,7 @@ def _conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple
 
 
 class TrainedMLP(Function):
-    """Two linear maps with GELU between, which is computed again in the backward pass instead of kept."""
+    """Two linear layers with GELU between, which is computed again in the backward pass instead of kept."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class TrainedMLP(Function):
 
 
 class DepthwiseShift(Function):
-    """Moves every channel: a depthwise convolution whose kernels hold a single one. Keeps no map for the gradient."""
+    """Moves every channel by a depthwise convolution whose kernels hold a single 1; keeps no feature map for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
 
 @_opaque
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Of (B, C, H, W)."""
+    """GroupNorm of (B, C, H, W)."""
     return F.group_norm(x, groups, weight, bias, eps)
 
 

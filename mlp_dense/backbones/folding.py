@@ -1,4 +1,4 @@
-"""Folding of norms into linear maps: at inference a BatchNorm is a scale and a shift of every channel."""
+"""Folding of norms into linear layers: at inference a BatchNorm is a scale and a shift of every channel."""
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm

@@ -29,7 +29,7 @@ NETWORK_NAMES = (
 class HierarchicalMLP(MLPBackbone):
     """Builds the stages of a hierarchical vision MLP from the parts that a family gives.
 
-    Stem and downsampling take and give (B, C, H, W); blocks (B, H, W, C), where a map over the channels is one matrix
+    Stem and downsampling take and give (B, C, H, W); blocks (B, H, W, C), where a linear layer is one matrix
     product. The blocks that the family makes are :class:`~mlp_dense.backbones.stages.Block` or keep its names.
     """
 

@@ -13,7 +13,7 @@ from .stages import Block
 
 def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
     """`length` rows of the periodic continuation of the first `period` rows along an axis, from `start` on."""
-    # Compiled code must not depend on the question, to hold for all sizes.
+    # Not in compiled code, which must hold for all sizes.
     if not torch.compiler.is_compiling() and start % period == 0 and length == period == x.shape[axis]:
         return x
     return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
@@ -54,7 +54,7 @@ class RegionMLP(nn.Module):
 
 
 class HireTokenMixing(nn.Module):
-    """Region mixing along each axis and a plain channel map, weighted and projected (sec. 3.1)."""
+    """Region mixing along each axis and a linear layer over the channels, weighted and projected (sec. 3.1)."""
 
     def __init__(self, dim: int, region_size: int, step: int, norm):
         super().__init__()

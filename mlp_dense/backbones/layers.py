@@ -79,7 +79,7 @@ class WeightedBranches(nn.Module):
         self.fc2 = Pointwise(dim // 4, 3 * dim)
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-        # Not x.mean(), whose gradient is a whole map instead of one number for each channel.
+        # Not x.mean(), whose gradient is a whole feature map instead of one number for each channel.
         dtype = torch.float32 if a.dtype == torch.float16 else a.dtype  # fp16 would overflow
         total = sum(x.sum((1, 2), keepdim=True, dtype=dtype) for x in (a, b, c))
         mean = (total / (a.shape[1] * a.shape[2])).to(a.dtype)

@@ -106,7 +106,7 @@ def our_name(key: str, official_names: Sequence[tuple[str, Any]]) -> str:
 
 
 def _without_ones(shape: Size) -> tuple[int, ...]:
-    """A 1x1 convolution's (O, I, 1, 1) and a linear map's (O, I) are the same."""
+    """A 1x1 convolution's (O, I, 1, 1) and a linear layer's (O, I) are the same."""
     return tuple(shape[:2]) if len(shape) == 4 and shape[2:] == (1, 1) else tuple(shape)
 
 

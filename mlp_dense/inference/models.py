@@ -70,8 +70,8 @@ def _dataset_meta(cfg: Config, stored: dict[str, Any]) -> dict[str, Any]:
     own = dataset_meta(cfg.test_dataloader.dataset) if 'test_dataloader' in cfg else {}
     classes = stored.get('classes') or tuple(own.get('classes') or ())
     if not classes:
-        where = 'neither the checkpoint nor the test data of the config'
-        raise UserError(f'No class names, {where} have them: set test_dataloader.dataset.metainfo=dict(classes=...).')
+        reason = 'Neither the checkpoint nor the test data of the config name the classes'
+        raise UserError(f'{reason}; add metainfo=dict(classes=...) to test_dataloader.dataset.')
     check_class_count(cfg.model, classes, 'the meta data of the checkpoint' if 'classes' in stored else 'the test data')
     palette = stored.get('palette') or (own.get('palette') if classes == tuple(own.get('classes') or ()) else None)
     return dict(classes=classes, palette=colours(palette, len(classes))[: len(classes)])

@@ -32,7 +32,7 @@ class Frame(NamedTuple):
 
 
 class ImageSource:
-    """The images behind a path, by name: one, those in a folder and below it, or a video's frames. UserError: none.
+    """The images behind a path, by name: one, those in a folder and below it, or a video's frames.
 
     ``id`` is the number in the name, as in COCO, if all names are different numbers; else the position from 0.
     """
