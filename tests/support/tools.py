@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
@@ -23,19 +24,19 @@ NO_WORKERS = [
 """For --cfg-options: images are read in the process itself."""
 
 
-def load_tool(name: str) -> ModuleType:
-    """The module of `tools/NAME.py`."""
-    with patch.object(sys, 'path', [str(TOOLS), *sys.path]):
-        spec = importlib.util.spec_from_file_location(f'tool_{name}', TOOLS / f'{name}.py')
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
-    return tool
+def load(file: Path) -> ModuleType:
+    """The module of a script, which finds the files beside it."""
+    with patch.object(sys, 'path', [str(file.parent), *sys.path]):
+        spec = importlib.util.spec_from_file_location(f'{file.parent.name}_{file.stem}', file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
 
 
 def call(name: str, *args) -> int:
     """Runs `tools/NAME.py ARGS` as its command line would; returns the exit status."""
     with own_globals(), patch.object(sys, 'argv', [name, *map(str, args)]), patch.dict(os.environ):
-        tool = load_tool(name)
+        tool = load(TOOLS / f'{name}.py')
         try:
             tool.run_tool(tool.main)
         except SystemExit as error:

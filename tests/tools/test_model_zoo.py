@@ -7,12 +7,12 @@ import yaml
 
 from mlp_dense.errors import UserError
 from support.configs import CONFIGS, ROOT, config
-from support.tools import load_tool
+from support.tools import TOOLS, load
 
 
 @pytest.fixture(scope='module')
 def zoo():
-    return load_tool('model_zoo')
+    return load(TOOLS / 'model_zoo.py')
 
 
 def test_metafiles_hold_every_config_once(zoo):
