@@ -125,7 +125,7 @@ class TrainedMLP(Function):
 
 
 class DepthwiseShift(Function):
-    """Moves every channel by a depthwise convolution whose kernels hold a single 1; keeps no feature map for the gradient."""
+    """Moves every channel: a depthwise convolution with one 1 in each kernel. The gradient needs no feature map."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
