@@ -39,8 +39,32 @@ def trained(request, shapes, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('run')
     options = ['--data-root', shapes, '--cfg-options', *QUICK[request.param]]
     log = run('tools/train.py', request.param, '--work-dir', work_dir, '--seed', 0, *options)
-    assert 'starts from random weights' in log
+    (work_dir / 'console.txt').write_text(log)
     return request.param, work_dir, Path((work_dir / 'last_checkpoint').read_text()), options
+
+
+def before_training(console: str) -> list[str]:
+    """The lines before that of the first iterations."""
+    lines = console.splitlines()
+    return lines[: next(i for i, line in enumerate(lines) if '(train) ' in line)]
+
+
+def test_the_console_says_what_matters(trained, tmp_path):
+    _, work_dir, *_ = trained
+    console = (work_dir / 'console.txt').read_text()
+    before = before_training(console)
+    assert len(before) <= 24
+    said = ['mlp_dense.HireMLP', '16 images of', 'validated on 8', 'starts from random weights', str(work_dir), '.log']
+    assert [words for words in said if words not in '\n'.join(before)] == []
+    log = log_of(work_dir)
+    later = [line for line in before if 'No GPU: ' not in line]  # said before there is a log file
+    assert [line for line in later if line not in log] == [], 'the log file has everything'
+    assert 'System environment:' in log and 'Config:' in log and len(log) > 2 * len(console)
+    (best,) = work_dir.glob('best_*.pth')
+    _, trained_in, best_line, next_line = console.rstrip().rsplit('\n', 3)
+    assert 'Trained in 0:00:' in trained_in and f'Best checkpoint: {best} (' in best_line
+    tool, *args = next_line.partition('Next: python tools/')[2].split()
+    assert tool == 'test.py' and call('test', *args, '--work-dir', tmp_path) == 0
 
 
 @pytest.fixture
@@ -206,6 +230,9 @@ def test_coco(family, scale, shared, tmp_path, capfd):
     file = thin_config(f'detection/{family}_mlp_mask_rcnn_coco', tmp_path)
     where = ['--data-root', shared / 'data' / 'coco_tiny', '--work-dir', tmp_path]
     assert call('train', file, *where, '--cfg-options', *COCO, *scale) == 0
+    before = before_training(capfd.readouterr().out)
+    assert len(before) <= 24 and 'paramwise_options' not in '\n'.join(before)
+    assert 'paramwise_options' in log_of(tmp_path) or family == 'cycle'
     assert call('test', file, tmp_path / 'epoch_1.pth', *where, '--cfg-options', *COCO, *scale) == 0
     log, printed = log_of(tmp_path), capfd.readouterr().out
     for task in ('bbox', 'segm'):
