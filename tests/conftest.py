@@ -11,8 +11,16 @@ from mlp_dense.backbones import FAMILIES
 from mlp_dense.datasets.shapes import write_shapes
 from support import checkpoints
 from support.configs import ROOT
+from support.tools import own_globals
 
-torch.set_num_threads(1)  # the maps are small: more threads only wait for each other, above all on a busy machine
+torch.set_num_threads(1)  # feature maps are small: more threads only wait for each other, above all on a busy machine
+
+
+@pytest.fixture(autouse=True)
+def own_globals_of_mmengine():
+    """The order of the tests does not matter."""
+    with own_globals():
+        yield
 
 
 @pytest.fixture(scope='session')

@@ -12,11 +12,10 @@ from mmengine.structures import PixelData
 from torch import nn
 
 from mlp_dense.backbones import FAMILIES
-from mlp_dense.engine.configs import adapt_to_cpu
-from mlp_dense.engine.configs import walk as _walk
+from mlp_dense.engine.configs import adapt_to_cpu, walk
 from mlp_dense.engine.data import dataset_meta
 from reference import reference_of
-from support.configs import CONFIGS
+from support.configs import CONFIGS, thin
 
 SIZE = 64
 BY_NAME = {cls.__module__.rpartition('.')[2]: cls for cls in FAMILIES}
@@ -44,6 +43,7 @@ def cfg(path):
 
 def test_takes_a_training_and_a_test_step(cfg):
     torch.manual_seed(0)
+    thin(cfg)
     if 'rpn_head' in cfg.model:  # few proposals and results: the same code in less time
         cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.test_cfg.rpn.max_per_img = 20
     cfg.model.test_cfg.get('rcnn', cfg.model.test_cfg).max_per_img = 3
@@ -81,7 +81,7 @@ def _optim_wrapper(cfg, model):
 
 
 def _batch(cfg):
-    pictures = [torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8) for _ in range(2)]
+    images = [torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8) for _ in range(2)]
     num_classes = len(dataset_meta(cfg.train_dataloader.dataset)['classes'])
     if cfg.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
@@ -89,14 +89,14 @@ def _batch(cfg):
         with_mask = 'roi_head' in cfg.model
         sizes = [(3, SIZE, SIZE)] * 2
         data = demo_mm_inputs(2, sizes, num_items=[3, 0], num_classes=num_classes, with_mask=with_mask)
-        return dict(inputs=pictures, data_samples=data['data_samples'])
+        return dict(inputs=images, data_samples=data['data_samples'])
     from mmseg.structures import SegDataSample
 
     meta = dict(ori_shape=(SIZE, SIZE), img_shape=(SIZE, SIZE), pad_shape=(SIZE, SIZE))
     labels = torch.from_numpy(np.random.default_rng(0).integers(0, num_classes, (2, 1, SIZE, SIZE)))
     labels[:, :, :9] = cfg.model.decode_head.get('ignore_index', 255)
     samples = [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=label)) for label in labels]
-    return dict(inputs=pictures, data_samples=samples)
+    return dict(inputs=images, data_samples=samples)
 
 
 def test_is_what_its_name_says(cfg, path):
@@ -116,7 +116,7 @@ def test_is_what_its_name_says(cfg, path):
 
 def test_class_counts_and_outputs_agree(cfg):
     classes = dataset_meta(cfg.train_dataloader.dataset)['classes']
-    assert {value for _, _, key, value in _walk(cfg.model) if key == 'num_classes'} == {len(classes)}
+    assert {value for _, _, key, value in walk(cfg.model) if key == 'num_classes'} == {len(classes)}
     with torch.device('meta'):
         backbone = MODELS.build(cfg.model.backbone)
     takes = cfg.model.neck.in_channels if 'neck' in cfg.model else cfg.model.decode_head.in_channels

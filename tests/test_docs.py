@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mlp_dense.engine.configs import walk as _walk
+from mlp_dense.engine.configs import walk
 from mlp_dense.engine.data import dataset_meta
 from support.configs import ROOT
 
@@ -55,7 +55,7 @@ def test_config_for_own_data_builds(name, body, tmp_path):
         assert len(dataset_meta(dataset)['classes']) == 2 and dataset.data_root == 'data/mine/'
         assert not any(step.get('reduce_zero_label') for step in dataset.pipeline)
     assert cfg.default_scope == 'mmdet' or "'reduce_zero_label': True" not in str(cfg.tta_pipeline)
-    assert {value for _, _, key, value in _walk(cfg.model) if key == 'num_classes'} == {2}
+    assert {value for _, _, key, value in walk(cfg.model) if key == 'num_classes'} == {2}
 
 
 def test_the_configs_were_found():

@@ -16,11 +16,11 @@ def test_written_forms_agree(shapes):
         coco = COCO(shapes / 'annotations' / f'instances_{split}.json')
         assert len(coco.imgs) == count
         assert [c['name'] for c in coco.loadCats(coco.getCatIds())] == list(CLASSES)
-        for image_id, image in coco.imgs.items():
-            picture = cv2.imread(str(shapes / split / image['file_name']))
-            labels = cv2.imread(str(shapes / 'labels' / split / image['file_name'].replace('jpg', 'png')), -1)
-            assert picture.shape == (image['height'], image['width'], 3)
-            assert labels.shape == picture.shape[:2]
+        for image_id, info in coco.imgs.items():
+            image = cv2.imread(str(shapes / split / info['file_name']))
+            labels = cv2.imread(str(shapes / 'labels' / split / info['file_name'].replace('jpg', 'png')), -1)
+            assert image.shape == (info['height'], info['width'], 3)
+            assert labels.shape == image.shape[:2]
             expected = np.ones_like(labels)
             for annotation in coco.imgToAnns[image_id]:
                 mask = coco.annToMask(annotation).astype(bool)

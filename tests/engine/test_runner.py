@@ -1,7 +1,7 @@
-"""The parts of the tools that need no process of their own."""
+"""Reading configs, building the Runner, its hooks and what merges views."""
 
-from argparse import Namespace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,33 +9,30 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from mlp_dense.engine import configs, launch, runner
+from mlp_dense.engine import launch, runner
+from mlp_dense.engine.configs import read_config
 from mlp_dense.engine.hooks import FiniteLossHook
 from mlp_dense.engine.tta import InstanceTTAModel
 from mlp_dense.errors import UserError
 from support.configs import CONFIGS, DETECTION
 
 
-def arguments(config, tmp_path, **changes) -> Namespace:
-    given = dict(config=str(config), cfg_options=[], data_root=None, work_dir=tmp_path / 'run', launcher='none')
-    return Namespace(**{**given, **changes})
-
-
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
 def test_data_root_reaches_every_data_set_and_evaluator(config, tmp_path):
     (tmp_path / 'elsewhere').mkdir()
     old = Config.fromfile(config).data_root
-    cfg = configs.load_config(arguments(config, tmp_path, data_root=tmp_path / 'elsewhere'))
-    assert old not in cfg.pretty_text
-    assert cfg.pretty_text.count(f"'{tmp_path}/elsewhere/") >= 4  # the variable and three loaders
+    text = str(read_config(config, data_root=tmp_path / 'elsewhere')._cfg_dict)
+    assert old not in text
+    assert text.count(f"'{tmp_path}/elsewhere/") >= 4  # the variable and three loaders
 
 
 @pytest.mark.parametrize('installed', [True, False])
-def test_tensorboard_is_used_only_if_installed(monkeypatch, tmp_path, shapes, installed):
-    cfg = configs.load_config(arguments(DETECTION, tmp_path, data_root=shapes))
+def test_tensorboard_is_used_only_if_installed(monkeypatch, shapes, installed):
+    cfg = read_config(DETECTION, data_root=shapes)
+    cfg.launcher = 'none'
     built = []
     monkeypatch.setattr(runner, 'find_spec', lambda name: object() if installed else None)
-    monkeypatch.setattr(runner.DenseRunner, 'from_cfg', built.append)
+    monkeypatch.setattr(runner.DenseRunner, 'from_cfg', lambda cfg: built.append(cfg) or Mock())
     runner.build_runner(cfg, ('train', 'val', 'test'))
     types = [backend.type for backend in built[0].visualizer.vis_backends]
     assert types == ['LocalVisBackend', *(['TensorboardVisBackend'] if installed else [])]
@@ -83,12 +80,12 @@ def test_flipped_boxes_and_masks_are_flipped_back_before_merging():
         meta = dict(ori_shape=(height, width), flip=flip, flip_direction='horizontal' if flip else None)
         return DetDataSample(metainfo=meta, pred_instances=instances)
 
-    plain = view([1.0, 1.0, 4.0, 3.0], torch.zeros_like(mask), 0.2, False)
+    unflipped = view([1.0, 1.0, 4.0, 3.0], torch.zeros_like(mask), 0.2, False)
     flipped = view([6.0, 1.0, 9.0, 3.0], mask.flip(-1), 0.9, True)
     detector = torch.nn.Identity()
     detector.test_step = None  # asked for, but not called by the merging
     model = InstanceTTAModel(nms=dict(type='nms', iou_threshold=0.5), max_per_img=5, module=detector)
-    merged = model._merge_single_sample([plain, flipped]).pred_instances
+    merged = model._merge_single_sample([unflipped, flipped]).pred_instances
     assert merged.bboxes.tolist() == [[1.0, 1.0, 4.0, 3.0]]
     assert merged.scores.tolist() == pytest.approx([0.9])
     assert torch.equal(merged.masks, mask), 'the better box keeps its own mask'

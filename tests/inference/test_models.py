@@ -1,8 +1,5 @@
 """A trained model in two lines of Python."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -33,7 +30,7 @@ def trained(request, tmp_path):
 def test_two_lines(trained):
     config, path, weights = trained
     model = mlp_dense.load_model(config, path)
-    assert not model.training and model.cfg.filename.endswith(config)
+    assert not model.training and model.cfg.filename == config
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
     assert model.dataset_meta['classes'][0] == 'a' and len(model.dataset_meta['palette']) >= 5
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
@@ -42,15 +39,15 @@ def test_two_lines(trained):
 def test_works_with_the_functions_of_mmdet_and_mmseg(trained):
     config, path, _ = trained
     model = mlp_dense.load_model(config, path, device='cpu')
-    picture = np.zeros((40, 56, 3), dtype=np.uint8)
+    image = np.zeros((40, 56, 3), dtype=np.uint8)
     if config == DETECTION:
         from mmdet.apis import inference_detector
 
-        assert inference_detector(model, picture).pred_instances.masks.shape[1:] == (40, 56)
+        assert inference_detector(model, image).pred_instances.masks.shape[1:] == (40, 56)
     else:
         from mmseg.apis import inference_model
 
-        assert inference_model(model, picture).pred_sem_seg.data.shape == (1, 40, 56)
+        assert inference_model(model, image).pred_sem_seg.data.shape == (1, 40, 56)
 
 
 def test_classes_of_the_config_when_the_file_has_none(trained, tmp_path):
@@ -98,7 +95,7 @@ def test_class_names_that_are_not_the_models(trained, tmp_path):
         mlp_dense.load_model(config, path)
     cfg = Config.fromfile(config)
     cfg.pop('test_dataloader')
-    with pytest.raises(UserError, match='Neither the checkpoint nor the test data'):
+    with pytest.raises(UserError, match=r'(?i)neither the checkpoint nor the test data'):
         mlp_dense.load_model(cfg, None)
 
 
@@ -115,12 +112,3 @@ def test_wrong_configs_and_devices(trained, tmp_path):
     cfg.model.backbone.type = 'mlp_dense.HierMLP'
     with pytest.raises(UserError, match='Is the name in the config right'):
         mlp_dense.load_model(cfg, path)
-
-
-@pytest.mark.slow
-def test_import_stays_light():
-    """OpenCV too: without a display's libraries its import fails, and the backbones alone do not need it."""
-    heavy = "{'cv2', 'mmcv', 'mmdet', 'mmseg', 'mmengine.runner', 'matplotlib'}"
-    code = f'import sys, mlp_dense; print({heavy} & set(sys.modules))'
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert done.stdout == 'set()\n'

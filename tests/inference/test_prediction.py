@@ -1,4 +1,4 @@
-"""Predictions on pictures and videos from the command line: what is written, and what is said of bad input."""
+"""Predictions on images and videos from the command line: what is written, and what is said of bad input."""
 
 import json
 from pathlib import Path
@@ -13,6 +13,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from mlp_dense import load_model
+from mlp_dense.engine.tasks import coco_category_ids
 from mlp_dense.errors import UserError
 from mlp_dense.inference import prediction
 from support.configs import DETECTION, SEGMENTATION, config
@@ -49,7 +50,7 @@ def written(folder: Path) -> list[str]:
 
 def test_detection_of_a_folder(run, shapes):
     status, text, out = run(DETECTION, shapes / 'val', '--score-thr', 0, '--batch-size', 3)
-    assert status == 0 and '8 pictures: results are in' in text
+    assert status == 0 and '8 images: results are in' in text
     assert written(out) == ['images.json', 'predictions.json', *(f'vis/{i:06}.png' for i in range(8))]
     assert cv2.imread(str(out / 'vis' / '000003.png')).shape == (384, 384, 3), 'enlarged'
     truth = COCO(str(shapes / 'annotations' / 'instances_val.json'))
@@ -75,8 +76,8 @@ def test_nothing_depends_on_the_batch_size_or_fusion(run, shapes, options):
 def test_score_threshold(run, shapes):
     _, _, out = run(DETECTION, shapes / 'val' / '000002.jpg', '--score-thr', 1)
     assert json.loads((out / 'predictions.json').read_text()) == []
-    picture = cv2.imread(str(shapes / 'val' / '000002.jpg')).repeat(4, 0).repeat(4, 1)
-    assert (cv2.imread(str(out / 'vis' / '000002.png')) == picture).all(), 'nothing is drawn'
+    image = cv2.imread(str(shapes / 'val' / '000002.jpg')).repeat(4, 0).repeat(4, 1)
+    assert (cv2.imread(str(out / 'vis' / '000002.png')) == image).all(), 'nothing is drawn'
     assert json.loads((out / 'images.json').read_text())['images'] == [
         dict(id=2, file_name='000002.jpg', height=96, width=96)
     ]
@@ -94,32 +95,32 @@ def test_segmentation_of_a_folder(run, shapes):
 
 
 @pytest.mark.parametrize('config', [DETECTION, SEGMENTATION])
-def test_every_kind_of_picture(config, run, shapes, tmp_path):
+def test_every_kind_of_image(config, run, shapes, tmp_path):
     """They are read as the data of a training are; equal names in several places stay apart."""
     folder = tmp_path / 'in'
     (folder / 'sub').mkdir(parents=True)
-    picture = cv2.imread(str(shapes / 'val' / '000000.jpg'))[:64]
+    image = cv2.imread(str(shapes / 'val' / '000000.jpg'))[:64]
     for name, array in {
-        'a.png': picture,
-        'a.bmp': picture,
-        'sub/a.png': picture[:, :80],
-        'gray.png': picture[..., 0],
-        'rgba.png': cv2.cvtColor(picture, cv2.COLOR_BGR2BGRA),
-        'deep.png': picture.astype(np.uint16) * 257,
-        'pixel.png': picture[:1, :1],
-        'line.png': picture[:1],
+        'a.png': image,
+        'a.bmp': image,
+        'sub/a.png': image[:, :80],
+        'gray.png': image[..., 0],
+        'rgba.png': cv2.cvtColor(image, cv2.COLOR_BGR2BGRA),
+        'deep.png': image.astype(np.uint16) * 257,
+        'pixel.png': image[:1, :1],
+        'line.png': image[:1],
     }.items():
         cv2.imwrite(str(folder / name), array)
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter of a turn
-    Image.fromarray(picture).save(folder / 'turned.jpg', exif=exif)
+    Image.fromarray(image).save(folder / 'turned.jpg', exif=exif)
     (folder / 'empty.jpg').write_bytes(b'')
     (folder / 'broken.jpg').write_bytes((folder / 'turned.jpg').read_bytes()[:80])
-    (folder / 'notes.txt').write_text('no picture')
+    (folder / 'notes.txt').write_text('no image')
 
     status, text, out = run(config, folder, '--batch-size', 4)
     assert status == 1
-    assert '2 pictures cannot be read: broken.jpg, empty.jpg' in text
+    assert '2 images cannot be read: broken.jpg, empty.jpg' in text
     images = {image['file_name']: image for image in json.loads((out / 'images.json').read_text())['images']}
     assert len(images) == 9 and len({image['id'] for image in images.values()}) == 9
     assert (images['turned.jpg']['height'], images['turned.jpg']['width']) == (96, 64)
@@ -157,13 +158,13 @@ def test_video(config, run, video):
 
 
 def test_what_is_done_is_written_when_interrupted(checkpoints, shapes, tmp_path, monkeypatch):
-    def stop(self, item, sample):
+    def stop(self, frame, sample):
         if self.images:
             raise KeyboardInterrupt
-        add(self, item, sample)
+        add(self, frame, sample)
 
-    add = prediction.Results.add
-    monkeypatch.setattr(prediction.Results, 'add', stop)
+    add = prediction.PredictionWriter.add
+    monkeypatch.setattr(prediction.PredictionWriter, 'add', stop)
     arguments = [shapes / 'val', DETECTION, checkpoints[DETECTION], '--out-dir', tmp_path / 'out', '--device', 'cpu']
     assert call('predict', *arguments) == 'Interrupted.'
     assert len(json.loads((tmp_path / 'out' / 'images.json').read_text())['images']) == 1
@@ -172,36 +173,36 @@ def test_what_is_done_is_written_when_interrupted(checkpoints, shapes, tmp_path,
 def test_category_ids(shapes):
     from mmdet.datasets import CocoDataset
 
-    cfg = Config.fromfile(config('detection/hire_mlp_mask_rcnn_coco'))
-    ids = prediction.category_ids(cfg, CocoDataset.METAINFO['classes'])
+    dataset = Config.fromfile(config('detection/hire_mlp_mask_rcnn_coco')).test_dataloader.dataset
+    ids = coco_category_ids(dataset, CocoDataset.METAINFO['classes'])
     assert len(ids) == 80 and (ids[0], ids[11], ids[79]) == (1, 13, 90)
-    cfg = Config.fromfile(DETECTION)
-    cfg.test_dataloader.dataset.data_root = str(shapes)
-    assert prediction.category_ids(cfg, ('cross', 'disc')) == [5, 1]
-    assert prediction.category_ids(cfg, ('other', 'disc')) == [1, 2]
+    dataset = Config.fromfile(DETECTION).test_dataloader.dataset
+    dataset.data_root = str(shapes)
+    assert coco_category_ids(dataset, ('cross', 'disc')) == [5, 1]
+    assert coco_category_ids(dataset, ('other', 'disc')) == [1, 2]
 
 
 def test_bad_input(run, checkpoints, shapes, tmp_path, capsys):
     (tmp_path / 'nothing').mkdir()
     (tmp_path / 'notes.txt').write_text('no video')
-    for source, sentence in (('absent', 'does not exist'), ('nothing', 'no pictures'), ('notes.txt', 'nor a video')):
+    for source, sentence in (('absent', 'does not exist'), ('nothing', 'no images'), ('notes.txt', 'nor a video')):
         with pytest.raises(UserError, match=sentence):
-            prediction.Source(tmp_path / source)
-    picture = shapes / 'val' / '000000.jpg'
+            prediction.ImageSource(tmp_path / source)
+    image = shapes / 'val' / '000000.jpg'
     for options, sentence in (
         (['--batch-size', 0], '1 or more'),
         (['--score-thr', 1.5], 'from 0 to 1'),
-        (['--out-dir', picture], 'cannot be written'),
+        (['--out-dir', image], 'cannot be written'),
         (['--out-dir', shapes], 'is not empty'),
-        (['--device', 'toaster'], '--device toaster cannot be used'),
+        (['--device', 'toaster'], 'device toaster is unknown or absent'),
         (['--cfg-options', 'a'], 'KEY=VALUE'),
     ):
-        status, text, _ = run(DETECTION, picture, *options)
+        status, text, _ = run(DETECTION, image, *options)
         assert status == 2 and sentence in text
     for arguments in (
         (tmp_path / 'absent', DETECTION, checkpoints[DETECTION]),
-        (picture, 'configs/absent.py', checkpoints[DETECTION]),
-        (picture, DETECTION, tmp_path / 'absent.pth'),
+        (image, 'configs/absent.py', checkpoints[DETECTION]),
+        (image, DETECTION, tmp_path / 'absent.pth'),
     ):
         assert call('predict', *arguments, '--out-dir', tmp_path / 'x') == 2
         assert 'does not exist' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Learning curves: what is read of a training, and that the picture is drawn."""
+"""Learning curves: what is read of a training, and that they are drawn."""
 
 import json
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_metrics_are_never_smoothed(tmp_path, monkeypatch):
     detection(tmp_path)
     drawn = []
     monkeypatch.setattr('matplotlib.axes.Axes.plot', lambda self, x, y, **style: drawn.append((list(x), list(y))))
-    plot_runs([read_run(tmp_path)], tmp_path / 'curves.png', smooth=0.9)
+    plot_runs([read_run(tmp_path)], tmp_path / 'curves.png', ['mAP'], smooth=0.9)
     assert ([80, 120], [0.1, 0.4]) in drawn
     losses = [y for x, y in drawn if x == list(range(15, 121, 15))]
     assert losses[0][0] == losses[1][0] and losses[0][-1] < losses[1][-1], 'raw, then smoothed'

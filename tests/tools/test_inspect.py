@@ -1,0 +1,152 @@
+"""tools/checkpoint.py inspect: what is in a file, also in one that means harm."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import mlp_dense
+from mlp_dense.backbones import FAMILIES
+from mlp_dense.checkpoints.inspection import recognise
+from mlp_dense.checkpoints.reading import Checkpoint, read_checkpoint
+from mlp_dense.errors import CheckpointError
+from reference import reference_of
+from support.checkpoints import prefixed
+from support.configs import DETECTION, SEGMENTATION
+from support.models import ARCHS, SMALL, official
+from support.tools import call
+
+
+@pytest.mark.parametrize('form', ['our', 'official'])
+@pytest.mark.parametrize('inside', ['', 'backbone.'])
+@pytest.mark.parametrize('cls, arch', ARCHS)
+def test_every_arch_is_recognised(cls, arch, inside, form):
+    with torch.device('meta'):
+        if form == 'our':
+            weights = cls(arch).state_dict()
+        else:
+            shapes = reference_of(cls).official_shapes(cls.archs[arch], (1, 2, 3), 10 * (not inside))
+            weights = {name: torch.empty(shape) for name, shape in shapes.items()}
+    backbone, loads = recognise(Checkpoint('file', None, prefixed(inside, weights)), FAMILIES)
+    assert backbone == f'{cls.__name__} {arch}, {form} names{" inside `backbone.`" if inside else ""}'
+    assert f'{cls.__name__}: loaded ' in loads and ('fresh: norms.0' in loads) == (form == 'official')
+
+
+def test_other_sizes(family):
+    arch = dict(depths=(1, 2, 1), dims=(8, 16, 24), mlp_ratios=(2, 4, 4))
+    weights = family(arch, out_indices=(0, 1, 2)).state_dict()
+    backbone, loads = recognise(Checkpoint('file', None, weights), FAMILIES)
+    size = 'of custom size (depths (1, 2, 1), dims (8, 16, 24), mlp_ratios (2, 4, 4))'
+    assert backbone == f'{family.__name__} {size}, our names' and 'loaded' in loads
+
+
+def test_what_is_said_of_a_file(save, inspect):
+    path = save(dict(model=official(mlp_dense.HireMLP, classes=10, norms=()), epoch=3, args=None))
+    said = inspect(path)
+    assert said['file'].startswith(path) and said['weights'] == "under 'model'" and said['beside them'] == 'epoch, args'
+    assert said['sha256'] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    parameters = sum(p.numel() for p in mlp_dense.HireMLP(SMALL, out_norm=False).parameters()) + 2 * 24 + 11 * 24 - 14
+    weights = read_checkpoint(path)['model']
+    counts = len(weights), sum(not t.is_floating_point() for t in weights.values())
+    assert said['tensors'] == (
+        f'{counts[0]} ({counts[0] - counts[1]} float64, {counts[1]} int64), {parameters / 1e6:.2f} M parameters'
+    )
+    assert said['as backbone'].startswith('HireMLP: loaded ') and 'classifier head' in said['as backbone']
+    assert 'whole model' not in said and 'classes' not in said
+    assert inspect(save(official(mlp_dense.HireMLP)))['weights'] == 'a plain state dict'
+
+
+def test_what_would_load_into_a_config(checkpoint, inspect, save):
+    config, path, model = checkpoint
+    said = inspect(path, '--config', config)
+    count = len(model.state_dict())
+    assert said['whole model'] == f'loads: {count} of its {count} tensors fit'
+    assert said['classes'].startswith('5: a, b, c, d, e' if config == DETECTION else '6: a, b, c, d, e, ...')
+    weights = {key: value for key, value in model.state_dict().items() if not key.endswith('conv_seg.bias')}
+    last = next(reversed(weights))
+    weights = {**weights, last: torch.ones(1, 2, 3), 'extra.weight': torch.ones(1)}
+    said = inspect(save(weights), '--config', config)['whole model']
+    assert said.startswith('does not load: ') and '1 unexpected: extra.weight' in said
+    assert f'1 of another shape: {last} (1, 2, 3) for ' in said
+    assert ('2 missing: decode_head.conv_seg.bias' in said) == (config == SEGMENTATION)
+
+
+def test_backbone_that_does_not_fit(checkpoint, inspect, save):
+    config, _, model = checkpoint
+    weights = {key: value for key, value in model.state_dict().items() if 'channel_mixing.fc2.bias' not in key}
+    said = inspect(save(weights), '--config', config)
+    for text in (said['as backbone'], said['whole model']):
+        assert ' missing: stages.0.blocks.0.channel_mixing.fc2.bias, ' in text
+    assert said['whole model'].startswith('does not load: ')
+
+
+def test_file_of_something_else(save, inspect):
+    said = inspect(save({'conv1.weight': torch.ones(2), 'stages.0.blocks.0.norm1.weight': torch.ones(())}))
+    assert said['backbone'] == 'none of this package' and 'as backbone' not in said
+
+
+# Files that mean harm
+
+
+class Evil:
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.mark}',)
+
+
+HOSTILE = {
+    'code': ('evil.pth', lambda mark: dict(state_dict=dict(w=torch.ones(2)), meta=Evil(mark)), 'could run code'),
+    'page': ('page.pth', b'<html><body>Log in</body></html>', 'cannot be read'),
+    'empty': ('empty.pth', b'', 'cannot be read'),
+    'pickle named safetensors': ('w.safetensors', lambda mark: dict(w=torch.ones(2)), 'as a safetensors file'),
+    'huge header': ('w.safetensors', b'\xff' * 7 + b'\x7f{}', 'as a safetensors file'),
+    'no tensors': ('w.pth', lambda mark: dict(model='resnet'), 'holds no weights'),
+    'no names': ('w.pth', lambda mark: {1: torch.ones(2)}, 'holds no weights'),
+    'classes': ('w.pth', lambda mark: dict(model=dict(w=torch.ones(2)), meta=dict(CLASSES=9)), 'no list of names'),
+}
+
+
+@pytest.mark.parametrize('command', ['inspect', 'publish'])
+@pytest.mark.parametrize('kind', HOSTILE)
+def test_hostile_file(save, tmp_path, capsys, kind, command):
+    name, content, reason = HOSTILE[kind]
+    mark, path = tmp_path / 'executed', tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        save(content(mark), name)
+    assert call('checkpoint', command, path, *([tmp_path / 'out.pth'] if command == 'publish' else [])) == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.startswith('error: ') and error.count('\n') == 1
+    assert not mark.exists() and [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(CheckpointError):
+        call('checkpoint', 'inspect', tmp_path / 'absent.pth', '--debug')
+
+
+def test_truncated_file(save, capsys):
+    path = Path(save(official(mlp_dense.HireMLP)))
+    path.write_bytes(path.read_bytes()[:-100])
+    assert call('checkpoint', 'inspect', path) == 2
+    assert 'is it complete?' in capsys.readouterr().err
+
+
+def test_names_that_mean_harm(save, inspect):
+    weights = {f'stages.{10**9 * i}.blocks.{10**9}.norm1.weight': torch.ones(2) for i in range(2)}
+    said = inspect(save(dict(model={'\x1b[31m\nbackbone': torch.ones(1), **weights}, **{'\x1b]0;title\x07': 1})))
+    assert said['backbone'] == 'none of this package' and said['beside them'] == '?]0;title?'
+    weights = {f'stages.{i}.blocks.0.norm1.weight': torch.ones(10**12, device='meta') for i in range(4)}
+    weights |= {f'stages.{i}.blocks.0.channel_mixing.fc1.weight': torch.ones(1, 1) for i in range(4)}
+    assert inspect(save(weights))['backbone'] == 'none of this package'
+
+
+def test_tensors_that_are_not_plain(save, tmp_path, capsys):
+    for tensor in (torch.eye(3).to_sparse(), torch.ones(10**12, device='meta')):
+        assert call('checkpoint', 'publish', save(dict(w=tensor)), tmp_path / 'out.pth') == 2
+        assert 'w is no plain tensor' in capsys.readouterr().err

@@ -1,0 +1,30 @@
+"""What every tool does, and tools/make_shapes.py."""
+
+import os
+
+import pytest
+
+from support.tools import TOOLS, call, run
+
+SCRIPTS = [file for file in sorted(TOOLS.glob('*.py')) if 'run_tool(main)' in file.read_text(encoding='utf-8')]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('file', SCRIPTS, ids=lambda file: file.stem)
+def test_help_is_given_before_anything_heavy_is_imported(file):
+    text = run('-X', 'importtime', file, '--help')
+    assert 'usage:' in text
+    imported = {line.rpartition('|')[2].strip() for line in text.splitlines()}
+    assert 'argparse' in imported and not imported & {'torch', 'mmengine', 'numpy'}
+
+
+def test_the_tools_were_found():
+    assert {'train', 'test', 'predict', 'browse'} <= {file.stem for file in SCRIPTS}
+
+
+def test_interrupted_data_set_is_made_again(tmp_path):
+    (tmp_path / 'shapes.partial').mkdir()
+    (tmp_path / 'shapes.partial' / 'half').write_text('')
+    assert call('make_shapes', tmp_path / 'shapes', '--num-train', 2, '--num-val', 1, '--size', 64) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['shapes']
+    assert os.listdir(tmp_path / 'shapes' / 'val') == ['000000.jpg']
