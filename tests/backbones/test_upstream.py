@@ -49,7 +49,8 @@ class Rearranged(nn.Module):
         pytest.param(nn.Conv2d, marks=pytest.mark.xfail(reason='inductor: invalid ranges [0:-1]', strict=True)),
     ],
 )
-def test_padded_convolution_of_symbolic_size(conv):
+def test_padded_convolution_of_symbolic_size(conv, tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))  # what was compiled before must not stand in
     torch._dynamo.reset()
     model = Rearranged(conv).eval().double()
     compiled = torch.compile(model, fullgraph=True, dynamic=True)
