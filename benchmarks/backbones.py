@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import mlp_dense
 
-FAMILIES = {family: getattr(mlp_dense, family).archs for family in ('HireMLP', 'ASMLP', 'CycleMLP')}
-SMALLEST = ('HireMLP:tiny', 'ASMLP:tiny', 'CycleMLP:b1')
+FAMILIES = {family.__name__: family.archs for family in mlp_dense.backbones.FAMILIES}
+SMALLEST = [f'{family}:{next(iter(archs))}' for family, archs in FAMILIES.items()]
 
 
 def arch_name(text: str) -> str:
