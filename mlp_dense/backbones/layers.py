@@ -97,7 +97,7 @@ class ChannelShift(nn.Module):
         self.axis, self.shift = axis, shift
         impulse = torch.zeros(1, 1, 2 * reach + 1, dim)
         impulse[:, :, reach] = 1
-        kernel = shift(impulse, 2).flip(2).permute(3, 0, 1, 2)  # a convolution reads the other way round
+        kernel = shift(impulse, 2).flip(2).permute(3, 0, 1, 2).contiguous()  # a convolution reads the other way round
         self.register_buffer('kernel', kernel if axis == 2 else kernel.transpose(2, 3), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class GroupNorm1(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         if fast_paths.applies_to_inference(x, self.weight, self.bias):
-            return fast_paths.group_norm(x, 1, self.weight, self.bias, self.eps)
+            return fast_paths.group_norm(x.permute(0, 2, 3, 1), 1, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
         return super().forward(group_norm_input(x))
 
 
