@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from ..errors import UserError
 
+NO_METRICS = ('step', 'time', 'data_time', 'epoch', 'iter', 'memory')
 STYLES = ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 
 Curve = dict[float, float]  # values by iteration
@@ -55,10 +56,10 @@ def read_run(path: Path) -> Run:
             # With several parameter groups, `lr` is that of the first one only, and `base_lr` that of the config.
             run.lr[at] = record.get('base_lr', record['lr'])
         curves = run.losses if 'lr' in record else run.metrics
-        for name in record.keys() - {'step', 'time', 'data_time', 'epoch', 'iter', 'memory'}:
+        for name, value in record.items():
             # COCO says -1 where there are no such objects.
-            if 'loss' in name if curves is run.losses else record[name] != -1:
-                curves.setdefault(name, {})[at] = record[name]
+            if 'loss' in name if curves is run.losses else name not in NO_METRICS and value != -1:
+                curves.setdefault(name, {})[at] = value
     return run
 
 

@@ -83,7 +83,7 @@ def test_inductor_trains(family, dtype, two_threads):
 OPERATORS = {
     'linear': lambda x: (x.permute(0, 2, 3, 1), torch.rand(5, 6), torch.rand(5), 'gelu'),
     'depthwise': lambda x: (x, torch.rand(6, 1, 1, 5)),
-    'group_norm': lambda x: (x, 1, torch.rand(6), torch.rand(6), 1e-5),
+    'group_norm': lambda x: (x.permute(0, 2, 3, 1), 1, torch.rand(6), torch.rand(6), 1e-5),
 }
 
 

@@ -6,14 +6,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mlp_dense.errors import UserError
+from support.checkpoints import Detector
 from support.models import SMALL
-
-
-class Detector(nn.Module):
-    def __init__(self, backbone: nn.Module):
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(2, 2)
 
 
 def wrapper(model: nn.Module, **paramwise_cfg):

@@ -55,6 +55,17 @@ def run(*command, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+def log_of(work_dir: Path) -> str:
+    """The log of the last training."""
+    return max(work_dir.glob('*/*.log')).read_text()
+
+
+def before_training(console: str) -> list[str]:
+    """The lines before that of the first iterations."""
+    lines = console.splitlines()
+    return lines[: next(i for i, line in enumerate(lines) if '(train) ' in line)]
+
+
 @contextmanager
 def own_globals() -> Iterator[None]:
     """What mmengine keeps for a whole process (default scope, loggers, message hubs, visualizers) is as before."""

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from support.configs import DETECTION, ROOT, SEGMENTATION, thin_config
-from support.tools import NO_WORKERS, call, run
+from support.tools import before_training, call, log_of, run
 
 QUICK = {  # for --cfg-options
     DETECTION: ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'default_hooks.visualization.interval=1'],
@@ -41,12 +41,6 @@ def trained(request, shapes, tmp_path_factory):
     log = run('tools/train.py', request.param, '--work-dir', work_dir, '--seed', 0, *options)
     (work_dir / 'console.txt').write_text(log)
     return request.param, work_dir, Path((work_dir / 'last_checkpoint').read_text()), options
-
-
-def before_training(console: str) -> list[str]:
-    """The lines before that of the first iterations."""
-    lines = console.splitlines()
-    return lines[: next(i for i, line in enumerate(lines) if '(train) ' in line)]
 
 
 def test_the_console_says_what_matters(trained, tmp_path):
@@ -124,11 +118,6 @@ def test_refuses_to_overwrite_and_resumes_when_asked(trained, capsys):
     assert 'resumed epoch: ' in log_of(work_dir)
 
 
-def log_of(work_dir: Path) -> str:
-    """The log of the last training."""
-    return max(work_dir.glob('*/*.log')).read_text()
-
-
 def test_killed_and_resumed(shapes, tmp_path):
     command = ['tools/train.py', SEGMENTATION, '--work-dir', tmp_path, '--data-root', shapes]
     options = ['--cfg-options', *QUICK[SEGMENTATION]]
@@ -203,63 +192,3 @@ train_dataloader['dataset']['pipeline'][2]['prob'] = 0.0
     assert_same_weights(one, two)
     with pytest.raises(AssertionError):
         assert_same_weights(one, half)
-
-
-COCO = [
-    *NO_WORKERS,
-    *(f'{name}_dataloader.dataset.indices=4' for name in ('train', 'val', 'test')),
-    *(f'{name}_dataloader.dataset.pipeline.1.scale=(160,96)' for name in ('val', 'test')),
-    'train_cfg.max_epochs=1',
-    'model.train_cfg.rpn_proposal.max_per_img=50',
-    'model.test_cfg.rpn.max_per_img=50',
-    'model.test_cfg.rcnn.score_thr=0.0',  # two iterations give low scores; without a box there is no table
-]
-SINGLE_SCALE = ['train_dataloader.dataset.pipeline.2.scale=(160,96)']
-MULTI_SCALE = [
-    'train_dataloader.dataset.pipeline.3.transforms.0.0.scales=[(160,96),(128,80)]',
-    'train_dataloader.dataset.pipeline.3.transforms.1.2.scales=[(160,96),(128,80)]',
-]
-
-
-@pytest.mark.parametrize(
-    ('family', 'scale'),
-    [('hire', SINGLE_SCALE), ('as', MULTI_SCALE), ('cycle', SINGLE_SCALE)],
-    ids=['hire', 'as', 'cycle'],
-)
-def test_coco(family, scale, shared, tmp_path, capfd):
-    file = thin_config(f'detection/{family}_mlp_mask_rcnn_coco', tmp_path)
-    where = ['--data-root', shared / 'data' / 'coco_tiny', '--work-dir', tmp_path]
-    assert call('train', file, *where, '--cfg-options', *COCO, *scale) == 0
-    before = before_training(capfd.readouterr().out)
-    assert len(before) <= 24 and 'paramwise_options' not in '\n'.join(before)
-    assert 'paramwise_options' in log_of(tmp_path) or family == 'cycle'
-    assert call('test', file, tmp_path / 'epoch_1.pth', *where, '--cfg-options', *COCO, *scale) == 0
-    log, printed = log_of(tmp_path), capfd.readouterr().out
-    for task in ('bbox', 'segm'):
-        assert f'Evaluating {task}' in log
-        assert f'coco/{task}_mAP ' in printed
-    assert 'Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all' in printed
-
-
-ADE20K = [
-    *NO_WORKERS,
-    'train_cfg.max_iters=2',
-    'train_cfg.val_interval=10',
-    'default_hooks.checkpoint.interval=2',
-    'train_dataloader.batch_size=2',
-    'train_dataloader.dataset.pipeline.2.scale=(256,64)',
-    'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
-    'model.data_preprocessor.size=(64,64)',
-    'test_dataloader.dataset.pipeline.1.scale=(256,64)',
-    'test_dataloader.dataset.indices=2',  # label maps of 150 classes are enlarged to the size of the image
-]
-
-
-@pytest.mark.parametrize('family', ['hire', 'as', 'cycle'])
-def test_ade20k(family, shared, tmp_path):
-    file = thin_config(f'segmentation/{family}_mlp_upernet_ade20k', tmp_path)
-    where = ['--data-root', shared / 'data' / 'ade_tiny', '--work-dir', tmp_path]
-    assert call('train', file, *where, '--cfg-options', *ADE20K) == 0
-    assert call('test', file, tmp_path / 'iter_2.pth', *where, '--cfg-options', *ADE20K) == 0
-    log = log_of(tmp_path)
-    assert 'aAcc' in log and 'mIoU' in log and 'mAcc' in log and 'wall' in log
