@@ -5,7 +5,8 @@ import copy
 from collections.abc import Callable
 
 import torch
-from counting import GemmFloor, gmacs
+from counting import gmacs
+from floor import GemmFloor
 from mmengine.registry import MODELS
 from models import PEERS, check_agreement, published_network, variants
 from report import report

@@ -1,10 +1,9 @@
-"""Counts MACs, memory and the sizes of the matrix products of a model."""
+"""Counts the MACs and the memory of a call."""
 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -52,43 +51,3 @@ def gmacs(forward: Callable[[], object]) -> float:
     with torch.no_grad(), flags, FlopCounterMode(display=False) as counter:
         forward()
     return counter.get_total_flops() / 2e9
-
-
-class GemmFloor:
-    """The matrix products (GEMMs) of a network alone: each convolution and linear layer as one product of its size.
-
-    Args:
-        forward: a call of the model as published, from which the sizes are taken.
-    """
-
-    def __init__(self, model: nn.Module, forward: Callable[[], object], dtype: torch.dtype, device: str, train: bool):
-        shapes: list[tuple[int, int, int]] = []
-
-        def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            out, k = len(module.weight), module.weight[0].numel()
-            if isinstance(module, nn.ConvTranspose2d):
-                shapes.append((inputs[0].numel() // out, out, k))  # its weight is (in, out, ...)
-            else:
-                shapes.append((output.numel() // out, k, out))
-
-        layers = [m for m in model.modules() if getattr(m, 'weight', None) is not None and m.weight.ndim in (2, 4)]
-        hooks = [module.register_forward_hook(record) for module in layers]
-        with torch.no_grad():
-            forward()
-        for hook in hooks:
-            hook.remove()
-
-        def values(*size: int) -> Tensor:
-            return torch.randn(*size, dtype=dtype, device=device)
-
-        inputs = {(rows, k): values(rows, k) for rows, k, _ in shapes}
-        gradients = {(rows, n): values(rows, n) for rows, _, n in shapes} if train else {}
-        self.products = [(inputs[rows, k], values(n, k), gradients.get((rows, n))) for rows, k, n in shapes]
-
-    def __call__(self, keep_gradients: bool = False) -> None:
-        with torch.inference_mode():
-            for x, weight, gradient in self.products:
-                F.linear(x, weight)
-                if gradient is not None:  # the gradients of the input and of the weight
-                    gradient @ weight
-                    gradient.T @ x

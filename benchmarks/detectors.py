@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from counting import GemmFloor, gmacs
+from counting import gmacs
+from floor import GemmFloor
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
