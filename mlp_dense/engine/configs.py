@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import logging
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,11 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
+from ..checkpoints.reading import Checkpoint
 from ..errors import UserError
+from .saving import checkpoints_in, newest_checkpoint
 from .tasks import task_of
 
 
@@ -49,13 +52,15 @@ def for_training(
 ) -> None:
     """Adapts a config, whose work dir is set, to a training: see ``tools/train.py --help``. UserError: it cannot be
     trained so, nothing can be resumed, or something would be overwritten."""
-    if resume:
-        cfg.resume = True
-        cfg.load_from = resume if resume != 'auto' else find_latest_checkpoint(cfg.work_dir)
-        if cfg.load_from is None:
-            raise UserError(f'There is no checkpoint to resume from in {cfg.work_dir}; train without --resume first.')
-    elif Path(cfg.work_dir, 'last_checkpoint').exists() and not cfg.get('resume'):
-        raise UserError(f'{cfg.work_dir} holds a training already: go on with --resume, or give another --work-dir.')
+    hook = cfg.get('default_hooks', {}).get('checkpoint', {})
+    if hook.get('type') == 'CheckpointHook' and not hook.get('backend_args') and '://' not in str(hook.get('out_dir')):
+        hook.type = 'mlp_dense.CheckpointHook'
+    if resume or cfg.get('resume'):
+        _resume(cfg, resume)
+    elif found := checkpoints_in(Path(cfg.work_dir)):
+        raise UserError(
+            f'{cfg.work_dir} holds a training already ({found[0].name}): go on with --resume, or give another --work-dir.'
+        )
     if amp:
         if not torch.cuda.is_available():
             raise UserError('--amp needs a GPU, and PyTorch finds none; leave it out to train on the CPU.')
@@ -66,6 +71,22 @@ def for_training(
             raise UserError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size to scale by.')
         cfg.auto_scale_lr.enable = True
     if seed is not None:
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+
+
+def _resume(cfg: Config, resume: str | None) -> None:
+    """Says what a training goes on from, and takes its seed: the data are ordered before it is loaded."""
+    file = cfg.get('load_from') if resume in (None, 'auto') else resume
+    if file is None:
+        file, skipped = newest_checkpoint(Path(cfg.work_dir))
+        for each in skipped:
+            print_log(f'Passed over: {each}', logger='current', level=logging.WARNING)
+    cfg.load_from, cfg.resume = file and str(file), file is not None
+    if file is None:
+        print_log(f'There is nothing to resume in {cfg.work_dir}: the training starts anew.', logger='current')
+        return
+    meta = Checkpoint.read(file).content.get('meta')
+    if isinstance(meta, dict) and isinstance(seed := meta.get('seed'), int):
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
 
 

@@ -2,9 +2,10 @@
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,6 +23,9 @@ from .configs import adapt_to_cpu, leaves
 from .console import ConsoleFilter, ConsoleHook
 from .data import check_built, check_data, explain_empty
 from .launch import start_processes
+from .order import exact_loop, seeded_loader
+from .saving import CheckpointHook
+from .state import ResumeHook
 
 
 class DenseRunner(Runner):
@@ -31,7 +35,22 @@ class DenseRunner(Runner):
 
     def train(self) -> torch.nn.Module:
         self.fine_tuning = not self._resume
-        return super().train()
+        saving = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
+        try:
+            with saving.stoppable() if saving else nullcontext():
+                return super().train()
+        except RuntimeError as error:
+            if re.search('closed by peer|reset by peer|Broken pipe|remote process exited', str(error)):
+                raise UserError(
+                    f'Another process of this training has died (rank {self.rank} lost its connection); see what that '
+                    'one said last, and go on with the same command and --resume.'
+                ) from error
+            raise
+
+    def build_train_loop(self, loop: Any) -> Any:
+        if exact := exact_loop(loop):
+            self._train_dataloader = seeded_loader(self._train_dataloader, self.seed)
+        return super().build_train_loop(exact or loop)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger, self.console = super().build_logger(*args, **kwargs), ConsoleFilter()
@@ -64,6 +83,7 @@ class DenseRunner(Runner):
             raise explain_empty(dataloader['dataset'], error) from error
         for dataset in leaves(loader.dataset):
             check_built(dataset)
+        loader.generator = torch.Generator()  # else each pass over the data draws one of the training's random numbers
         return loader
 
     def build_evaluator(self, evaluator: Any) -> Any:
@@ -100,6 +120,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
         cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
     with building():
         runner = DenseRunner.from_cfg(cfg)
+    runner.register_hook(ResumeHook())
     runner.register_hook(ConsoleHook())
     return runner
 

@@ -1,0 +1,235 @@
+"""Checkpoints of a training: written whole, enough to go on exactly, and removed only when there is a better one."""
+
+import hashlib
+import io
+import math
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mmengine.hooks
+import torch
+from mmengine.dist import is_main_process, master_only
+from mmengine.fileio import LocalBackend, register_backend
+
+from ..checkpoints.reading import Checkpoint
+from ..checkpoints.whole import damage, remove_unfinished, write_whole
+from ..errors import CheckpointError
+from ..registry import HOOKS
+from .state import training_state
+
+BETWEEN = 'resume.pth'  # saved between the regular checkpoints: when asked to stop, or after some minutes
+NAMES = re.compile(rf'(epoch|iter)_\d+\.pth|{re.escape(BETWEEN)}')
+
+
+class WholeFiles(LocalBackend):
+    """Files of this machine, each of which is whole or not there."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_whole(Path(filepath), obj)
+
+
+register_backend('mlp_dense', WholeFiles, force=True)
+
+
+def newest_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint of a work dir to go on from: the one that was written last, else that of most iterations; None if
+    there is none. And of each that was passed over, its name and why. CheckpointError: there are some, but none is
+    whole."""
+    pointer, paths = work_dir / 'last_checkpoint', checkpoints_in(work_dir)
+    if pointer.is_file() and (named := pointer.read_text(encoding='utf-8', errors='replace').strip()):
+        here = work_dir / Path(named).name  # the work dir may have been moved
+        paths = [path for path in (here, Path(named)) if path.is_file()][:1] + [path for path in paths if path != here]
+    skipped = []
+    for path in paths:
+        if not (reason := damage(path)):
+            return path, skipped
+        skipped.append(f'{path.name}: {reason}')
+    if skipped:
+        raise CheckpointError(
+            f'No checkpoint in {work_dir} is whole ({"; ".join(skipped)}); '
+            'name another one with --resume FILE, or start anew with another --work-dir.'
+        )
+    return None, []
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a training in a folder, the one with the greatest number first."""
+
+    def number(path: Path) -> int:
+        return int(''.join(filter(str.isdigit, path.stem)) or -1)
+
+    return sorted((path for path in folder.glob('*.pth') if NAMES.fullmatch(path.name)), key=number, reverse=True)
+
+
+@HOOKS.register_module()
+class CheckpointHook(mmengine.hooks.CheckpointHook):
+    """mmengine's CheckpointHook for the files of a machine; saves every `minutes`, too, and when asked to stop.
+
+    A file is whole or not there (``checkpoints/whole.py``). Older ones are removed only afterwards, and only files of
+    the names that this hook gives, directly in its own folder. On SIGTERM or SIGINT the iteration is finished and a
+    checkpoint written; the exit status is then 128 plus the number of the signal, as of a shell: 143 or 130. A second
+    signal stops at once.
+    """
+
+    def __init__(self, *args: Any, minutes: float | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs, backend_args=dict(backend='mlp_dense'))
+        self.minutes = minutes
+        self.asked_to_stop = 0  # the number of a signal
+        self.saved_at = self.validated_at = -1  # iterations
+
+    def before_train(self, runner: Any) -> None:
+        # The files that a checkpoint names are not trusted: it may come from elsewhere, or from a folder that was moved.
+        info = runner.message_hub.runtime_info
+        named = {key: info.pop(key) for key in list(info) if re.match('best_ckpt|last_ckpt|keep_ckpt_ids', key)}
+        super().before_train(runner)
+        self.folder = Path(self.out_dir)
+        for key, value in named.items():
+            if key.startswith('best_ckpt') and (path := self.folder / Path(str(value)).name).is_file():
+                runner.message_hub.update_info(key, str(path))
+        if is_main_process():
+            remove_unfinished(self.folder)
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.group = torch.distributed.new_group(backend='gloo') if several else None  # for messages without a GPU
+        self.saved_time = time.monotonic()
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        now, late = runner.iter + 1, self.minutes and time.monotonic() - self.saved_time >= 60 * self.minutes
+        stop, late = self._agreed(self.asked_to_stop, int(bool(late)))
+        if (stop or late) and self.saved_at != now:
+            self._save(runner, BETWEEN, dict(epoch=runner.epoch, iter=now))
+        self._stop(runner, stop)
+
+    def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        (stop,) = self._agreed(self.asked_to_stop)
+        if self.saved_at == runner.iter:  # else after the next iteration of the training
+            self._stop(runner, stop)
+
+    def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
+        self.validated_at = runner.iter
+        super().after_val_epoch(runner, metrics or {})
+        if self.saved_at == runner.iter:  # once more: it knows now what is the best, and that this point is validated
+            self._save(runner, Path(self.last_ckpt).name, dict(epoch=runner.epoch, iter=runner.iter))
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        if 'optimizer' in checkpoint:
+            checkpoint['mlp_dense_state'] = self.state
+
+    def after_train(self, runner: Any) -> None:
+        info = runner.message_hub.runtime_info
+        for key in ('last_ckpt', *(key for key in info if key.startswith('best_ckpt'))):
+            if self.published_keys and key in info:
+                self._publish(runner, Path(info[key]))
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Inside, SIGTERM and SIGINT ask for the end of the training."""
+
+        def handle(number: int, frame: Any) -> None:
+            if self.asked_to_stop:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            self.asked_to_stop = number
+
+        numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+        before = {number: signal.signal(number, handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _agreed(self, *values: int) -> list[int]:
+        """The greatest values of all processes, so that all do the same."""
+        if self.group is None:
+            return list(values)
+        greatest = torch.tensor(values)
+        torch.distributed.all_reduce(greatest, torch.distributed.ReduceOp.MAX, group=self.group)
+        return greatest.tolist()
+
+    def _stop(self, runner: Any, number: int) -> None:
+        if number:
+            name = signal.Signals(number).name
+            runner.logger.warning(
+                f'Stopped by {name}: {self.last_ckpt} is whole; go on with the same command and --resume.'
+            )
+            raise SystemExit(128 + number)
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
+        self._save(runner, self.filename_tmpl.format(step), meta)
+
+    def _save(self, runner: Any, name: str, meta: dict) -> None:
+        """Saves a checkpoint, points to it, and then removes what it makes superfluous."""
+        self.state = training_state(runner, validated=self.validated_at == meta['iter'])
+        self.last_ckpt = str(self.folder / name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        save = dict(save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler)
+        args = dict(backend_args=self.backend_args, by_epoch=self.by_epoch, meta=meta, **save, **self.args)
+        runner.save_checkpoint(self.out_dir, name, **args)
+        self.saved_at, self.saved_time = meta['iter'], time.monotonic()
+        if not is_main_process():
+            return
+        write_whole(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
+        if name != BETWEEN:
+            (self.folder / BETWEEN).unlink(missing_ok=True)
+            # Greater numbers are of a training that was not resumed from its end.
+            paths = [path for path in self._own('') if self._step(path) <= self._step(self.folder / name)]
+            for path in paths[self.max_keep_ckpts :] if self.max_keep_ckpts > 0 else []:
+                path.unlink(missing_ok=True)
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
+        if not self.save_best:
+            return
+        if 'auto' in self.key_indicators:
+            self._init_rule(self.rules, [next(iter(metrics))])
+        step = runner.epoch if self.by_epoch else runner.iter
+        for key, rule in zip(self.key_indicators, self.rules, strict=True):
+            of = f'_{key}' if len(self.key_indicators) > 1 else ''
+            score, best = (
+                metrics.get(key),
+                runner.message_hub.runtime_info.get(f'best_score{of}', self.init_value_map[rule]),
+            )
+            if score is None or not math.isfinite(score) or not self.is_better_than[key](score, best):
+                continue
+            prefix = f'best_{key}_'.replace('/', '_')
+            path = self.folder / f'{prefix}{self.filename_tmpl.format(step)}'
+            runner.message_hub.update_info_dict({f'best_score{of}': score, f'best_ckpt{of}': str(path)})
+            meta, save = (
+                dict(epoch=runner.epoch, iter=runner.iter),
+                dict(save_optimizer=False, save_param_scheduler=False),
+            )
+            runner.save_checkpoint(
+                self.out_dir, path.name, meta=meta, by_epoch=False, backend_args=self.backend_args, **save
+            )
+            runner.logger.info(f'{path.name} is the best so far: {key} {score:.4f}')
+            if is_main_process():
+                for other in self._own(prefix):
+                    if other != path:
+                        other.unlink(missing_ok=True)
+
+    def _own(self, prefix: str) -> list[Path]:
+        """The files that this hook names so, the last one first."""
+        name = re.compile(re.escape(prefix + self.filename_tmpl).replace(r'\{\}', r'\d+'))
+        paths = (path for path in self.folder.iterdir() if name.fullmatch(path.name))
+        return sorted(
+            (path for path in paths if path.is_file() and not path.is_symlink()), key=self._step, reverse=True
+        )
+
+    def _step(self, path: Path) -> int:
+        before, _, after = self.filename_tmpl.partition('{}')
+        return int(path.name.removesuffix(after).rpartition(before)[2])
+
+    @master_only
+    def _publish(self, runner: Any, path: Path) -> None:
+        content = {key: value for key, value in Checkpoint.read(path).content.items() if key in self.published_keys}
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        digest = hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
+        write_whole(path.with_name(f'{path.stem}-{digest}.pth'), buffer.getvalue())
+        runner.logger.info(f'{path.name} is published as {path.stem}-{digest}.pth')

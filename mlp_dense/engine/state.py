@@ -1,0 +1,97 @@
+"""What a checkpoint needs beside weights, optimizer and schedule, so that a resumed training is the unbroken one."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop
+
+from ..errors import CheckpointError
+from .order import kept_random_states, validates
+
+
+def training_state(runner: Any, validated: bool) -> dict[str, Any]:
+    """The states of the random numbers in all processes, gradients that wait for an optimizer step, and whether the
+    validation of this point is done: plain containers and tensors."""
+    _, mt19937, *rest = np.random.get_state()
+    own = dict(random=random.getstate(), numpy=(mt19937.tolist(), *rest), torch=torch.get_rng_state())
+    if torch.cuda.is_available():
+        own['cuda'] = torch.cuda.get_rng_state()
+    if not getattr(runner.optim_wrapper, 'should_update', lambda: True)():
+        parameters = _model(runner).named_parameters()
+        own['gradients'] = {name: p.grad.cpu() for name, p in parameters if p.grad is not None}
+    return dict(processes=all_gather_object(own), batches=len(runner.train_dataloader), validated=validated)
+
+
+class ResumeHook(Hook):
+    """Goes on where the training stopped that a checkpoint is of."""
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        if runner._resume:
+            self.state = checkpoint.get('mlp_dense_state') or {}
+            if not self.state:
+                runner.logger.warning(
+                    'The checkpoint holds no states of random numbers, as those of other tools: '
+                    'this will not be exactly the training that an unbroken one would have been.'
+                )
+
+    def before_train(self, runner: Any) -> None:
+        if not self.state:
+            return
+        loop, before, now = runner.train_loop, len(self.state['processes']), get_world_size()
+        if (before, self.state['batches']) != (now, len(loop.dataloader)):
+            self._fit(runner, f'{before} processes with {self.state["batches"]} batches', now)
+        else:
+            gradients = self.state['processes'][get_rank()].get('gradients', {})
+            for name, parameter in _model(runner).named_parameters():
+                if name in gradients:
+                    parameter.grad = gradients[name].to(parameter.device)
+        loop._decide_current_val_interval()
+        if runner.val_loop and validates(loop) and not self.state['validated']:
+            runner.val_loop.run()
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if self.state and len(self.state['processes']) == get_world_size():
+            own = self.state['processes'][get_rank()]
+            random.setstate(own['random'])
+            np.random.set_state(('MT19937', *own['numpy']))
+            torch.set_rng_state(own['torch'].cpu())
+            if 'cuda' in own and torch.cuda.is_available():
+                torch.cuda.set_rng_state(own['cuda'].cpu())
+        self.state = {}
+
+    def before_val(self, runner: Any) -> None:
+        self.kept = kept_random_states()  # validation, at whatever point, changes nothing in the training
+        self.kept.__enter__()
+
+    def after_val(self, runner: Any) -> None:
+        self.kept.__exit__(None, None, None)
+
+    def _fit(self, runner: Any, before: str, processes: int) -> None:
+        """Goes on with other batches than before. CheckpointError: in the middle of an epoch, which has no such place."""
+        loop = runner.train_loop
+        now = f'{processes} processes with {len(loop.dataloader)} batches'
+        if isinstance(loop, EpochBasedTrainLoop):
+            if loop._iter != loop._epoch * self.state['batches']:
+                raise CheckpointError(
+                    f'This checkpoint was saved within an epoch of {before}, which {now} cannot go on with; '
+                    'resume with as many processes and images per batch, or from a checkpoint at the end of an epoch.'
+                )
+            loop._iter = loop._epoch * len(loop.dataloader)
+        runner.logger.warning(
+            f'Resumed with {now} instead of {before}: the learning rate stays, '
+            'but order and random numbers of the rest are not those of an unbroken training.'
+        )
+
+
+def _model(runner: Any) -> torch.nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
