@@ -6,8 +6,10 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import CheckpointError, UserError
 
+BETWEEN = 'resume.pth'  # saved between the regular checkpoints: when asked to stop, or after some minutes
+NAMES = re.compile(rf'(epoch|iter)_\d+\.pth|{re.escape(BETWEEN)}')
 UNFINISHED = re.compile(r'\..+\.\d+\.unfinished')
 
 
@@ -62,3 +64,33 @@ def damage(path: Path) -> str:
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         return f'it is incomplete ({error})'
     return f'the checksum of {broken} in it is wrong' if broken else ''
+
+
+def newest_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint of a work dir to go on from: the one that was written last, else that of most iterations; None if
+    there is none. And of each that was passed over, its name and why. CheckpointError: there are some, but none is
+    whole."""
+    pointer, paths = work_dir / 'last_checkpoint', checkpoints_in(work_dir)
+    if pointer.is_file() and (named := pointer.read_text(encoding='utf-8', errors='replace').strip()):
+        here = work_dir / Path(named).name  # the work dir may have been moved
+        paths = [path for path in (here, Path(named)) if path.is_file()][:1] + [path for path in paths if path != here]
+    skipped = []
+    for path in paths:
+        if not (reason := damage(path)):
+            return path, skipped
+        skipped.append(f'{path.name}: {reason}')
+    if skipped:
+        raise CheckpointError(
+            f'No checkpoint in {work_dir} is whole ({"; ".join(skipped)}); '
+            'name another one with --resume FILE, or start anew with another --work-dir.'
+        )
+    return None, []
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a training in a folder, the one with the greatest number first."""
+
+    def number(path: Path) -> int:
+        return int(''.join(filter(str.isdigit, path.stem)) or -1)
+
+    return sorted((path for path in folder.glob('*.pth') if NAMES.fullmatch(path.name)), key=number, reverse=True)

@@ -16,8 +16,8 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..checkpoints.reading import Checkpoint
+from ..checkpoints.whole import checkpoints_in, newest_checkpoint
 from ..errors import UserError
-from .saving import checkpoints_in, newest_checkpoint
 from .tasks import task_of
 
 
@@ -58,9 +58,8 @@ def for_training(
     if resume or cfg.get('resume'):
         _resume(cfg, resume)
     elif found := checkpoints_in(Path(cfg.work_dir)):
-        raise UserError(
-            f'{cfg.work_dir} holds a training already ({found[0].name}): go on with --resume, or give another --work-dir.'
-        )
+        there = f'{cfg.work_dir} holds a training already ({found[0].name})'
+        raise UserError(f'{there}: go on with --resume, or give another --work-dir.')
     if amp:
         if not torch.cuda.is_available():
             raise UserError('--amp needs a GPU, and PyTorch finds none; leave it out to train on the CPU.')

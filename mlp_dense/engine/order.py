@@ -143,8 +143,8 @@ class IterLoop(IterBasedTrainLoop):
 
     def _batches(self) -> Iterator[Any]:
         batches = self.dataloader.batch_sampler
-        epoch, batches.first = (0, self._iter) if batches.endless else divmod(self._iter, len(batches))
-        for epoch in itertools.count(epoch):
+        start, batches.first = (0, self._iter) if batches.endless else divmod(self._iter, len(batches))
+        for epoch in itertools.count(start):
             if hasattr(batches.sampler, 'set_epoch'):
                 batches.sampler.set_epoch(epoch)
             yield from self.dataloader

@@ -18,13 +18,9 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 
 from ..checkpoints.reading import Checkpoint
-from ..checkpoints.whole import damage, remove_unfinished, write_whole
-from ..errors import CheckpointError
+from ..checkpoints.whole import BETWEEN, remove_unfinished, write_whole
 from ..registry import HOOKS
 from .state import training_state
-
-BETWEEN = 'resume.pth'  # saved between the regular checkpoints: when asked to stop, or after some minutes
-NAMES = re.compile(rf'(epoch|iter)_\d+\.pth|{re.escape(BETWEEN)}')
 
 
 class WholeFiles(LocalBackend):
@@ -35,36 +31,6 @@ class WholeFiles(LocalBackend):
 
 
 register_backend('mlp_dense', WholeFiles, force=True)
-
-
-def newest_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint of a work dir to go on from: the one that was written last, else that of most iterations; None if
-    there is none. And of each that was passed over, its name and why. CheckpointError: there are some, but none is
-    whole."""
-    pointer, paths = work_dir / 'last_checkpoint', checkpoints_in(work_dir)
-    if pointer.is_file() and (named := pointer.read_text(encoding='utf-8', errors='replace').strip()):
-        here = work_dir / Path(named).name  # the work dir may have been moved
-        paths = [path for path in (here, Path(named)) if path.is_file()][:1] + [path for path in paths if path != here]
-    skipped = []
-    for path in paths:
-        if not (reason := damage(path)):
-            return path, skipped
-        skipped.append(f'{path.name}: {reason}')
-    if skipped:
-        raise CheckpointError(
-            f'No checkpoint in {work_dir} is whole ({"; ".join(skipped)}); '
-            'name another one with --resume FILE, or start anew with another --work-dir.'
-        )
-    return None, []
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints of a training in a folder, the one with the greatest number first."""
-
-    def number(path: Path) -> int:
-        return int(''.join(filter(str.isdigit, path.stem)) or -1)
-
-    return sorted((path for path in folder.glob('*.pth') if NAMES.fullmatch(path.name)), key=number, reverse=True)
 
 
 @HOOKS.register_module()
@@ -84,7 +50,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         self.saved_at = self.validated_at = -1  # iterations
 
     def before_train(self, runner: Any) -> None:
-        # The files that a checkpoint names are not trusted: it may come from elsewhere, or from a folder that was moved.
+        # The files that a checkpoint names are not trusted: it may come from elsewhere, or its folder was moved.
         info = runner.message_hub.runtime_info
         named = {key: info.pop(key) for key in list(info) if re.match('best_ckpt|last_ckpt|keep_ckpt_ids', key)}
         super().before_train(runner)
@@ -189,29 +155,22 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         if 'auto' in self.key_indicators:
             self._init_rule(self.rules, [next(iter(metrics))])
         step = runner.epoch if self.by_epoch else runner.iter
+        info = runner.message_hub.runtime_info
         for key, rule in zip(self.key_indicators, self.rules, strict=True):
             of = f'_{key}' if len(self.key_indicators) > 1 else ''
-            score, best = (
-                metrics.get(key),
-                runner.message_hub.runtime_info.get(f'best_score{of}', self.init_value_map[rule]),
-            )
+            score, best = metrics.get(key), info.get(f'best_score{of}', self.init_value_map[rule])
             if score is None or not math.isfinite(score) or not self.is_better_than[key](score, best):
                 continue
             prefix = f'best_{key}_'.replace('/', '_')
             path = self.folder / f'{prefix}{self.filename_tmpl.format(step)}'
             runner.message_hub.update_info_dict({f'best_score{of}': score, f'best_ckpt{of}': str(path)})
-            meta, save = (
-                dict(epoch=runner.epoch, iter=runner.iter),
-                dict(save_optimizer=False, save_param_scheduler=False),
-            )
-            runner.save_checkpoint(
-                self.out_dir, path.name, meta=meta, by_epoch=False, backend_args=self.backend_args, **save
-            )
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            args = dict(backend_args=self.backend_args, by_epoch=False, meta=meta)
+            runner.save_checkpoint(self.out_dir, path.name, save_optimizer=False, save_param_scheduler=False, **args)
             runner.logger.info(f'{path.name} is the best so far: {key} {score:.4f}')
-            if is_main_process():
-                for other in self._own(prefix):
-                    if other != path:
-                        other.unlink(missing_ok=True)
+            for other in self._own(prefix) if is_main_process() else []:
+                if other != path:
+                    other.unlink(missing_ok=True)
 
     def _own(self, prefix: str) -> list[Path]:
         """The files that this hook names so, the last one first."""

@@ -77,7 +77,7 @@ class ResumeHook(Hook):
         self.kept.__exit__(None, None, None)
 
     def _fit(self, runner: Any, before: str, processes: int) -> None:
-        """Goes on with other batches than before. CheckpointError: in the middle of an epoch, which has no such place."""
+        """Goes on with other batches than before. CheckpointError: it would be in the middle of an epoch."""
         loop = runner.train_loop
         now = f'{processes} processes with {len(loop.dataloader)} batches'
         if isinstance(loop, EpochBasedTrainLoop):
