@@ -57,7 +57,7 @@ def for_training(
         hook.type = 'mlp_dense.CheckpointHook'
     if resume or cfg.get('resume'):
         _resume(cfg, resume)
-    elif found := checkpoints_in(Path(cfg.work_dir)):
+    elif found := [*checkpoints_in(Path(cfg.work_dir)), *Path(cfg.work_dir).glob('last_checkpoint')]:
         there = f'{cfg.work_dir} holds a training already ({found[0].name})'
         raise UserError(f'{there}: go on with --resume, or give another --work-dir.')
     if amp:

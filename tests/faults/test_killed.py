@@ -1,0 +1,125 @@
+"""Trainings that are killed for real, at random moments and inside the writing of a checkpoint, and resumed."""
+
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from support.configs import SEGMENTATION
+from support.tools import call
+from support.trainings import assert_equal_states, records_of, start, two_processes, wait, write_config
+
+pytestmark = pytest.mark.slow
+
+CHANGES = {
+    'train_cfg.max_iters': 8,
+    'train_cfg.val_interval': 4,
+    'default_hooks.checkpoint.interval': 2,
+    'default_hooks.checkpoint.max_keep_ckpts': 2,
+}
+FINAL = 'iter_8.pth'
+
+
+@pytest.fixture(scope='module')
+def unbroken(shapes, tmp_path_factory):
+    """(config, work dir, seconds) of a training that nothing interrupts."""
+    folder = tmp_path_factory.mktemp('unbroken')
+    file = write_config(SEGMENTATION, folder, shapes, **CHANGES)
+    begin = time.monotonic()
+    assert wait(start(file, '--work-dir', folder, '--seed', 7, log=folder / 'log')) == 0, (folder / 'log').read_text()
+    return file, folder, time.monotonic() - begin
+
+
+def kill_in_write(number: int):
+    """Makes a process kill itself when it asks the disk for the `number`-th time to keep what it has written."""
+    calls = iter(range(number, 0, -1))
+    fsync = os.fsync
+
+    def killing(file: int) -> None:
+        if next(calls, 0) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(file)
+
+    patch('os.fsync', killing).start()
+
+
+def finish(file: Path, work_dir: Path, unbroken: Path) -> None:
+    """Resumes as a user does, and compares with the training that was not interrupted."""
+    pid = start(file, '--work-dir', work_dir, '--seed', 7, '--resume', log=work_dir / 'log')
+    assert wait(pid) == 0, (work_dir / 'log').read_text()
+    assert_equal_states(work_dir / FINAL, unbroken / FINAL)
+    assert records_of(work_dir) == records_of(unbroken)
+    assert {path.name for path in work_dir.glob('*.pth')} == {path.name for path in unbroken.glob('*.pth')}
+    assert not list(work_dir.glob('.*')), 'no unfinished file stays'
+
+
+@pytest.mark.parametrize('trial', range(12))
+def test_killed_at_a_random_moment(unbroken, tmp_path, trial):
+    file, folder, seconds = unbroken
+    work_dir = tmp_path / 'run'
+    pid = start(file, '--work-dir', work_dir, '--seed', 7, log=tmp_path / 'log')
+    time.sleep(seconds * random.Random(trial).uniform(0.2, 1.0))
+    os.kill(pid, signal.SIGKILL)
+    assert wait(pid) in (0, -signal.SIGKILL), (tmp_path / 'log').read_text()
+    work_dir.mkdir(exist_ok=True)
+    finish(file, work_dir, folder)
+
+
+@pytest.mark.parametrize('write', range(1, 23, 3))
+def test_killed_inside_a_write(unbroken, tmp_path, write):
+    """A checkpoint is a file and its folder, and so is the pointer to it: four times that the disk is asked."""
+    file, folder, _ = unbroken
+    work_dir = tmp_path / 'run'
+    pid = start(file, '--work-dir', work_dir, '--seed', 7, log=tmp_path / 'log', prepare=lambda: kill_in_write(write))
+    assert wait(pid) == -signal.SIGKILL, (tmp_path / 'log').read_text()
+    finish(file, work_dir, folder)
+
+
+def test_full_disk(unbroken, tmp_path):
+    """The limit on the size of a file stands in for a full disk: the training ends in a sentence, nothing is lost."""
+    file, folder, _ = unbroken
+    work_dir = tmp_path / 'run'
+    some = ['--cfg-options', 'train_cfg.max_iters=4']
+    assert call('train', file, '--work-dir', work_dir, '--seed', 7, *some) == 0
+    before = {path.name: path.read_bytes() for path in work_dir.glob('*.pth')}
+    limit = (work_dir / 'iter_4.pth').stat().st_size // 2
+
+    def prepare() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    pid = start(file, '--work-dir', work_dir, '--resume', log=tmp_path / 'log', prepare=prepare)
+    assert wait(pid) == 2
+    assert 'iter_6.pth cannot be written (File too large)' in (tmp_path / 'log').read_text()
+    assert {path.name: path.read_bytes() for path in work_dir.glob('*.pth')} == before
+    assert not list(work_dir.glob('.*'))
+
+
+def test_one_of_two_processes_is_killed(shapes, tmp_path):
+    """The other one says so and ends; both resumed end where an unbroken training of two ends."""
+    file = write_config(SEGMENTATION, tmp_path, shapes, **CHANGES)
+    killing = tmp_path / 'killing.py'
+    killing.write_text(
+        f"_base_ = './{file.name}'\ncustom_hooks = [dict(type='SignalHook', at=7, signals=['SIGKILL'], rank=1)]\n"
+    )
+
+    def train(config: Path, name: str, *more: str) -> list[int]:
+        arguments = [config, '--work-dir', tmp_path / name, '--seed', 7, '--launcher', 'pytorch', *more]
+        pids = [start(*arguments, log=tmp_path / f'{name}{e["RANK"]}', **e) for e in two_processes()]
+        return [wait(pid) for pid in pids]
+
+    def said(name: str) -> str:
+        return (tmp_path / name).read_text()
+
+    assert train(file, 'unbroken') == [0, 0], said('unbroken0') + said('unbroken1')
+    assert train(killing, 'killed') == [2, -signal.SIGKILL], said('killed0')
+    assert 'Another process of this training has died' in said('killed0')
+    assert train(file, 'killed', '--resume') == [0, 0], said('killed0') + said('killed1')
+    assert_equal_states(tmp_path / 'killed' / FINAL, tmp_path / 'unbroken' / FINAL)
+    # With one process instead of two, what changes is said.
+    (tmp_path / 'killed' / 'last_checkpoint').write_text('iter_6.pth')
+    assert call('train', file, '--work-dir', tmp_path / 'killed', '--resume') == 0

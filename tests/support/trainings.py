@@ -1,0 +1,108 @@
+"""Quick trainings in which everything is random that can be, ways to interrupt them, and what they are compared by."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from support.configs import thin
+from support.tools import call
+
+
+@HOOKS.register_module(force=True)
+class SignalHook(Hook):
+    """Sends signals to its own process in an iteration."""
+
+    def __init__(self, at: int, signals: tuple[str, ...], rank: int = 0):
+        self.at, self.signals, self.rank = at, signals, rank
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 == self.at and runner.rank == self.rank:
+            for name in self.signals:
+                os.kill(os.getpid(), getattr(signal, name))
+
+
+def write_config(base: str, folder: Path, data: Path, **changes) -> Path:
+    """A quick config in which everything is random that can be: order, augmentation, dropout and stochastic depth."""
+    cfg = Config.fromfile(base)
+    thin(cfg)
+    cfg.model.backbone.drop_path_rate = 0.3
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root, loader.batch_size = str(data), 2
+        loader.dataset.indices = 8 if loader is cfg.train_dataloader else 2
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        if 'ann_file' in evaluator:
+            evaluator.ann_file = evaluator.ann_file.replace('data/shapes', str(data))
+    cfg.train_dataloader.dataset.pipeline.insert(-1, dict(type='PhotoMetricDistortion'))
+    cfg.default_hooks.logger.interval = 1
+    cfg.default_hooks.pop('visualization')
+    cfg.merge_from_dict(changes)
+    file = folder / 'config.py'
+    cfg.dump(file)
+    return file
+
+
+def records_of(work_dir: Path) -> dict[int, dict]:
+    """The last record of every iteration, without what is measured with a clock."""
+    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    timed = ('time', 'data_time', 'memory')
+    return {
+        (line['step'], 'lr' in line): {key: value for key, value in line.items() if key not in timed} for line in lines
+    }
+
+
+def assert_equal_states(one: Path, other: Path) -> None:
+    """Weights, averaged weights, optimizer and schedule of two checkpoints are the same bits."""
+    first, second = (torch.load(file, weights_only=False) for file in (one, other))
+    for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'mlp_dense_state'):
+        leaves, others = (torch.utils._pytree.tree_leaves(content.get(key)) for content in (first, second))
+        assert len(leaves) == len(others)
+        for a, b in zip(leaves, others, strict=True):
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, key
+
+
+def start(*arguments, log: Path, prepare: Callable[[], None] = lambda: None, **environment: str) -> int:
+    """Starts `tools/train.py` in a process of its own, a copy of this one, whose imports it has; returns its number.
+
+    `prepare` runs in it first; its output goes to a file."""
+    if pid := os.fork():
+        return pid
+    try:
+        os.setpgid(0, 0)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout, sys.stderr = (open(number, 'w', buffering=1, closefd=False) for number in (1, 2))
+        os.environ.update(environment)
+        prepare()
+        status = call('train', *arguments)
+    except BaseException:
+        traceback.print_exc()
+        status = 70
+    finally:
+        sys.stdout.flush()
+        os._exit(status if isinstance(status, int) else 71)
+
+
+def wait(pid: int) -> int:
+    """The exit status of a process, or minus the number of the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def two_processes() -> list[dict[str, str]]:
+    """The environments of the processes of a distributed training on this machine."""
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        port = server.getsockname()[1]
+    common = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    return [dict(common, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
