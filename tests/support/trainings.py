@@ -82,7 +82,7 @@ def start(*arguments, log: Path, prepare: Callable[[], None] = lambda: None, **e
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        sys.stdout, sys.stderr = (open(number, 'w', buffering=1, closefd=False) for number in (1, 2))
+        sys.stdout = sys.stderr = os.fdopen(1, 'w', buffering=1, closefd=False)
         os.environ.update(environment)
         prepare()
         status = call('train', *arguments)
