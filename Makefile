@@ -30,7 +30,7 @@ demo: setup ## make the embedded data, train, test and draw predictions (TASK=se
 	$(BIN)/python tools/plot_log.py $(RUN) --out $(RUN)/curves.png
 	@echo '== drawn predictions beside the ground truth: $(RUN)/predictions; learning curves: $(RUN)/curves.png'
 
-bench: setup ## time backbones and detectors on this CPU (about 26 minutes on two cores; nothing else should run)
+bench: setup ## time backbones and detectors on this CPU (about 16 minutes on two cores; nothing else should run)
 	@echo '== inference of the backbones (about 4 minutes on two cores)'
 	$(BENCH)/backbones.py --device cpu
 	@echo '== the same with one thread at 512x512 (about 2 minutes)'

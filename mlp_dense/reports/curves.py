@@ -15,7 +15,6 @@ from matplotlib.lines import Line2D
 
 from ..errors import UserError
 
-NO_METRICS = ('step', 'time', 'data_time', 'epoch', 'iter', 'memory')
 STYLES = ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 
 Curve = dict[float, float]  # values by iteration
@@ -58,7 +57,7 @@ def read_run(path: Path) -> Run:
         curves = run.losses if 'lr' in record else run.metrics
         for name, value in record.items():
             # COCO says -1 where there are no such objects.
-            if 'loss' in name if curves is run.losses else name not in NO_METRICS and value != -1:
+            if 'loss' in name if curves is run.losses else name not in ('step', 'time', 'data_time') and value != -1:
                 curves.setdefault(name, {})[at] = value
     return run
 
