@@ -16,6 +16,7 @@ USELESS = (  # what mmengine says of itself, and nobody can mend
     '"HardDiskBackend" is the alias of "LocalBackend"',
     'The prefix is not set in metric class',
     'Exp name: ',
+    'Resumed iteration number is not divisible by',  # but the gradients come back
 )
 
 

@@ -6,8 +6,10 @@ processes nor what was drawn before matters, and a resumed training goes on at t
 
 import copy
 import itertools
+import os
 import random
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -100,14 +102,23 @@ def seeded_loader(loader: dict, seed: int) -> dict:
     inner = loader.get('batch_sampler') or dict(type=BatchSampler, drop_last=loader.pop('drop_last', False))
     loader['batch_sampler'] = dict(type=SeededBatches, inner=inner)
     loader['dataset'] = dict(type=SeededDataset, dataset=loader['dataset'], seed=seed)
-    loader.setdefault('worker_init_fn', dict(type=ignore_signals))
+    loader.setdefault('worker_init_fn', dict(type=leave_signals))
     return loader
 
 
-def ignore_signals(worker_id: int) -> None:
-    """Loading processes leave it to the main process when to stop: it finishes the iteration, and ends them."""
+def leave_signals(worker_id: int) -> None:
+    """Leaves it to the main process when a loading process stops: what a cluster sends to all processes of a job must
+    not end one while the main process finishes its iteration."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, 'sigwaitinfo'):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _obey_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class EpochLoop(EpochBasedTrainLoop):

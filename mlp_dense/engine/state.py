@@ -55,11 +55,16 @@ class ResumeHook(Hook):
             for name, parameter in _model(runner).named_parameters():
                 if name in gradients:
                     parameter.grad = gradients[name].to(parameter.device)
+        self._restore()
         loop._decide_current_val_interval()
         if runner.val_loop and validates(loop) and not self.state['validated']:
             runner.val_loop.run()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        self._restore()  # once more: the beginning may have drawn some
+        self.state = {}
+
+    def _restore(self) -> None:
         if self.state and len(self.state['processes']) == get_world_size():
             own = self.state['processes'][get_rank()]
             random.setstate(own['random'])
@@ -67,7 +72,6 @@ class ResumeHook(Hook):
             torch.set_rng_state(own['torch'].cpu())
             if 'cuda' in own and torch.cuda.is_available():
                 torch.cuda.set_rng_state(own['cuda'].cpu())
-        self.state = {}
 
     def before_val(self, runner: Any) -> None:
         self.kept = kept_random_states()  # validation, at whatever point, changes nothing in the training

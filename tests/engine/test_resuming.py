@@ -32,6 +32,7 @@ CASES = {
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:Detected call of `scheduler.step:UserWarning')  # of mmengine, with accumulation
 @pytest.mark.parametrize('case', CASES)
 def test_resumed_is_unbroken(case, shapes, tmp_path):
     base, changes, at = CASES[case]

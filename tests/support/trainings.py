@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def start(*arguments, log: Path, prepare: Callable[[], None] = lambda: None, **e
         os.dup2(output, 2)
         sys.stdout = sys.stderr = os.fdopen(1, 'w', buffering=1, closefd=False)
         os.environ.update(environment)
+        warnings.resetwarnings()
         prepare()
         status = call('train', *arguments)
     except BaseException:
@@ -104,5 +106,7 @@ def two_processes() -> list[dict[str, str]]:
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
         port = server.getsockname()[1]
-    common = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    common = dict(
+        OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)
+    )
     return [dict(common, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
