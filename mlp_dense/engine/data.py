@@ -52,6 +52,7 @@ def explain_empty(cfg: Any, error: ValueError) -> Exception:
     """The error that says where a data set of a config found no image, if that is what happened."""
     if 'need at least one array' not in str(error):  # what mmengine's data sets say when they are empty
         return error
+    cfg = next(leaves(cfg))
     where = ', '.join(f'{key}={cfg[key]}' for key in ('data_root', 'data_prefix', 'img_suffix') if cfg.get(key))
     return UserError(f'There is no image where the config looks ({where}); correct it.')
 

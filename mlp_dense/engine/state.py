@@ -49,7 +49,7 @@ class ResumeHook(Hook):
             return
         loop, before, now = runner.train_loop, len(self.state['processes']), get_world_size()
         if (before, self.state['batches']) != (now, len(loop.dataloader)):
-            self._fit(runner, f'{before} processes with {self.state["batches"]} batches', now)
+            self._fit(runner, before, now)
         else:
             gradients = self.state['processes'][get_rank()].get('gradients', {})
             for name, parameter in _model(runner).named_parameters():
@@ -80,19 +80,23 @@ class ResumeHook(Hook):
     def after_val(self, runner: Any) -> None:
         self.kept.__exit__(None, None, None)
 
-    def _fit(self, runner: Any, before: str, processes: int) -> None:
+    def _fit(self, runner: Any, before: int, now: int) -> None:
         """Goes on with other batches than before. CheckpointError: it would be in the middle of an epoch."""
-        loop = runner.train_loop
-        now = f'{processes} processes with {len(loop.dataloader)} batches'
+        loop, batches = runner.train_loop, self.state['batches']
+        old, new = (
+            f'{count} process{"es" * (count > 1)} with {length} batches'
+            for count, length in ((before, batches), (now, len(loop.dataloader)))
+        )
         if isinstance(loop, EpochBasedTrainLoop):
-            if loop._iter != loop._epoch * self.state['batches']:
+            epochs, rest = divmod(loop._iter, batches)
+            if rest:
                 raise CheckpointError(
-                    f'This checkpoint was saved within an epoch of {before}, which {now} cannot go on with; '
+                    f'This checkpoint was saved within an epoch of {old}, which {new} cannot go on with; '
                     'resume with as many processes and images per batch, or from a checkpoint at the end of an epoch.'
                 )
-            loop._iter = loop._epoch * len(loop.dataloader)
+            loop._iter = epochs * len(loop.dataloader)
         runner.logger.warning(
-            f'Resumed with {now} instead of {before}: the learning rate stays, '
+            f'Resumed with {new} instead of {old}: the learning rate stays, '
             'but order and random numbers of the rest are not those of an unbroken training.'
         )
 

@@ -136,13 +136,6 @@ def test_unwritable_work_dir(fails, tmp_path, tool):
     assert (tmp_path / 'file').read_text() == 'precious'
 
 
-def test_nothing_to_resume(fails, tmp_path):
-    assert 'no checkpoint to resume' in fails('train', DETECTION, '--resume')
-    weights = tmp_path / 'weights.pth'
-    torch.save(dict(state_dict=dict(weight=torch.zeros(1))), weights)
-    assert 'nothing can be resumed from it' in fails('train', DETECTION, '--resume', weights)
-
-
 def test_what_this_machine_or_config_lacks(fails, monkeypatch):
     if not torch.cuda.is_available():
         assert '--amp needs a GPU' in fails('train', DETECTION, '--amp')

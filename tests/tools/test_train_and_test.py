@@ -2,17 +2,13 @@
 
 import json
 import pickle
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
 
-from support.configs import DETECTION, ROOT, SEGMENTATION, thin_config
+from support.configs import DETECTION, SEGMENTATION, thin_config
 from support.tools import before_training, call, log_of, run
 
 QUICK = {  # for --cfg-options
@@ -116,41 +112,6 @@ def test_refuses_to_overwrite_and_resumes_when_asked(trained, capsys):
     assert checkpoint.stat().st_mtime_ns == before
     assert call('train', config, '--work-dir', work_dir, '--resume', *options) == 0
     assert 'resumed epoch: ' in log_of(work_dir)
-
-
-def test_killed_and_resumed(shapes, tmp_path):
-    command = ['tools/train.py', SEGMENTATION, '--work-dir', tmp_path, '--data-root', shapes]
-    options = ['--cfg-options', *QUICK[SEGMENTATION]]
-    endless = [*options, 'train_cfg.max_iters=100000', 'train_cfg.val_interval=100000']
-    process = subprocess.Popen([sys.executable, *map(str, command), *endless], cwd=ROOT, stdout=subprocess.DEVNULL)
-    while not (tmp_path / 'last_checkpoint').exists():
-        assert process.poll() is None
-        time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_2.pth'))
-    assert call('train', *command[1:], '--resume', *options) == 0
-    log = log_of(tmp_path)
-    assert 'resumed epoch: 0, iter: 2' in log
-    assert 'Iter(train) [3/4]' in log and 'Iter(train) [2/4]' not in log
-    assert (tmp_path / 'iter_4.pth').exists()
-
-
-def test_resuming_gives_what_an_unbroken_training_gives(shapes, tmp_path):
-    """Optimizer, schedule and weights come back exactly; the order of the data is drawn anew by mmengine's sampler."""
-    fixed = [
-        *QUICK[SEGMENTATION],
-        'train_dataloader.dataset.indices=8',
-        'train_dataloader.dataset.pipeline.2.prob=0.0',
-        'train_dataloader.sampler.shuffle=False',
-        'model.decode_head.dropout_ratio=0.0',
-        'model.auxiliary_head.dropout_ratio=0.0',
-    ]
-    start = [SEGMENTATION, '--data-root', shapes, '--seed', 0]
-    resumed = ['--resume', tmp_path / 'unbroken' / 'iter_2.pth']
-    for name, more in (('unbroken', []), ('resumed', resumed)):
-        assert call('train', *start, '--work-dir', tmp_path / name, *more, '--cfg-options', *fixed) == 0
-    assert_same_weights(*(tmp_path / name / 'iter_4.pth' for name in ('unbroken', 'resumed')))
 
 
 def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
