@@ -180,7 +180,7 @@ def test_other_batches_than_before(shapes, tmp_path, at, capsys):
         assert status == 2 and 'saved within an epoch of 1 process with 2 batches' in said.err
     else:
         assert status == 0 and 'Resumed with 1 process with 4 batches instead of' in said.out
-        assert 'Epoch(train)  [2][4/4]' in log_of(tmp_path / 'run')
+        assert 'Epoch(train) [2][4/4]' in log_of(tmp_path / 'run')
 
 
 def test_loading_processes_do_not_matter(shapes, tmp_path):
