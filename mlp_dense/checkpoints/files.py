@@ -1,59 +1,22 @@
-"""Finds, downloads and reads the files of checkpoints; says which objects they may hold."""
+"""Finds, downloads and reads the files of checkpoints."""
 
 import hashlib
 import json
 import pickle
 import re
-from collections import OrderedDict
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import CheckpointError
-
-
-class _Inert:
-    """Stands in for an object that official files carry beside their weights; a plain dict comes in its place."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict:
-        return OrderedDict()
-
-
-def _safe_globals() -> list[Any]:
-    """What a file may hold beside tensors and plain containers."""
-    try:
-        from mmengine.logging import HistoryBuffer
-    except ImportError:
-        HistoryBuffer = _Inert
-
-    def statistic(owner: Any, name: str) -> Any:
-        """mmengine pickles HistoryBuffer's statistics as ``getattr(HistoryBuffer, 'mean')``; this allows that alone."""
-        if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-            return getattr(owner, name, None)
-        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r} of {owner!r}')
-
-    paths = (f'{module}.{kind}Path' for module in ('pathlib', 'pathlib._local') for kind in ('Posix', 'Windows'))
-    return [
-        # what the official files carry and nobody needs (pathlib._local: Python 3.13)
-        *((_Inert, name) for name in ('argparse.Namespace', 'yacs.config.CfgNode', *paths)),
-        # what mmengine stores in its checkpoints (NumPy renamed its modules in 2.0)
-        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
-        (statistic, 'builtins.getattr'),
-        (statistic, '__builtin__.getattr'),
-        np.ndarray,
-        np.dtype,
-        *(type(np.dtype(kind)) for kind in ('bool', 'int32', 'int64', 'uint8', 'float32', 'float64')),
-        *(
-            (getattr(np._core.multiarray, function), f'{package}.multiarray.{function}')
-            for function in ('_reconstruct', 'scalar')
-            for package in ('numpy.core', 'numpy._core')
-        ),
-    ]
+from .stand_ins import safe_globals
 
 
 def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, Any]:
@@ -76,7 +39,25 @@ def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, An
         raise CheckpointError(f'{source} cannot be read as a {kind} ({reason}); {advice}') from error
     if not isinstance(content, dict):
         raise CheckpointError(f'{source} holds a {type(content).__name__}, not a checkpoint or a state dict.')
+    for tensor in _tensors_in(content):
+        if tensor.layout == torch.strided and not tensor.is_meta:
+            stored, declared = tensor.untyped_storage().nbytes(), tensor.numel() * tensor.element_size()
+            if declared > stored:
+                shape = 'x'.join(map(str, tensor.shape))
+                raise CheckpointError(f'{source} is refused: a tensor of {shape} in it has only {stored} bytes.')
     return content
+
+
+def _tensors_in(content: Any) -> Iterator[Tensor]:
+    """All tensors of nested containers, which may hold one another."""
+    todo, seen = [content], set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, Tensor):
+            yield node
+        elif isinstance(node, (dict, list, tuple)) and id(node) not in seen:
+            seen.add(id(node))
+            todo.extend(node.values() if isinstance(node, dict) else node)
 
 
 def is_safetensors(path: Path) -> bool:
@@ -85,11 +66,20 @@ def is_safetensors(path: Path) -> bool:
 
 def _read(path: Path, map_location: Any) -> Any:
     if not is_safetensors(path):
-        with torch.serialization.safe_globals(_safe_globals()):
+        _check_sizes(path)
+        with torch.serialization.safe_globals(safe_globals()):
             return torch.load(path, map_location=map_location, weights_only=True)
     with import_safetensors().safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
         meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
         return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
+
+
+def _check_sizes(path: Path) -> None:
+    """CheckpointError: a zip file declares more than it holds; PyTorch never compresses, and would believe it."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            if sum(entry.file_size for entry in file.infolist()) > path.stat().st_size:
+                raise zipfile.BadZipFile('it declares more bytes than it has')
 
 
 def import_safetensors() -> ModuleType:

@@ -1,0 +1,96 @@
+"""What a file may hold beside tensors and plain containers, and what takes its place while it is read."""
+
+import math
+import pickle
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+DTYPES = {np.dtype(name).str[1:]: np.dtype(name) for name in ('?', 'i4', 'i8', 'u1', 'f4', 'f8')}
+
+
+class Inert:
+    """Stands in for an object that official files carry beside their weights; a plain dict comes in its place."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict:
+        return OrderedDict()
+
+
+class PlainDtype:
+    """Stands in for ``numpy.dtype``, which a file could give an invented state: one of a few plain types."""
+
+    def __init__(self, name: str, *flags: Any):
+        if not isinstance(name, str) or name not in DTYPES:
+            raise pickle.UnpicklingError(f'GLOBAL numpy.dtype of {str(name)[:40]!r}')
+        self.dtype = DTYPES[name]
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or state[:2] not in ((3, '<'), (3, '|')) or any(state[2:5]):
+            raise pickle.UnpicklingError('GLOBAL numpy.dtype with fields or of another byte order')
+
+
+class PlainArray(np.ndarray):
+    """Stands in for ``numpy.ndarray``, whose constructor and whose state a file could use to forge pointers: nothing
+    calls the first, and the second must be a shape, a plain type, and as many bytes."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> 'PlainArray':
+        raise pickle.UnpicklingError('GLOBAL numpy.ndarray that is constructed')
+
+    def __setstate__(self, state: Any) -> None:
+        try:
+            version, shape, dtype, fortran, data = state
+            fits = version == 1 and len(data) == math.prod(shape) * dtype.dtype.itemsize and min(shape, default=0) >= 0
+            fits = fits and type(shape) is tuple and {type(size) for size in shape} <= {int}
+            fits = fits and isinstance(dtype, PlainDtype) and type(data) is bytes and type(fortran) is bool
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            fits = False
+        if not fits:
+            raise pickle.UnpicklingError('GLOBAL numpy.ndarray whose shape, type and bytes do not agree')
+        super().__setstate__((1, shape, dtype.dtype, fortran, data))
+
+    def __reduce__(self) -> Any:
+        return self.view(np.ndarray).__reduce__()  # in files it is NumPy's
+
+
+def _reconstruct(kind: Any, *args: Any) -> PlainArray:
+    if kind is not PlainArray:
+        raise pickle.UnpicklingError('GLOBAL numpy reconstruct of something else than an array')
+    return np.empty(0, np.uint8).view(PlainArray)
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    if not isinstance(dtype, PlainDtype) or type(data) is not bytes or len(data) != dtype.dtype.itemsize:
+        raise pickle.UnpicklingError('GLOBAL numpy scalar whose type and bytes do not agree')
+    return np.frombuffer(data, dtype.dtype)[0]
+
+
+def safe_globals() -> list[tuple[Any, str]]:
+    """(stand-in, name in the file) of all that :func:`torch.load` takes beside what it knows itself."""
+    try:
+        from mmengine.logging import HistoryBuffer
+    except ImportError:
+        HistoryBuffer = Inert
+
+    def statistic(owner: Any, name: str) -> Any:
+        """mmengine pickles HistoryBuffer's statistics as ``getattr(HistoryBuffer, 'mean')``; this allows that alone."""
+        if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+            return getattr(owner, name, None)
+        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r} of {owner!r}')
+
+    paths = (f'{module}.{kind}Path' for module in ('pathlib', 'pathlib._local') for kind in ('Posix', 'Windows'))
+    return [
+        # what the official files carry and nobody needs (pathlib._local: Python 3.13)
+        *((Inert, name) for name in ('argparse.Namespace', 'yacs.config.CfgNode', *paths)),
+        # what mmengine stores in its checkpoints (NumPy renamed its modules in 2.0)
+        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
+        (statistic, 'builtins.getattr'),
+        (statistic, '__builtin__.getattr'),
+        (PlainArray, 'numpy.ndarray'),
+        (PlainDtype, 'numpy.dtype'),
+        *(
+            (function, f'{package}.multiarray.{name}')
+            for function, name in ((_reconstruct, '_reconstruct'), (_scalar, 'scalar'))
+            for package in ('numpy.core', 'numpy._core')
+        ),
+    ]
