@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoints.matching import load_pretrained, match_and_log
-from ..checkpoints.reading import Checkpoint
 from ..errors import ArgumentError, UserError
 from .fast_paths import channels_last_gradient
 
@@ -216,8 +215,7 @@ class MLPBackbone(nn.Module):
 def _match_on_load(backbone: MLPBackbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Runs before every load, by torch's or mmengine's ``load_state_dict``, of the backbone or of a whole detector."""
     found = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
-    matched = match_and_log(backbone, Checkpoint('the given state dict', None, found))
-    state_dict.update({prefix + key: tensor for key, tensor in matched.items()})
+    state_dict.update({prefix + key: tensor for key, tensor in match_and_log(backbone, found).items()})
 
 
 def _make_norm(kind: type[nn.Module], requires_grad: bool, dim: int, **arguments: Any) -> nn.Module:

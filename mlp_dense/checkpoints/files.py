@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import re
 import zipfile
@@ -75,7 +76,7 @@ def _read(path: Path, map_location: Any) -> Any:
 
 
 def _check_sizes(path: Path) -> None:
-    """CheckpointError: a zip file declares more than it holds; PyTorch never compresses, and would believe it."""
+    """BadZipFile: a zip file declares more bytes than it has; PyTorch never compresses, and would believe it."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             if sum(entry.file_size for entry in file.infolist()) > path.stat().st_size:
@@ -105,9 +106,17 @@ def local_file(source: str | Path) -> Path:
     source = str(source)
     if not _is_address(source):
         path = Path(url2pathname(urlparse(source).path) if source.startswith('file://') else source).expanduser()
+        if path.is_dir():
+            raise CheckpointError(f'Checkpoint {source} is a folder; give a file in it, such as epoch_12.pth.')
         if not path.is_file():
-            raise CheckpointError(f'Checkpoint {source} does not exist; give a file, or an http(s) address.')
+            raise CheckpointError(f'Checkpoint {source} does not exist; give a file, or an https address.')
         return path
+    if not source.startswith('https://') and not os.environ.get('MLP_DENSE_ALLOW_HTTP'):
+        kind = source.partition('://')[0]
+        raise CheckpointError(
+            f'{source} is not fetched over {kind}, which anyone on the way could change; '
+            'give an https address or a file, or set MLP_DENSE_ALLOW_HTTP=1 for http.'
+        )
     # Two addresses may end in the same name; a query is no part of it.
     name = f'{hashlib.sha256(source.encode()).hexdigest()[:8]}-{Path(urlparse(source).path).name}'
     path = Path(torch.hub.get_dir()) / 'checkpoints' / name
@@ -115,7 +124,10 @@ def local_file(source: str | Path) -> Path:
     if not path.exists() and not (distributed and torch.distributed.get_node_local_rank(0)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(source, str(path))
+            # Under a temporary name, and compared with the hash at the end of its own name, if there is one.
+            torch.hub.download_url_to_file(source, str(path), hash_prefix=_hash_in(name))
+        except RuntimeError as error:
+            raise CheckpointError(f'{source} is not the file that its name says: {error}.') from error
         except OSError as error:
             raise CheckpointError(f'{source} cannot be downloaded ({error}); do it by hand, give its path.') from error
     if distributed:
@@ -123,5 +135,17 @@ def local_file(source: str | Path) -> Path:
     return path
 
 
+def check_exists(source: str | Path) -> None:
+    """CheckpointError: a file of this machine is missing. An address is not tried."""
+    if not _is_address(source):
+        local_file(source)
+
+
 def _is_address(source: str | Path) -> bool:
-    return bool(re.match(r'https?://', str(source)))
+    return bool(re.match(r'(?!file:)[\w+-]+://', str(source)))
+
+
+def _hash_in(name: str) -> str | None:
+    """The start of the SHA-256 that a name such as hire-1a2b3c4d.pth ends in; what looks like a date is none."""
+    found = re.search(r'-([0-9a-f]{8,64})\.\w+$', name)
+    return found[1] if found and not re.fullmatch(r'(19|20)\d{6}', found[1]) else None

@@ -29,6 +29,8 @@ def describe(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> Ite
     dtypes = Counter(str(tensor.dtype).removeprefix('torch.') for tensor in weights.values())
     kinds = ', '.join(f'{count} {dtype}' for dtype, count in dtypes.most_common())
     yield 'tensors', f'{len(weights)} ({kinds}), {parameters / 1e6:.2f} M parameters'
+    if wrong := checkpoint.not_finite:
+        yield 'not finite', f'{len(wrong)} of them hold NaN or infinity, first {wrong[0]}'
     if classes := checkpoint.dataset_meta.get('classes'):
         yield 'classes', f'{len(classes)}: {", ".join(classes[:5])}{", ..." if len(classes) > 5 else ""}'
     backbone, loads = recognise(checkpoint, families)

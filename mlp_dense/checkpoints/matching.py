@@ -3,7 +3,9 @@
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,18 @@ from torch import Size, Tensor, nn
 
 from ..errors import CheckpointError
 from .reading import Checkpoint, below, split_backbone
+
+_LOADING: ContextVar[str | Path] = ContextVar('loading', default='the given state dict')
+
+
+@contextmanager
+def loading(source: str | Path) -> Iterator[None]:
+    """Inside, what is loaded into a backbone comes from this file: for the log and for errors."""
+    token = _LOADING.set(source)
+    try:
+        yield
+    finally:
+        _LOADING.reset(token)
 
 
 class LeftOut(str):
@@ -24,12 +38,18 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
         checkpoint = Checkpoint(source, None, below(prefix, checkpoint.weights))
     tensors, report = match_to_backbone(backbone, checkpoint)
     _log(report)
+    if wrong := checkpoint.not_finite:
+        _log(
+            f'{source}: {len(wrong)} of its weights are not finite (NaN or infinity), first {wrong[0]}.',
+            logging.WARNING,
+        )
     backbone.load_state_dict(tensors)
 
 
-def match_and_log(backbone: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """What :func:`match_to_backbone` gives. Its report is logged, unless names and shapes are the backbone's own."""
-    own, found = backbone.state_dict(), checkpoint.content
+def match_and_log(backbone: nn.Module, found: dict[str, Any]) -> dict[str, Tensor]:
+    """What :func:`match_to_backbone` gives for a state dict. Its report is logged, unless names and shapes are the
+    backbone's own."""
+    own, checkpoint = backbone.state_dict(), Checkpoint(_LOADING.get(), None, found)
     if found.keys() == own.keys() and all(getattr(found[key], 'shape', None) == own[key].shape for key in own):
         return found
     tensors, report = match_to_backbone(backbone, checkpoint)
@@ -109,11 +129,11 @@ def _without_ones(shape: Size) -> tuple[int, ...]:
     return tuple(shape[:2]) if len(shape) == 4 and shape[2:] == (1, 1) else tuple(shape)
 
 
-def _log(text: str) -> None:
+def _log(text: str, level: int = logging.INFO) -> None:
     try:
         from mmengine.logging import MMLogger
     except ImportError:  # a backbone alone does not need mmengine
         logger = logging.getLogger('mlp_dense')
     else:
         logger = MMLogger.get_current_instance()
-    logger.info(text, extra=dict(console=True))
+    logger.log(level, text, extra=dict(console=True))

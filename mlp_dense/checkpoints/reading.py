@@ -20,6 +20,10 @@ CONTAINERS = ('state_dict', 'model', 'model_ema', 'ema_state_dict')
 """Keys under which a file may hold its weights, in the order in which they are looked for."""
 
 
+TRAINING = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'message_hub', 'mlp_dense_state')
+"""Keys under which a file may hold what a training goes on from."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint and what is known of it."""
@@ -50,7 +54,31 @@ class Checkpoint:
         if not tensors and self.path:
             keys, allowed = ', '.join(map(str, list(self.content)[:8])), ' or '.join(CONTAINERS)
             raise CheckpointError(f'{self.source} holds no weights: no state dict and none as {allowed}, but {keys}.')
+        if unreal := [name for name, tensor in tensors.items() if tensor.is_complex()]:
+            raise CheckpointError(f'{self.source}: {unreal[0]} is complex, and no weight of a network here is.')
         return tensors
+
+    @property
+    def not_finite(self) -> list[str]:
+        """The names of the weights that hold NaN or infinity."""
+        floating = ((name, tensor) for name, tensor in self.weights.items() if tensor.is_floating_point())
+        return [name for name, tensor in floating if not (tensor.is_meta or tensor.isfinite().all())]
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What a training goes on from, and nothing else of the file: mmengine would run ``meta['config']``.
+        CheckpointError: it holds no state of a training."""
+        meta = self.content.get('meta')
+        whole = isinstance(meta, Mapping) and {'optimizer', 'message_hub', 'state_dict'} <= self.content.keys()
+        if not whole or not all(type(meta.get(key)) is int and meta[key] >= 0 for key in ('epoch', 'iter')):
+            raise CheckpointError(
+                f'{self.source} holds weights but no state of a training, so nothing can be resumed from it; '
+                'start a new training from it with --cfg-options load_from=FILE.'
+            )
+        kept = {key: value for key, value in self.content.items() if key in TRAINING}
+        return dict(
+            kept, meta={key: meta[key] for key in ('epoch', 'iter', 'seed', 'dataset_meta', 'run_id') if key in meta}
+        )
 
     @property
     def averaged(self) -> bool:

@@ -34,6 +34,8 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
     checkpoint = Checkpoint.read(source)
     weights, meta = checkpoint.ema_weights if ema else checkpoint.weights, checkpoint.dataset_meta
     for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
+            raise CheckpointError(f'{source}: {name} holds NaN or infinity; publish an earlier checkpoint.')
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise CheckpointError(f'{source}: {name} is no plain tensor, but sparse, quantized or without values.')
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype

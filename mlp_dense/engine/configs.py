@@ -15,6 +15,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from ..checkpoints.files import check_exists
 from ..checkpoints.reading import Checkpoint
 from ..checkpoints.whole import checkpoints_in, newest_checkpoint
 from ..errors import UserError
@@ -60,6 +61,8 @@ def for_training(
     elif found := [*checkpoints_in(Path(cfg.work_dir)), *Path(cfg.work_dir).glob('last_checkpoint')]:
         there = f'{cfg.work_dir} holds a training already ({found[0].name})'
         raise UserError(f'{there}: go on with --resume, or give another --work-dir.')
+    elif cfg.get('load_from'):
+        check_exists(cfg.load_from)
     if amp:
         if not torch.cuda.is_available():
             raise UserError('--amp needs a GPU, and PyTorch finds none; leave it out to train on the CPU.')
@@ -93,6 +96,7 @@ def for_test(
     cfg: Config, checkpoint: str, tta: bool = False, fuse: bool = False, show_dir: str = '', out: str = ''
 ) -> None:
     """Adapts a config to the test of a checkpoint: see ``tools/test.py --help``. UserError: it cannot be tested so."""
+    check_exists(checkpoint)
     cfg.load_from, cfg.resume = checkpoint, False
     if tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:

@@ -6,23 +6,26 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 
+from ..checkpoints.matching import loading
 from ..checkpoints.reading import Checkpoint
 from ..errors import CheckpointError, UserError
 from .configs import adapt_to_cpu, leaves
 from .console import ConsoleFilter, ConsoleHook
 from .data import check_built, check_data, explain_empty
 from .launch import start_processes
+from .loaders import check_pretrained, safe_loaders
 from .order import exact_loop, seeded_loader
 from .saving import CheckpointHook
 from .state import ResumeHook
@@ -37,7 +40,7 @@ class DenseRunner(Runner):
         self.fine_tuning = not self._resume
         saving = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
         try:
-            with saving.stoppable() if saving else nullcontext():
+            with safe_loaders(), saving.stoppable() if saving else nullcontext():
                 return super().train()
         except RuntimeError as error:
             if re.search('closed by peer|reset by peer|Broken pipe|remote process exited', str(error)):
@@ -62,17 +65,13 @@ class DenseRunner(Runner):
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', strict: bool = False, **_: Any) -> dict:
         """Testing and resuming need every tensor of the model; a training that starts from `load_from` does not."""
         checkpoint = Checkpoint.read(filename, map_location)
-        if self._resume and not {'meta', 'optimizer', 'message_hub'} <= checkpoint.content.keys():
-            raise CheckpointError(
-                f'{filename} holds weights but no state of a training, so nothing can be resumed from it; '
-                'start a new training from it with --cfg-options load_from=FILE.'
-            )
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint.content)
+        content = checkpoint.training if self._resume else checkpoint.content
+        self.call_hook('after_load_checkpoint', checkpoint=content)
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        load_weights(model, checkpoint, strict=strict or not self.fine_tuning)
+        load_weights(model, replace(checkpoint, content=content), strict=strict or not self.fine_tuning)
         self._has_loaded = True
         self.logger.info(f'Loaded checkpoint {filename}')
-        return checkpoint.content
+        return content
 
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> Any:
@@ -96,7 +95,7 @@ def building() -> Iterator[None]:
     """Around the building of what a config describes: an unknown type is a UserError, and what no user can mend no
     warning."""
     try:
-        with warnings.catch_warnings():
+        with safe_loaders(), warnings.catch_warnings():
             warnings.filterwarnings('ignore', '``build_loss``|Default ``avg_non_ignore``', UserWarning)
             yield
     except KeyError as error:
@@ -110,6 +109,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     """Checks the data of the given loaders, adapts the config to this machine and builds the Runner. UserError: data
     are missing, class counts differ, or a setting is unknown."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
+    check_pretrained(cfg)
     for name in loaders:
         check_data(cfg, name)
     if not torch.cuda.is_available():
@@ -130,8 +130,15 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, strict: bool = 
 
     If not `strict`, heads may differ (mmengine logs how), but never the backbone.
     """
+    if wrong := checkpoint.not_finite:
+        print_log(
+            f'{checkpoint.source}: {len(wrong)} of its weights are not finite (NaN or infinity), first {wrong[0]}.',
+            logger='current',
+            level=logging.WARNING,
+        )
     try:
-        load_state_dict(model, checkpoint.weights, strict=strict)
+        with loading(checkpoint.source):
+            load_state_dict(model, checkpoint.weights, strict=strict)
     except RuntimeError as error:
         reason = ' '.join(str(error).split())
         raise CheckpointError(

@@ -42,7 +42,9 @@ def test_missing_data(fails, tmp_path):
     assert '--data-root' in fails('train', DETECTION, data=tmp_path / 'nowhere')
     empty = tmp_path / 'empty'
     empty.mkdir()
-    for tool, args in (('train', [DETECTION]), ('train', [SEGMENTATION]), ('test', [DETECTION, 'x.pth'])):
+    weights = tmp_path / 'x.pth'
+    weights.touch()
+    for tool, args in (('train', [DETECTION]), ('train', [SEGMENTATION]), ('test', [DETECTION, weights])):
         message = fails(tool, *args, data=empty)
         assert f'{empty}/' in message and 'does not exist' in message
 
