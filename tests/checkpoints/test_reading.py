@@ -2,11 +2,13 @@
 
 import argparse
 import functools
+import hashlib
 import http.server
 import json
 import pathlib
 import threading
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,11 +123,33 @@ def served(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
     monkeypatch.setenv('no_proxy', '*')
+    monkeypatch.setenv('MLP_DENSE_ALLOW_HTTP', '1')
     handler = functools.partial(Handler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(('localhost', 0), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01), daemon=True).start()
         yield f'http://localhost:{server.server_port}', server.shutdown
         server.shutdown()
+
+
+def test_only_https(served, monkeypatch):
+    monkeypatch.delenv('MLP_DENSE_ALLOW_HTTP')
+    for address in (f'{served[0]}/w.pth', 'ftp://host/w.pth', 's3://host/w.pth'):
+        with pytest.raises(CheckpointError, match=r'is not fetched over (http|ftp|s3), which anyone'):
+            read_checkpoint(address)
+
+
+def test_hash_in_the_name(save, served):
+    data = Path(save(official(mlp_dense.HireMLP), 'w.pth')).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()[:8]
+    for name in (f'hire-{digest}.pth', 'hire-20240131.pth', 'hire-00000000.pth'):
+        (Path(save({}, 'w.pth')).parent / name).write_bytes(data)
+    assert (
+        read_checkpoint(f'{served[0]}/hire-{digest}.pth').keys()
+        == read_checkpoint(f'{served[0]}/hire-20240131.pth').keys()
+    )
+    with pytest.raises(CheckpointError, match='is not the file that its name says: invalid hash'):
+        read_checkpoint(f'{served[0]}/hire-00000000.pth')
+    assert not [file for file in Path(torch.hub.get_dir()).rglob('*') if '00000000' in file.name]
 
 
 def test_address(save, served):
