@@ -65,7 +65,7 @@ def test_forged_numpy_objects(save, name, zipped):
 def test_genuine_numpy_objects_are_what_they_were(save):
     arrays = [np.arange(6).reshape(2, 3).astype(kind) for kind in ('?', 'i4', 'i8', 'u1', 'f4', 'f8')]
     arrays += [np.asfortranarray(arrays[-1]), np.empty((0, 3), 'f4'), np.array(2.5)]
-    history = HistoryBuffer([1.0, 2.0, 4.0])
+    history = HistoryBuffer([1.0, 2.0, 4.0], [1, 1, 1])
     content = dict(arrays=arrays, scalar=np.float64(0.1), history=history, state_dict={})
     for _ in range(2):  # what was read is written and read again
         content = read_checkpoint(save(content, 'plain.pth'))
@@ -172,7 +172,7 @@ def test_no_tool_runs_what_a_file_holds(trained, shapes, tmp_path, where, capsys
     content = torch.load(work_dir / 'iter_2.pth', weights_only=False)
     torch.save(dict(content, extra=Call(Path.touch, mark)), bad)
     nested = tmp_path / 'nested.py'
-    init_cfg = dict(_delete_=True, type='Pretrained', checkpoint=str(bad))
+    init_cfg = dict(type='Pretrained', checkpoint=str(bad))
     nested.write_text(f"_base_ = './{file.name}'\nmodel = dict(decode_head=dict(init_cfg={init_cfg}))\n")
     config, new = ['train', file], ['--work-dir', tmp_path / 'new']
     command = {
