@@ -65,6 +65,11 @@ def _scalar(dtype: Any, data: Any) -> Any:
     return np.frombuffer(data, dtype.dtype)[0]
 
 
+def _no_bytes() -> bytes:
+    """Of an empty array: pickled as ``bytes()``."""
+    return b''
+
+
 def safe_globals() -> list[tuple[Any, str]]:
     """(stand-in, name in the file) of all that :func:`torch.load` takes beside what it knows itself."""
     try:
@@ -86,6 +91,7 @@ def safe_globals() -> list[tuple[Any, str]]:
         (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (statistic, 'builtins.getattr'),
         (statistic, '__builtin__.getattr'),
+        (_no_bytes, '__builtin__.bytes'),
         (PlainArray, 'numpy.ndarray'),
         (PlainDtype, 'numpy.dtype'),
         *(
