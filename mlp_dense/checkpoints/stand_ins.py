@@ -91,6 +91,7 @@ def safe_globals() -> list[tuple[Any, str]]:
         (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (statistic, 'builtins.getattr'),
         (statistic, '__builtin__.getattr'),
+        (_no_bytes, 'builtins.bytes'),
         (_no_bytes, '__builtin__.bytes'),
         (PlainArray, 'numpy.ndarray'),
         (PlainDtype, 'numpy.dtype'),
