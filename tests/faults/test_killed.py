@@ -10,8 +10,8 @@ from unittest.mock import patch
 
 import pytest
 
-from support.configs import SEGMENTATION
-from support.tools import call
+from support.configs import ROOT, SEGMENTATION
+from support.tools import call, run
 from support.trainings import assert_equal_states, records_of, start, two_processes, wait, write_config
 
 pytestmark = pytest.mark.slow
@@ -119,3 +119,14 @@ def test_one_of_two_processes_is_killed(shapes, tmp_path):
     assert 'Another process of this training has died' in said('killed0')
     assert train(file, 'killed', '--resume') == [0, 0], said('killed0') + said('killed1')
     assert_equal_states(tmp_path / 'killed' / FINAL, tmp_path / 'unbroken' / FINAL)
+    # And torchrun starts both again by itself.
+    with killing.open('a') as config:
+        config.write("custom_imports = dict(imports=['support.trainings'])\n")
+    torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '--max-restarts=1']
+    path = f'{ROOT}{os.pathsep}{ROOT / "tests"}'
+    # https://github.com/pytorch/pytorch/issues/135712: else they meet the addresses of the processes before them
+    with patch.dict(os.environ, PYTHONPATH=path, TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1'):
+        where = ['--work-dir', tmp_path / 'again', '--seed', 7, '--launcher', 'pytorch', '--resume']
+        printed = run(*torchrun, 'tools/train.py', killing, *where)
+    assert 'There is nothing to resume in' in printed and 'at epoch 0, iteration 6' in printed
+    assert_equal_states(tmp_path / 'again' / FINAL, tmp_path / 'unbroken' / FINAL)

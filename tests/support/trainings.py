@@ -21,13 +21,14 @@ from support.tools import call
 
 @HOOKS.register_module(force=True)
 class SignalHook(Hook):
-    """Sends signals to its own process in an iteration."""
+    """Sends signals to its own process in an iteration, but not once torchrun has started it again."""
 
     def __init__(self, at: int, signals: tuple[str, ...], rank: int = 0):
         self.at, self.signals, self.rank = at, signals, rank
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter + 1 == self.at and runner.rank == self.rank:
+        first = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0'
+        if first and runner.iter + 1 == self.at and runner.rank == self.rank:
             for name in self.signals:
                 os.kill(os.getpid(), getattr(signal, name))
 
