@@ -45,10 +45,12 @@ def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path |
     return cfg
 
 
-def set_work_dir(cfg: Config, work_dir: Path | None) -> None:
-    """Makes the folder that a run writes to; None leaves the choice to the config. UserError: it cannot be written."""
+def set_work_dir(cfg: Config, work_dir: Path | None, make: bool = True) -> None:
+    """Says, and may `make`, the folder that a run writes to; None leaves the choice to the config. UserError: it cannot
+    be written."""
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename).stem)
-    make_folder(Path(cfg.work_dir))
+    if make:
+        make_folder(Path(cfg.work_dir))
 
 
 def for_training(
@@ -150,7 +152,10 @@ def evaluators(cfg: Config, name: str) -> list:
 
 def first_line(error: BaseException, length: int = 300) -> str:
     """The class of an error and the beginning of what it says."""
-    text = ' '.join(str(getattr(error, 'msg', error)).split())  # msg: of a SyntaxError, without its place
+    text = str(getattr(error, 'msg', error))  # msg: of a SyntaxError, without its place
+    if text.startswith('Caught '):  # it comes from a data loading process, with the text of its traceback
+        return text.strip().splitlines()[-1][:length]
+    text = ' '.join(text.split())
     return f'{type(error).__name__}: {text[:length]}{" ..." if len(text) > length else ""}'.rstrip('. ')
 
 

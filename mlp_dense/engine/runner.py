@@ -21,6 +21,7 @@ from .configs import adapt_to_cpu, leaves
 from .console import ConsoleFilter, ConsoleHook
 from .data import check_built, check_data, explain_empty
 from .launch import start_processes
+from .provenance import RunHook
 from .settings import ExplainedRunner, building, check_settings
 
 
@@ -86,6 +87,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
         cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
     with building(cfg):
         runner = DenseRunner.from_cfg(cfg)
+    runner.register_hook(RunHook())
     runner.register_hook(ConsoleHook())
     return runner
 
