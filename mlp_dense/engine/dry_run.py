@@ -100,7 +100,7 @@ class _FewIterations(Hook):
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self.steps.append(_now() - self.mark)
         self.images = _images(data_batch)
-        self.loss = float(outputs['loss']) if outputs and 'loss' in outputs else float('nan')
+        self.loss = float(torch.as_tensor((outputs or {}).get('loss', float('nan'))).detach())
         steps = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
         if len(self.steps) >= steps and (len(self.steps) >= ITERATIONS or sum(self.steps + self.waits) > SECONDS):
             self.after_train(runner)
