@@ -48,7 +48,7 @@ test: setup ## run all tests (about 6 minutes on two cores)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal  # idle threads of one worker leave the core to the other
 
 soak: setup ## train for long and look for leaks of memory, processes and files (minutes; not part of test)
-	$(BIN)/python -m pytest tests/soak/soak.py -s
+	ONEDNN_PRIMITIVE_CACHE_CAPACITY=32 LRU_CACHE_CAPACITY=32 $(BIN)/python -m pytest tests/soak/soak.py -s
 
 lint: setup ## check style and formatting with ruff
 	$(BIN)/ruff check .
