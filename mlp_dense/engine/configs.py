@@ -24,12 +24,13 @@ def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path |
     in place of its own, for all data sets and evaluators. UserError: the file, the Python in it or an option is
     unusable."""
     path = Path(file)
-    if not path.is_file():
+    if path.suffix not in ('', '.py', '.json', '.yaml', '.yml'):
+        raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml; see --help for the order.')
+    if not path.is_file() or not path.suffix:
         known = [str(file) for file in Path('configs').glob('*/*.py') if file.parent.name != '_base_']
         close = difflib.get_close_matches(str(file), known, n=1)
-        raise UserError(f'Config {path} does not exist{f"; did you mean {close[0]}?" if close else "."}')
-    if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
-        raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml; see --help for the order.')
+        problem = 'is no file that ends in .py, .json or .yaml' if path.exists() else 'does not exist'
+        raise UserError(f'Config {path} {problem}{f"; did you mean {close[0]}?" if close else "."}')
     try:
         cfg = Config.fromfile(path)
         list(walk(cfg._cfg_dict))  # imports what it names
@@ -72,7 +73,7 @@ def for_training(
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size to scale by.')
         cfg.auto_scale_lr.enable = True
     if seed is not None:
@@ -84,9 +85,11 @@ def for_test(
 ) -> None:
     """Adapts a config to the test of a checkpoint: see ``tools/test.py --help``. UserError: it cannot be tested so."""
     need(cfg, 'model', 'test_dataloader', 'test_cfg')
+    if not evaluators(cfg, 'test'):
+        raise UserError(f'{cfg.filename} has no test_evaluator, so there is nothing to measure.')
     cfg.load_from, cfg.resume = checkpoint, False
     if tta:
-        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
             raise UserError('--tta: this config has no tta_model and tta_pipeline.')
         for dataset in leaves(cfg.test_dataloader.dataset):
             dataset.pipeline = cfg.tta_pipeline

@@ -75,7 +75,7 @@ class DenseRunner(ExplainedRunner):
 def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     """Checks the data of the given loaders, adapts the config to this machine and builds the Runner. UserError: data
     are missing, class counts differ, or a setting is unknown."""
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_settings(cfg)
     for name in loaders:
         check_data(cfg, name)

@@ -46,7 +46,7 @@ def load_model(
         raise UserError(f'{cfg.filename or "The config"} has no model; give a config of a detector or segmentor.')
     if device.type == 'cpu':
         adapt_to_cpu(cfg)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     stored = None if checkpoint is None else Checkpoint.read(checkpoint)
     meta = _dataset_meta(cfg, stored.dataset_meta if stored else {})
     with building(cfg):
@@ -80,7 +80,7 @@ def _dataset_meta(cfg: Config, stored: dict[str, Any]) -> dict[str, Any]:
 
 def compare_with_model(cfg: Config, checkpoint: Checkpoint) -> str:
     """What loads into the whole model of a config, and what does not."""
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     with torch.device('meta'), building(cfg):
         model = MODELS.build(cfg.model)
     own, found, problems, fitted = model.state_dict(), checkpoint.weights, [], 0
