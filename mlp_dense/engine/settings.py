@@ -49,6 +49,8 @@ def check_settings(cfg: Config) -> None:
             raise UserError(f'{path} is {value!r}; give a whole number of {least} or more.')
     if (setting(cfg, 'randomness.seed') or 0) >= 2**32:
         raise UserError(f'randomness.seed is {cfg.randomness.seed}; give a number below {2**32}.')
+    if isinstance(file := setting(cfg, 'model.backbone.init_cfg'), str):
+        raise UserError(f"model.backbone.init_cfg is {file!r}; give dict(type='Pretrained', checkpoint={file!r}).")
     for path in NUMBERS:
         value = setting(cfg, path)
         if value is not None and not (_is_number(value) and value >= 0):

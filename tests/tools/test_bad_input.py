@@ -114,6 +114,8 @@ def test_misspelt_backbone_argument(fails, shapes, tmp_path):
         ('model.train_cfg.rpn.assigner.iou=0.5', 'model.train_cfg.rpn.assigner: MaxIoUAssigner does not know iou'),
         ('optim_wrapper.constructor=Decay', 'optim_wrapper.constructor: Decay is not in the'),
         ('default_scope=mmengine', 'Is default_scope right'),
+        ('randomness.seed=4294967296', 'give a number below 4294967296'),
+        ('model.backbone.init_cfg=imagenet.pth', "give dict(type='Pretrained', checkpoint='imagenet.pth')"),
         ('randomness.sed=0', "unexpected keyword argument 'sed'"),
     ],
 )
@@ -305,3 +307,43 @@ def test_exit_status_of_a_process(shapes, tmp_path):
     options = ['--cfg-options', 'model.rpn_head.feat_channels=17', 'model.rpn_head.in_channels=17']
     unforeseen = run('tools/train.py', DETECTION, *where, *options, status=1)
     assert 'Traceback' in unforeseen, 'an error that nobody foresaw keeps its traceback'
+
+
+@pytest.mark.parametrize(
+    ('args', 'options', 'expected'),
+    [
+        ([], ['train_dataloader.batchsize=3'], 'did you mean batch_size'),
+        ([], ['train_dataloader.dataset.type=Coco'], 'train_dataloader.dataset.type: Coco is not in the'),
+        ([], ['train_dataloader.dataset.pipeline.2.foo=1'], 'train_dataloader.dataset.pipeline.2: RandomFlip does not'),
+        ([], ['train_dataloader=none'], 'has no train_dataloader with settings'),
+        ([], ['default_scope=None'], 'default_scope is None; allowed: mmdet, mmseg'),
+        (['--seed', -1], [], '--seed is -1; give a number from 0'),
+    ],
+    ids=str,
+)
+def test_browsing_a_wrong_config(shapes, tmp_path, capsys, args, options, expected):
+    args = [*args, *(['--cfg-options', *options] if options else [])]
+    assert call('browse', DETECTION, '--data-root', shapes, '--out', tmp_path / 'a.png', *args) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_wrong_arguments_of_other_tools(tmp_path, capsys):
+    (tmp_path / 'file').write_text('precious')
+    for expected, *command in (
+        ('16 pixels or more', 'make_shapes', tmp_path / 'new', '--size', 5),
+        ('At least 1 image', 'make_shapes', tmp_path / 'new', '--num-train', 0),
+        ('a seed from 0', 'make_shapes', tmp_path / 'new', '--seed', -1),
+        ('is a file or not empty', 'make_shapes', tmp_path / 'file', '--num-train', 1, '--num-val', 1),
+        ('cannot be written', 'model_zoo', '--out', tmp_path / 'file' / 'zoo.md'),
+        ('ends in .md', 'model_zoo', '--out', tmp_path),
+        ('cannot be written', 'test', DETECTION, 'x.pth', '--show-dir', tmp_path / 'file'),
+        ('is no file that ends in .py', 'test', tmp_path, 'x.pth'),
+    ):
+        assert call(*command) == 2
+        assert expected in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['file'] and (tmp_path / 'file').read_text() == 'precious'
+
+
+def test_nothing_to_measure(fails):
+    assert 'has no test_evaluator' in fails('test', DETECTION, 'x.pth', options=['test_evaluator=None'])
+    assert 'has no tta_model' in fails('test', DETECTION, 'x.pth', '--tta', options=['tta_model=None'])
