@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
@@ -27,6 +28,8 @@ from .runner import build_runner
 ITERATIONS, SECONDS = 3, 20
 """How many are run for the time of one, and after how many seconds no further one is begun. An optimizer that collects
 gradients over several gets as many."""
+
+GATHERED = Path('.dist_test')  # where mmengine gathers the results of several processes, and leaves the empty folder
 
 
 def dry_run(cfg: Config) -> str:
@@ -47,7 +50,7 @@ def dry_run(cfg: Config) -> str:
         cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]  # others may write beyond the folder
     if isinstance(saving := cfg.get('default_hooks', {}).get('checkpoint'), dict):
         saving.pop('out_dir', None)
-    hook = _FewIterations(free)
+    hook, was_there = _FewIterations(free), GATHERED.exists()
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
         runner = build_runner(cfg, ('train', 'val'))
@@ -68,6 +71,9 @@ def dry_run(cfg: Config) -> str:
         finally:
             for handler in runner.logger.handlers:
                 handler.close()
+            if not was_there:
+                with suppress(OSError):  # of several processes one removes it
+                    GATHERED.rmdir()
     return '\n    '.join([f'Dry run of {cfg.filename}: training and validation work, nothing is written.', *hook.said])
 
 
@@ -131,7 +137,7 @@ class _FewIterations(Hook):
             runner.val_loop.run()
         self.stage = 'Saving a checkpoint'
         runner.save_checkpoint(runner.work_dir, 'dry_run.pth', by_epoch=False)
-        self.said = list(self._lines(runner))
+        self.said = list(self._lines(runner)) if is_main_process() else []
 
     def _lines(self, runner: Any) -> Iterator[str]:
         step, wait = median(self.steps[1:] or self.steps), median(self.waits[1:] or self.waits)
