@@ -74,7 +74,8 @@ def dry_run(cfg: Config) -> str:
             if not was_there:
                 with suppress(OSError):  # of several processes one removes it
                     GATHERED.rmdir()
-    return '\n    '.join([f'Dry run of {cfg.filename}: training and validation work, nothing is written.', *hook.said])
+    works = 'training and validation work' if runner.val_loop else 'the training works, it has no validation'
+    return '\n    '.join([f'Dry run of {cfg.filename}: {works}; nothing is written.', *hook.said])
 
 
 class _Enough(Exception):

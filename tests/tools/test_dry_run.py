@@ -46,7 +46,7 @@ def dry_run(shapes, tmp_path, monkeypatch, capsys):
 )
 def test_says_what_a_training_needs(dry_run, config, schedule, metric):
     status, said, _ = dry_run(config)
-    assert status == 0 and 'training and validation work, nothing is written' in said
+    assert status == 0 and 'training and validation work; nothing is written' in said
     assert f'schedule    {schedule}: about 0:' in said and metric in said
     assert 's with 8 images' in said and 'GB in this process' in said and ' MB; ' in said
 
