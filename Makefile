@@ -13,7 +13,7 @@ CONFIG := $(CONFIG_$(TASK))
 RUN := work_dirs/demo_$(TASK)
 BENCH := $(BIN)/python benchmarks
 
-.PHONY: help setup demo bench test lint
+.PHONY: help setup demo bench test soak lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -46,6 +46,9 @@ bench: setup ## time backbones and detectors on this CPU (about 16 minutes on tw
 
 test: setup ## run all tests (about 6 minutes on two cores)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal  # idle threads of one worker leave the core to the other
+
+soak: setup ## train for long and look for leaks of memory, processes and files (minutes; not part of test)
+	ONEDNN_PRIMITIVE_CACHE_CAPACITY=32 LRU_CACHE_CAPACITY=32 $(BIN)/python -m pytest tests/soak/soak.py -s
 
 lint: setup ## check style and formatting with ruff
 	$(BIN)/ruff check .

@@ -58,8 +58,8 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def read_run_config(args: argparse.Namespace) -> 'Config':  # noqa: F821
-    """The config that the arguments of :func:`common_parser` describe, with its work dir made.
+def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config':  # noqa: F821
+    """The config that the arguments of :func:`common_parser` describe, with its work dir, made if the run `writes`.
 
     Raises:
         UserError: an argument is wrong.
@@ -68,7 +68,7 @@ def read_run_config(args: argparse.Namespace) -> 'Config':  # noqa: F821
 
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     cfg.launcher = args.launcher
-    set_work_dir(cfg, args.work_dir)
+    set_work_dir(cfg, args.work_dir, make=writes)
     return cfg
 
 

@@ -31,28 +31,35 @@ def main() -> None:
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
-    from mlp_dense.engine.configs import read_config
+    from mlp_dense.engine.configs import need, read_config
     from mlp_dense.engine.data import check_data, labels_keep_their_size
     from mlp_dense.engine.runner import DenseRunner
+    from mlp_dense.engine.settings import building, check_settings
     from mlp_dense.engine.tasks import task_of
     from mlp_dense.errors import UserError
     from mlp_dense.reports.drawing import contact_sheet, draw_item
 
     if args.num < 1:
         raise UserError(f'--num is {args.num}; give 1 or more.')
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f'--seed is {args.seed}; give a number from 0 to {2**32 - 1}.')
     check_out_file(args.out, '.png')
     cfg = read_config(args.config, args.cfg_options, args.data_root)
+    need(cfg, f'{args.split}_dataloader')
+    task = task_of(cfg.get('default_scope'))
     init_default_scope(cfg.default_scope)
+    check_settings(cfg)
     check_data(cfg, args.split)
     loader = cfg[f'{args.split}_dataloader']
     loader.update(num_workers=0, persistent_workers=False)
     keep_size = labels_keep_their_size(loader.dataset)
-    dataset = DenseRunner.build_dataloader(loader).dataset  # with its checks
+    with building(cfg):
+        dataset = DenseRunner.build_dataloader(loader).dataset  # with its checks
     set_random_seed(args.seed)
     chosen = np.random.permutation(len(dataset))[: args.num]
     if not len(chosen):
         raise UserError(f'The {args.split} data of this config are empty.')
-    task, tiles = task_of(cfg.default_scope), []
+    tiles = []
     for i in track(chosen, 'drawing'):
         item = dataset[int(i)]
         labels = task.labels_of(item['data_samples'], 'gt')

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from arguments import run_tool, tool_parser
+from arguments import check_out_file, run_tool, tool_parser
 
 ROOT = Path(__file__).parents[1]
 HEAD = """# Model zoo
@@ -46,6 +46,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    check_out_file(args.out, '.md')
     from mmengine.logging import MMLogger
 
     warnings.filterwarnings('ignore', module='mmseg')

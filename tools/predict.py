@@ -48,6 +48,8 @@ def main() -> None:
 
     if args.batch_size < 1 or not 0 <= args.score_thr <= 1:
         raise UserError('--batch-size is 1 or more, --score-thr from 0 to 1.')
+    if args.input.suffix == '.py':
+        raise UserError(f'{args.input} is a config; the order is INPUT CONFIG CHECKPOINT.')
     device = checked_device(args.device)
     cfg = read_config(args.config, args.cfg_options)
     source = ImageSource(args.input)

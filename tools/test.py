@@ -34,11 +34,13 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from mlp_dense.engine.configs import for_test
+    from mlp_dense.engine.configs import for_test, make_folder
     from mlp_dense.engine.runner import build_runner
 
     if args.out:
         check_out_file(Path(args.out), '.pkl', '.pickle')
+    if args.show_dir:
+        make_folder(Path(args.show_dir))
     cfg = read_run_config(args)
     for_test(cfg, args.checkpoint, args.tta, args.fuse, args.show_dir, args.out)
     metrics = build_runner(cfg, ('test',)).test()

@@ -23,16 +23,31 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, metavar='N', help='seed of every random number (default: drawn, and logged)'
     )
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='only try a few iterations and one validation batch in full size; says memory, time an iteration and the '
+        'estimated end, and writes nothing',
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
+    from mmengine.dist import is_main_process
+
     from mlp_dense.engine.configs import for_training
     from mlp_dense.engine.runner import build_runner
 
-    cfg = read_run_config(args)
+    cfg = read_run_config(args, writes=not args.dry_run)
     for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed)
+    if args.dry_run:
+        from mlp_dense.engine.dry_run import dry_run
+
+        said = dry_run(cfg)
+        if is_main_process():
+            print(said)
+        return
     build_runner(cfg, ('train', 'val')).train()
 
 

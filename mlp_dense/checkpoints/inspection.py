@@ -25,6 +25,9 @@ def describe(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> Ite
     yield 'weights', 'safetensors' if checkpoint.is_safetensors else form + averaged
     if container and len(checkpoint.content) > 1 and not checkpoint.is_safetensors:
         yield 'beside them', ', '.join(str(key) for key in checkpoint.content if key != container)
+    meta = checkpoint.content.get('meta')
+    if isinstance(meta, Mapping) and isinstance(run := meta.get('run_id'), str):
+        yield 'run', run
     parameters = sum(tensor.numel() for name, tensor in weights.items() if not name.endswith(BUFFERS))
     dtypes = Counter(str(tensor.dtype).removeprefix('torch.') for tensor in weights.values())
     kinds = ', '.join(f'{count} {dtype}' for dtype, count in dtypes.most_common())

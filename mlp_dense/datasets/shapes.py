@@ -25,9 +25,12 @@ _ZOOM = 4  # shapes are drawn at this multiple of the image size, then averaged:
 
 def write_shapes(root: Path, num_train: int = 320, num_val: int = 64, size: int = 128, seed: int = 0) -> None:
     """Writes images of `size` x `size` pixels, and their labels, into a folder. UserError: it is not empty (and is left
-    as it is), or cannot be written."""
-    if root.exists() and any(root.iterdir()):
-        raise UserError(f'{root} is not empty; give another folder, or delete it first.')
+    as it is), or cannot be written, or a number is too small."""
+    if min(num_train, num_val) < 1 or size < 16 or seed < 0:
+        raise UserError('At least 1 image for training and 1 for validation, of 16 pixels or more; a seed from 0.')
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        problem = 'not empty' if root.is_dir() else 'a file'
+        raise UserError(f'{root} is {problem}; give another folder, or delete it first.')
     partial = root.with_name(root.name + '.partial')  # an interrupted call leaves no half data set behind
     try:
         shutil.rmtree(partial, ignore_errors=True)

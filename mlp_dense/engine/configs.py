@@ -4,6 +4,7 @@ import difflib
 import inspect
 import logging
 import tempfile
+import traceback
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -24,28 +25,37 @@ from .tasks import task_of
 
 def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path | None = None) -> Config:
     """Reads a config and changes it by `options` (``KEY=VALUE``, as ``--cfg-options`` takes them) and by a `data_root`
-    in place of its own, for all data sets and evaluators. UserError: the file or an option is unusable."""
+    in place of its own, for all data sets and evaluators. UserError: the file, the Python in it or an option is
+    unusable."""
     path = Path(file)
-    if not path.is_file():
+    if path.suffix not in ('', '.py', '.json', '.yaml', '.yml'):
+        raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml; see --help for the order.')
+    if not path.is_file() or not path.suffix:
         known = [str(file) for file in Path('configs').glob('*/*.py') if file.parent.name != '_base_']
         close = difflib.get_close_matches(str(file), known, n=1)
-        raise UserError(f'Config {path} does not exist{f"; did you mean {close[0]}?" if close else "."}')
-    if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
-        raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml.')
+        problem = 'is no file that ends in .py, .json or .yaml' if path.exists() else 'does not exist'
+        raise UserError(f'Config {path} {problem}{f"; did you mean {close[0]}?" if close else "."}')
     try:
         cfg = Config.fromfile(path)
+        list(walk(cfg._cfg_dict))  # imports what it names
     except FileNotFoundError as error:
-        raise UserError(f'{path} names a _base_ file that is missing: {error}') from error
+        raise UserError(f'{path} needs a file that is missing: {error}') from error
+    except Exception as error:  # a config is Python, which may raise anything
+        if 'custom modules' in str(error):  # says much of sys.path
+            raise UserError(f'{path}: custom_imports cannot be imported: {error.__cause__}; set PYTHONPATH.') from error
+        raise UserError(f'{_place(path, error)} cannot be read: {first_line(error)}.') from error
     _merge_options(cfg, options)
     if data_root is not None:
         _replace_data_root(cfg, data_root)
     return cfg
 
 
-def set_work_dir(cfg: Config, work_dir: Path | None) -> None:
-    """Makes the folder that a run writes to; None leaves the choice to the config. UserError: it cannot be written."""
+def set_work_dir(cfg: Config, work_dir: Path | None, make: bool = True) -> None:
+    """Says, and may `make`, the folder that a run writes to; None leaves the choice to the config. UserError: it cannot
+    be written."""
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename).stem)
-    make_folder(Path(cfg.work_dir))
+    if make:
+        make_folder(Path(cfg.work_dir))
 
 
 def for_training(
@@ -53,6 +63,7 @@ def for_training(
 ) -> None:
     """Adapts a config, whose work dir is set, to a training: see ``tools/train.py --help``. UserError: it cannot be
     trained so, nothing can be resumed, or something would be overwritten."""
+    need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     hook = cfg.get('default_hooks', {}).get('checkpoint', {})
     if hook.get('type') == 'CheckpointHook' and not hook.get('backend_args') and '://' not in str(hook.get('out_dir')):
         hook.type = 'mlp_dense.CheckpointHook'
@@ -69,7 +80,7 @@ def for_training(
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size to scale by.')
         cfg.auto_scale_lr.enable = True
     if seed is not None:
@@ -96,15 +107,18 @@ def for_test(
     cfg: Config, checkpoint: str, tta: bool = False, fuse: bool = False, show_dir: str = '', out: str = ''
 ) -> None:
     """Adapts a config to the test of a checkpoint: see ``tools/test.py --help``. UserError: it cannot be tested so."""
+    need(cfg, 'model', 'test_dataloader', 'test_cfg')
+    if not evaluators(cfg, 'test'):
+        raise UserError(f'{cfg.filename} has no test_evaluator, so there is nothing to measure.')
     check_exists(checkpoint)
     cfg.load_from, cfg.resume = checkpoint, False
     if tta:
-        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
             raise UserError('--tta: this config has no tta_model and tta_pipeline.')
         for dataset in leaves(cfg.test_dataloader.dataset):
             dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    cfg.default_hooks.pop('visualization', None)  # draws during a training
+    cfg.get('default_hooks', {}).pop('visualization', None)  # draws during a training
     cfg.setdefault('custom_hooks', [])
     if show_dir:
         cfg.custom_hooks.append(dict(type='mlp_dense.DrawPredictionsHook', out_dir=show_dir))
@@ -163,20 +177,62 @@ def evaluators(cfg: Config, name: str) -> list:
     return found if isinstance(found, list) else [found]
 
 
+def first_line(error: BaseException, length: int = 300) -> str:
+    """The class of an error and the beginning of what it says."""
+    text = str(getattr(error, 'msg', error))  # msg: of a SyntaxError, without its place
+    if text.startswith('Caught '):  # it comes from a data loading process, with the text of its traceback
+        return text.strip().splitlines()[-1][:length]
+    text = ' '.join(text.split())
+    return f'{type(error).__name__}: {text[:length]}{" ..." if len(text) > length else ""}'.rstrip('. ')
+
+
+def setting(cfg: Any, path: str) -> Any:
+    """What a config has at a dotted path; None if there is nothing."""
+    for key in path.split('.'):
+        if isinstance(cfg, (list, tuple)) and key.isdecimal() and int(key) < len(cfg):
+            cfg = cfg[int(key)]
+        elif isinstance(cfg, (dict, Config)):
+            cfg = cfg.get(key)
+        else:
+            return None
+    return cfg
+
+
+def need(cfg: Config, *paths: str) -> None:
+    """UserError: a config lacks one of its parts, as a file of ``_base_`` does."""
+    for path in paths:
+        if not isinstance(setting(cfg, path), dict):
+            raise UserError(f'{cfg.filename or "The config"} has no {path} with settings; give a whole config.')
+
+
+def _place(path: Path, error: Exception) -> str:
+    """The file, of a config and its ``_base_`` files, and if it is known the line that an error is of."""
+    place, line = str(path), getattr(error, 'lineno', None)
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name in ('_file2dict', '_is_lazy_import', '_parse_lazy_import'):
+            place = frame.f_locals['filename']
+        elif frame.f_code.co_filename == place and frame.f_code.co_name == '<module>':
+            line = number
+    return f'{place}, line {line},' if line else place
+
+
 def _merge_options(cfg: Config, options: Sequence[str]) -> None:
     if wrong := [option for option in options if '=' not in option]:
         raise UserError(f'--cfg-options takes KEY=VALUE pairs, but got {wrong[0]!r}.')
     parser = ArgumentParser()
     parser.add_argument('options', nargs='*', action=DictAction, default={})
-    changes = parser.parse_args(options).options
+    try:
+        changes = parser.parse_args(options).options
+    except (AssertionError, ValueError) as error:
+        raise UserError(f'--cfg-options cannot be read: {first_line(error)}.') from error
     known = {*cfg, *inspect.signature(Runner.__init__).parameters, 'auto_scale_lr', 'find_unused_parameters', 'sync_bn'}
     for key in changes:
         if key.partition('.')[0] not in known:
             raise UserError(f'--cfg-options {key}: the config has no {key.partition(".")[0]!r}.')
     try:
         cfg.merge_from_dict(changes)
-    except (KeyError, TypeError, IndexError) as error:
-        raise UserError(f'--cfg-options cannot be applied: {error.args[0]}') from error
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        raise UserError(f'--cfg-options cannot be applied: {first_line(error)}.') from error
 
 
 def _replace_data_root(cfg: Config, new: Path) -> None:

@@ -3,9 +3,8 @@
 import io
 import logging
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
@@ -27,11 +26,13 @@ from .data import check_built, check_data, explain_empty
 from .launch import start_processes
 from .loaders import check_pretrained, safe_loaders
 from .order import exact_loop, seeded_loader
+from .provenance import RunHook
 from .saving import CheckpointHook
+from .settings import ExplainedRunner, building, check_settings
 from .state import ResumeHook
 
 
-class DenseRunner(Runner):
+class DenseRunner(ExplainedRunner):
     """mmengine's Runner: reads checkpoints safely and loudly, names unreadable images and keeps the console short."""
 
     fine_tuning = False
@@ -90,25 +91,11 @@ class DenseRunner(Runner):
             return super().build_evaluator(evaluator)
 
 
-@contextmanager
-def building() -> Iterator[None]:
-    """Around the building of what a config describes: an unknown type is a UserError, and what no user can mend no
-    warning."""
-    try:
-        with safe_loaders(), warnings.catch_warnings():
-            warnings.filterwarnings('ignore', '``build_loss``|Default ``avg_non_ignore``', UserWarning)
-            yield
-    except KeyError as error:
-        if 'registry' not in str(error):
-            raise
-        reason = str(error.args[0]).split(' Please check')[0]
-        raise UserError(f'{reason} Is the name in the config right?') from error
-
-
 def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     """Checks the data of the given loaders, adapts the config to this machine and builds the Runner. UserError: data
     are missing, class counts differ, or a setting is unknown."""
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    check_settings(cfg)
     check_pretrained(cfg)
     for name in loaders:
         check_data(cfg, name)
@@ -118,8 +105,9 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
         start_processes(cfg)
     if find_spec('tensorboard') and 'visualizer' in cfg:
         cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
-    with building():
+    with building(cfg):
         runner = DenseRunner.from_cfg(cfg)
+    runner.register_hook(RunHook())
     runner.register_hook(ResumeHook())
     runner.register_hook(ConsoleHook())
     return runner

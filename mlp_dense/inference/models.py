@@ -14,7 +14,8 @@ from ..checkpoints.matching import match_to_backbone, summary
 from ..checkpoints.reading import Checkpoint, split_backbone
 from ..engine.configs import adapt_to_cpu, read_config
 from ..engine.data import check_class_count, dataset_meta
-from ..engine.runner import building, load_weights
+from ..engine.runner import load_weights
+from ..engine.settings import building
 from ..errors import CheckpointError, UserError
 from ..reports.drawing import colours
 
@@ -45,10 +46,10 @@ def load_model(
         raise UserError(f'{cfg.filename or "The config"} has no model; give a config of a detector or segmentor.')
     if device.type == 'cpu':
         adapt_to_cpu(cfg)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     stored = None if checkpoint is None else Checkpoint.read(checkpoint)
     meta = _dataset_meta(cfg, stored.dataset_meta if stored else {})
-    with building():
+    with building(cfg):
         model = MODELS.build(cfg.model)
     if stored:
         load_weights(model, stored)
@@ -79,8 +80,8 @@ def _dataset_meta(cfg: Config, stored: dict[str, Any]) -> dict[str, Any]:
 
 def compare_with_model(cfg: Config, checkpoint: Checkpoint) -> str:
     """What loads into the whole model of a config, and what does not."""
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    with torch.device('meta'), building():
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    with torch.device('meta'), building(cfg):
         model = MODELS.build(cfg.model)
     own, found, problems, fitted = model.state_dict(), checkpoint.weights, [], 0
     total = len(own)

@@ -110,5 +110,5 @@ def test_wrong_configs_and_devices(trained, tmp_path):
         mlp_dense.load_model(Config(dict(default_scope='mmdet')), path)
     cfg = Config.fromfile(config)
     cfg.model.backbone.type = 'mlp_dense.HierMLP'
-    with pytest.raises(UserError, match='Is the name in the config right'):
+    with pytest.raises(UserError, match=r'model.backbone.type: mlp_dense.HierMLP .* did you mean mlp_dense.HireMLP'):
         mlp_dense.load_model(cfg, path)

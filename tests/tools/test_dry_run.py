@@ -1,0 +1,94 @@
+"""tools/train.py --dry-run: says what a training needs, fails in a sentence, and writes nothing."""
+
+import re
+import tempfile
+
+import pytest
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from mlp_dense.engine.configs import first_line
+from support.configs import DETECTION, SEGMENTATION, thin_config
+from support.tools import call
+
+NAMES = {DETECTION: 'detection/hire_mlp_mask_rcnn_shapes', SEGMENTATION: 'segmentation/hire_mlp_upernet_shapes'}
+
+
+@pytest.fixture
+def dry_run(shapes, tmp_path, monkeypatch, capsys):
+    """Runs the tool on a thin config; returns its exit status, what it prints and its errors, and checks that no file
+    is left anywhere."""
+    (tmp_path / 'temporary').mkdir()
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+
+    def dry_run(config, *args, options=()) -> tuple[int, str, str]:
+        file = thin_config(NAMES[config], tmp_path)
+        before = set(tmp_path.rglob('*'))
+        where = ['--data-root', shapes, '--work-dir', tmp_path / 'run', '--dry-run']
+        status = call('train', file, *where, *args, *(['--cfg-options', *options] if options else []))
+        new = {path for path in tmp_path.rglob('*') if not re.search('torchinductor|pymp', str(path))}  # Python's own
+        assert new == before
+        printed = capsys.readouterr()
+        assert 'Traceback' not in printed.out + printed.err
+        return status, printed.out, printed.err[printed.err.find('error: ') :]
+
+    return dry_run
+
+
+@pytest.mark.parametrize(
+    ('config', 'schedule', 'metric'),
+    [
+        (DETECTION, '36 iterations and 2 validations of 1 batches', 'coco/segm_mAP'),
+        (SEGMENTATION, '1000 iterations and 2 validations of 1 batches', 'mIoU'),
+    ],
+    ids=['detection', 'segmentation'],
+)
+def test_says_what_a_training_needs(dry_run, config, schedule, metric):
+    status, said, _ = dry_run(config)
+    assert status == 0 and 'training and validation work; nothing is written' in said
+    assert f'schedule    {schedule}: about 0:' in said and metric in said
+    assert 's with 8 images' in said and 'GB in this process' in said and ' MB; ' in said
+
+
+@pytest.mark.filterwarnings('ignore:Detected call of `scheduler.step')  # mmengine, when gradients are accumulated
+def test_the_optimizer_steps(dry_run):
+    steps = []
+    handle = register_optimizer_step_post_hook(lambda *_: steps.append(1))
+    status, *_ = dry_run(SEGMENTATION, options=['optim_wrapper.accumulative_counts=5'])
+    handle.remove()
+    assert status == 0 and steps == [1]
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        (['val_evaluator.iou_metrics=[mFoo]'], 'The validation fails: KeyError: '),
+        (['default_hooks.checkpoint.save_best=mIou'], 'mIou'),
+        (['model.decode_head.in_channels=[9,9,9,9]'], 'The training fails: RuntimeError: '),
+        (['val_dataloader.dataset.pipeline.2.meta_keys=[nothing]'], 'The validation fails: KeyError: '),
+        (['optim_wrapper.optimizer.lr=fast'], "lr is 'fast'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else '',
+)
+def test_fails_in_a_sentence(dry_run, options, expected):
+    status, _, error = dry_run(SEGMENTATION, options=options)
+    assert status == 2 and expected in error and len(error.strip().splitlines()) == 1
+
+
+def test_what_a_training_would_refuse(dry_run, tmp_path):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'last_checkpoint').write_text('iter_1.pth')
+    status, _, error = dry_run(SEGMENTATION)
+    assert status == 2 and 'holds a training already' in error
+
+
+def test_a_work_dir_that_cannot_be_written(dry_run, tmp_path):
+    (tmp_path / 'run').write_text('precious')
+    status, _, error = dry_run(SEGMENTATION)
+    assert status == 2 and 'cannot be written' in error
+
+
+def test_an_error_of_a_loading_process_is_one_line():
+    text = 'Caught ValueError in DataLoader worker process 0.\nOriginal Traceback ...\n  File ...\nValueError: 7\n'
+    assert first_line(ValueError(text)) == 'ValueError: 7'

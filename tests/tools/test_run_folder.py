@@ -1,0 +1,79 @@
+"""What the folder of a training keeps to explain it later."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+
+import mmengine
+import pytest
+import torch
+
+from mlp_dense.engine.provenance import fingerprint, git_state
+from support.configs import DETECTION, SEGMENTATION, thin_config
+from support.tools import call
+
+QUICK = {
+    DETECTION: ['train_cfg.max_epochs=1', 'param_scheduler.1.end=2'],
+    SEGMENTATION: ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=1'],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', [DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
+def test_a_run_explains_itself(shapes, tmp_path, capsys, config):
+    name = f'{"detection" if config == DETECTION else "segmentation"}/{config.rpartition("/")[2][:-3]}'
+    start = [thin_config(name, tmp_path), '--data-root', shapes, '--work-dir', tmp_path / 'run', '--seed', 3]
+    options = ['--cfg-options', *QUICK[config]]
+    assert call('train', *start, *options) == 0
+    (file,) = (tmp_path / 'run').glob('*/run.json')
+    said = json.loads(file.read_text())
+    assert said['parent'] is None and said['seed'] == 3 and said['processes'] == 1
+    assert str(tmp_path / 'run') in said['command'] and QUICK[config][0] in said['command']
+    assert said['versions']['mmengine'] == mmengine.__version__ and said['environment']['PyTorch'] == torch.__version__
+    assert said['config']['train_dataloader']['dataset']['data_root'] == f'{shapes}/'
+    if config == DETECTION:
+        train = shapes / 'annotations' / 'instances_train.json'
+        assert said['sha256'][str(train)] == hashlib.sha256(train.read_bytes()).hexdigest()
+    assert len(said['sha256']) == 2, 'labels of training and validation'
+
+    checkpoints = [*(tmp_path / 'run').glob('*.pth')]
+    assert len(checkpoints) >= 2
+    for path in checkpoints:
+        assert torch.load(path, weights_only=False)['meta']['run_id'] == said['run_id']
+    capsys.readouterr()
+    assert call('checkpoint', 'inspect', checkpoints[0]) == 0
+    assert f'run         {said["run_id"]}' in capsys.readouterr().out
+
+    more = ['train_cfg.max_epochs=2'] if config == DETECTION else ['train_cfg.max_iters=3']
+    assert call('train', *start, '--resume', *options, *more) == 0
+    resumed = json.loads(max((tmp_path / 'run').glob('*/run.json')).read_text())
+    assert resumed['parent'] == said['run_id'] != resumed['run_id']
+
+
+def test_the_revision_and_whether_it_is_clean(tmp_path):
+    if not shutil.which('git'):
+        pytest.skip('git is absent')
+
+    def git(*command: str) -> None:
+        subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a', *command], cwd=tmp_path, check=True)
+
+    file = tmp_path / 'file.py'
+    file.write_text('1')
+    assert git_state(file) is None
+    git('init', '--quiet')
+    assert git_state(file) is None, 'it is in no revision'
+    git('add', 'file.py')
+    git('commit', '--quiet', '-m', 'one')
+    assert git_state(file)['clean'] is True and len(git_state(file)['revision']) == 40
+    file.write_text('2')
+    assert git_state(file)['clean'] is False
+
+
+def test_a_folder_of_label_maps_has_a_fingerprint(tmp_path):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / '1.png').write_bytes(b'12')
+    before = fingerprint(tmp_path)
+    assert before == fingerprint(tmp_path)
+    (tmp_path / 'a' / '2.png').write_bytes(b'')
+    assert fingerprint(tmp_path) != before
