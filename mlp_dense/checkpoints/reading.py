@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
@@ -61,8 +62,8 @@ class Checkpoint:
     @property
     def not_finite(self) -> list[str]:
         """The names of the weights that hold NaN or infinity."""
-        floating = ((name, tensor) for name, tensor in self.weights.items() if tensor.is_floating_point())
-        return [name for name, tensor in floating if not (tensor.is_meta or tensor.isfinite().all())]
+        plain = {name: tensor for name, tensor in self.weights.items() if is_plain(tensor) and tensor.is_floating_point()}
+        return [name for name, tensor in plain.items() if not tensor.isfinite().all()]
 
     @property
     def training(self) -> dict[str, Any]:
@@ -136,6 +137,11 @@ def below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights whose names begin with a prefix, without it."""
     prefix = prefix.rstrip('.') + '.'
     return {key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)}
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has values, each in a place of its own: it is not sparse, quantized or meta."""
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
 
 
 def _tensors(state_dict: Any) -> dict[str, Tensor]:

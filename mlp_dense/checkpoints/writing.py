@@ -9,7 +9,7 @@ import torch
 
 from ..errors import CheckpointError, UserError
 from .files import import_safetensors, is_safetensors, sha256_of
-from .reading import Checkpoint
+from .reading import Checkpoint, is_plain
 
 
 def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
@@ -34,10 +34,10 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
     checkpoint = Checkpoint.read(source)
     weights, meta = checkpoint.ema_weights if ema else checkpoint.weights, checkpoint.dataset_meta
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
-            raise CheckpointError(f'{source}: {name} holds NaN or infinity; publish an earlier checkpoint.')
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        if not is_plain(tensor):
             raise CheckpointError(f'{source}: {name} is no plain tensor, but sparse, quantized or without values.')
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f'{source}: {name} holds NaN or infinity; publish an earlier checkpoint.')
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
         # In storage of its own: a view would save the whole tensor that it belongs to.
         weights[name] = tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
