@@ -151,17 +151,24 @@ def _path_of(frames: list[FrameType], parts: dict[str, Any]) -> str:
     """Where in the parts of a config the innermost of them is. What is built was copied, and changed by that which it
     belongs to: those of the same type that share most settings are taken for it, inside that if they are there."""
     path, place = '', parts
-    for node in (frame.f_locals['cfg'] for frame in frames):
+    for node in (frame.f_locals['cfg'] for frame in frames if 'type' in frame.f_locals['cfg']):
         for start, inside in ((f'{path}.', place), ('', parts)):
             same = [
                 (sum(value.get(key) == node.get(key) for key in value), f'{start}{at}'.lstrip('.'), value)
                 for at, _, _, value in walk(inside)
-                if isinstance(value, dict) and value.get('type') == node.get('type', '')
+                if isinstance(value, dict)
+                and 'type' in value
+                and (value['type'] == node['type'] or _but_type(value, node))
             ]
             if same:
                 _, path, place = max(same, key=itemgetter(0))
                 break
     return path
+
+
+def _but_type(value: dict, node: Mapping) -> bool:
+    """Whether a part is built as another type than its config says, as a loop of this package for mmengine's."""
+    return len(value) > 1 and all(value[key] == node.get(key) for key in value if key != 'type')
 
 
 def _arguments(built: Any) -> list[str]:
@@ -176,9 +183,10 @@ def _arguments(built: Any) -> list[str]:
 def _left_over(cfg: Config, path: str, node: Mapping, unknown: list[str]) -> str:
     """The advice to write ``_delete_``, if arguments are those of another type in a ``_base_``, or before the options
     of a command line."""
+    own = setting(cfg, path) or node
     for older in _ancestors(cfg.filename) if cfg.filename else ():
         found = setting(older, path)
-        if isinstance(found, Mapping) and found.get('type') != node['type'] and set(unknown) & found.keys():
+        if isinstance(found, Mapping) and found.get('type') != own.get('type') and set(unknown) & found.keys():
             kind = str(found.get('type')).rpartition('.')[2]
             return f'; settings of the inherited {kind} are left: add _delete_=True beside the new type to drop them.'
     return ''

@@ -94,7 +94,7 @@ def test_misspelt_backbone_argument(fails, shapes, tmp_path):
         ('train_dataloader.num_workers=two', "num_workers is 'two'; give a whole number of 0 or more"),
         ('train_cfg.max_epochs=abc', "train_cfg.max_epochs is 'abc'"),
         ('train_cfg.val_interval=0', 'train_cfg.val_interval is 0'),
-        ('train_cfg.val_every=2', 'train_cfg: EpochBasedTrainLoop does not know val_every'),
+        ('train_cfg.val_every=2', 'Loop does not know val_every'),
         (
             'train_dataloader.sampler.shufle=True',
             'train_dataloader.sampler: DefaultSampler does not know shufle; did you mean shuffle',
@@ -145,7 +145,7 @@ def test_wrong_option_of_a_test(fails):
         ),
         (
             "train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)",
-            'train_cfg: IterBasedTrainLoop does not know max_epochs;',
+            'Loop does not know max_epochs; settings of the inherited EpochBasedTrainLoop',
         ),
         ("optim_wrapper = dict(optimizer=dict(type='SGD', lr=1, betas=(0, 1)))", 'SGD does not know betas'),
         (
