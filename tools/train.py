@@ -23,6 +23,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, metavar='N', help='seed of every random number (default: drawn, and logged)'
     )
+    parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='the same numbers in every run with the same --seed; slower, and an error where PyTorch cannot',
+    )
     return parser.parse_args()
 
 
@@ -32,7 +37,7 @@ def main() -> None:
     from mlp_dense.engine.runner import build_runner
 
     cfg = read_run_config(args)
-    for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed)
+    for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed, args.deterministic)
     build_runner(cfg, ('train', 'val')).train()
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
@@ -45,7 +46,12 @@ def set_work_dir(cfg: Config, work_dir: Path | None) -> None:
 
 
 def for_training(
-    cfg: Config, resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False, seed: int | None = None
+    cfg: Config,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    seed: int | None = None,
+    deterministic: bool = False,
 ) -> None:
     """Adapts a config, whose work dir is set, to a training: see ``tools/train.py --help``. UserError: it cannot be
     trained so, nothing can be resumed, or something would be overwritten."""
@@ -67,6 +73,9 @@ def for_training(
         cfg.auto_scale_lr.enable = True
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+    if deterministic:
+        cfg.randomness = dict(cfg.get('randomness', {}), deterministic=True)
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it cuBLAS refuses
 
 
 def for_test(
@@ -145,7 +154,14 @@ def _merge_options(cfg: Config, options: Sequence[str]) -> None:
     parser = ArgumentParser()
     parser.add_argument('options', nargs='*', action=DictAction, default={})
     changes = parser.parse_args(options).options
-    known = {*cfg, *inspect.signature(Runner.__init__).parameters, 'auto_scale_lr', 'find_unused_parameters', 'sync_bn'}
+    known = {
+        *cfg,
+        *inspect.signature(Runner.__init__).parameters,
+        'auto_scale_lr',
+        'find_unused_parameters',
+        'sync_bn',
+        'compile',
+    }
     for key in changes:
         if key.partition('.')[0] not in known:
             raise UserError(f'--cfg-options {key}: the config has no {key.partition(".")[0]!r}.')
