@@ -27,7 +27,7 @@ class FiniteLossHook(Hook):
 
     It raises before the optimizer spoils the weights, and before the hooks that save, whose priority is lower: all that
     is ever saved is finite. The device reduces everything to one number, which is read where mmengine waits for the
-    device anyway. In mixed precision, steps that overflow are the scaler's to skip; `max_skipped` in a row are an error.
+    device anyway. In mixed precision the scaler may skip steps that overflow; `max_skipped` in a row are an error.
     """
 
     priority = 'VERY_HIGH'

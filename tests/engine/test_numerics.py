@@ -1,5 +1,6 @@
 """A training whose numbers are no longer finite ends where that happens, and saves nothing of it."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,8 @@ class ScaledOnCPU(AmpOptimWrapper):
     """Mixed precision as on a GPU."""
 
     def __init__(self, **kwargs):
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter('ignore', FutureWarning)  # of mmengine's own scaler, which is for a GPU
             patch.setattr('mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: True)
             super().__init__(loss_scale=dict(enabled=False), dtype='bfloat16', **kwargs)
         self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=4.0)
@@ -57,7 +59,7 @@ def train(folder: Path, model: Model, hook: FiniteLossHook | None = None, **wrap
             dataset=[torch.tensor([float(i)]) for i in range(1, 13)],
             sampler=dict(type='DefaultSampler', shuffle=False),
             batch_size=1,
-            collate_fn=torch.stack,
+            collate_fn=lambda batch: [torch.stack(batch)],
         ),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=12),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)) | wrapper,
@@ -85,7 +87,6 @@ def test_training_stops_before_anything_is_spoilt(tmp_path, spoil, accumulated):
     with pytest.raises(UserError, match=f'iteration {WRONG}: ') as caught:
         train(tmp_path, Model(spoil), accumulative_counts=accumulated)
     if (spoil, accumulated) != ('loss', 3):  # in mid-cycle the loss is seen first
-        assert pytest.raises(UserError, match=SENTENCES[spoil])
         caught.match(SENTENCES[spoil])
     else:
         caught.match('loss_bad.* is not finite .*the first module with such an output is second')
