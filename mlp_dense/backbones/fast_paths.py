@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 _library = torch.library.Library('mlp_dense', 'DEF')
 
@@ -108,13 +107,19 @@ class TrainedMLP(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
         hidden = _conv1x1(x, weight1, bias1).contiguous()
-        ctx.save_for_backward(x, hidden, weight1, weight2)
+        ctx.save_for_backward(x, hidden, weight1, bias1, weight2, bias2)
         return _conv1x1(F.gelu(hidden), weight2, bias2)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, hidden, weight1, weight2 = ctx.saved_tensors
+        x, hidden, weight1, bias1, weight2, bias2 = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: the gradient must have a derivative itself
+            needed = [
+                t for t, need in zip((x, weight1, bias1, weight2, bias2), ctx.needs_input_grad, strict=True) if need
+            ]
+            out = F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
+            gradients = iter(torch.autograd.grad(out, needed, gradient, create_graph=True))
+            return tuple(next(gradients) if need else None for need in ctx.needs_input_grad)
         need_x, *need_first, need_weight2, need_bias2 = ctx.needs_input_grad
         gradient, activated = gradient.contiguous(), F.gelu(hidden)
         _, *second = _conv1x1_backward(gradient, activated, weight2, (False, need_weight2, need_bias2))

@@ -21,6 +21,7 @@ from ..errors import CheckpointError, UserError
 from .configs import adapt_to_cpu, leaves
 from .console import ConsoleFilter, ConsoleHook
 from .data import check_built, check_data, explain_empty
+from .fit import check_channels
 from .launch import start_processes
 
 
@@ -100,6 +101,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
         cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
     with building():
         runner = DenseRunner.from_cfg(cfg)
+    check_channels(runner.model)
     runner.register_hook(ConsoleHook())
     return runner
 

@@ -14,6 +14,7 @@ from ..checkpoints.matching import match_to_backbone, summary
 from ..checkpoints.reading import Checkpoint, split_backbone
 from ..engine.configs import adapt_to_cpu, read_config
 from ..engine.data import check_class_count, dataset_meta
+from ..engine.fit import check_channels
 from ..engine.runner import building, load_weights
 from ..errors import CheckpointError, UserError
 from ..reports.drawing import colours
@@ -50,6 +51,7 @@ def load_model(
     meta = _dataset_meta(cfg, stored.dataset_meta if stored else {})
     with building():
         model = MODELS.build(cfg.model)
+    check_channels(model)
     if stored:
         load_weights(model, stored)
     model.cfg, model.dataset_meta = cfg, meta

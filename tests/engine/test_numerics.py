@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mlp_dense.engine.numerics import FiniteLossHook
 from mlp_dense.errors import UserError
+from support.tools import own_globals
 
 WRONG = 5  # the iteration, from 1
 
@@ -127,6 +128,7 @@ def test_a_finite_training_is_not_changed(tmp_path):
         torch.manual_seed(0)
         model = Model()
         torch.manual_seed(1)
-        train(tmp_path / name, model, hook)
+        with own_globals():
+            train(tmp_path / name, model, hook)
         weights.append(model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
