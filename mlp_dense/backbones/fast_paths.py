@@ -15,7 +15,7 @@ from torch.autograd import Function
 
 _library = torch.library.Library('mlp_dense', 'DEF')
 
-_are_functorch_transforms_active = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
+is_transformed = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
 try:
     _linear_pointwise = torch.ops.mkldnn._linear_pointwise
     _convolution_backward = torch.ops.aten.convolution_backward
@@ -36,7 +36,7 @@ def applies(*tensors: Tensor | None) -> bool:
         and torch.backends.mkldnn.enabled
         and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()
-        and not _are_functorch_transforms_active()
+        and not is_transformed()
         and not torch.is_autocast_enabled('cpu')
         and len({tensor.dtype for tensor in known}) == 1
         and all(tensor.device.type == 'cpu' and tensor.dtype in _DTYPES for tensor in known)
@@ -157,5 +157,8 @@ def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | Non
 def channels_last_gradient(x: Tensor) -> Tensor:
     """`x`, (B, C, H, W), whose gradient is kept in channels_last memory like those inside the stages."""
     if x.requires_grad and not torch.compiler.is_compiling():
-        x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        # None: of a second derivative, where no gradient comes from this output.
+        x.register_hook(
+            lambda gradient: None if gradient is None else gradient.contiguous(memory_format=torch.channels_last)
+        )
     return x

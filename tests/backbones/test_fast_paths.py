@@ -253,7 +253,7 @@ def test_gradients_have_gradients(family, two_threads):
         x = x.requires_grad_()
         (gradient,) = torch.autograd.grad(loss_of(model(x)), x, create_graph=True)
         gradients = torch.autograd.grad(gradient.square().sum(), model.parameters(), allow_unused=True)
-        return [gradient.double() for gradient in gradients if gradient is not None]
+        return [torch.zeros(()) if gradient is None else gradient.double() for gradient in gradients]
 
     model = family(dict(depths=(1, 1), dims=(8, 12)), out_indices=(0, 1)).eval()
     fast = penalty(model, image(2, 3, 32, 24))
@@ -264,7 +264,7 @@ def test_gradients_have_gradients(family, two_threads):
 
 def test_torch_func_takes_the_plain_path(small, two_threads):
     model, x = small.eval(), image(2, 3, 33, 47)
-    outs, tangents = torch.func.jvp(lambda x: loss_of(model(x)), (x,), (torch.ones_like(x),))
+    _, tangents = torch.func.jvp(lambda x: loss_of(model(x)), (x,), (torch.ones_like(x),))
     torch.testing.assert_close(torch.func.vmap(lambda x: loss_of(model(x[None])))(x).shape, torch.Size([2]))
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss_of(model(leaf)), leaf)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
@@ -52,7 +53,7 @@ class ScaledOnCPU(AmpOptimWrapper):
         self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=4.0)
 
 
-def train(folder: Path, model: Model, hook: FiniteLossHook | None = None, **wrapper) -> None:
+def train(folder: Path, model: Model, hook: Hook | None = None, **wrapper) -> None:
     Runner(
         model,
         str(folder),
@@ -120,11 +121,7 @@ def test_many_skipped_steps_in_a_row(tmp_path):
 
 def test_a_finite_training_is_not_changed(tmp_path):
     weights = []
-    for name, hook in (('with', FiniteLossHook()), ('without', FiniteLossHook())):
-        if name == 'without':
-            hook = type(
-                'Nothing', (FiniteLossHook,), {n: lambda *_, **__: None for n in vars(FiniteLossHook) if n[0] != '_'}
-            )()
+    for name, hook in (('with', FiniteLossHook()), ('without', Hook())):
         torch.manual_seed(0)
         model = Model()
         torch.manual_seed(1)

@@ -29,7 +29,9 @@ def test_tensorboard_is_used_only_if_installed(monkeypatch, shapes, installed):
     cfg.launcher = 'none'
     built = []
     monkeypatch.setattr(runner, 'find_spec', lambda name: object() if installed else None)
-    monkeypatch.setattr(runner.DenseRunner, 'from_cfg', lambda cfg: built.append(cfg) or Mock())
+    monkeypatch.setattr(
+        runner.DenseRunner, 'from_cfg', lambda cfg: built.append(cfg) or Mock(model=torch.nn.Identity())
+    )
     runner.build_runner(cfg, ('train', 'val', 'test'))
     types = [backend.type for backend in built[0].visualizer.vis_backends]
     assert types == ['LocalVisBackend', *(['TensorboardVisBackend'] if installed else [])]
