@@ -32,8 +32,8 @@ def _check_head(backbone: MLPBackbone, head: nn.Module, name: str) -> None:
     indices = head.in_index if isinstance(head.in_index, Sequence) else [head.in_index]
     if not all(-len(given) <= i < len(given) for i in indices):
         raise UserError(
-            f'{name}.in_index is {head.in_index}, but {type(backbone).__name__} gives {len(given)} feature maps: change '
-            'it, or out_indices of the backbone.'
+            f'{name}.in_index is {head.in_index}, but {type(backbone).__name__} gives {len(given)} feature maps: '
+            'change it, or out_indices of the backbone.'
         )
     chosen = [given[i] for i in indices]
     taken = list(head.in_channels) if isinstance(head.in_channels, Sequence) else [head.in_channels]
@@ -48,6 +48,6 @@ def _is_a(module: nn.Module | None, name: str) -> bool:
 
 def _error(backbone: MLPBackbone, name: str, taken: object, given: Sequence[int]) -> UserError:
     return UserError(
-        f'{name}.in_channels is {taken}, but {type(backbone).__name__} gives {list(given)} channels there: change it, or '
-        'arch and out_indices of the backbone.'
+        f'{name}.in_channels is {taken}, but {type(backbone).__name__} gives {list(given)} channels there: change '
+        'it, or arch and out_indices of the backbone.'
     )

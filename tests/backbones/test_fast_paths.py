@@ -262,6 +262,7 @@ def test_gradients_have_gradients(family, two_threads):
         assert (a - b).abs().max() <= 1e-3 * max(1e-3, b.abs().max())
 
 
+@pytest.mark.filterwarnings('ignore:There is a performance drop:UserWarning')
 def test_torch_func_takes_the_plain_path(small, two_threads):
     model, x = small.eval(), image(2, 3, 33, 47)
     _, tangents = torch.func.jvp(lambda x: loss_of(model(x)), (x,), (torch.ones_like(x),))

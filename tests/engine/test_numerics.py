@@ -68,6 +68,7 @@ def train(folder: Path, model: Model, hook: Hook | None = None, **wrapper) -> No
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=1)),
         custom_hooks=[hook or FiniteLossHook()],
         experiment_name='numbers',
+        randomness=dict(seed=0),
     ).train()
 
 
