@@ -129,7 +129,9 @@ def _not_finite(tensors: dict[str, Tensor]) -> list[str]:
 
 def _are_finite(tensors: Iterable[Tensor]) -> bool:
     tensors = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
-    return not tensors or math.isfinite(nn.utils.get_total_norm(tensors, math.inf))
+    if not tensors or math.isfinite(nn.utils.get_total_norm(tensors)):
+        return True
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)  # squares of large numbers overflow
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
