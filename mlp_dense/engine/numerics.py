@@ -26,8 +26,8 @@ class FiniteLossHook(Hook):
     names it and the first module whose output is not.
 
     It raises before the optimizer spoils the weights, and before the hooks that save, whose priority is lower: all that
-    is ever saved is finite. The device reduces everything to one number, which is read where mmengine waits for the
-    device anyway. In mixed precision the scaler may skip steps that overflow; `max_skipped` in a row are an error.
+    is ever saved is finite. The device reduces everything to one number each; mmengine waits for it in every
+    iteration anyway. In mixed precision the scaler may skip steps that overflow; `max_skipped` in a row are an error.
     """
 
     priority = 'VERY_HIGH'
