@@ -41,6 +41,6 @@ setup(
             'safetensors>=0.4',  # checkpoints that cannot hold code
             'matplotlib>=3.7',  # tools/plot_log.py; mmengine draws with it too, and asks for no version
         ],
-        'dev': ['pytest', 'pytest-xdist', 'ruff'],
+        'dev': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff'],
     },
 )

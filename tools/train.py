@@ -29,6 +29,11 @@ def parse_args() -> argparse.Namespace:
         help='only try a few iterations and one validation batch in full size; says memory, time an iteration and the '
         'estimated end, and writes nothing',
     )
+    parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='the same numbers in every run with the same --seed; slower, and an error where PyTorch cannot',
+    )
     return parser.parse_args()
 
 
@@ -40,7 +45,7 @@ def main() -> None:
     from mlp_dense.engine.runner import build_runner
 
     cfg = read_run_config(args, writes=not args.dry_run)
-    for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed)
+    for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed, args.deterministic)
     if args.dry_run:
         from mlp_dense.engine.dry_run import dry_run
 

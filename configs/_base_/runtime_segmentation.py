@@ -9,7 +9,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook', draw=True, interval=50),
 )
-custom_hooks = [dict(type='mlp_dense.FiniteLossHook', interval=50)]
+custom_hooks = [dict(type='mlp_dense.FiniteLossHook')]
 env_cfg = dict(
     cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')
 )

@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 _library = torch.library.Library('mlp_dense', 'DEF')
 
-_are_functorch_transforms_active = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
+is_transformed = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
 try:
     _linear_pointwise = torch.ops.mkldnn._linear_pointwise
     _convolution_backward = torch.ops.aten.convolution_backward
@@ -37,7 +36,7 @@ def applies(*tensors: Tensor | None) -> bool:
         and torch.backends.mkldnn.enabled
         and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()
-        and not _are_functorch_transforms_active()
+        and not is_transformed()
         and not torch.is_autocast_enabled('cpu')
         and len({tensor.dtype for tensor in known}) == 1
         and all(tensor.device.type == 'cpu' and tensor.dtype in _DTYPES for tensor in known)
@@ -108,13 +107,19 @@ class TrainedMLP(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
         hidden = _conv1x1(x, weight1, bias1).contiguous()
-        ctx.save_for_backward(x, hidden, weight1, weight2)
+        ctx.save_for_backward(x, hidden, weight1, bias1, weight2, bias2)
         return _conv1x1(F.gelu(hidden), weight2, bias2)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, hidden, weight1, weight2 = ctx.saved_tensors
+        x, hidden, weight1, bias1, weight2, bias2 = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: the gradient must have a derivative itself
+            needed = [
+                t for t, need in zip((x, weight1, bias1, weight2, bias2), ctx.needs_input_grad, strict=True) if need
+            ]
+            out = F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
+            gradients = iter(torch.autograd.grad(out, needed, gradient, create_graph=True))
+            return tuple(next(gradients) if need else None for need in ctx.needs_input_grad)
         need_x, *need_first, need_weight2, need_bias2 = ctx.needs_input_grad
         gradient, activated = gradient.contiguous(), F.gelu(hidden)
         _, *second = _conv1x1_backward(gradient, activated, weight2, (False, need_weight2, need_bias2))
@@ -152,5 +157,8 @@ def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | Non
 def channels_last_gradient(x: Tensor) -> Tensor:
     """`x`, (B, C, H, W), whose gradient is kept in channels_last memory like those inside the stages."""
     if x.requires_grad and not torch.compiler.is_compiling():
-        x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        # None: of a second derivative, where no gradient comes from this output.
+        x.register_hook(
+            lambda gradient: None if gradient is None else gradient.contiguous(memory_format=torch.channels_last)
+        )
     return x

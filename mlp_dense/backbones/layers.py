@@ -24,7 +24,8 @@ def in_nchw(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
+    # Inside of torch.func.vmap PyTorch cannot ask for it; results are the same in any memory.
+    return x if fast_paths.is_transformed() else x.contiguous(memory_format=torch.channels_last)
 
 
 class Pointwise(nn.Linear):

@@ -62,7 +62,9 @@ class Checkpoint:
     @property
     def not_finite(self) -> list[str]:
         """The names of the weights that hold NaN or infinity."""
-        plain = {name: tensor for name, tensor in self.weights.items() if is_plain(tensor) and tensor.is_floating_point()}
+        plain = {
+            name: tensor for name, tensor in self.weights.items() if is_plain(tensor) and tensor.is_floating_point()
+        }
         return [name for name, tensor in plain.items() if not tensor.isfinite().all()]
 
     @property

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-import logging
+import os
 import tempfile
 import traceback
 from argparse import ArgumentParser
@@ -17,9 +17,9 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..checkpoints.files import check_exists
-from ..checkpoints.reading import Checkpoint
-from ..checkpoints.whole import checkpoints_in, newest_checkpoint
+from ..checkpoints.whole import checkpoints_in
 from ..errors import UserError
+from .saving import resume_from
 from .tasks import task_of
 
 
@@ -59,7 +59,12 @@ def set_work_dir(cfg: Config, work_dir: Path | None, make: bool = True) -> None:
 
 
 def for_training(
-    cfg: Config, resume: str | None = None, amp: bool = False, auto_scale_lr: bool = False, seed: int | None = None
+    cfg: Config,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    seed: int | None = None,
+    deterministic: bool = False,
 ) -> None:
     """Adapts a config, whose work dir is set, to a training: see ``tools/train.py --help``. UserError: it cannot be
     trained so, nothing can be resumed, or something would be overwritten."""
@@ -68,7 +73,7 @@ def for_training(
     if hook.get('type') == 'CheckpointHook' and not hook.get('backend_args') and '://' not in str(hook.get('out_dir')):
         hook.type = 'mlp_dense.CheckpointHook'
     if resume or cfg.get('resume'):
-        _resume(cfg, resume)
+        resume_from(cfg, resume)
     elif found := [*checkpoints_in(Path(cfg.work_dir)), *Path(cfg.work_dir).glob('last_checkpoint')]:
         there = f'{cfg.work_dir} holds a training already ({found[0].name})'
         raise UserError(f'{there}: go on with --resume, or give another --work-dir.')
@@ -85,22 +90,9 @@ def for_training(
         cfg.auto_scale_lr.enable = True
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
-
-
-def _resume(cfg: Config, resume: str | None) -> None:
-    """Says what a training goes on from, and takes its seed: the data are ordered before it is loaded."""
-    file = cfg.get('load_from') if resume in (None, 'auto') else resume
-    if file is None:
-        file, skipped = newest_checkpoint(Path(cfg.work_dir))
-        for each in skipped:
-            print_log(f'Passed over: {each}', logger='current', level=logging.WARNING)
-    cfg.load_from, cfg.resume = file and str(file), file is not None
-    if file is None:
-        print_log(f'There is nothing to resume in {cfg.work_dir}: the training starts anew.', logger='current')
-        return
-    meta = Checkpoint.read(file).content.get('meta')
-    if isinstance(meta, dict) and isinstance(seed := meta.get('seed'), int):
-        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+    if deterministic:
+        cfg.randomness = dict(cfg.get('randomness', {}), deterministic=True)
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it cuBLAS refuses
 
 
 def for_test(
@@ -225,7 +217,14 @@ def _merge_options(cfg: Config, options: Sequence[str]) -> None:
         changes = parser.parse_args(options).options
     except (AssertionError, ValueError) as error:
         raise UserError(f'--cfg-options cannot be read: {first_line(error)}.') from error
-    known = {*cfg, *inspect.signature(Runner.__init__).parameters, 'auto_scale_lr', 'find_unused_parameters', 'sync_bn'}
+    known = {
+        *cfg,
+        *inspect.signature(Runner.__init__).parameters,
+        'auto_scale_lr',
+        'find_unused_parameters',
+        'sync_bn',
+        'compile',
+    }
     for key in changes:
         if key.partition('.')[0] not in known:
             raise UserError(f'--cfg-options {key}: the config has no {key.partition(".")[0]!r}.')

@@ -4,33 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import mmcv
-import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from ..backbones.fusion import fuse
-from ..errors import UserError
 from ..registry import HOOKS
 from ..reports.drawing import draw_labels
 from .tasks import task_of
-
-
-@HOOKS.register_module()
-class FiniteLossHook(Hook):
-    """Stops a training whose loss is no longer finite, with a sentence that names the losses at fault. It looks every
-    `interval` iterations; each look waits for the GPU."""
-
-    def __init__(self, interval: int = 50):
-        self.interval = interval
-
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if not outputs or not self.every_n_train_iters(runner, self.interval):
-            return
-        if wrong := [name for name, value in outputs.items() if not torch.as_tensor(value).isfinite().all()]:
-            raise UserError(
-                f'Stopped at iteration {runner.iter + 1}: {", ".join(wrong)} is not finite. Go on from an earlier '
-                'checkpoint with a lower learning rate, longer warm-up, gradient clipping, or without --amp.'
-            )
 
 
 @HOOKS.register_module()

@@ -29,4 +29,9 @@ def start_processes(cfg: Config) -> None:
     if 'MASTER_ADDR' not in os.environ:
         raise UserError(f'--launcher {cfg.launcher}: set MASTER_ADDR to the name of the first machine.')
     torch.distributed.init_process_group('gloo')
-    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )

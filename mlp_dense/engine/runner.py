@@ -23,6 +23,7 @@ from ..errors import CheckpointError, UserError
 from .configs import adapt_to_cpu, leaves
 from .console import ConsoleFilter, ConsoleHook
 from .data import check_built, check_data, explain_empty
+from .fit import check_channels
 from .launch import start_processes
 from .loaders import check_pretrained, safe_loaders
 from .order import exact_loop, seeded_loader
@@ -107,6 +108,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
         cfg.visualizer.vis_backends = [*cfg.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
     with building(cfg):
         runner = DenseRunner.from_cfg(cfg)
+    check_channels(runner.model)
     runner.register_hook(RunHook())
     runner.register_hook(ResumeHook())
     runner.register_hook(ConsoleHook())

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import math
 import re
 import signal
@@ -14,11 +15,13 @@ from typing import Any
 
 import mmengine.hooks
 import torch
+from mmengine.config import Config
 from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import print_log
 
 from ..checkpoints.reading import Checkpoint
-from ..checkpoints.whole import BETWEEN, remove_unfinished, write_whole
+from ..checkpoints.whole import BETWEEN, newest_checkpoint, remove_unfinished, write_whole
 from ..registry import HOOKS
 from .state import training_state
 
@@ -194,3 +197,20 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
         write_whole(path.with_name(f'{path.stem}-{digest}.pth'), buffer.getvalue())
         runner.logger.info(f'{path.name} is published as {path.stem}-{digest}.pth')
+
+
+def resume_from(cfg: Config, resume: str | None) -> None:
+    """Says in a config what a training goes on from, by default the newest checkpoint in its work dir, and with which
+    seed: the data are ordered before it is loaded. CheckpointError: none there is whole, or the file is unusable."""
+    file = cfg.get('load_from') if resume in (None, 'auto') else resume
+    if file is None:
+        file, skipped = newest_checkpoint(Path(cfg.work_dir))
+        for each in skipped:
+            print_log(f'Passed over: {each}', logger='current', level=logging.WARNING)
+    cfg.load_from, cfg.resume = file and str(file), file is not None
+    if file is None:
+        print_log(f'There is nothing to resume in {cfg.work_dir}: the training starts anew.', logger='current')
+        return
+    meta = Checkpoint.read(file).content.get('meta')
+    if isinstance(meta, dict) and isinstance(seed := meta.get('seed'), int):
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)

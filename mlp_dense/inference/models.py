@@ -14,6 +14,7 @@ from ..checkpoints.matching import match_to_backbone, summary
 from ..checkpoints.reading import Checkpoint, split_backbone
 from ..engine.configs import adapt_to_cpu, read_config
 from ..engine.data import check_class_count, dataset_meta
+from ..engine.fit import check_channels
 from ..engine.runner import load_weights
 from ..engine.settings import building
 from ..errors import CheckpointError, UserError
@@ -51,6 +52,7 @@ def load_model(
     meta = _dataset_meta(cfg, stored.dataset_meta if stored else {})
     with building(cfg):
         model = MODELS.build(cfg.model)
+    check_channels(model)
     if stored:
         load_weights(model, stored)
     model.cfg, model.dataset_meta = cfg, meta

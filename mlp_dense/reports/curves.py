@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from ..errors import UserError
 
 STYLES = ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
+COUNTS = ('iter', 'epoch', 'step')
 
 Curve = dict[float, float]  # values by iteration
 
@@ -52,8 +53,7 @@ def read_run(path: Path) -> Run:
     run = Run((path.resolve().parents[2] if in_vis_data else path.resolve()).name)
     for at, record in records:
         if 'lr' in record:
-            # With several parameter groups, `lr` is that of the first one only, and `base_lr` that of the config.
-            run.lr[at] = record.get('base_lr', record['lr'])
+            run.lr[at] = record['lr']  # of the first parameter group; `base_lr` is the config's, before --auto-scale-lr
         curves = run.losses if 'lr' in record else run.metrics
         for name, value in record.items():
             # COCO says -1 where there are no such objects.
@@ -109,15 +109,26 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
 
 
 def _read_lines(file: Path) -> list[dict]:
-    lines = file.read_text(encoding='utf-8').splitlines()
+    try:
+        lines = file.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{file} is not a readable text file; give the work dir of a training.') from error
     records = []
     for number, line in enumerate(lines, 1):
         try:
             records.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             if number < len(lines):  # the last may have been cut off by the end of a process
                 raise UserError(f'Line {number} of {file} is no JSON object, as mmengine writes.') from error
+            break
+        for name, value in records[-1].items():
+            if not _is_number(value) or (name in COUNTS and not (math.isfinite(value) and value >= 0)):
+                raise UserError(f'Line {number} of {file}: {name} is {str(value)[:50]!r}, not a number to draw.')
     return records
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _at_iterations(records: Sequence[dict]) -> list[tuple[float, dict]]:

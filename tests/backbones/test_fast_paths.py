@@ -244,3 +244,29 @@ def test_torch_func_gives_the_gradients_of_autograd(small, two_threads):
     gradients = torch.func.grad(loss)(parameters)
     expected = torch.autograd.grad(loss(parameters), parameters.values())
     torch.testing.assert_close(tuple(gradients.values()), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_gradients_have_gradients(family, two_threads):
+    """As a penalty on the gradient of the image needs them."""
+
+    def penalty(model: nn.Module, x: Tensor) -> list[Tensor]:
+        x = x.requires_grad_()
+        (gradient,) = torch.autograd.grad(loss_of(model(x)), x, create_graph=True)
+        gradients = torch.autograd.grad(gradient.square().sum(), model.parameters(), allow_unused=True)
+        return [torch.zeros(()) if gradient is None else gradient.double() for gradient in gradients]
+
+    model = family(dict(depths=(1, 1), dims=(8, 12)), out_indices=(0, 1)).eval()
+    fast = penalty(model, image(2, 3, 32, 24))
+    exact = penalty(copy.deepcopy(model).double(), image(2, 3, 32, 24).double())
+    for a, b in zip(fast, exact, strict=True):
+        assert (a - b).abs().max() <= 1e-3 * max(1e-3, b.abs().max())
+
+
+@pytest.mark.filterwarnings('ignore:There is a performance drop:UserWarning')
+def test_torch_func_takes_the_plain_path(small, two_threads):
+    model, x = small.eval(), image(2, 3, 33, 47)
+    _, tangents = torch.func.jvp(lambda x: loss_of(model(x)), (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(torch.func.vmap(lambda x: loss_of(model(x[None])))(x).shape, torch.Size([2]))
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss_of(model(leaf)), leaf)
+    torch.testing.assert_close(tangents, gradient.sum(), rtol=1e-3, atol=1e-2)

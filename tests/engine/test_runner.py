@@ -1,6 +1,5 @@
 """Reading configs, building the Runner, its hooks and what merges views."""
 
-from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -11,9 +10,7 @@ from mmengine.structures import InstanceData
 
 from mlp_dense.engine import launch, runner
 from mlp_dense.engine.configs import read_config
-from mlp_dense.engine.hooks import FiniteLossHook
 from mlp_dense.engine.tta import InstanceTTAModel
-from mlp_dense.errors import UserError
 from support.configs import CONFIGS, DETECTION
 
 
@@ -32,7 +29,9 @@ def test_tensorboard_is_used_only_if_installed(monkeypatch, shapes, installed):
     cfg.launcher = 'none'
     built = []
     monkeypatch.setattr(runner, 'find_spec', lambda name: object() if installed else None)
-    monkeypatch.setattr(runner.DenseRunner, 'from_cfg', lambda cfg: built.append(cfg) or Mock())
+    monkeypatch.setattr(
+        runner.DenseRunner, 'from_cfg', lambda cfg: built.append(cfg) or Mock(model=torch.nn.Identity())
+    )
     runner.build_runner(cfg, ('train', 'val', 'test'))
     types = [backend.type for backend in built[0].visualizer.vis_backends]
     assert types == ['LocalVisBackend', *(['TensorboardVisBackend'] if installed else [])]
@@ -59,13 +58,15 @@ def test_slurm_and_mpi_variables_reach_gloo(monkeypatch):
     assert started == ['gloo', 'gloo']
 
 
-def test_a_loss_that_is_not_finite_is_named():
-    hook = FiniteLossHook(interval=2)
-    outputs = dict(loss=torch.tensor(float('nan')), loss_cls=torch.tensor(1.0), loss_mask=torch.tensor(float('inf')))
-    hook.after_train_iter(SimpleNamespace(iter=0), 0, outputs=outputs)  # not this iteration's turn
-    with pytest.raises(UserError, match='iteration 2: loss, loss_mask is not finite'):
-        hook.after_train_iter(SimpleNamespace(iter=1), 1, outputs=outputs)
-    hook.after_train_iter(SimpleNamespace(iter=1), 1, outputs=dict(loss=torch.tensor(1.0)))
+def test_unused_parameters_are_found_under_gloo(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: None)
+    for name, value in dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, MASTER_ADDR='here').items():
+        monkeypatch.setenv(name, str(value))
+    for wanted in (True, False):
+        cfg = Config(dict(launcher='pytorch', find_unused_parameters=wanted))
+        launch.start_processes(cfg)
+        assert cfg.model_wrapper_cfg.find_unused_parameters is wanted
 
 
 def test_flipped_boxes_and_masks_are_flipped_back_before_merging():

@@ -1,6 +1,7 @@
 """Learning curves: what is read of a training, and that they are drawn."""
 
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -52,9 +53,34 @@ def test_resumed_training_replaces_what_was_lost(tmp_path):
     assert run.metrics == {'mIoU': {30: 50.0}}
 
 
-def test_learning_rate_of_several_groups(tmp_path):
-    write(tmp_path, '20260101_000000', [train(10, base_lr=0.5)])
-    assert read_run(tmp_path).lr == {10: 0.5}
+def test_learning_rate_is_the_one_that_was_used(tmp_path):
+    """With --auto-scale-lr mmengine leaves `base_lr` as it is in the config."""
+    write(tmp_path, '20260101_000000', [train(10, base_lr=0.8)])
+    assert read_run(tmp_path).lr == {10: 0.1}
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('loss', '1.0'),
+        ('loss', None),
+        ('loss', [1.0]),
+        ('mIoU', {'a': 1}),
+        ('lr', True),
+        ('iter', math.nan),
+        ('step', -1),
+    ],
+)
+def test_values_that_cannot_be_drawn(tmp_path, capsys, name, value):
+    file = write(tmp_path, '20260101_000000', [train(10), train(20) | {name: value}])
+    assert call('plot_log', tmp_path, '--out', tmp_path / 'curves.png') == 2
+    assert f'Line 2 of {file}: {name} is ' in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    write(tmp_path, '20260101_000000', []).write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(UserError, match=r'scalars\.json is not a readable'):
+        read_run(tmp_path)
 
 
 @pytest.mark.parametrize('make', [detection, segmentation])

@@ -1,0 +1,39 @@
+"""Two trainings with --seed and --deterministic are the same, bit for bit, on the CPU."""
+
+import json
+
+import pytest
+import torch
+
+from support.configs import thin_config
+from support.models import differing
+from support.tools import NO_WORKERS, call
+
+
+@pytest.fixture
+def as_before():
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['detection/hire_mlp_mask_rcnn_shapes', 'segmentation/hire_mlp_upernet_shapes'])
+def test_the_same_seed_gives_the_same_bits(shapes, tmp_path, task, as_before):
+    """With stochastic depth, dropout in the heads and random augmentation."""
+    length = (
+        ['train_cfg.max_epochs=1'] if 'detection' in task else ['train_cfg.max_iters=4', 'train_cfg.val_interval=4']
+    )
+    options = [*length, 'model.backbone.drop_path_rate=0.5', 'default_hooks.logger.interval=1', *NO_WORKERS]
+    weights, losses = [], []
+    for name, seed in (('first', 1), ('second', 1), ('other', 2)):
+        folder = tmp_path / name
+        common = ('--work-dir', folder, '--data-root', shapes, '--seed', seed, '--deterministic')
+        assert call('train', thin_config(task, tmp_path), *common, '--cfg-options', *options) == 0
+        assert torch.are_deterministic_algorithms_enabled()
+        checkpoint = (folder / 'last_checkpoint').read_text()
+        weights.append(torch.load(checkpoint, weights_only=False)['state_dict'])
+        (file,) = folder.glob('*/vis_data/scalars.json')
+        losses.append([json.loads(line).get('loss') for line in file.read_text().splitlines()])
+    assert losses[0] == losses[1] and differing(weights[0], weights[1]) == []
+    assert losses[0] != losses[2] and differing(weights[0], weights[2])
