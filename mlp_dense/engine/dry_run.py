@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 
 from ..errors import UserError
@@ -137,7 +137,9 @@ class _FewIterations(Hook):
             self.stage = 'The validation'
             runner.val_loop.run()
         self.stage = 'Saving a checkpoint'
-        runner.save_checkpoint(runner.work_dir, 'dry_run.pth', by_epoch=False)
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook):
+                hook._save_checkpoint(runner)
         self.said = list(self._lines(runner)) if is_main_process() else []
 
     def _lines(self, runner: Any) -> Iterator[str]:
@@ -155,8 +157,8 @@ class _FewIterations(Hook):
             used, of = torch.cuda.max_memory_reserved() / 1e9, torch.cuda.get_device_properties().total_memory / 1e9
             yield f'GPU memory  {used:.1f} of {of:.1f} GB'
         yield f'memory      {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB in this process'
-        size = Path(runner.work_dir, 'dry_run.pth').stat().st_size
-        yield f'checkpoint  {size / 1e6:.0f} MB; {self.free / 1e9:.0f} GB are free'
+        sizes = [path.stat().st_size for path in Path(runner.work_dir).glob('*.pth')]
+        yield f'checkpoint  {max(sizes, default=0) / 1e6:.0f} MB; {self.free / 1e9:.0f} GB are free'
         time_left = timedelta(seconds=round(seconds))
         end = (datetime.now() + time_left).isoformat(' ', 'minutes')
         yield f'schedule    {self.left} iterations{validated}: about {time_left}, until {end}'
