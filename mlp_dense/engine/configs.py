@@ -16,7 +16,6 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ..checkpoints.files import check_exists
 from ..checkpoints.whole import checkpoints_in
 from ..errors import UserError
 from .saving import resume_from
@@ -77,8 +76,6 @@ def for_training(
     elif found := [*checkpoints_in(Path(cfg.work_dir)), *Path(cfg.work_dir).glob('last_checkpoint')]:
         there = f'{cfg.work_dir} holds a training already ({found[0].name})'
         raise UserError(f'{there}: go on with --resume, or give another --work-dir.')
-    elif cfg.get('load_from'):
-        check_exists(cfg.load_from)
     if amp:
         if not torch.cuda.is_available():
             raise UserError('--amp needs a GPU, and PyTorch finds none; leave it out to train on the CPU.')
@@ -102,7 +99,6 @@ def for_test(
     need(cfg, 'model', 'test_dataloader', 'test_cfg')
     if not evaluators(cfg, 'test'):
         raise UserError(f'{cfg.filename} has no test_evaluator, so there is nothing to measure.')
-    check_exists(checkpoint)
     cfg.load_from, cfg.resume = checkpoint, False
     if tta:
         if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):

@@ -44,7 +44,10 @@ def load_from_reader(source: str, map_location: Any = None) -> dict[str, Any]:
 
 
 def check_pretrained(cfg: Config) -> None:
-    """CheckpointError: a file that an ``init_cfg`` of the model names is missing; said before anything is built."""
-    for _, container, key, value in walk(cfg.model):
-        if key == 'checkpoint' and container.get('type') == 'Pretrained':
-            check_exists(value)
+    """CheckpointError: a file that the config starts from, or an ``init_cfg`` of the model, is missing; said before
+    anything is built."""
+    named = [
+        value for _, part, key, value in walk(cfg.model) if key == 'checkpoint' and part.get('type') == 'Pretrained'
+    ]
+    for file in filter(None, [cfg.get('load_from'), *named]):
+        check_exists(file)

@@ -65,7 +65,7 @@ def test_the_optimizer_steps(dry_run):
     [
         (['val_evaluator.iou_metrics=[mFoo]'], 'The validation fails: KeyError: '),
         (['default_hooks.checkpoint.save_best=mIou'], 'mIou'),
-        (['model.decode_head.in_channels=[9,9,9,9]'], 'The training fails: RuntimeError: '),
+        (['model.decode_head.loss_decode.class_weight=[1.0]'], 'The training fails: RuntimeError: '),
         (['val_dataloader.dataset.pipeline.2.meta_keys=[nothing]'], 'The validation fails: KeyError: '),
         (['optim_wrapper.optimizer.lr=fast'], "lr is 'fast'"),
     ],
