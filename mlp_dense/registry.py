@@ -17,4 +17,4 @@ def _child(parent: Registry, *modules: str) -> Registry:
 MODELS = _child(root.MODELS, 'families', *(['tta'] if find_spec('mmdet') else []))
 HOOKS = _child(root.HOOKS, 'hooks', 'numerics', 'saving')
 CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'optim')
-METRICS = _child(root.METRICS, 'metrics')
+METRICS = _child(root.METRICS, 'metrics', *(['coco'] if find_spec('mmdet') else []))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from arguments import check_out_file, common_parser, read_run_config, run_tool
@@ -48,7 +49,11 @@ def main() -> None:
         for name, value in metrics.items():
             print(f'{name:<24}{value:8.4f}')
         file = Path(cfg.work_dir, 'metrics.json')
-        file.write_text(json.dumps(metrics, indent=2, default=float) + '\n', encoding='utf-8')
+        undefined = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if undefined:
+            print(f'Undefined, and null in {file.name}: {", ".join(undefined)} (a class that no pixel has?)')
+        content = metrics | dict.fromkeys(undefined)
+        file.write_text(json.dumps(content, indent=2, default=float, allow_nan=False) + '\n', encoding='utf-8')
         print('Written:', *filter(None, (file, args.show_dir, args.out)))
 
 

@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..errors import UserError
 from .configs import evaluators, leaves, walk
 
+CLASS_HEADS = {'bbox_head', 'mask_head', 'decode_head'}
+
 
 def check_data(cfg: Config, name: str) -> None:
     """Finds what a loader (``train``, ``val``, ``test``) reads. UserError: it is missing, or class counts differ."""
+    if not cfg.get(f'{name}_dataloader'):  # a training without validation
+        return
     for dataset in leaves(cfg[f'{name}_dataloader'].dataset):
         root = Path(dataset.get('data_root') or '')
         prefixes = (dataset.get('data_prefix') or {}).values()
@@ -28,9 +33,13 @@ def check_data(cfg: Config, name: str) -> None:
 
 
 def check_class_count(model: Any, classes: Sequence[str], owner: str) -> None:
-    """UserError: a ``num_classes`` in the config of a model differs from the class names of their `owner`, a plural."""
+    """UserError: a head of objects or of label maps has another ``num_classes`` in the config of a model than the class
+    names of their `owner`, a plural. Heads of other things (stuff, boundaries, a second task) count something else;
+    ``check_num_classes=False`` in the model's ``test_cfg`` leaves the check out."""
+    if 'num_stuff_classes' in str(model) or not (model.get('test_cfg') or {}).get('check_num_classes', True):
+        return
     for where, _, key, value in walk(model, 'model.'):
-        if key == 'num_classes' and value != len(classes):
+        if key == 'num_classes' and CLASS_HEADS & {*where.split('.')} and value != len(classes):
             raise UserError(f'{where} is {value}, but {owner} have {len(classes)} classes: make them equal.')
 
 
@@ -67,20 +76,51 @@ def check_built(dataset: Any) -> None:
         )
     for i, transform in enumerate(dataset.pipeline.transforms):
         if type(transform).__name__.startswith('Load'):
-            dataset.pipeline.transforms[i] = _Reading(transform)
+            dataset.pipeline.transforms[i] = _Reading(transform, len(classes))
 
 
 class _Reading:
     """Runs a loading transform; what cannot be read becomes an error that names the file."""
 
-    def __init__(self, transform: Any):
-        self.transform = transform
+    def __init__(self, transform: Any, classes: int):
+        self.transform, self.classes = transform, classes
 
     def __call__(self, results: dict) -> dict:
         try:
-            return self.transform(results)
+            results = self.transform(results)
         except Exception as error:  # whatever the decoders of OpenCV and Pillow raise
             for file in filter(None, map(results.get, ('img_path', 'seg_map_path'))):
                 if cv2.imread(str(file), cv2.IMREAD_UNCHANGED) is None:
                     raise UserError(f'{file} is missing or no readable image; replace or remove it.') from error
             raise
+        if self.classes and results.get('gt_seg_map') is not None and results.get('seg_map_path'):
+            file, size, reduced = (
+                results['seg_map_path'],
+                results.get('ori_shape'),
+                bool(results.get('reduce_zero_label')),
+            )
+            check_label_map(Path(file), results['gt_seg_map'], size, self.classes, reduced)
+        return results
+
+
+def check_label_map(
+    file: Path, labels: np.ndarray, size: tuple[int, int] | None, classes: int, reduced: bool = False
+) -> None:
+    """UserError: a label map, as it is after loading, is not of its image's `size` (height, width), or holds others than
+    the classes and 255, which is ignored (where 0 was, if `reduced`); or its file has more than 8 bits, of which the
+    loading transforms drop the upper ones."""
+    if file.suffix.lower() == '.png':
+        with file.open('rb') as opened:
+            if opened.read(25)[24:] == b'\x10':
+                raise UserError(f'{file} has 16 bits a pixel; save label maps with 8, such as those of ADE20K.')
+    if labels.ndim != 2:
+        raise UserError(f'{file} has colours; a label map has one channel, whose values are the indices of classes.')
+    if size is not None and labels.shape != tuple(size[:2]):
+        raise UserError(f'{file} is {labels.shape[1]}x{labels.shape[0]}, but its image {size[1]}x{size[0]} pixels.')
+    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[:255])
+    if len(present) and present[-1] >= classes:
+        allowed = f'{int(reduced)} to {classes - 1 + reduced}, and {"0 and " * reduced}255 for pixels that are ignored'
+        raise UserError(
+            f'{file} holds the label {present[-1] + reduced}, but there are {classes} classes ({allowed}); '
+            'correct the label map, or metainfo and reduce_zero_label of the data set.'
+        )

@@ -1,5 +1,6 @@
 """Hooks of the training and the test loop."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mmengine.model import is_model_wrapper
 from ..backbones.fusion import fuse
 from ..registry import HOOKS
 from ..reports.drawing import draw_labels
+from .configs import leaves
 from .tasks import task_of
 
 
@@ -36,4 +38,15 @@ class DrawPredictionsHook(Hook):
             image = mmcv.imread(sample.img_path, channel_order='rgb')
             labels = task.labels_of(sample, 'gt'), task.labels_of(sample, 'pred', self.score_thr)
             drawn = draw_labels(image, labels, task.draw, meta)
-            mmcv.imwrite(drawn[..., ::-1], str(self.out_dir / f'{Path(sample.img_path).stem}.png'))
+            name = _below_its_root(Path(sample.img_path), runner.test_dataloader.dataset).with_suffix('.png')
+            mmcv.imwrite(drawn[..., ::-1], str(self.out_dir / name))
+
+
+def _below_its_root(image: Path, dataset: Any) -> Path:
+    """The path of an image without the folder that the images of all data sets are in: equal names in several folders
+    stay apart."""
+    prefixes = [getattr(each, 'data_prefix', None) or {} for each in leaves(dataset)]
+    roots = {os.path.abspath(prefix) for each in prefixes for key, prefix in each.items() if key in ('img', 'img_path')}
+    image = Path(os.path.abspath(image))
+    root = os.path.commonpath(roots) if roots else image.parent
+    return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)

@@ -1,5 +1,6 @@
 """mmengine's Runner, made safe and loud."""
 
+import copy
 import io
 import logging
 import re
@@ -88,6 +89,10 @@ class DenseRunner(ExplainedRunner):
         return loader
 
     def build_evaluator(self, evaluator: Any) -> Any:
+        evaluator = copy.deepcopy(evaluator)
+        for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+            if isinstance(metric, dict) and metric.get('type') in ('CocoMetric', 'mmdet.CocoMetric'):
+                metric['type'] = 'mlp_dense.CocoMetric'
         with redirect_stdout(io.StringIO()):  # of pycocotools
             return super().build_evaluator(evaluator)
 
