@@ -107,8 +107,8 @@ def check_label_map(
     file: Path, labels: np.ndarray, size: tuple[int, int] | None, classes: int, reduced: bool = False
 ) -> None:
     """UserError: a label map, as it is after loading, is not of its image's `size` (height, width), or holds others
-    than the classes and 255, which is ignored (where 0 was, if `reduced`); or its file has more than 8 bits, of which the
-    loading transforms drop the upper ones."""
+    than the classes and 255, which is ignored (where 0 was, if `reduced`); or its file has more than 8 bits, of
+    which the loading transforms drop the upper ones."""
     if file.suffix.lower() == '.png':
         with file.open('rb') as opened:
             if opened.read(25)[24:] == b'\x10':
