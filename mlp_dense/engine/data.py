@@ -1,5 +1,7 @@
 """Checks of the data that a config names, before anything is built."""
 
+import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
+from ..datasets.coco import check_numbers, left_out
 from ..errors import UserError
 from .configs import evaluators, leaves, walk
 
@@ -28,6 +33,8 @@ def check_data(cfg: Config, name: str) -> None:
             if ':/' not in str(path) and not path.exists():
                 need = f'{path} does not exist, and the {name} data of this config are read from there'
                 raise UserError(f'{need}; put the data there, or say where they are with --data-root.')
+            if path.suffix == '.json' and path.is_file():
+                check_numbers(path)
         if classes := dataset_meta(dataset).get('classes'):
             check_class_count(cfg.model, classes, f'the {name} data ({dataset.type})')
 
@@ -74,9 +81,26 @@ def check_built(dataset: Any) -> None:
             f'{dataset.ann_file} names {len(found)} of the {len(classes)} classes of the data set '
             f'({", ".join(classes[:5])}, ...); set metainfo=dict(classes=...) to the names in the file.'
         )
+    if found is not None and is_main_process() and Path(dataset.ann_file).is_file():
+        _say_what_is_left_out(dataset)
     for i, transform in enumerate(dataset.pipeline.transforms):
         if type(transform).__name__.startswith('Load'):
             dataset.pipeline.transforms[i] = _Reading(transform, len(classes))
+
+
+def _say_what_is_left_out(dataset: Any) -> None:
+    content = json.loads(Path(dataset.ann_file).read_bytes())  # mmdet has read it, and keeps nothing of it
+    annotations = content.get('annotations', [])
+    reasons = left_out({image['id']: image for image in content['images']}, annotations, dataset.cat_ids)
+    if annotations and sum(map(len, reasons.values())) == len(annotations):
+        raise UserError(f'{dataset.ann_file} has no usable annotation: {_counts(reasons)}; correct it.')
+    if reasons:
+        count = f'{sum(map(len, reasons.values()))} of {len(annotations)} annotations'
+        print_log(f'{dataset.ann_file}: {count} are left out: {_counts(reasons)}.', 'current', logging.WARNING)
+
+
+def _counts(reasons: dict[str, list]) -> str:
+    return ', '.join(f'{len(ids)} {reason} (first id {ids[0]})' for reason, ids in reasons.items())
 
 
 class _Reading:
