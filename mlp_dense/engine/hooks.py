@@ -33,12 +33,13 @@ class DrawPredictionsHook(Hook):
         self.out_dir, self.score_thr = Path(out_dir), score_thr
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        task, meta = task_of(runner.cfg.default_scope), runner.visualizer.dataset_meta
+        dataset = runner.test_dataloader.dataset  # the visualizer knows its classes in the first process only
+        task, meta = task_of(runner.cfg.default_scope), dataset.metainfo
         for sample in outputs or ():
             image = mmcv.imread(sample.img_path, channel_order='rgb')
             labels = task.labels_of(sample, 'gt'), task.labels_of(sample, 'pred', self.score_thr)
             drawn = draw_labels(image, labels, task.draw, meta)
-            name = _below_its_root(Path(sample.img_path), runner.test_dataloader.dataset).with_suffix('.png')
+            name = _below_its_root(Path(sample.img_path), dataset).with_suffix('.png')
             mmcv.imwrite(drawn[..., ::-1], str(self.out_dir / name))
 
 

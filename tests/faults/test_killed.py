@@ -130,3 +130,24 @@ def test_one_of_two_processes_is_killed(shapes, tmp_path):
         printed = run(*torchrun, 'tools/train.py', killing, *where)
     assert 'There is nothing to resume in' in printed and 'at epoch 0, iteration 6' in printed
     assert_equal_states(tmp_path / 'again' / FINAL, tmp_path / 'unbroken' / FINAL)
+
+
+def test_two_processes_draw(unbroken, tmp_path):
+    """Each its part of the predictions; the metrics are those of one process."""
+    file, folder, _ = unbroken
+    arguments = [
+        file,
+        folder / FINAL,
+        '--work-dir',
+        tmp_path,
+        '--launcher',
+        'pytorch',
+        '--show-dir',
+        tmp_path / 'drawn',
+    ]
+    pids = [start(*arguments, tool='test', log=tmp_path / f'log{e["RANK"]}', **e) for e in two_processes()]
+    assert [wait(pid) for pid in pids] == [0, 0], (tmp_path / 'log1').read_text()
+    assert len(list((tmp_path / 'drawn').glob('*.png'))) == 2
+    two = (tmp_path / 'metrics.json').read_text()
+    assert call('test', file, folder / FINAL, '--work-dir', tmp_path) == 0
+    assert (tmp_path / 'metrics.json').read_text() == two

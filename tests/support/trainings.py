@@ -73,8 +73,10 @@ def assert_equal_states(one: Path, other: Path) -> None:
             assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, key
 
 
-def start(*arguments, log: Path, prepare: Callable[[], None] = lambda: None, **environment: str) -> int:
-    """Starts `tools/train.py` in a process of its own, a copy of this one, whose imports it has; returns its number.
+def start(
+    *arguments, log: Path, tool: str = 'train', prepare: Callable[[], None] = lambda: None, **environment: str
+) -> int:
+    """Starts `tools/TOOL.py` in a process of its own, a copy of this one, whose imports it has; returns its number.
 
     `prepare` runs in it first; its output goes to a file."""
     if pid := os.fork():
@@ -88,7 +90,7 @@ def start(*arguments, log: Path, prepare: Callable[[], None] = lambda: None, **e
         os.environ.update(environment)
         warnings.resetwarnings()
         prepare()
-        status = call('train', *arguments)
+        status = call(tool, *arguments)
     except BaseException:
         traceback.print_exc()
         status = 70
