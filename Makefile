@@ -44,7 +44,7 @@ bench: setup ## time backbones and detectors on this CPU (about 16 minutes on tw
 	@echo '== charts and numbers: work_dirs/benchmarks; their tables go into docs/performance.md'
 	$(BENCH)/report.py
 
-test: setup ## run all tests (about 6 minutes on two cores)
+test: setup ## run all tests (about 10 minutes on two cores)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal  # idle threads of one worker leave the core to the other
 
 soak: setup ## train for long and look for leaks of memory, processes and files (minutes; not part of test)
