@@ -5,7 +5,7 @@ import json
 import os
 import pickle
 import re
-import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .scanning import scan
 from .stand_ins import safe_globals
 
 
@@ -32,33 +33,49 @@ def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, An
             named = re.search(r'(?:class|function|type) (\S+?)[ ,.\']', details)
             if offender := re.search(r'GLOBAL (\S+)', text) or named:
                 raise CheckpointError(
-                    f'{source} is refused, since loading it could run code: it holds {offender[1]}, which is neither a '
-                    'tensor nor a plain container. Use a file from a source you trust, saved as a state dict.'
+                    f'{source} is refused, since loading it could run code: it holds {offender[1]}, which plain '
+                    'tensors and containers do not need. Use a file from a source you trust, saved as a state dict.'
                 ) from error
         kind = 'safetensors file' if is_safetensors(path) else 'PyTorch checkpoint'
         advice = f'delete {path} to download it again.' if _is_address(source) else 'is it complete?'
         raise CheckpointError(f'{source} cannot be read as a {kind} ({reason}); {advice}') from error
     if not isinstance(content, dict):
         raise CheckpointError(f'{source} holds a {type(content).__name__}, not a checkpoint or a state dict.')
+    stored = {}
     for tensor in _tensors_in(content):
         if tensor.layout == torch.strided and not tensor.is_meta:
-            stored, declared = tensor.untyped_storage().nbytes(), tensor.numel() * tensor.element_size()
-            if declared > stored:
-                shape = 'x'.join(map(str, tensor.shape))
-                raise CheckpointError(f'{source} is refused: a tensor of {shape} in it has only {stored} bytes.')
+            storage = tensor.untyped_storage()
+            stored[storage.data_ptr()] = storage.nbytes()
+            if tensor.numel() * tensor.element_size() > storage.nbytes():
+                kind, size = 'x'.join(map(str, tensor.shape)), storage.nbytes()
+                raise CheckpointError(f'{source} is refused: a tensor of {kind} in it has only {size} bytes.')
+    if sum(stored.values()) > path.stat().st_size:
+        raise CheckpointError(f'{source} is refused: its tensors declare more bytes than it has.')
     return content
 
 
 def _tensors_in(content: Any) -> Iterator[Tensor]:
-    """All tensors of nested containers, which may hold one another."""
+    """All tensors of nested containers, which may hold one another. What a file adds to objects as attributes, such as
+    a method of its own, is taken from them; a state dict keeps its versions."""
     todo, seen = [content], set()
     while todo:
         node = todo.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
         if isinstance(node, Tensor):
+            vars(node).clear()
+            node._backward_hooks = None
             yield node
-        elif isinstance(node, (dict, list, tuple)) and id(node) not in seen:
-            seen.add(id(node))
-            todo.extend(node.values() if isinstance(node, dict) else node)
+        elif isinstance(node, dict):
+            if isinstance(node, OrderedDict):
+                versions = vars(node).pop('_metadata', None)
+                vars(node).clear()
+                if isinstance(versions, dict):
+                    node._metadata = versions
+            todo += [*dict.keys(node), *dict.values(node)]
+        elif isinstance(node, (list, tuple, set)):
+            todo += node
 
 
 def is_safetensors(path: Path) -> bool:
@@ -67,20 +84,13 @@ def is_safetensors(path: Path) -> bool:
 
 def _read(path: Path, map_location: Any) -> Any:
     if not is_safetensors(path):
-        _check_sizes(path)
-        with torch.serialization.safe_globals(safe_globals()):
+        allowed = safe_globals()
+        scan(path, [name for _, name in allowed])
+        with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location=map_location, weights_only=True)
     with import_safetensors().safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
         meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
         return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
-
-
-def _check_sizes(path: Path) -> None:
-    """BadZipFile: a zip file declares more bytes than it has; PyTorch never compresses, and would believe it."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
-            if sum(entry.file_size for entry in file.infolist()) > path.stat().st_size:
-                raise zipfile.BadZipFile('it declares more bytes than it has')
 
 
 def import_safetensors() -> ModuleType:

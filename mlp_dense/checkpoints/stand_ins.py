@@ -75,20 +75,32 @@ def safe_globals() -> list[tuple[Any, str]]:
     try:
         from mmengine.logging import HistoryBuffer
     except ImportError:
-        HistoryBuffer = Inert
+        History = Inert
+    else:
 
-    def statistic(owner: Any, name: str) -> Any:
+        class History(HistoryBuffer):
+            """Stands in for HistoryBuffer, whose state could replace the methods of all buffers: two arrays."""
+
+            def __setstate__(self, state: Any) -> None:
+                log, count, length = (state.get(key) for key in ('_log_history', '_count_history', 'max_length'))
+                if not all(isinstance(array, PlainArray) and array.ndim == 1 for array in (log, count)) or (
+                    len(log) != len(count) or type(length) is not int or length < 1
+                ):
+                    raise pickle.UnpicklingError('GLOBAL mmengine.logging.history_buffer.HistoryBuffer without arrays')
+                self.__init__(log, count, length)
+                self.__class__ = HistoryBuffer
+
+    def statistic(owner: Any, name: str) -> None:
         """mmengine pickles HistoryBuffer's statistics as ``getattr(HistoryBuffer, 'mean')``; this allows that alone."""
-        if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-            return getattr(owner, name, None)
-        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r} of {owner!r}')
+        if owner is not History or name not in ('min', 'max', 'mean', 'current'):
+            raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {str(name)[:40]!r}')
 
     paths = (f'{module}.{kind}Path' for module in ('pathlib', 'pathlib._local') for kind in ('Posix', 'Windows'))
     return [
         # what the official files carry and nobody needs (pathlib._local: Python 3.13)
         *((Inert, name) for name in ('argparse.Namespace', 'yacs.config.CfgNode', *paths)),
         # what mmengine stores in its checkpoints (NumPy renamed its modules in 2.0)
-        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
+        (History, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (statistic, 'builtins.getattr'),
         (statistic, '__builtin__.getattr'),
         (_no_bytes, 'builtins.bytes'),
