@@ -11,10 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
-from urllib.request import url2pathname
+from urllib.request import HTTPRedirectHandler, Request, build_opener, url2pathname
 
 import torch
 from torch import Tensor
+from torch.hub import tqdm
 
 from ..errors import CheckpointError
 from .scanning import scan
@@ -121,12 +122,7 @@ def local_file(source: str | Path) -> Path:
         if not path.is_file():
             raise CheckpointError(f'Checkpoint {source} does not exist; give a file, or an https address.')
         return path
-    if not source.startswith('https://') and not os.environ.get('MLP_DENSE_ALLOW_HTTP'):
-        kind = source.partition('://')[0]
-        raise CheckpointError(
-            f'{source} is not fetched over {kind}, which anyone on the way could change; '
-            'give an https address or a file, or set MLP_DENSE_ALLOW_HTTP=1 for http.'
-        )
+    _check_address(source)
     # Two addresses may end in the same name; a query is no part of it.
     name = f'{hashlib.sha256(source.encode()).hexdigest()[:8]}-{Path(urlparse(source).path).name}'
     path = Path(torch.hub.get_dir()) / 'checkpoints' / name
@@ -134,10 +130,7 @@ def local_file(source: str | Path) -> Path:
     if not path.exists() and not (distributed and torch.distributed.get_node_local_rank(0)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # Under a temporary name, and compared with the hash at the end of its own name, if there is one.
-            torch.hub.download_url_to_file(source, str(path), hash_prefix=_hash_in(name))
-        except RuntimeError as error:
-            raise CheckpointError(f'{source} is not the file that its name says: {error}.') from error
+            _download(source, path)
         except OSError as error:
             raise CheckpointError(f'{source} cannot be downloaded ({error}); do it by hand, give its path.') from error
     if distributed:
@@ -149,6 +142,44 @@ def check_exists(source: str | Path) -> None:
     """CheckpointError: a file of this machine is missing. An address is not tried."""
     if not _is_address(source):
         local_file(source)
+
+
+def _check_address(address: str) -> None:
+    """CheckpointError: it is none that may be fetched."""
+    if not address.startswith('https://') and not os.environ.get('MLP_DENSE_ALLOW_HTTP'):
+        raise CheckpointError(
+            f'{address} is not fetched over {address.partition("://")[0]}, which anyone on the way could change; '
+            'give an https address or a file, or set MLP_DENSE_ALLOW_HTTP=1 for http.'
+        )
+
+
+class CheckedRedirects(HTTPRedirectHandler):
+    """An address that is fetched over https must not lead to one that is not."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+        _check_address(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _download(address: str, path: Path) -> None:
+    """Fetches a file under a temporary name, which it loses only if it is all there and has the hash that ends its
+    name, if any. OSError: it cannot be fetched. CheckpointError: it is another file, or leads to http."""
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        with build_opener(CheckedRedirects).open(Request(address, headers={'User-Agent': 'mlp_dense'})) as response:
+            size = response.headers.get('Content-Length')
+            with unfinished.open('wb') as file, tqdm(total=size and int(size), unit='B', unit_scale=True) as progress:
+                while block := response.read(1 << 20):
+                    file.write(block)
+                    progress.update(len(block))
+        if size and int(size) != unfinished.stat().st_size:
+            raise OSError('it broke off')
+        expected = _hash_in(path.name) or ''
+        if not (digest := sha256_of(unfinished)).startswith(expected):
+            raise CheckpointError(f'{address} is not the file that its name says: its SHA-256 begins {digest[:8]}.')
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _is_address(source: str | Path) -> bool:

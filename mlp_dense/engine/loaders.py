@@ -5,10 +5,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner.checkpoint import CheckpointLoader, get_external_models, get_torchvision_models
+from mmengine.runner.checkpoint import (
+    CheckpointLoader,
+    get_deprecated_model_names,
+    get_external_models,
+    get_mmcls_models,
+    get_torchvision_models,
+)
 
 from ..checkpoints.files import check_exists
-from ..checkpoints.reading import Checkpoint
+from ..checkpoints.reading import Checkpoint, below
 from ..errors import CheckpointError
 from .configs import walk
 
@@ -17,6 +23,7 @@ ZOOS = {
     'modelzoo': get_torchvision_models,
     'open-mmlab': get_external_models,
     'openmmlab': get_external_models,
+    'mmcls': get_mmcls_models,
 }
 
 
@@ -36,11 +43,12 @@ def load_from_reader(source: str, map_location: Any = None) -> dict[str, Any]:
     """What a file, an address or the name of a model in a zoo holds. CheckpointError: it is unknown or unusable."""
     zoo, _, name = source.partition('://')
     if zoo in ZOOS:
-        models = ZOOS[zoo]()
+        models, name = ZOOS[zoo](), get_deprecated_model_names().get(name, name)
         if name not in models:
             raise CheckpointError(f'{source}: {zoo} has no model of this name.')
         source = models[name]
-    return Checkpoint.read(source, map_location).content
+    checkpoint = Checkpoint.read(source, map_location)
+    return dict(state_dict=below('backbone', checkpoint.weights)) if zoo == 'mmcls' else checkpoint.content
 
 
 def check_pretrained(cfg: Config) -> None:

@@ -18,6 +18,7 @@ from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_di
 from safetensors.torch import save_file
 
 import mlp_dense
+from mlp_dense.checkpoints import files
 from mlp_dense.checkpoints.reading import Checkpoint, read_checkpoint
 from mlp_dense.errors import CheckpointError
 from support.checkpoints import Detector, FromYacs, assert_computes, prefixed, pretrained
@@ -147,9 +148,38 @@ def test_hash_in_the_name(save, served):
         read_checkpoint(f'{served[0]}/hire-{digest}.pth').keys()
         == read_checkpoint(f'{served[0]}/hire-20240131.pth').keys()
     )
-    with pytest.raises(CheckpointError, match='is not the file that its name says: invalid hash'):
+    with pytest.raises(CheckpointError, match='is not the file that its name says: its SHA-256 begins'):
         read_checkpoint(f'{served[0]}/hire-00000000.pth')
     assert not [file for file in Path(torch.hub.get_dir()).rglob('*') if '00000000' in file.name]
+
+
+def test_redirects_and_broken_downloads(served, tmp_path, monkeypatch):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302 if 'moved' in self.path else 200)
+            self.send_header(*(('Location', new) if 'moved' in self.path else ('Content-Length', '99')))
+            self.end_headers()
+            self.wfile.write(b'begun')
+
+        def log_message(self, *args):
+            pass
+
+    torch.save(dict(value=1), tmp_path / 'w.pth')
+    new = f'{served[0]}/w.pth'
+    with http.server.ThreadingHTTPServer(('localhost', 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01), daemon=True).start()
+        address = f'http://localhost:{server.server_port}'
+        assert read_checkpoint(f'{address}/moved.pth') == dict(value=1)
+        with pytest.raises(CheckpointError, match=r'short\.pth cannot be downloaded \(it broke off\)'):
+            read_checkpoint(f'{address}/short.pth')
+        check = files._check_address
+        # As if the first address were of https.
+        monkeypatch.setattr(files, '_check_address', lambda address: check(address) if 'w.pth' in address else None)
+        monkeypatch.delenv('MLP_DENSE_ALLOW_HTTP')
+        with pytest.raises(CheckpointError, match=r'w\.pth is not fetched over http'):
+            read_checkpoint(f'{address}/moved.pth?again')
+        server.shutdown()
+    assert len(list((tmp_path / 'hub' / 'checkpoints').iterdir())) == 1
 
 
 def test_address(save, served):
