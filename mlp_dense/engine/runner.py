@@ -76,6 +76,18 @@ class DenseRunner(ExplainedRunner):
         self.logger.info(f'Loaded checkpoint {filename}')
         return content
 
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().resume(filename, *args, **kwargs)
+        except UserError:
+            raise
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(
+                f'{filename}: the optimizer, schedule or log in it is not of this config ({reason}); resume with the '
+                'config that it was trained with, or start a new training from it with --cfg-options load_from=FILE.'
+            ) from error
+
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         try:

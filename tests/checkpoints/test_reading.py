@@ -1,14 +1,9 @@
 """Weights are read from every published form of file, safely and loudly."""
 
 import argparse
-import functools
-import hashlib
-import http.server
 import json
 import pathlib
-import threading
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +12,6 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_dict
 from safetensors.torch import save_file
 
-import mlp_dense
-from mlp_dense.checkpoints import files
 from mlp_dense.checkpoints.reading import Checkpoint, read_checkpoint
 from mlp_dense.errors import CheckpointError
 from support.checkpoints import Detector, FromYacs, assert_computes, prefixed, pretrained
@@ -112,114 +105,6 @@ def test_own_checkpoint_loads_bit_for_bit_and_once(family, save):
     torch.nn.init.constant_(model.get_parameter(name), 0.5)
     model.init_weights()  # as everywhere in mmengine, the second call changes nothing
     assert differing(model.state_dict(), saved.state_dict()) == [name]
-
-
-@pytest.fixture
-def served(tmp_path, monkeypatch):
-    """The address of a server of the files in tmp_path; it goes away when called."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
-    monkeypatch.setenv('no_proxy', '*')
-    monkeypatch.setenv('MLP_DENSE_ALLOW_HTTP', '1')
-    handler = functools.partial(Handler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(('localhost', 0), handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01), daemon=True).start()
-        yield f'http://localhost:{server.server_port}', server.shutdown
-        server.shutdown()
-
-
-def test_only_https(served, monkeypatch):
-    monkeypatch.delenv('MLP_DENSE_ALLOW_HTTP')
-    for address in (f'{served[0]}/w.pth', 'ftp://host/w.pth', 's3://host/w.pth'):
-        with pytest.raises(CheckpointError, match=r'is not fetched over (http|ftp|s3), which anyone'):
-            read_checkpoint(address)
-
-
-def test_hash_in_the_name(save, served):
-    data = Path(save(official(mlp_dense.HireMLP), 'w.pth')).read_bytes()
-    digest = hashlib.sha256(data).hexdigest()[:8]
-    for name in (f'hire-{digest}.pth', 'hire-20240131.pth', 'hire-00000000.pth'):
-        (Path(save({}, 'w.pth')).parent / name).write_bytes(data)
-    assert (
-        read_checkpoint(f'{served[0]}/hire-{digest}.pth').keys()
-        == read_checkpoint(f'{served[0]}/hire-20240131.pth').keys()
-    )
-    with pytest.raises(CheckpointError, match='is not the file that its name says: its SHA-256 begins'):
-        read_checkpoint(f'{served[0]}/hire-00000000.pth')
-    assert not [file for file in Path(torch.hub.get_dir()).rglob('*') if '00000000' in file.name]
-
-
-def test_redirects_and_broken_downloads(served, tmp_path, monkeypatch):
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(302 if 'moved' in self.path else 200)
-            self.send_header(*(('Location', new) if 'moved' in self.path else ('Content-Length', '99')))
-            self.end_headers()
-            self.wfile.write(b'begun')
-
-        def log_message(self, *args):
-            pass
-
-    torch.save(dict(value=1), tmp_path / 'w.pth')
-    new = f'{served[0]}/w.pth'
-    with http.server.ThreadingHTTPServer(('localhost', 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01), daemon=True).start()
-        address = f'http://localhost:{server.server_port}'
-        assert read_checkpoint(f'{address}/moved.pth') == dict(value=1)
-        with pytest.raises(CheckpointError, match=r'short\.pth cannot be downloaded \(it broke off\)'):
-            read_checkpoint(f'{address}/short.pth')
-        check = files._check_address
-        # As if the first address were of https.
-        monkeypatch.setattr(files, '_check_address', lambda address: check(address) if 'w.pth' in address else None)
-        monkeypatch.delenv('MLP_DENSE_ALLOW_HTTP')
-        with pytest.raises(CheckpointError, match=r'w\.pth is not fetched over http'):
-            read_checkpoint(f'{address}/moved.pth?again')
-        server.shutdown()
-    assert len(list((tmp_path / 'hub' / 'checkpoints').iterdir())) == 1
-
-
-def test_address(save, served):
-    address, close = served
-    weights = official(mlp_dense.HireMLP)
-    save(dict(model=weights))
-    assert_computes(pretrained(mlp_dense.HireMLP, f'{address}/weights.pth'), weights)
-    with pytest.raises(CheckpointError, match=r'absent\.pth cannot be downloaded'):
-        read_checkpoint(f'{address}/absent.pth')
-    close()
-    assert_computes(pretrained(mlp_dense.HireMLP, f'{address}/weights.pth'), weights)  # kept
-
-
-def test_addresses_that_end_alike_are_kept_apart(served, tmp_path):
-    address, _ = served
-    for folder in ('a', 'b'):
-        (tmp_path / folder).mkdir()
-        torch.save(dict(value=folder), tmp_path / folder / 'weights.pth')
-        assert read_checkpoint(f'{address}/{folder}/weights.pth?download=1') == dict(value=folder)
-    kept = sorted((tmp_path / 'hub' / 'checkpoints').iterdir())
-    assert len(kept) == 2 and all(path.name.endswith('-weights.pth') for path in kept)
-
-
-def test_safetensors_from_an_address(served, tmp_path):
-    weights = official(mlp_dense.HireMLP)
-    save_file(weights, tmp_path / 'weights.safetensors')
-    assert_computes(pretrained(mlp_dense.HireMLP, f'{served[0]}/weights.safetensors?raw=true'), weights)
-
-
-def test_download_that_is_a_page_says_what_to_delete(served, tmp_path):
-    (tmp_path / 'page.pth').write_text('<html>log in</html>')
-    with pytest.raises(CheckpointError, match=r'delete /.*-page\.pth to download it again'):
-        read_checkpoint(f'{served[0]}/page.pth')
-
-
-def test_file_address_is_read_anew_after_a_change(save, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
-    for value in (1.0, 2.0):
-        path = pathlib.Path(save(dict(value=torch.tensor(value))))
-        assert read_checkpoint(path.as_uri())['value'] == value
 
 
 @pytest.mark.parametrize('form', ['bare', 'module.', 'parallel detector'])

@@ -33,6 +33,16 @@ class FromYacs(dict):
 FromYacs.__module__, FromYacs.__qualname__, FromYacs.__name__ = 'yacs.config', 'CfgNode', 'CfgNode'
 
 
+class Call:
+    """Pickled as a call of a function, and what its result is then given as its state."""
+
+    def __init__(self, function, *args, state=None):
+        self.reduced = (function, args) if state is None else (function, args, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
 def prefixed(prefix: str, weights: dict) -> dict:
     return {prefix + name: tensor for name, tensor in weights.items()}
 

@@ -1,0 +1,133 @@
+"""Objects in files that forge pointers, declare more than they hold or replace methods: refused, or made harmless."""
+
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from mlp_dense.checkpoints.reading import Checkpoint, read_checkpoint
+from mlp_dense.checkpoints.writing import publish
+from mlp_dense.errors import CheckpointError
+from support.checkpoints import Call
+
+LEGACY_AND_ZIP = pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
+FORGED = {
+    'an array of objects': Call(np.ndarray, (3,), 'O', b'A' * 24),
+    'an array that is constructed': Call(np.ndarray, (2, 2), 'f8'),
+    'an array of more than its bytes': Call(
+        np._core.multiarray._reconstruct, np.ndarray, (0,), b'b', state=(1, (2**40,), np.dtype('f4'), False, b'abcd')
+    ),
+    'an array of objects by its state': Call(
+        np._core.multiarray._reconstruct, np.ndarray, (0,), b'b', state=(1, (3,), np.dtype('O'), False, [1, 2, 3])
+    ),
+    'another kind of array': Call(np._core.multiarray._reconstruct, np.matrix, (0,), b'b'),
+    'a long type': Call(np.dtype, 'V999999999'),
+    'a type of objects': Call(np.dtype, 'O'),
+    'a structured type': Call(np.dtype, [('a', 'O')]),
+    'a type with an invented state': Call(
+        np.dtype, 'f8', False, True, state=(3, '|', (np.dtype('f8'), (2**30,)), None, None, -1, -1, 0)
+    ),
+    'a scalar of too few bytes': Call(np._core.multiarray.scalar, np.dtype('f8'), b'ab'),
+    'a scalar of an object': Call(np._core.multiarray.scalar, np.dtype('O'), b'A' * 8),
+}
+
+
+@pytest.mark.parametrize('name', FORGED)
+@LEGACY_AND_ZIP
+def test_forged_numpy_objects(save, name, zipped):
+    """As the palette of the classes, whose first use was a segmentation fault."""
+    meta = dict(dataset_meta=dict(classes=('a',), palette=FORGED[name]))
+    path = save(dict(state_dict={}, meta=meta), 'forged.pth', _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        CheckpointError, match=r'forged\.pth is refused, since loading it could run code: it holds numpy'
+    ):
+        read_checkpoint(path)
+
+
+def test_genuine_numpy_objects_are_what_they_were(save):
+    arrays = [np.arange(6).reshape(2, 3).astype(kind) for kind in ('?', 'i4', 'i8', 'u1', 'f4', 'f8')]
+    arrays += [np.asfortranarray(arrays[-1]), np.empty((0, 3), 'f4'), np.array(2.5)]
+    history = HistoryBuffer([1.0, 2.0, 4.0], [1, 1, 1])
+    content = dict(arrays=arrays, scalar=np.float64(0.1), history=history, state_dict={})
+    for _ in range(2):  # what was read is written and read again
+        content = read_checkpoint(save(content, 'plain.pth'))
+    for array, read in zip(arrays, content['arrays'], strict=True):
+        assert read.dtype == array.dtype
+        np.testing.assert_array_equal(read, array)
+    assert content['scalar'] == 0.1 and content['history'].mean() == history.mean()
+    assert type(torch.load(save(content, 'again.pth'), weights_only=False)['arrays'][0]) is np.ndarray
+
+
+UTILS = torch._utils
+BEYOND_TENSORS = {
+    'a tensor without values': Call(torch.Tensor, 2**14, 2**14),
+    'bytes': Call(bytearray, 2**30),
+    'a nested tensor': Call(
+        UTILS._rebuild_nested_tensor, torch.ones(1), torch.tensor([[10**9]]), torch.tensor([[1]]), torch.tensor([0])
+    ),
+    'indices outside': Call(
+        UTILS._rebuild_sparse_tensor, torch.sparse_coo, (torch.tensor([[10**12]]), torch.ones(1), (3,), True)
+    ),
+    'a quantized tensor': Call(UTILS._rebuild_qtensor, None, 0, (2**40,), (1,), (), False, None),
+}
+
+
+@pytest.mark.parametrize('kind', BEYOND_TENSORS)
+@LEGACY_AND_ZIP
+def test_what_pytorch_allows_and_no_checkpoint_needs(save, kind, zipped):
+    """It reserves memory that the file does not have, or reads outside of its own: nothing of it is called."""
+    content = dict(state_dict=dict(w=torch.ones(1)), optimizer=[BEYOND_TENSORS[kind]])
+    path = save(content, 'beyond.pth', _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r'beyond\.pth is refused, .* it holds (torch|builtins|__builtin__)\.'):
+        read_checkpoint(path)
+
+
+@LEGACY_AND_ZIP
+def test_attributes_of_a_file_replace_no_method(save, zipped):
+    attributes = dict(items=5, get=5, _metadata={'': dict(version=2)})
+    weights = Call(OrderedDict, [['w', torch.ones(2)]], state=attributes)
+    hooks, tensor = OrderedDict({0: OrderedDict}), torch.ones(2)
+    own = Call(UTILS._rebuild_parameter_with_state, tensor, False, hooks, dict(isfinite=5, is_complex=5, numel=5))
+    path = save(dict(state_dict=weights, model=dict(own=own)), 'own.pth', _use_new_zipfile_serialization=zipped)
+    checkpoint = Checkpoint.read(path)
+    assert checkpoint.weights.keys() == {'w'} and checkpoint.not_finite == []
+    assert checkpoint.content['state_dict']._metadata == {'': dict(version=2)}
+    own = checkpoint.content['model']['own']
+    assert own.numel() == 2 and not vars(own) and not own._backward_hooks
+
+
+@pytest.mark.parametrize(
+    'state', [dict(_log_history=3), dict(_log_history=np.ones(2), _count_history=np.ones(3), max_length=5), [1]]
+)
+def test_forged_histories(save, monkeypatch, state):
+    """mmengine would take methods for all its histories from one in a file."""
+    before = dict(HistoryBuffer()._statistics_methods)
+    monkeypatch.setattr(HistoryBuffer, '__getstate__', lambda _: state)
+    with pytest.raises(CheckpointError, match=r'forged\.pth (is refused|cannot be read)'):
+        read_checkpoint(save(dict(state_dict={}, history=HistoryBuffer()), 'forged.pth'))
+    genuine = dict(_log_history=np.ones(2), _count_history=np.ones(2), max_length=5)
+    methods = dict(statistics_methods=dict(mean=OrderedDict, mine=OrderedDict), mean=5)
+    monkeypatch.setattr(HistoryBuffer, '__getstate__', lambda _: {**genuine, **methods})
+    history = read_checkpoint(save(dict(state_dict={}, history=HistoryBuffer()), 'replaced.pth'))['history']
+    assert type(history) is HistoryBuffer and history.statistics('mean') == 1
+    assert HistoryBuffer._statistics_methods == before
+
+
+def declared(kind: str) -> torch.Tensor:
+    small = torch.zeros(1)
+    return {
+        'stride 0': lambda: small.expand(2**20, 2**20),
+        'overlapping': lambda: torch.zeros(8).as_strided((2**10, 8), (0, 1)),
+    }[kind]()
+
+
+@pytest.mark.parametrize('kind', ['stride 0', 'overlapping'])
+@pytest.mark.parametrize('where', ['weights', 'optimizer'])
+def test_tensor_larger_than_its_storage(save, tmp_path, kind, where):
+    content = dict(state_dict=dict(w=torch.ones(1)), optimizer=dict(state=[{}]))
+    (content['state_dict'] if where == 'weights' else content['optimizer']['state'][0])['x'] = declared(kind)
+    path = save(content, 'large.pth')
+    with pytest.raises(CheckpointError, match=r'large\.pth is refused: a tensor of .* in it has only'):
+        publish(path, tmp_path / 'out.pth')
