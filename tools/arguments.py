@@ -98,6 +98,9 @@ def run_tool(main: Callable[[], None]) -> None:
             raise
         print(f'error: {user_error}', file=sys.stderr)
         sys.exit(2)
+    finally:  # its threads would abort a process that ends, now and then, whatever its exit status
+        if (distributed := sys.modules.get('torch.distributed')) and distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _user_error(error: Exception) -> str | None:
