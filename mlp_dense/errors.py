@@ -11,3 +11,7 @@ class ArgumentError(UserError, TypeError):
 
 class CheckpointError(UserError):
     """A checkpoint cannot be read, or does not fit the model."""
+
+
+class UnreadableError(UserError):
+    """An image or a label map cannot be decoded."""

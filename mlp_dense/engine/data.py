@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from ..datasets.coco import check_numbers, left_out
-from ..errors import UserError
+from ..errors import UnreadableError, UserError
 from .configs import evaluators, leaves, walk
 
 CLASS_HEADS = {'bbox_head', 'mask_head', 'decode_head'}
@@ -116,7 +116,7 @@ class _Reading:
         except Exception as error:  # whatever the decoders of OpenCV and Pillow raise
             for file in filter(None, map(results.get, ('img_path', 'seg_map_path'))):
                 if cv2.imread(str(file), cv2.IMREAD_UNCHANGED) is None:
-                    raise UserError(f'{file} is missing or no readable image; replace or remove it.') from error
+                    raise UnreadableError(f'{file} is missing or no readable image; replace or remove it.') from error
             raise
         if self.classes and results.get('gt_seg_map') is not None and results.get('seg_map_path'):
             file, size, reduced = (

@@ -21,6 +21,10 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
+from ..errors import UnreadableError
+
+MAX_SKIPPED = 100  # images in a row
+
 
 @contextmanager
 def kept_random_states() -> Iterator[None]:
@@ -35,8 +39,8 @@ def kept_random_states() -> Iterator[None]:
 
 
 class SeededDataset(Dataset):
-    """A data set whose samples draw their random numbers from the seed, the epoch and their index. Everything else is
-    that of the data set inside."""
+    """A data set whose samples draw their random numbers from the seed, the epoch and their index. One that cannot be
+    decoded is the next one, and says so (``unreadable``). Everything else is that of the data set inside."""
 
     def __init__(self, dataset: dict, seed: int):
         self.__dict__.update(dataset=DATASETS.build(dataset), seed=seed)
@@ -50,7 +54,20 @@ class SeededDataset(Dataset):
             random.seed(int(seeds[0]))
             np.random.seed(seeds[1])
             torch.default_generator.manual_seed(int(seeds[2]))
-            return self.dataset[index]
+            return self._readable(index)
+
+    def _readable(self, index: int) -> Any:
+        reasons = []
+        for place in range(index, index + min(MAX_SKIPPED, len(self))):
+            try:
+                sample = self.dataset[place % len(self)]
+            except UnreadableError as error:
+                reasons.append(str(error))
+                continue
+            if reasons:
+                sample['data_samples'].set_metainfo(dict(unreadable=reasons))
+            return sample
+        raise UnreadableError(f'{reasons[0]} Nor can the {len(reasons) - 1} images after it be read.')
 
     def __len__(self) -> int:
         return len(self.dataset)

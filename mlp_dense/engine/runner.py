@@ -3,7 +3,6 @@
 import copy
 import io
 import logging
-import re
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
@@ -27,6 +26,7 @@ from .data import check_built, check_data, explain_empty
 from .fit import check_channels
 from .launch import start_processes
 from .loaders import check_pretrained, safe_loaders
+from .loading import SkippingHook, deaths_explained
 from .order import exact_loop, seeded_loader
 from .provenance import RunHook
 from .saving import CheckpointHook
@@ -42,16 +42,12 @@ class DenseRunner(ExplainedRunner):
     def train(self) -> torch.nn.Module:
         self.fine_tuning = not self._resume
         saving = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
-        try:
-            with safe_loaders(), saving.stoppable() if saving else nullcontext():
-                return super().train()
-        except RuntimeError as error:
-            if re.search('closed by peer|reset by peer|Broken pipe|remote process exited', str(error)):
-                raise UserError(
-                    f'Another process of this training has died (rank {self.rank} lost its connection); see what that '
-                    'one said last, and go on with the same command and --resume.'
-                ) from error
-            raise
+        with deaths_explained(self.rank), safe_loaders(), saving.stoppable() if saving else nullcontext():
+            return super().train()
+
+    def test(self) -> dict[str, float]:
+        with deaths_explained(self.rank):
+            return super().test()
 
     def build_train_loop(self, loop: Any) -> Any:
         if exact := exact_loop(loop):
@@ -127,6 +123,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
         runner = DenseRunner.from_cfg(cfg)
     check_channels(runner.model)
     runner.register_hook(RunHook())
+    runner.register_hook(SkippingHook())
     runner.register_hook(ResumeHook())
     runner.register_hook(ConsoleHook())
     return runner

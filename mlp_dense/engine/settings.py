@@ -34,7 +34,12 @@ WHOLE = {  # numbers that count something, and the least that they may be
     'auto_scale_lr.base_batch_size': 1,
     'randomness.seed': 0,
 }
-NUMBERS = ('optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay', 'optim_wrapper.clip_grad.max_norm')
+NUMBERS = (
+    'optim_wrapper.optimizer.lr',
+    'optim_wrapper.optimizer.weight_decay',
+    'optim_wrapper.clip_grad.max_norm',
+    'max_unreadable',
+)
 LOADER_KEYS = [  # what mmengine understands beside PyTorch's
     *('num_batch_per_epoch', 'disable_subprocess_warning'),
     *inspect.signature(DataLoader).parameters,
