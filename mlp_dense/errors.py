@@ -15,3 +15,8 @@ class CheckpointError(UserError):
 
 class UnreadableError(UserError):
     """An image or a label map cannot be decoded."""
+
+
+def some(names: list[str]) -> str:
+    """The first three of a list, and how many more there are."""
+    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

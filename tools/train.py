@@ -30,6 +30,11 @@ def parse_args() -> argparse.Namespace:
         'estimated end, and writes nothing',
     )
     parser.add_argument(
+        '--check-data',
+        action='store_true',
+        help='look at all images and labels first, not only at a sample',
+    )
+    parser.add_argument(
         '--deterministic',
         action='store_true',
         help='the same numbers in every run with the same --seed; slower, and an error where PyTorch cannot',
@@ -45,6 +50,8 @@ def main() -> None:
     from mlp_dense.engine.runner import build_runner
 
     cfg = read_run_config(args, writes=not args.dry_run)
+    if args.check_data:
+        cfg.check_data = True
     for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed, args.deterministic)
     if args.dry_run:
         from mlp_dense.engine.dry_run import dry_run

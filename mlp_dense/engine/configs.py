@@ -220,6 +220,7 @@ def _merge_options(cfg: Config, options: Sequence[str]) -> None:
         'find_unused_parameters',
         'sync_bn',
         'compile',
+        'check_data',
         'max_unreadable',
     }
     for key in changes:

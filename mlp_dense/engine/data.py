@@ -15,7 +15,7 @@ from mmengine.registry import DATASETS
 
 from ..datasets.coco import check_numbers, left_out
 from ..errors import UnreadableError, UserError
-from .configs import evaluators, leaves, walk
+from .configs import evaluators, first_line, leaves, walk
 
 CLASS_HEADS = {'bbox_head', 'mask_head', 'decode_head'}
 
@@ -86,7 +86,7 @@ def check_built(dataset: Any) -> None:
         _say_what_is_left_out(dataset)
     for i, transform in enumerate(dataset.pipeline.transforms):
         if type(transform).__name__.startswith('Load'):
-            dataset.pipeline.transforms[i] = _Reading(transform, len(classes))
+            dataset.pipeline.transforms[i] = Reading(transform, len(classes))
 
 
 def _say_what_is_left_out(dataset: Any) -> None:
@@ -104,7 +104,7 @@ def _counts(reasons: dict[str, list]) -> str:
     return ', '.join(f'{len(ids)} {reason} (first id {ids[0]})' for reason, ids in reasons.items())
 
 
-class _Reading:
+class Reading:
     """Runs a loading transform; what cannot be read becomes an error that names the file."""
 
     def __init__(self, transform: Any, classes: int):
@@ -115,9 +115,12 @@ class _Reading:
             results = self.transform(results)
         except Exception as error:  # whatever the decoders of OpenCV and Pillow raise
             for file in filter(None, map(results.get, ('img_path', 'seg_map_path'))):
-                if cv2.imread(str(file), cv2.IMREAD_UNCHANGED) is None:
+                if not _is_readable(Path(file)):
                     raise UnreadableError(f'{file} is missing or no readable image; replace or remove it.') from error
-            raise
+            name = type(self.transform).__name__
+            raise UserError(
+                f'{results.get("img_path")}: {name} fails on what is annotated there ({first_line(error)}); correct it.'
+            ) from error
         if self.classes and results.get('gt_seg_map') is not None and results.get('seg_map_path'):
             file, size, reduced = (
                 results['seg_map_path'],
@@ -126,6 +129,12 @@ class _Reading:
             )
             check_label_map(Path(file), results['gt_seg_map'], size, self.classes, reduced)
         return results
+
+
+def _is_readable(file: Path) -> bool:
+    """As mmcv reads it: from the bytes of the file, where OpenCV takes less than from the file itself."""
+    content = np.frombuffer(file.read_bytes() if file.is_file() else b'', np.uint8)
+    return len(content) > 0 and cv2.imdecode(content, cv2.IMREAD_UNCHANGED) is not None
 
 
 def check_label_map(

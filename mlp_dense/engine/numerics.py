@@ -11,7 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, some
 from ..registry import HOOKS
 
 ADVICE = (
@@ -41,7 +41,7 @@ class FiniteLossHook(Hook):
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self.parameters = dict(self.model.named_parameters())
         if wrong := _not_finite(self.parameters):
-            raise UserError(f'{_some(wrong)} is not finite before the training: load other weights.')
+            raise UserError(f'{some(wrong)} is not finite before the training: load other weights.')
         buffers = dict(self.model.named_buffers())
         spoilt = _not_finite(buffers)  # a mask may hold -inf
         self.state = self.parameters | {name: buffer for name, buffer in buffers.items() if name not in spoilt}
@@ -67,18 +67,18 @@ class FiniteLossHook(Hook):
         if wrong := _not_finite({name: p.grad for name, p in self.parameters.items() if p.grad is not None}):
             # In mid-cycle of an accumulation a process may be alone, and would wait for ever in a synchronized norm.
             details = self._explain() if self.stepped or get_world_size() == 1 else ''
-            raise self._error(runner, f'the gradient of {_some(wrong)} is not finite', details)
+            raise self._error(runner, f'the gradient of {some(wrong)} is not finite', details)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         losses = {name: torch.as_tensor(value) for name, value in (outputs or {}).items() if 'loss' in name}
         if self.scaled:
             self._count_skipped(runner)
         elif wrong := _not_finite(losses):
-            raise self._error(runner, f'{_some(wrong)} is not finite', self._explain() if get_world_size() == 1 else '')
+            raise self._error(runner, f'{some(wrong)} is not finite', self._explain() if get_world_size() == 1 else '')
         elif not self.stepped:
             self._check_gradients(runner)
         if wrong := _not_finite(self.state):
-            raise self._error(runner, f'{_some(wrong)} is not finite')
+            raise self._error(runner, f'{some(wrong)} is not finite')
 
     def _count_skipped(self, runner: Any) -> None:
         if self.stepped:
@@ -111,7 +111,7 @@ class FiniteLossHook(Hook):
             for handle in handles:
                 handle.remove()
         wrong = [name for name, value in losses.items() if not _are_finite(_tensors(value))]
-        terms = f'of the losses {_some(wrong)}' if wrong else 'no loss'
+        terms = f'of the losses {some(wrong)}' if wrong else 'no loss'
         module = f'the first module with such an output is {found[0]}' if found else 'all outputs of modules are finite'
         return f' ({terms}; {module})'
 
@@ -141,7 +141,3 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple, dict)):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _tensors(each)
-
-
-def _some(names: list[str]) -> str:
-    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

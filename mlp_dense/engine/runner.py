@@ -23,6 +23,7 @@ from ..errors import CheckpointError, UserError
 from .configs import adapt_to_cpu, leaves
 from .console import ConsoleFilter, ConsoleHook
 from .data import check_built, check_data, explain_empty
+from .data_check import DataCheckHook
 from .fit import check_channels
 from .launch import start_processes
 from .loaders import check_pretrained, safe_loaders
@@ -123,6 +124,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
         runner = DenseRunner.from_cfg(cfg)
     check_channels(runner.model)
     runner.register_hook(RunHook())
+    runner.register_hook(DataCheckHook(cfg.get('check_data', False)))
     runner.register_hook(SkippingHook())
     runner.register_hook(ResumeHook())
     runner.register_hook(ConsoleHook())
