@@ -1,6 +1,7 @@
 """What the command lines of the tools share. Only the standard library: ``--help`` must not wait for PyTorch."""
 
 import argparse
+import atexit
 import os
 import sys
 from collections.abc import Callable
@@ -88,6 +89,8 @@ def check_out_file(file: Path, *suffixes: str) -> None:
 
 def run_tool(main: Callable[[], None]) -> None:
     """Runs a tool; an error that the user can fix becomes a sentence on stderr and exit status 2."""
+    statuses: list[int] = []
+    atexit.register(_end_at_once, statuses)  # what registers first runs last
     try:
         main()
     except KeyboardInterrupt:
@@ -98,9 +101,27 @@ def run_tool(main: Callable[[], None]) -> None:
             raise
         print(f'error: {user_error}', file=sys.stderr)
         sys.exit(2)
-    finally:  # its threads would abort a process that ends, now and then, whatever its exit status
-        if (distributed := sys.modules.get('torch.distributed')) and distributed.is_initialized():
-            distributed.destroy_process_group()
+    finally:
+        distributed = sys.modules.get('torch.distributed')
+        if distributed and distributed.is_initialized():
+            statuses.append(status := _status(sys.exc_info()[1]))
+            if status == 0:
+                distributed.destroy_process_group()
+
+
+def _end_at_once(statuses: list[int]) -> None:
+    """Ends a process of several before its interpreter is taken down: a thread of gloo that drops a tensor then aborts
+    the whole process, now and then (ProcessGroupGloo::runLoop, Python before 3.14)."""
+    if statuses:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(statuses[0])
+
+
+def _status(error: BaseException | None) -> int:
+    """The exit status of a process that ends with `error`."""
+    code = (error.code if isinstance(error, SystemExit) else 1) if error else 0
+    return code if isinstance(code, int) else int(code is not None)
 
 
 def _user_error(error: Exception) -> str | None:

@@ -28,3 +28,40 @@ def test_interrupted_data_set_is_made_again(tmp_path):
     assert call('make_shapes', tmp_path / 'shapes', '--num-train', 2, '--num-val', 1, '--size', 64) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ['shapes']
     assert os.listdir(tmp_path / 'shapes' / 'val') == ['000000.jpg']
+
+
+ENDING = """
+import atexit, sys
+sys.path.insert(0, {tools!r})
+from arguments import run_tool
+
+def main():
+    import torch
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    atexit.register(print, 'exit functions run')
+    {last}
+
+class TornDown:
+    def __del__(self):
+        print('with the interpreter')
+
+torn_down = TornDown()
+run_tool(main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('last', 'status', 'said'),
+    [
+        ('print("done")', 0, 'done'),
+        ('sys.exit(143)', 143, ''),
+        ('sys.exit("why")', 1, 'why'),
+        ('1 / 0', 1, 'ZeroDivisionError'),
+        ('from mlp_dense.errors import UserError; raise UserError("Do this.")', 2, 'error: Do this.'),
+    ],
+)
+def test_end_of_a_distributed_process(last, status, said):
+    """Its interpreter is not taken down under gloo's threads, which would abort it now and then."""
+    text = run('-c', ENDING.format(tools=str(TOOLS), last=last), status=status)
+    assert said in text and 'exit functions run' in text and 'with the interpreter' not in text
