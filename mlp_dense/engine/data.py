@@ -122,12 +122,11 @@ class Reading:
                 f'{results.get("img_path")}: {name} fails on what is annotated there ({first_line(error)}); correct it.'
             ) from error
         if self.classes and results.get('gt_seg_map') is not None and results.get('seg_map_path'):
-            file, size, reduced = (
-                results['seg_map_path'],
-                results.get('ori_shape'),
-                bool(results.get('reduce_zero_label')),
-            )
-            check_label_map(Path(file), results['gt_seg_map'], size, self.classes, reduced)
+            file, size = Path(results['seg_map_path']), results.get('ori_shape')
+            reduced = bool(results.get('reduce_zero_label'))
+            if size is not None and 1 in size[:2] and results['gt_seg_map'].size == size[0] * size[1]:
+                results['gt_seg_map'] = results['gt_seg_map'].reshape(size[:2])  # mmsegmentation squeezes it
+            check_label_map(file, results['gt_seg_map'], size, self.classes, reduced)
         return results
 
 

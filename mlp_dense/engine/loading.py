@@ -1,4 +1,4 @@
-"""What a training does when loading fails."""
+"""What a run does when loading fails."""
 
 import re
 from collections.abc import Iterator
@@ -35,10 +35,18 @@ class SkippingHook(Hook):
 
 
 @contextmanager
-def deaths_explained(rank: int) -> Iterator[None]:
-    """Inside, the death of another process, of the training or of those that load, is a UserError."""
+def explained(rank: int) -> Iterator[None]:
+    """Inside, the death of another process, of the training or of those that load, is a UserError; so is a batch that
+    cannot be tested."""
     try:
         yield
+    except AssertionError as error:
+        if 'image size in a batch should be the same' not in str(error):  # of mmsegmentation's preprocessor
+            raise
+        raise UserError(
+            'Images of different sizes are in one batch of a test, which segmentors cannot take; '
+            'set val_dataloader.batch_size=1 and test_dataloader.batch_size=1.'
+        ) from error
     except RuntimeError as error:
         said = str(error)
         if re.search('closed by peer|reset by peer|Broken pipe|remote process exited', said):

@@ -27,7 +27,7 @@ from .data_check import DataCheckHook
 from .fit import check_channels
 from .launch import start_processes
 from .loaders import check_pretrained, safe_loaders
-from .loading import SkippingHook, deaths_explained
+from .loading import SkippingHook, explained
 from .order import exact_loop, seeded_loader
 from .provenance import RunHook
 from .saving import CheckpointHook
@@ -43,11 +43,11 @@ class DenseRunner(ExplainedRunner):
     def train(self) -> torch.nn.Module:
         self.fine_tuning = not self._resume
         saving = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
-        with deaths_explained(self.rank), safe_loaders(), saving.stoppable() if saving else nullcontext():
+        with explained(self.rank), safe_loaders(), saving.stoppable() if saving else nullcontext():
             return super().train()
 
     def test(self) -> dict[str, float]:
-        with deaths_explained(self.rank):
+        with explained(self.rank):
             return super().test()
 
     def build_train_loop(self, loop: Any) -> Any:

@@ -1,0 +1,157 @@
+"""Images and labels that are unusual, but right: a training and its validation take them, or refuse in a sentence."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlp_dense.datasets.shapes import write_shapes
+from support.configs import DETECTION, SEGMENTATION
+from support.tools import call
+from support.trainings import write_config
+
+SHORT = {
+    DETECTION: {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1},
+    SEGMENTATION: {'train_cfg.max_iters': 4, 'train_cfg.val_interval': 4},
+}
+BOTH = pytest.mark.parametrize('base', [DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    write_shapes(tmp_path / 'data', num_train=8, num_val=4, size=96)
+    return tmp_path / 'data'
+
+
+@pytest.fixture
+def train(data, tmp_path, capsys):
+    """Runs the tool; returns its exit status and what it says."""
+
+    def train(base: str, **changes) -> tuple[int, str]:
+        file = write_config(base, tmp_path, data, **SHORT[base], **changes)
+        status = call('train', file, '--work-dir', tmp_path / 'run')
+        said = capsys.readouterr()
+        return status, said.err if status else said.out
+
+    return train
+
+
+def rewrite(file: Path, how: str) -> None:
+    image = Image.open(file).convert('RGB')
+    if how == 'grey':
+        image.convert('L').save(file)
+    elif how == 'CMYK':
+        image.convert('CMYK').save(file)
+    elif how == '16 bits':  # a PNG, whatever its name
+        cv2.imwrite(str(file.with_suffix('.png')), np.asarray(image).astype(np.uint16) * 256)
+        file.with_suffix('.png').rename(file)
+    elif how == 'rotated by EXIF':
+        exif = image.getexif()
+        exif[0x0112] = 3  # upside down, of the same size
+        image.save(file, exif=exif)
+
+
+@pytest.mark.slow
+@BOTH
+def test_encodings(data, train, base):
+    """A grey, a CMYK, a 16-bit and an EXIF-rotated image in every split."""
+    for split in ('train', 'val'):
+        for i, file in enumerate(sorted((data / split).iterdir())):
+            rewrite(file, ['grey', 'CMYK', '16 bits', 'rotated by EXIF'][i % 4])
+    status, said = train(base)
+    assert status == 0, said
+    assert 'What is wrong' not in said
+
+
+def change_annotations(data: Path, split: str, change) -> None:
+    file = data / 'annotations' / f'instances_{split}.json'
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.slow
+def test_objects(data, train):
+    """Crowds, boxes of one pixel, and images without any object."""
+
+    def change(content: dict) -> None:
+        for i, each in enumerate(content['annotations']):
+            x, y = each['bbox'][:2]
+            if i % 3 == 0:
+                each['iscrowd'] = 1
+                each['segmentation'] = dict(size=[96, 96], counts=[96 * 50, 200, 96 * 46 - 200])
+            elif i % 3 == 1:
+                each.update(bbox=[x, y, 1, 1], segmentation=[[x, y, x + 1, y, x + 1, y + 1]], area=1)
+        content['annotations'] = [each for each in content['annotations'] if each['image_id'] % 2]
+
+    for split in ('train', 'val'):
+        change_annotations(data, split, change)
+    status, said = train(DETECTION)
+    assert status == 0, said
+
+
+@pytest.mark.slow
+def test_no_object_in_any_batch(data, train):
+    change_annotations(data, 'train', lambda content: content.update(annotations=[]))
+    status, said = train(DETECTION, **{'train_dataloader.dataset.filter_cfg': None})
+    assert status == 0, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('split', ['train', 'val'])
+@BOTH
+def test_no_image(data, train, base, split):
+    change_annotations(data, split, lambda content: content.update(images=[], annotations=[]))
+    for file in (data / split).iterdir():
+        file.unlink()
+    status, said = train(base)
+    assert status == 2
+    assert 'There is no image where the config looks' in said and len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:Mean of empty slice:RuntimeWarning')  # of no class
+def test_all_pixels_ignored(data, train):
+    """In training and validation: no loss but 0, no metric but undefined."""
+    for file in data.glob('labels/*/*.png'):
+        cv2.imwrite(str(file), np.full((96, 96), 255, np.uint8))
+    status, said = train(SEGMENTATION)
+    assert status == 0, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('size', [(1, 1), (1, 2000), (2000, 1), (3000, 4000)], ids='{0[0]}x{0[1]}'.format)
+@BOTH
+def test_sizes(data, train, base, size):
+    """(height, width) of one image in each split; of a large one in training only, to save time."""
+    for split in ('train', 'val') if size[0] < 3000 else ('train',):
+        file = min((data / split).iterdir())
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(file)
+        labels = data / 'labels' / split / file.with_suffix('.png').name
+        cv2.imwrite(str(labels), np.ones(size, np.uint8))
+
+        def change(content: dict) -> None:
+            image = min(content['images'], key=lambda image: image['file_name'])
+            image.update(height=size[0], width=size[1])
+            for each in content['annotations']:
+                if each['image_id'] == image['id']:
+                    each.update(bbox=[0, 0, 1, 1], segmentation=[[0, 0, 1, 0, 1, 1]], area=1)
+
+        change_annotations(data, split, change)
+    status, said = train(base, **{'val_dataloader.batch_size': 1})
+    if base == SEGMENTATION and size == (1, 1):  # mmsegmentation makes a number of its label map
+        assert status == 2 and '000000.jpg: LoadAnnotations fails' in said
+    else:
+        assert status == 0, said
+
+
+@pytest.mark.slow
+def test_sizes_in_a_batch(data, train):
+    """Segmentors stack the images of a training, not those of a test."""
+    Image.fromarray(np.zeros((64, 80, 3), np.uint8)).save(data / 'val' / '000000.jpg')
+    cv2.imwrite(str(data / 'labels' / 'val' / '000000.png'), np.ones((64, 80), np.uint8))
+    status, said = train(SEGMENTATION)
+    assert status == 2 and 'val_dataloader.batch_size=1' in said
