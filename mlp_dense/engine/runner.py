@@ -50,6 +50,17 @@ class DenseRunner(ExplainedRunner):
         with explained(self.rank):
             return super().test()
 
+    def _maybe_compile(self, target: str) -> None:
+        """Compiles the backbone for training, for each image size. mmengine would compile the whole step: dozens of
+        fragments of losses, targets and optimizer, many of them anew for each number of boxes."""
+        if not (options := self.cfg.get('compile')):
+            return
+        backbone = next(module.backbone for module in self.model.modules() if hasattr(module, 'backbone'))
+        options = dict(dynamic=False) | (options if isinstance(options, dict) else {})
+        plain, compiled = backbone.forward, torch.compile(backbone.forward, **options)
+        backbone.forward = lambda x: (compiled if backbone.training else plain)(x)
+        self.logger.info('The backbone is compiled: the first iteration of each image size takes long.')
+
     def build_train_loop(self, loop: Any) -> Any:
         if exact := exact_loop(loop):
             self._train_dataloader = seeded_loader(self._train_dataloader, self.seed)

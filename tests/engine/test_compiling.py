@@ -1,0 +1,35 @@
+"""`compile` in a config: the backbone alone is compiled, once for each size, and computes the same."""
+
+import pytest
+import torch
+
+from support.configs import DETECTION, SEGMENTATION
+from support.tools import call
+from support.trainings import records_of, write_config
+
+SHORT = {
+    DETECTION: {'train_cfg.max_epochs': 1, 'train_dataloader.dataset.indices': 4},
+    SEGMENTATION: {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('base', 'option'),
+    [(DETECTION, 'compile.backend=aot_eager'), (SEGMENTATION, 'compile=True')],
+    ids=['detection', 'segmentation'],
+)
+def test_compiled_training(shapes, tmp_path, base, option):
+    """mmengine would compile the whole step: 60 graph breaks, and minutes for each of the first iterations."""
+    config = write_config(base, tmp_path, shapes, **SHORT[base], **{'model.backbone.drop_path_rate': 0.0})
+    records = {}
+    for name, options in (('plain', []), ('compiled', ['--cfg-options', option])):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        assert call('train', config, '--work-dir', tmp_path / name, '--seed', 0, *options) == 0
+        records[name] = records_of(tmp_path / name)
+        assert torch._dynamo.utils.counters['stats']['unique_graphs'] == (name == 'compiled')
+        assert not torch._dynamo.utils.counters['graph_break']
+    assert records['plain'].keys() == records['compiled'].keys()
+    for iteration, plain in records['plain'].items():
+        torch.testing.assert_close(records['compiled'][iteration], plain, rtol=1e-3, atol=1e-3)
