@@ -1,19 +1,19 @@
 """A training whose numbers are no longer finite ends where that happens, and saves nothing of it."""
 
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mlp_dense.engine.numerics import FiniteLossHook
 from mlp_dense.errors import UserError
-from support.tools import own_globals
+from support.configs import SEGMENTATION
+from support.tools import call, own_globals
+from support.trainings import ScaledOnCPU, write_config
 
 WRONG = 5  # the iteration, from 1
 
@@ -40,17 +40,6 @@ class Model(BaseModel):
         if now == 'buffer':
             self.mean[1] = torch.nan
         return dict(loss_good=(self.first.bias**2).sum(), loss_bad=(x**2).sum())
-
-
-class ScaledOnCPU(AmpOptimWrapper):
-    """Mixed precision as on a GPU."""
-
-    def __init__(self, **kwargs):
-        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-            warnings.simplefilter('ignore', FutureWarning)  # of mmengine's own scaler, which is for a GPU
-            patch.setattr('mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: True)
-            super().__init__(loss_scale=dict(enabled=False), dtype='bfloat16', **kwargs)
-        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=4.0)
 
 
 def train(folder: Path, model: Model, hook: Hook | None = None, **wrapper) -> None:
@@ -130,3 +119,20 @@ def test_a_finite_training_is_not_changed(tmp_path):
             train(tmp_path / name, model, hook)
         weights.append(model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.slow
+def test_training_that_diverges(shapes, tmp_path, capsys):
+    changes = {
+        'train_cfg.max_iters': 9,
+        'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=1e30),
+        'param_scheduler': [dict(type='LinearLR', start_factor=1e-30, by_epoch=False, begin=0, end=4)],
+        'default_hooks.checkpoint': dict(interval=1, max_keep_ckpts=2, save_last=True),
+    }
+    config = write_config(SEGMENTATION, tmp_path, shapes, **changes)
+    assert call('train', config, '--work-dir', tmp_path / 'run', '--seed', 0) == 2
+    said = capsys.readouterr().err
+    assert 'Stopped at iteration' in said and 'is not finite' in said and len(said.strip().splitlines()) == 1
+    kept = saved(tmp_path / 'run')
+    assert 1 <= len(kept) <= 2 and all(t.isfinite().all() for state in kept.values() for t in state.values())
+    assert Path((tmp_path / 'run' / 'last_checkpoint').read_text()).stem in kept

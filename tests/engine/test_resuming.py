@@ -26,6 +26,7 @@ CASES = {
     'iterations over a finite sampler': (
         SEGMENTATION, SEG | {'train_dataloader.sampler': dict(_delete_=True, type='DefaultSampler', shuffle=True)}, 7,
     ),
+    'mixed precision with a scaler': (SEGMENTATION, SEG | {'optim_wrapper.type': 'ScaledOnCPU'}, 5),
     'within an epoch': (DETECTION, DET, 6),
     'at the end of an epoch': (DETECTION, DET, 4),
 }  # fmt: skip

@@ -17,21 +17,31 @@ from support.models import image, loss_of
 few = settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 every_family = pytest.mark.parametrize('cls', FAMILIES, ids=lambda cls: cls.__name__)
 sides = st.integers(1, 80)
-sizes = st.tuples(st.integers(2, 3), st.just(3), sides, sides)
+sizes = st.tuples(st.integers(2, 3), sides, sides)
+OF_STAGES = dict(mlp_ratios=[1, 2, 4], region_sizes=[1, 2, 3, 4], step_periods=[1, 2, 3], step_dilations=[1, 2])
+OF_ALL = dict(shift_size=[1, 3, 5, 7])
 
 
 @st.composite
-def arguments(draw) -> dict:
-    """Valid arguments of every family."""
+def arguments(draw, cls: type) -> dict:
+    """Valid arguments of a family."""
     stages = draw(st.integers(1, 4))
 
-    def each(numbers):
-        return tuple(draw(st.lists(numbers, min_size=stages, max_size=stages)))
+    def each(values):
+        return tuple(draw(st.lists(st.sampled_from(values), min_size=stages, max_size=stages)))
 
+    arch = dict(depths=each([1, 2]), dims=each([8, 12, 20]))
+    arch |= {key: each(values) for key, values in OF_STAGES.items() if key in cls.arch_defaults}
+    arch |= {key: draw(st.sampled_from(values)) for key, values in OF_ALL.items() if key in cls.arch_defaults}
+    out_indices = sorted(draw(st.sets(st.integers(0, stages - 1), min_size=1)))
     return dict(
-        arch=dict(depths=each(st.integers(1, 2)), dims=each(st.sampled_from([8, 12, 20]))),
-        out_indices=sorted(draw(st.sets(st.integers(0, stages - 1), min_size=1))),
+        arch=arch,
+        in_channels=draw(st.sampled_from([1, 3, 4])),
+        out_indices=out_indices,
         drop_path_rate=draw(st.sampled_from([0.0, 0.3])),
+        frozen_stages=draw(st.integers(-1, out_indices[-1])),
+        norm_eval=draw(st.booleans()),
+        norm_cfg=dict(type=draw(st.sampled_from(list(cls.norms_allowed)))),
         out_norm=draw(st.booleans()),
     )
 
@@ -47,6 +57,17 @@ def built(cls: type, arguments: dict) -> nn.Module:
     return model.eval()
 
 
+def image_for(arguments: dict, size: tuple[int, int, int]) -> Tensor:
+    """(B, in_channels, H, W) for a size (B, H, W)."""
+    return image(size[0], arguments['in_channels'], *size[1:])
+
+
+def drawn(data: st.DataObject, cls: type, size: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
+    """Any backbone of a family, and images for it."""
+    chosen = data.draw(arguments(cls))
+    return built(cls, chosen), image_for(chosen, size)
+
+
 def assert_near(outs: tuple[Tensor, ...], others: tuple[Tensor, ...], tolerance: float = 1e-4) -> None:
     for a, b in zip(outs, others, strict=True):
         assert a.shape == b.shape and (a - b).abs().max() <= tolerance * max(1, b.abs().max())
@@ -54,12 +75,13 @@ def assert_near(outs: tuple[Tensor, ...], others: tuple[Tensor, ...], tolerance:
 
 @every_family
 @few
-@given(arguments(), sizes, st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
-def test_shapes_and_finite_numbers(cls, arguments, size, dtype):
-    model, reference = built(cls, arguments).to(dtype), reference_of(cls)
+@given(st.data(), sizes, st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_shapes_and_finite_numbers(cls, data, size, dtype):
+    model, x = drawn(data, cls, size)
+    reference = reference_of(cls)
     with torch.no_grad():
-        outs = model(image(*size).to(dtype))
-    heights, widths = (reference.map_sizes(side) for side in size[2:])
+        outs = model.to(dtype)(x.to(dtype))
+    heights, widths = (reference.map_sizes(side) for side in size[1:])
     chosen = zip(model.out_indices, model.out_channels, strict=True)
     assert [tuple(out.shape) for out in outs] == [(size[0], dim, heights[i], widths[i]) for i, dim in chosen]
     assert all(out.dtype == dtype and out.isfinite().all() for out in outs)
@@ -67,9 +89,9 @@ def test_shapes_and_finite_numbers(cls, arguments, size, dtype):
 
 @every_family
 @few
-@given(arguments(), sizes)
-def test_a_batch_is_its_images_one_by_one(cls, arguments, size):
-    model, x = built(cls, arguments), image(*size)
+@given(st.data(), sizes)
+def test_a_batch_is_its_images_one_by_one(cls, data, size):
+    model, x = drawn(data, cls, size)
     with torch.no_grad():
         alone = [model(one[None]) for one in x]
         assert_near(model(x), tuple(torch.cat(maps) for maps in zip(*alone, strict=True)))
@@ -77,23 +99,25 @@ def test_a_batch_is_its_images_one_by_one(cls, arguments, size):
 
 @every_family
 @few
-@given(arguments(), sizes)
-def test_gradients_are_finite_and_with_cp_keeps_them(cls, arguments, size):
+@given(st.data(), sizes)
+def test_gradients_are_finite_and_with_cp_keeps_them(cls, data, size):
+    chosen = data.draw(arguments(cls))
     gradients = []
     for with_cp in (False, True):
-        model = built(cls, arguments | dict(with_cp=with_cp)).train()
+        model = built(cls, chosen | dict(with_cp=with_cp)).train()
         torch.manual_seed(0)  # of stochastic depth
-        loss_of(model(image(*size))).backward()
-        gradients.append([parameter.grad for parameter in model.parameters()])
-    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients[0])
+        loss_of(model(image_for(chosen, size))).backward()
+        assert all((parameter.grad is not None) == parameter.requires_grad for parameter in model.parameters())
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.requires_grad])
+    assert gradients[0] and all(gradient.isfinite().all() for gradient in gradients[0])
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
 @every_family
 @few
-@given(arguments(), sizes)
-def test_forms_of_a_model_give_the_same(cls, arguments, size):
-    model, x = built(cls, arguments), image(*size)
+@given(st.data(), sizes)
+def test_forms_of_a_model_give_the_same(cls, data, size):
+    model, x = drawn(data, cls, size)
     other = copy.deepcopy(model).to(memory_format=torch.channels_last)
     with torch.no_grad():
         outs = model(x)
@@ -103,10 +127,14 @@ def test_forms_of_a_model_give_the_same(cls, arguments, size):
 
 @pytest.mark.slow
 @every_family
-@settings(few, max_examples=3)
-@given(arguments(), sizes)
-def test_compiled_model_gives_the_same(cls, arguments, size):
-    torch._dynamo.reset()
-    model, x = built(cls, arguments), image(*size)
-    with torch.no_grad():
-        assert_near(torch.compile(model, backend='aot_eager')(x), model(x))
+@pytest.mark.parametrize(('backend', 'examples'), [('aot_eager', 3), ('inductor', 2)])
+def test_compiled_model_gives_the_same(cls, backend, examples):
+    @settings(few, max_examples=examples)
+    @given(st.data(), sizes)
+    def check(data, size):
+        torch._dynamo.reset()
+        model, x = drawn(data, cls, size)
+        with torch.no_grad():
+            assert_near(torch.compile(model, backend=backend)(x), model(x))
+
+    check()

@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 
 from support.configs import thin
 from support.tools import call
@@ -31,6 +33,18 @@ class SignalHook(Hook):
         if first and runner.iter + 1 == self.at and runner.rank == self.rank:
             for name in self.signals:
                 os.kill(os.getpid(), getattr(signal, name))
+
+
+@OPTIM_WRAPPERS.register_module(force=True)
+class ScaledOnCPU(AmpOptimWrapper):
+    """Mixed precision as on a GPU."""
+
+    def __init__(self, **kwargs):
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter('ignore', FutureWarning)  # of mmengine's own scaler, which is for a GPU
+            patch.setattr('mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: True)
+            super().__init__(loss_scale=dict(enabled=False), dtype='bfloat16', **kwargs)
+        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=4.0, growth_interval=2)
 
 
 def write_config(base: str, folder: Path, data: Path, **changes) -> Path:
