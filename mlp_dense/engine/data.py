@@ -1,7 +1,5 @@
 """Checks of the data that a config names, before anything is built."""
 
-import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from ..datasets.coco import check_numbers, left_out
+from ..datasets.coco import check_numbers
 from ..errors import UnreadableError, UserError
 from .configs import evaluators, first_line, leaves, walk
 
@@ -82,26 +78,9 @@ def check_built(dataset: Any) -> None:
             f'{dataset.ann_file} names {len(found)} of the {len(classes)} classes of the data set '
             f'({", ".join(classes[:5])}, ...); set metainfo=dict(classes=...) to the names in the file.'
         )
-    if found is not None and is_main_process() and Path(dataset.ann_file).is_file():
-        _say_what_is_left_out(dataset)
     for i, transform in enumerate(dataset.pipeline.transforms):
         if type(transform).__name__.startswith('Load'):
             dataset.pipeline.transforms[i] = Reading(transform, len(classes))
-
-
-def _say_what_is_left_out(dataset: Any) -> None:
-    content = json.loads(Path(dataset.ann_file).read_bytes())  # mmdet has read it, and keeps nothing of it
-    annotations = content.get('annotations', [])
-    reasons = left_out({image['id']: image for image in content['images']}, annotations, dataset.cat_ids)
-    if annotations and sum(map(len, reasons.values())) == len(annotations):
-        raise UserError(f'{dataset.ann_file} has no usable annotation: {_counts(reasons)}; correct it.')
-    if reasons:
-        count = f'{sum(map(len, reasons.values()))} of {len(annotations)} annotations'
-        print_log(f'{dataset.ann_file}: {count} are left out: {_counts(reasons)}.', 'current', logging.WARNING)
-
-
-def _counts(reasons: dict[str, list]) -> str:
-    return ', '.join(f'{len(ids)} {reason} (first id {ids[0]})' for reason, ids in reasons.items())
 
 
 class Reading:

@@ -1,5 +1,6 @@
-"""Looks at the images and labels of a training before its first iteration."""
+"""Looks at images, labels and annotations before the first iteration."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,9 +11,12 @@ from mmengine.hooks import Hook
 from PIL import Image, ImageFile
 from rich.progress import track
 
+from ..datasets.coco import left_out
 from ..errors import UnreadableError, UserError, some
 from .configs import leaves
 from .data import Reading
+
+Finding = tuple[str, str, str]  # which data (train, val, test), what is wrong, with what
 
 SAMPLE = 32
 """How many images of a data set are looked at, evenly spread, if not all are."""
@@ -27,8 +31,9 @@ CUT_OFF, OTHER_SIZE, UNREADABLE, IN_BOTH, WRONG = (
 
 
 class DataCheckHook(Hook):
-    """Decodes a sample of the images and labels, or `everything`, and compares them with what the annotations say: a
-    table of what is wrong; UserError for what would stop the training or the validation later."""
+    """Before a training, decodes a sample of the images and labels, or `everything`, and compares them with what the
+    annotations say; before a test, looks at the annotations alone. One table says what is wrong; what would stop the
+    training or its validation later is a UserError."""
 
     priority = 'VERY_HIGH'
 
@@ -40,19 +45,17 @@ class DataCheckHook(Hook):
         if runner.val_loop:
             loaders['val'] = runner.val_loop.dataloader
         data = [(name, each) for name, loader in loaders.items() for each in leaves(loader.dataset)]
-        findings = [finding for part in all_gather_object(list(self._share(data))) for finding in part]
-        findings += _in_both(data)
-        rows = defaultdict(list)
-        for name, kind, text in findings:
-            rows[name, kind].append(text)
-        if rows:
-            looked = 'all' if self.everything else f'{SAMPLE} of each data set; --check-data looks at all'
-            lines = [f'{name:<5} {len(texts)} {kind}: {some(texts)}' for (name, kind), texts in rows.items()]
-            runner.logger.warning('\n    '.join([f'What is wrong with the images and labels ({looked}):', *lines]))
-        if fatal := [text for _, kind, text in findings if kind == WRONG]:
-            raise UserError(fatal[0])
+        findings = [*self._share(data)]
+        if is_main_process():
+            findings += [*_in_annotations(data), *_in_both(data)]
+        looked = 'images' if self.everything else f'{SAMPLE} images of each set; --check-data looks at all'
+        _say(runner, findings, f'annotations and {looked}')
 
-    def _share(self, data: list[tuple[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    def before_test(self, runner: Any) -> None:
+        data = [('test', each) for each in leaves(runner.test_loop.dataloader.dataset)]
+        _say(runner, [*_in_annotations(data)] if is_main_process() else [], 'annotations')
+
+    def _share(self, data: list[tuple[str, Any]]) -> Iterator[Finding]:
         """What is wrong with the part of the images that this process looks at."""
         chosen = [
             (name, dataset, i)
@@ -63,6 +66,34 @@ class DataCheckHook(Hook):
         for name, dataset, i in track(chosen[get_rank() :: get_world_size()], 'Checking the data', disable=not shown):
             for kind, text in _look(dataset, i):
                 yield name, WRONG if kind == UNREADABLE and name == 'val' else kind, text
+
+
+def _say(runner: Any, findings: list[Finding], looked: str) -> None:
+    """Logs what the processes found, each in its share, as one table. UserError: some of it would stop the run."""
+    findings = [finding for share in all_gather_object(findings) for finding in share]
+    rows = defaultdict(list)
+    for name, kind, text in findings:
+        rows[name, kind].append(text)
+    if rows:
+        lines = [f'{name:<5} {len(texts)} {kind}: {some(texts)}' for (name, kind), texts in rows.items()]
+        runner.logger.warning('\n    '.join([f'What is wrong with the data ({looked}):', *lines]))
+    if fatal := [text for _, kind, text in findings if kind == WRONG]:
+        raise UserError(fatal[0])
+
+
+def _in_annotations(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
+    """What mmdet leaves out of annotations of COCO's form, which it has read, without keeping them."""
+    for name, dataset in data:
+        if not hasattr(dataset, 'cat_ids') or not Path(dataset.ann_file).is_file():
+            continue
+        content = json.loads(Path(dataset.ann_file).read_bytes())
+        annotations = content.get('annotations', [])
+        reasons = left_out({image['id']: image for image in content['images']}, annotations, dataset.cat_ids)
+        for reason, ids in reasons.items():
+            for each in ids:
+                yield name, f'annotations {reason} are left out of {dataset.ann_file}', f'id {each}'
+        if annotations and sum(map(len, reasons.values())) == len(annotations):
+            yield name, WRONG, f'{dataset.ann_file} has no usable annotation: all are {", ".join(reasons)}; correct it.'
 
 
 def _look(dataset: Any, i: int) -> Iterator[tuple[str, str]]:
@@ -96,7 +127,7 @@ def _is_cut_off(file: Path) -> bool:
     return False
 
 
-def _in_both(data: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, str]]:
+def _in_both(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
     files: dict[str, set[str]] = defaultdict(set)
     for name, dataset in data:
         files[name] |= {str(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}

@@ -60,8 +60,12 @@ def data(tmp_path) -> Path:
     [
         (lambda each: each.update(bbox=[0, 0, float('inf'), 5]), 2, 'instances_train.json holds Infinity at byte'),
         (lambda each: each.update(segmentation=[[0, 0, float('nan'), 5, 5, 5]]), 2, 'holds NaN at byte'),
-        (lambda each: each.update(category_id=99), 2, 'has no usable annotation: '),
-        (lambda each: each['id'] % 2 and each.update(bbox=[500, 500, 9, 9]), 0, 'annotations are left out: '),
+        (lambda each: each.update(category_id=99), 2, 'has no usable annotation: all are of another category'),
+        (
+            lambda each: each['id'] % 2 and each.update(bbox=[500, 500, 9, 9]),
+            0,
+            'outside of their image are left out of',
+        ),
     ],
     ids=['infinite', 'NaN', 'another category', 'outside'],
 )

@@ -48,7 +48,7 @@ def test_table(data, train):
     file.write_text(json.dumps(content))
     status, said, errors = train(DETECTION, max_unreadable=0.2)
     assert status == 0, errors
-    table = said[said.index('What is wrong with the images and labels') :]
+    table = said[said.index('What is wrong with the data') :]
     assert f'train 1 cannot be read, and will be skipped: {train_images[1]} is missing' in table
     assert f'train 1 are of another size than their annotations say: {train_images[2]}\n' in table
     assert 'in the training data, too' not in table
