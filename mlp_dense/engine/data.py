@@ -41,9 +41,11 @@ def check_class_count(model: Any, classes: Sequence[str], owner: str) -> None:
     ``check_num_classes=False`` in the model's ``test_cfg`` leaves the check out."""
     if 'num_stuff_classes' in str(model) or not (model.get('test_cfg') or {}).get('check_num_classes', True):
         return
-    for where, _, key, value in walk(model, 'model.'):
+    for where, head, key, value in walk(model, 'model.'):
+        if key != 'num_classes' or value == len(classes) or 'contrastive_cfg' in head:  # of words, not of classes
+            continue
         parts = {*where.split('.')}  # a tracker's detector finds what the tracker names
-        if key == 'num_classes' and CLASS_HEADS & parts and 'detector' not in parts and value != len(classes):
+        if CLASS_HEADS & parts and 'detector' not in parts:
             raise UserError(f'{where} is {value}, but {owner} have {len(classes)} classes: make them equal.')
 
 
