@@ -1,0 +1,48 @@
+"""mmcv's compiled operators in plain PyTorch, for machines where they are not compiled.
+
+``import mlp_dense.operators`` before mmdet or mmsegmentation is all that is needed, also with ``mmcv-lite``: Python then
+finds a module ``mmcv._ext`` where mmcv has none. Compiled operators come first wherever they are.
+"""
+
+import pkgutil
+import sys
+from functools import cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+
+from .torchvision import has_torchvision
+
+COMPILED = 'compiled' 
+
+
+class _StandIn(MetaPathFinder):
+    """Finds ``extension.py`` for ``mmcv._ext``; asked last, when nothing else has found it."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        file = Path(__file__).with_name('extension.py')
+        return spec_from_file_location(name, file) if name == 'mmcv._ext' else None
+
+
+@cache
+def announce() -> None:
+    """Logs once which operators run."""
+    print_log(f'Operators of mmcv: {running()}.', 'current')
+
+
+def running() -> str:
+    """Which operators run, in words. ImportError: mmcv is not installed."""
+    spec = find_spec('mmcv._ext')
+    if spec is None or spec.origin != str(Path(__file__).with_name('extension.py')):
+        return COMPILED
+    return "torchvision's on a GPU, else plain PyTorch" if has_torchvision('cuda') else 'plain PyTorch'
+
+
+if not any(type(finder).__name__ == '_StandIn' for finder in sys.meta_path):
+    sys.meta_path.append(_StandIn())
+if not hasattr(pkgutil, 'find_loader'):  # Python 3.14 has it no more; mmengine 0.10 and mmcv 2.1 look for _ext with it
+    pkgutil.find_loader = lambda name: getattr(find_spec(name), 'loader', None)

@@ -1,0 +1,58 @@
+"""Deformable convolution (https://arxiv.org/abs/1811.11168), as mmcv's layers call it."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .torchvision import has_torchvision
+
+
+def deform_conv2d(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    mask: Tensor | None = None,
+) -> Tensor:
+    """A convolution that samples its input beside the places of its kernel, without a bias.
+
+    Args:
+        x: (B, C, H, W).
+        offset: (B, 2 * G * kernel height * kernel width, H', W'), dy and dx of each place, for G groups of channels.
+        weight: (D, C / groups, kernel height, kernel width).
+        stride, padding, dilation: (vertical, horizontal).
+        mask: (B, G * kernel height * kernel width, H', W'), factors of the samples.
+
+    Returns:
+        (B, D, H', W').
+    """
+    if x.is_cuda and has_torchvision('cuda'):
+        from torchvision.ops import deform_conv2d
+
+        return deform_conv2d(x, offset, weight, None, tuple(stride), tuple(padding), tuple(dilation), mask)
+    batch, channels, height, width = x.shape
+    (rows, columns), (out_height, out_width) = weight.shape[2:], offset.shape[2:]
+    places = rows * columns
+    parts = offset.shape[1] // (2 * places)
+    dy, dx = offset.reshape(batch * parts, rows, columns, 2, out_height, out_width).unbind(3)
+    y = dy + _places(rows, out_height, stride[0], padding[0], dilation[0], x)[:, None, :, None]
+    x_ = dx + _places(columns, out_width, stride[1], padding[1], dilation[1], x)[:, None]
+    grid = torch.stack([(2 * x_ + 1) / width - 1, (2 * y + 1) / height - 1], -1).flatten(1, 3)
+    images = x.reshape(batch * parts, channels // parts, height, width)
+    samples = F.grid_sample(images, grid, align_corners=False).view(batch, parts, channels // parts, places, -1)
+    if mask is not None:
+        samples = samples * mask.reshape(batch, parts, 1, places, -1)
+    groups = channels // weight.shape[1]
+    samples = samples.reshape(batch, groups, weight.shape[1] * places, -1)
+    return (weight.reshape(groups, -1, samples.shape[2]) @ samples).reshape(batch, -1, out_height, out_width)
+
+
+def _places(kernel: int, size: int, stride: int, padding: int, dilation: int, like: Tensor) -> Tensor:
+    """(kernel, size) positions of the input along one axis."""
+    inside, outside = (torch.arange(n, dtype=like.dtype, device=like.device) for n in (kernel, size))
+    return inside[:, None] * dilation - padding + outside * stride

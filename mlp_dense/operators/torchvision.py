@@ -1,0 +1,20 @@
+"""torchvision's operators, where they work."""
+
+from functools import cache
+
+import torch
+
+
+@cache
+def has_torchvision(device: str) -> bool:
+    """Whether torchvision is installed with operators that run on this type of device."""
+    try:
+        from torchvision.ops import deform_conv2d, nms, roi_align
+
+        box, image = torch.tensor([[0.0, 0, 1, 1]], device=device), torch.ones(1, 1, 3, 3, device=device)
+        nms(box, box[:, 0], 0.5)
+        roi_align(image, [box], 1)
+        deform_conv2d(image, image.new_zeros(1, 2, 3, 3), image[:, :, :1, :1])
+    except (ImportError, RuntimeError, AssertionError, AttributeError):  # absent, built for another PyTorch, without CUDA
+        return False
+    return True
