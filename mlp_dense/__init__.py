@@ -25,4 +25,5 @@ def __getattr__(name: str) -> Any:
 
 
 if find_spec('mmengine'):
+    from . import operators  # noqa: F401  before anything imports mmdet
     from .engine import families  # noqa: F401  so that configs find the backbones by their bare names

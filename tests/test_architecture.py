@@ -15,7 +15,7 @@ from support.tools import run
 PACKAGE = ROOT / 'mlp_dense'
 FLOORS = (  # from bottom to top
     ('errors', 'registry'),
-    ('checkpoints', 'reports', 'datasets'),
+    ('checkpoints', 'reports', 'datasets', 'operators'),
     ('backbones',),
     ('engine',),
     ('inference',),

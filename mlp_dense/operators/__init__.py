@@ -1,7 +1,7 @@
 """mmcv's compiled operators in plain PyTorch, for machines where they are not compiled.
 
-``import mlp_dense.operators`` before mmdet or mmsegmentation is all that is needed, also with ``mmcv-lite``: Python then
-finds a module ``mmcv._ext`` where mmcv has none. Compiled operators come first wherever they are.
+``import mlp_dense.operators`` before mmdet or mmsegmentation is all that is needed, also with ``mmcv-lite``: where mmcv
+has no module ``mmcv._ext``, Python finds one here. Compiled operators come first wherever they are.
 """
 
 import pkgutil
@@ -16,8 +16,6 @@ from typing import Any
 from mmengine.logging import print_log
 
 from .torchvision import has_torchvision
-
-COMPILED = 'compiled' 
 
 
 class _StandIn(MetaPathFinder):
@@ -38,7 +36,7 @@ def running() -> str:
     """Which operators run, in words. ImportError: mmcv is not installed."""
     spec = find_spec('mmcv._ext')
     if spec is None or spec.origin != str(Path(__file__).with_name('extension.py')):
-        return COMPILED
+        return 'compiled'
     return "torchvision's on a GPU, else plain PyTorch" if has_torchvision('cuda') else 'plain PyTorch'
 
 

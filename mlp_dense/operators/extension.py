@@ -26,7 +26,13 @@ def roi_align_forward(
 
 
 def roi_align_backward(
-    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, pool_mode: int, **how: Any
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    pool_mode: int,
+    **how: Any,
 ) -> None:
     grad_input.copy_(roi_align.roi_align_gradient(grad_output, rois, grad_input.shape, **_roi_align(**how)))
 

@@ -15,6 +15,11 @@ def has_torchvision(device: str) -> bool:
         nms(box, box[:, 0], 0.5)
         roi_align(image, [box], 1)
         deform_conv2d(image, image.new_zeros(1, 2, 3, 3), image[:, :, :1, :1])
-    except (ImportError, RuntimeError, AssertionError, AttributeError):  # absent, built for another PyTorch, without CUDA
+    except (
+        ImportError,
+        RuntimeError,
+        AssertionError,
+        AttributeError,
+    ):  # absent, built for another PyTorch, without CUDA
         return False
     return True
