@@ -1,10 +1,20 @@
 # One command from a fresh clone: each target first sets up what is missing in .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TASK ?= detection
-VENV := .venv
+# openmmlab; onedl, the packages that continue it; or lowest, the oldest versions that setup.py allows
+STACK ?= openmmlab
+# of mmcv: plain, those of this package; or compiled
+OPERATORS ?= plain
+$(if $(filter openmmlab onedl lowest,$(STACK)),,$(error STACK is openmmlab, onedl or lowest, not '$(STACK)'))
+$(if $(filter plain compiled,$(OPERATORS)),,$(error OPERATORS is plain or compiled, not '$(OPERATORS)'))
+SUFFIX := $(subst -openmmlab,,-$(STACK))
+VENV := .venv$(SUFFIX)
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-MMCV := MMCV_WITH_OPS=1 $(PIP) --no-build-isolation
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+CONSTRAINTS := constraints$(SUFFIX).txt
+EXTRA := $(if $(filter onedl,$(STACK)),onedl,mim)
+MMCV := $(if $(filter onedl,$(STACK)),onedl-mmcv,mmcv)
+PURE_MMCV := $(if $(filter onedl,$(STACK)),onedl-mmcv,mmcv-lite)
 HAS_OPS := $(BIN)/python -c 'import mmcv._ext' 2>/dev/null
 
 CONFIG_detection := configs/detection/hire_mlp_mask_rcnn_shapes.py
@@ -18,7 +28,7 @@ BENCH := $(BIN)/python benchmarks
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-setup: $(VENV)/.ready ## build the environment in .venv (about 15 minutes once: mmcv's operators are compiled)
+setup: $(VENV)/.$(OPERATORS) ## build the environment in .venv (3 minutes; OPERATORS=compiled: 10 to 25 more; STACK=onedl or lowest)
 
 demo: setup ## make the embedded data, train, test and draw predictions (TASK=segmentation for the twin)
 	@[ -n "$(CONFIG)" ] || { echo "TASK is detection or segmentation, not '$(TASK)'." >&2; exit 2; }
@@ -44,8 +54,8 @@ bench: setup ## time backbones and detectors on this CPU (about 16 minutes on tw
 	@echo '== charts and numbers: work_dirs/benchmarks; their tables go into docs/performance.md'
 	$(BENCH)/report.py
 
-test: setup ## run all tests (about 10 minutes on two cores)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal  # idle threads of one worker leave the core to the other
+test: setup ## run all tests (about 15 minutes on two cores; ARGS="-m 'not slow'": 5; STACK as above)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)  # idle threads of one worker leave the core to the other
 
 soak: setup ## train for long and look for leaks of memory, processes and files (minutes; not part of test)
 	ONEDNN_PRIMITIVE_CACHE_CAPACITY=32 LRU_CACHE_CAPACITY=32 $(BIN)/python -m pytest tests/soak/soak.py -s
@@ -56,27 +66,30 @@ lint: setup ## check style and formatting with ruff
 
 # The steps of the set-up. A step that failed or was interrupted left no stamp, so the next call takes it up again.
 $(VENV)/.created:
-	@echo '== set-up 1/4: virtual environment in $(VENV) (seconds)'
+	@echo '== set-up 1/3: virtual environment in $(VENV) (seconds)'
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 		{ echo 'Python 3.10 or later is needed: make PYTHON=/path/to/python3.11' >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.torch: constraints.txt | $(VENV)/.created
-	@echo '== set-up 2/4: PyTorch and build tools (about a minute, longer on a slow network)'
-	@$(PIP) torch setuptools wheel ninja
+$(VENV)/.tools: setup.py constraints.txt | $(VENV)/.created
+	@echo '== set-up 2/3: PyTorch and the tools of the tests (about a minute, longer on a slow network)'
+	@$(PIP) install -c constraints.txt setuptools wheel
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
-$(VENV)/.mmcv: $(VENV)/.torch
-	@echo '== set-up 3/4: mmcv, compiling its operators (about 10 minutes on two cores; seconds when pip kept the wheel)'
-	@$(HAS_OPS) || $(MMCV) mmcv
-	@$(HAS_OPS) || { echo '   the wheel that pip kept has no usable operators: compiling once more without the cache'; \
-		$(MMCV) --force-reinstall --no-deps --no-cache-dir mmcv; }
-	@$(HAS_OPS) || { echo "mmcv is installed without its compiled operators (no module mmcv._ext). Install a C++ compiler" \
-		"(g++) and the Python headers, delete $(VENV) and call make again." >&2; exit 1; }
+$(VENV)/.plain: $(CONSTRAINTS) $(VENV)/.tools
+	@echo '== set-up 3/3: mmcv, mmdet and mmsegmentation (about a minute)'
+	@$(PIP) show $(MMCV) >/dev/null 2>&1 || $(PIP) install -c $(CONSTRAINTS) $(PURE_MMCV)
+	@$(PIP) install -c $(CONSTRAINTS) --no-build-isolation -e '.[$(EXTRA)]'
 	@touch $@
 
-$(VENV)/.ready: setup.py $(VENV)/.mmcv
-	@echo '== set-up 4/4: mmdet, mmsegmentation and this package (about a minute)'
-	@$(PIP) --no-build-isolation -e '.[mim,dev]'
+# What runs stays until its successor is built: mmcv and mmcv-lite install the same files.
+COMPILE = $(PIP) install -c constraints.txt ninja && MMCV_WITH_OPS=1 $(PIP) wheel -c $(CONSTRAINTS) 	--no-build-isolation --no-deps --wheel-dir $(VENV)/wheels $(1) $(MMCV) && 	$(PIP) uninstall -y $(PURE_MMCV) && $(PIP) install --no-deps $(VENV)/wheels/*.whl
+
+$(VENV)/.compiled: $(VENV)/.plain
+	@echo "== compiling mmcv's operators (10 to 25 minutes on two cores; seconds when pip kept the wheel)"
+	@$(HAS_OPS) || { $(call COMPILE); }
+	@$(HAS_OPS) || { echo '   the wheel that pip kept has no operators: compiling once more without the cache'; 		$(call COMPILE,--no-cache-dir); }
+	@$(HAS_OPS) || { echo "mmcv was built without its operators (no module mmcv._ext): install a C++ compiler (g++) and" 		"the headers of Python, and call make again." >&2; exit 1; }
 	@touch $@

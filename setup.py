@@ -18,6 +18,16 @@ class BuildWithConfigs(build_py):
             shutil.copy('model-index.yml', target)
 
 
+COMMON = [
+    'numpy>=1.26',
+    'Pillow>=10.0',
+    'opencv-python>=4.8',
+    'safetensors>=0.4',  # checkpoints that cannot hold code
+    'matplotlib>=3.7.2',  # tools/plot_log.py; mmengine draws with it too, and asks for no version
+]
+"""What the packages of OpenMMLab need or use in any version, and this package from these on."""
+
+
 setup(
     name='mlp_dense',
     version='0.1.0',
@@ -30,16 +40,22 @@ setup(
     python_requires='>=3.10',
     install_requires=['torch>=2.7'],  # 2.7: the first with torch.compiler.is_exporting; torch.load is safe since 2.6
     extras_require={
-        # Optional, so that installing this package never replaces an OpenMMLab package somebody has.
+        # Optional, and without mmcv or mmcv-lite, which install the same files: whichever somebody has stays.
         'mim': [
             'mmengine>=0.10.4,<1',
-            'mmcv>=2.0.0,<2.2.0',  # the range mmdet 3.3 and mmsegmentation 1.2 accept
-            'mmdet>=3.3.0,<4',
+            'mmdet>=3.3.0,<4',  # it accepts mmcv from 2.0.0 to below 2.2.0
             'mmsegmentation>=1.2.2,<2',
             'ftfy',  # imported by mmsegmentation 1.2.2, which forgets to declare it
             'regex',  # the same
-            'safetensors>=0.4',  # checkpoints that cannot hold code
-            'matplotlib>=3.7',  # tools/plot_log.py; mmengine draws with it too, and asks for no version
+            *COMMON,
+        ],
+        # The packages that continue these under the same import names; never together with them.
+        'onedl': [
+            'onedl-mmengine>=0.10.12,<1',
+            'onedl-mmcv>=2.3.6,<3',
+            'onedl-mmdetection>=3.5.1,<4',
+            'onedl-mmsegmentation>=1.4.2,<2',
+            *COMMON,
         ],
         'dev': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff'],
     },

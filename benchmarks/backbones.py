@@ -10,7 +10,7 @@ from floor import GemmFloor
 from mmengine.registry import MODELS
 from models import PEERS, check_agreement, published_network, variants
 from report import report
-from timing import DTYPES, Candidate, Size, common_parser, inference, measure, parse_args, training_step
+from timing import DTYPES, Candidate, Size, inference, measure, network_parser, parse_args, training_step
 from torch import Tensor, nn
 
 import mlp_dense
@@ -28,7 +28,7 @@ def arch_name(text: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = common_parser(__doc__)
+    parser = network_parser(__doc__)
     parser.set_defaults(size=[Size(512, 512), Size(800, 1280)], rounds=7)
     parser.add_argument(
         '--arch',

@@ -13,15 +13,15 @@ from floor import GemmFloor
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from models import PEERS, check_agreement, published_network, variants
 from report import report
-from timing import DTYPES, Candidate, Size, common_parser, inference, measure, parse_args, training_step
+from timing import DTYPES, Candidate, Size, inference, measure, network_parser, parse_args, training_step
 from torch import nn
 
-from mlp_dense.engine.configs import adapt_to_cpu, read_config
+from mlp_dense.engine.configs import adapt_to_cpu, enter_scope, read_config
 from mlp_dense.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ SMALLEST = ('hire_mlp_tiny', 'as_mlp_tiny', 'cycle_mlp_b1')
 
 
 def parse() -> Namespace:
-    parser = common_parser(__doc__)
+    parser = network_parser(__doc__)
     parser.set_defaults(rounds=3)
     parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), help='of the models (default: all)')
     parser.add_argument(
@@ -68,7 +68,7 @@ def config_names(head: str) -> list[str]:
 def read(head: str, name: str, size: Size, args: Namespace) -> Config:
     cfg = read_config(ROOT / HEADS[head][0].format(name), args.cfg_options)
     adapt_to_cpu(cfg)  # in a single process SyncBN is BN
-    init_default_scope(cfg.default_scope)
+    enter_scope(cfg)
     cfg.model.backbone.drop_path_rate = 0.0  # as in the published networks of benchmarks/published.py
     if head == 'upernet':
         cfg.model.data_preprocessor.size = tuple(size)  # training images are padded to it

@@ -11,7 +11,6 @@ import re
 import shlex
 import shutil
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -19,15 +18,21 @@ from chart import draw
 from rich.console import Console
 from tables import COLUMNS, KINDS, add_ratios, cases, markdown, peers_table, provenance, times_table
 
+from mlp_dense import operators
+from mlp_dense.engine.provenance import versions
+
 ROOT = Path(__file__).parents[1]
 RESULTS = Path('work_dirs/benchmarks')
 TABLE = re.compile(r'(?<=```bash\n)(?P<command>[^\n]+)\n```\n\n<!-- table -->\n(?P<text>.*?)<!-- end -->', re.DOTALL)
 
 
-def report(rows: list[dict], name: str, notes: list[str], args: argparse.Namespace) -> None:
-    """Prints the tables and writes NAME_... .json and .png into the folder ``args.out``."""
+def report(
+    rows: list[dict], name: str, notes: list[str], args: argparse.Namespace, what: str = '', chart: bool = True
+) -> None:
+    """Prints the tables and writes NAME_... .json and, for a `chart`, .png into the folder ``args.out``."""
     add_ratios(rows)
-    title = f'{name}: {"training step" if args.train else "inference"}, batch {args.batch_size}, {args.dtype}'
+    what = what or f'{"training step" if args.train else "inference"}, batch {args.batch_size}, {args.dtype}'
+    title = f'{name}: {what}'
     command = f'python benchmarks/{name}.py {shlex.join(sys.argv[1:])}'.strip()
     result = dict(title=title, command=command, environment=environment(args.device), notes=notes, rows=rows)
     show(result)
@@ -37,8 +42,9 @@ def report(rows: list[dict], name: str, notes: list[str], args: argparse.Namespa
     Path(f'{file}.json').write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
     info = result['environment']
     machine = info.get('gpu', f'{info["cpu"]}, {args.threads} thread{"s" * (args.threads > 1)}')
-    draw(rows, f'{title}\n{machine}, torch {info["torch"]}', f'{file}.png')
-    print(f'{file}.json and .png are written.')
+    if chart:
+        draw(rows, f'{title}\n{machine}, torch {info["torch"]}', f'{file}.png')
+    print(f'{file}.json{" and .png are" if chart else " is"} written.')
 
 
 def environment(device: str) -> dict[str, str]:
@@ -49,7 +55,7 @@ def environment(device: str) -> dict[str, str]:
     if device == 'cuda':
         info |= dict(gpu=torch.cuda.get_device_name(), tf32=str(torch.backends.cuda.matmul.allow_tf32))
     info |= dict(threads=str(torch.get_num_threads()), python=platform.python_version())
-    return info | {package: version(package) for package in ('torch', 'mmcv', 'mmdet', 'mmsegmentation', 'mlp_dense')}
+    return info | versions() | {'operators:': operators.running()}
 
 
 def show(result: dict) -> None:

@@ -8,6 +8,8 @@ KINDS = {  # what it is, in short, its colour
     'with_cp': ('ours with with_cp=True: the backward pass recomputes the blocks', '', '#6baed6'),
     'fp32': ('ours in fp32', '', '#b8d4ea'),
     'compiled': ('torch.compile(ours)', '', '#17a398'),
+    'torchvision': ("torchvision's compiled operators", '', '#17a398'),
+    'mmcv': ("mmcv's compiled operators", '', '#e6842a'),
     'published': ('the same network, weights and outputs, computed as the published code does', '', '#e6842a'),
     'peer': ('what a user would take instead', 'other backbones', '#9a9a9a'),
     'floor': ('the matrix products (GEMMs) of ours and nothing else', 'GEMMs alone', 'black'),
@@ -16,7 +18,14 @@ COLUMNS = """\
 ms: median ± half the interquartile range; all rows are called in turn. / floor, / ours: time relative to the GEMM
 floor, and to ours. GMACs: of one image, forward. MB: peak memory of tensors during a call, beyond weights and their
 gradients."""
-TEXT, NUMBERS = ('row',), ('ms', '/ floor', '/ ours', 'img/s', 'GMACs', 'MB')
+NUMBERS = {  # what stands in a column; one in which no row has anything is left out
+    'ms': lambda row: f'{row["ms"]:.1f} ± {row["spread_ms"]:.1f}',
+    '/ floor': lambda row: f'{row["over_floor"]:.2f}' if row['over_floor'] else '',
+    '/ ours': lambda row: f'{row["over_ours"]:.2f}' if row['over_ours'] else '',
+    'img/s': lambda row: f'{row["img_s"]:.2f}' if row['img_s'] else '',
+    'GMACs': lambda row: f'{row["gmacs"]:.1f}' if row['gmacs'] else '',
+    'MB': lambda row: f'{row["bytes"] / 1e6:.0f}' if row['bytes'] else '',
+}
 
 
 def cases(rows: list[dict]) -> dict[str, list[dict]]:
@@ -36,11 +45,10 @@ def add_ratios(rows: list[dict]) -> None:
             row['over'] = {model: row['ms'] / ms for model, ms in ours.items()}
 
 
-def cells(row: dict) -> list[str]:
-    """What stands in a row behind the model."""
-    ratios = [f'{row[key]:.2f}' if row[key] else '' for key in ('over_floor', 'over_ours')]
-    speed = [f'{row["img_s"]:.2f}', f'{row["gmacs"]:.1f}', f'{row["bytes"] / 1e6:.0f}' if row['bytes'] else '']
-    return [row['kind'], f'{row["ms"]:.1f} ± {row["spread_ms"]:.1f}', *ratios, *speed]
+def columns(rows: list[dict]) -> dict[str, list[str]]:
+    """What stands behind the models, by the name of the column."""
+    numbers = {name: [text(row) for row in rows] for name, text in NUMBERS.items()}
+    return {'row': [row['kind'] for row in rows]} | {name: texts for name, texts in numbers.items() if any(texts)}
 
 
 def names(rows: list[dict]) -> list[str]:
@@ -51,14 +59,13 @@ def names(rows: list[dict]) -> list[str]:
 
 def times_table(case: str, rows: list[dict]) -> Table:
     table = Table(title=case, title_justify='left', min_width=76)
-    for column in ('model', *TEXT):
-        table.add_column(column)
-    for column in NUMBERS:
-        table.add_column(column, justify='right')
-    for name, row in zip(names(rows), rows, strict=True):
+    texts = {'model': names(rows)} | columns(rows)
+    for column in texts:
+        table.add_column(column, justify='right' if column in NUMBERS else 'left')
+    for name, *cells in zip(*texts.values(), strict=True):
         if name:
             table.add_section()
-        table.add_row(name, *cells(row))
+        table.add_row(name, *cells)
     return table
 
 
@@ -81,9 +88,14 @@ def markdown(result: dict) -> str:
     """Where a result comes from, its tables and its notes, as paragraphs of Markdown."""
     parts = [provenance(result)]
     for case, rows in cases(result['rows']).items():
-        lines = [(case, *TEXT, *NUMBERS), *([name, *cells(row)] for name, row in zip(names(rows), rows, strict=True))]
-        header, *body = [f'| {" | ".join(line)} |' for line in lines]
-        parts.append('\n'.join([header, f'|---{"|---" * len(TEXT)}{"|---:" * len(NUMBERS)}|', *body]))
+        texts = {case: names(rows)} | columns(rows)
+        lines = [
+            texts,
+            ['---:' if column in NUMBERS else '---' for column in texts],
+            *zip(*texts.values(), strict=True),
+        ]
+        header, rule, *body = [' | '.join(line) for line in lines]
+        parts.append('\n'.join([f'| {header} |', f'|{rule.replace(" ", "")}|', *(f'| {line} |' for line in body)]))
     return '\n\n'.join([*parts, *result['notes']])
 
 

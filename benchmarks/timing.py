@@ -34,13 +34,12 @@ class Candidate(NamedTuple):
     model: str
     kind: str
     run: Callable[..., object]
-    gmacs: float
+    gmacs: float | None = None
 
 
 def common_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('--size', nargs='+', type=image_size, metavar='HxW', help='image sizes in pixels')
-    parser.add_argument('--batch-size', type=int, metavar='N', help='images per call (default: 1, 2 in training)')
     parser.add_argument(
         '--threads', type=int, default=torch.get_num_threads(), metavar='N', help='CPU threads (default: %(default)s)'
     )
@@ -50,10 +49,7 @@ def common_parser(description: str) -> argparse.ArgumentParser:
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='where to run (default: %(default)s)',
     )
-    parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='data type (default: %(default)s)')
-    parser.add_argument('--train', action='store_true', help='time training steps instead of inference')
     parser.add_argument('--rounds', type=int, metavar='N', help='timed calls of each row (default: %(default)s)')
-    parser.add_argument('--no-peers', action='store_true', help='leave out Swin-T and ResNet-50')
     parser.add_argument(
         '--out',
         type=Path,
@@ -61,6 +57,17 @@ def common_parser(description: str) -> argparse.ArgumentParser:
         metavar='DIR',
         help='folder for JSON and PNG (default: %(default)s)',
     )
+    parser.set_defaults(batch_size=1, dtype='fp32', train=False)
+    return parser
+
+
+def network_parser(description: str) -> argparse.ArgumentParser:
+    parser = common_parser(description)
+    parser.add_argument('--batch-size', type=int, metavar='N', help='images per call (default: 1, 2 in training)')
+    parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='data type (default: %(default)s)')
+    parser.add_argument('--train', action='store_true', help='time training steps instead of inference')
+    parser.add_argument('--no-peers', action='store_true', help='leave out Swin-T and ResNet-50')
+    parser.set_defaults(batch_size=None)
     return parser
 
 
@@ -118,7 +125,7 @@ def measure(candidates: Sequence[Candidate], case: str, args: argparse.Namespace
     for each, seconds_, bytes_ in zip(candidates, times, memory, strict=True):
         median, half = spread(seconds_)
         row = dict(case=case, model=each.model, kind=each.kind, ms=median * 1e3, spread_ms=half * 1e3)
-        rows.append(row | dict(img_s=args.batch_size / median, gmacs=each.gmacs, bytes=bytes_))
+        rows.append(row | dict(img_s=args.batch_size / median if each.gmacs else None, gmacs=each.gmacs, bytes=bytes_))
     return rows
 
 

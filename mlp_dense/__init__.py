@@ -4,6 +4,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from .errors import explained_imports
+
 _HOMES = {
     'HireMLP': 'backbones',
     'ASMLP': 'backbones',
@@ -20,7 +22,8 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    globals()[name] = getattr(import_module(f'.{_HOMES[name]}', __name__), name)
+    with explained_imports():
+        globals()[name] = getattr(import_module(f'.{_HOMES[name]}', __name__), name)
     return globals()[name]
 
 

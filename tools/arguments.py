@@ -125,8 +125,10 @@ def _status(error: BaseException | None) -> int:
 
 
 def _user_error(error: Exception) -> str | None:
-    from mlp_dense.errors import UserError
+    from mlp_dense.errors import UserError, explain_missing
 
+    if isinstance(error, ModuleNotFoundError):
+        return explain_missing(error)
     if not isinstance(error, UserError):
         return None
     text = str(error)

@@ -27,11 +27,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     import numpy as np
-    from mmengine.registry import init_default_scope
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
-    from mlp_dense.engine.configs import need, read_config
+    from mlp_dense.engine.configs import enter_scope, need, read_config
     from mlp_dense.engine.data import check_data, labels_keep_their_size
     from mlp_dense.engine.runner import DenseRunner
     from mlp_dense.engine.settings import building, check_settings
@@ -47,7 +46,7 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     need(cfg, f'{args.split}_dataloader')
     task = task_of(cfg.get('default_scope'))
-    init_default_scope(cfg.default_scope)
+    enter_scope(cfg)
     check_settings(cfg)
     check_data(cfg, args.split)
     loader = cfg[f'{args.split}_dataloader']

@@ -8,16 +8,18 @@ import traceback
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from ..checkpoints.whole import checkpoints_in
-from ..errors import UserError
+from ..errors import UserError, explained_imports
 from .saving import resume_from
 from .tasks import task_of
 
@@ -47,6 +49,16 @@ def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path |
     if data_root is not None:
         _replace_data_root(cfg, data_root)
     return cfg
+
+
+def enter_scope(cfg: Config) -> None:
+    """Makes the scope of a config the one in which bare names are looked up. NotInstalledError: it is that of a package
+    that is missing, or which misses mmcv."""
+    scope = cfg.get('default_scope') or 'mmengine'
+    if scope in ('mmdet', 'mmseg'):
+        with explained_imports():
+            import_module(scope)  # mmengine would only warn
+    init_default_scope(scope)
 
 
 def set_work_dir(cfg: Config, work_dir: Path | None, make: bool = True) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+from .. import operators
 from .configs import leaves
 
 USELESS = (  # what mmengine says of itself, and nobody can mend
@@ -81,3 +82,4 @@ class ConsoleHook(Hook):
             + f'    output   {runner.work_dir}\n'
             f'    log      {runner._log_dir}/{runner.timestamp}.log'
         )
+        operators.announce()

@@ -16,10 +16,12 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.utils.dl_utils import collect_env
 
+from .. import operators
 from ..checkpoints.files import sha256_of
 from .configs import leaves
 
-PACKAGES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mlp_dense')
+OPENMMLAB = ('mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmsegmentation')
+ONEDL = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation')
 
 
 class RunHook(Hook):
@@ -59,11 +61,18 @@ def explanation(runner: Any) -> dict[str, Any]:
         seed=runner.seed,
         deterministic=runner.deterministic,
         git=git_state(Path(__file__)),
-        versions={name: found for name in PACKAGES if (found := _version(name))},
+        versions=versions(),
+        operators=operators.running(),
         environment=collect_env(),
         sha256={name: fingerprint(path) for name, path in files.items()},
         config=runner.cfg.to_dict(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed of those that matter."""
+    packages = ('torch', 'torchvision', 'numpy', *OPENMMLAB, *ONEDL, 'mlp_dense')
+    return {name: found for name in packages if (found := _version(name))}
 
 
 def loaders(runner: Any) -> list[Any]:

@@ -13,14 +13,13 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 
 from ..checkpoints.matching import loading
 from ..checkpoints.reading import Checkpoint
 from ..errors import CheckpointError, UserError
-from .configs import adapt_to_cpu, leaves
+from .configs import adapt_to_cpu, enter_scope, leaves
 from .console import ConsoleFilter, ConsoleHook
 from .data import check_built, check_data, explain_empty
 from .data_check import DataCheckHook
@@ -120,7 +119,7 @@ class DenseRunner(ExplainedRunner):
 def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     """Checks the data of the given loaders, adapts the config to this machine and builds the Runner. UserError: data
     are missing, class counts differ, or a setting is unknown."""
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    enter_scope(cfg)
     check_settings(cfg)
     check_pretrained(cfg)
     for name in loaders:

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import nn
 
+from .. import operators
 from ..backbones.base import MLPBackbone
 from ..checkpoints.matching import match_to_backbone, summary
 from ..checkpoints.reading import Checkpoint, split_backbone
-from ..engine.configs import adapt_to_cpu, read_config
+from ..engine.configs import adapt_to_cpu, enter_scope, read_config
 from ..engine.data import check_class_count, dataset_meta
 from ..engine.fit import check_channels
 from ..engine.runner import load_weights
@@ -47,7 +48,7 @@ def load_model(
         raise UserError(f'{cfg.filename or "The config"} has no model; give a config of a detector or segmentor.')
     if device.type == 'cpu':
         adapt_to_cpu(cfg)
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    enter_scope(cfg)
     stored = None if checkpoint is None else Checkpoint.read(checkpoint)
     meta = _dataset_meta(cfg, stored.dataset_meta if stored else {})
     with building(cfg):
@@ -56,6 +57,7 @@ def load_model(
     if stored:
         load_weights(model, stored)
     model.cfg, model.dataset_meta = cfg, meta
+    operators.announce()
     return model.to(device).eval()
 
 
@@ -82,7 +84,7 @@ def _dataset_meta(cfg: Config, stored: dict[str, Any]) -> dict[str, Any]:
 
 def compare_with_model(cfg: Config, checkpoint: Checkpoint) -> str:
     """What loads into the whole model of a config, and what does not."""
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    enter_scope(cfg)
     with torch.device('meta'), building(cfg):
         model = MODELS.build(cfg.model)
     own, found, problems, fitted = model.state_dict(), checkpoint.weights, [], 0

@@ -37,7 +37,7 @@ def running() -> str:
     spec = find_spec('mmcv._ext')
     if spec is None or spec.origin != str(Path(__file__).with_name('extension.py')):
         return 'compiled'
-    return "torchvision's on a GPU, else plain PyTorch" if has_torchvision('cuda') else 'plain PyTorch'
+    return 'torchvision on a GPU and plain PyTorch elsewhere' if has_torchvision('cuda') else 'plain PyTorch'
 
 
 if not any(type(finder).__name__ == '_StandIn' for finder in sys.meta_path):

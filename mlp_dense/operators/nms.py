@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .torchvision import has_torchvision
+from .torchvision import by_torchvision
 
 BLOCK = 128
 """Boxes that are compared with all others at once; more take memory, fewer take steps."""
@@ -21,7 +21,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     Returns:
         The indices of those that stay, by falling scores; of equal scores the first comes first.
     """
-    if boxes.is_cuda and offset == 0 and has_torchvision('cuda'):
+    if offset == 0 and by_torchvision(boxes):
         from torchvision.ops import nms
 
         return nms(boxes, scores.to(boxes.dtype), iou_threshold)

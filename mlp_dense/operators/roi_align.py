@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .torchvision import has_torchvision
+from .torchvision import by_torchvision
 
 ENTRIES = 2**22
 """How many cells with their weights are in memory at once, but those of one box at least."""
@@ -30,7 +30,7 @@ def roi_align(maps: Tensor, rois: Tensor, size: Sequence[int], scale: float, rat
         (N, C, *size), in the type of the maps; of half types the computation is in float32.
     """
     values = _exact(maps)
-    if _by_torchvision(maps):
+    if by_torchvision(maps):
         pooled = torch.ops.torchvision.roi_align(values, rois.to(values.dtype), scale, *size, ratio, aligned)
         return pooled.to(maps.dtype)
     rows = values.permute(0, 2, 3, 1).flatten(0, 2)
@@ -48,7 +48,7 @@ def roi_align_gradient(
     """The gradient (B, C, H, W) = `shape` of the maps for that of the output of :func:`roi_align`, (N, C, *size)."""
     values = _exact(gradient)
     batch, channels, height, width = shape
-    if _by_torchvision(gradient):
+    if by_torchvision(gradient):
         backward = torch.ops.torchvision._roi_align_backward
         mapped = backward(values.contiguous(), rois.to(values.dtype), scale, *size, *shape, ratio, aligned)
         return mapped.to(gradient.dtype)
@@ -67,11 +67,6 @@ def roi_align_gradient(
 
 def _exact(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
-
-
-def _by_torchvision(values: Tensor) -> bool:
-    """Its gradient adds in no fixed order."""
-    return values.is_cuda and has_torchvision('cuda') and not torch.are_deterministic_algorithms_enabled()
 
 
 def _weighted_cells(

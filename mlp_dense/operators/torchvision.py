@@ -3,6 +3,7 @@
 from functools import cache
 
 import torch
+from torch import Tensor
 
 
 @cache
@@ -15,11 +16,12 @@ def has_torchvision(device: str) -> bool:
         nms(box, box[:, 0], 0.5)
         roi_align(image, [box], 1)
         deform_conv2d(image, image.new_zeros(1, 2, 3, 3), image[:, :, :1, :1])
-    except (
-        ImportError,
-        RuntimeError,
-        AssertionError,
-        AttributeError,
-    ):  # absent, built for another PyTorch, without CUDA
-        return False
+    except (ImportError, RuntimeError, AssertionError, AttributeError):
+        return False  # absent, built for another PyTorch, without CUDA
     return True
+
+
+def by_torchvision(values: Tensor) -> bool:
+    """Whether torchvision computes this: on a GPU. On a CPU plain PyTorch is faster (``benchmarks/operators.py``), and
+    torchvision's gradient on a GPU adds in no fixed order."""
+    return values.is_cuda and has_torchvision('cuda') and not torch.are_deterministic_algorithms_enabled()
