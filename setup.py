@@ -55,6 +55,7 @@ setup(
             'onedl-mmcv>=2.3.6,<3',
             'onedl-mmdetection>=3.5.1,<4',
             'onedl-mmsegmentation>=1.4.2,<2',
+            'faster-coco-eval',  # without it onedl-mmdetection warns whenever it is imported
             *COMMON,
         ],
         'dev': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff'],

@@ -1,0 +1,35 @@
+"""Scripts of other projects, with whatever operators of mmcv there are."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from support.configs import ROOT
+
+SMALL = """
+cfg.model.backbone.arch = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
+cfg.model.neck.in_channels = [8, 16, 24, 32]
+cfg.train_cfg.max_epochs = 1
+cfg.merge_from_dict({'model.train_cfg.rpn_proposal.max_per_img': 50, 'model.test_cfg.rcnn.score_thr': 0.0})
+for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+    loader.update(num_workers=0, persistent_workers=False)
+    loader.dataset.indices = 2
+    loader.dataset.pipeline[1 + (loader is cfg.train_dataloader)].scale = (128, 96)
+"""
+
+
+@pytest.mark.slow
+def test_script_of_the_readme(shared, tmp_path):
+    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+    script = re.search(r'```python\n(import mlp_dense.operators\n.*?)```', readme, re.DOTALL)[1]
+    before, build, after = script.partition('runner = ')
+    assert len(script.split('\n')) <= 13
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/coco').symlink_to(shared / 'data/coco_tiny')
+    command = [sys.executable, '-c', before + SMALL + build + after]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count('bbox_mAP_copypaste') == 2 and 'Epoch(test)' in done.stdout
+    assert next(tmp_path.glob('work_dirs/faster_rcnn/epoch_1.pth')).is_file()
