@@ -24,7 +24,7 @@ NUMBERS = {  # what stands in a column; one in which no row has anything is left
     '/ ours': lambda row: f'{row["over_ours"]:.2f}' if row['over_ours'] else '',
     'img/s': lambda row: f'{row["img_s"]:.2f}' if row['img_s'] else '',
     'GMACs': lambda row: f'{row["gmacs"]:.1f}' if row['gmacs'] else '',
-    'MB': lambda row: f'{row["bytes"] / 1e6:.0f}' if row['bytes'] else '',
+    'MB': lambda row: f'{row["bytes"] / 1e6:.0f}' if row['bytes'] is not None else '',
 }
 
 

@@ -13,6 +13,7 @@ from support.tools import load
 
 TOY = ['--size', '64x96', '--rounds', '2', '--threads', '1', '--device', 'cpu']
 PAGE = (ROOT / 'docs' / 'performance.md').read_text(encoding='utf-8')
+KEYS = dict(over_floor='/ floor', over_ours='/ ours', img_s='img/s', gmacs='GMACs')
 FEW_PROPOSALS = ['model.test_cfg.rpn.max_per_img=20', 'model.train_cfg.rcnn.sampler.num=16']
 
 
@@ -92,6 +93,15 @@ def test_detectors(run, tmp_path, options, expected):
         assert {row['kind'] for row in rows if row['case'] == case} == expected
 
 
+@pytest.mark.slow
+def test_operators(run, tmp_path):
+    printed = run('operators', '--out', str(tmp_path))
+    rows = json.loads(next(tmp_path.glob('*.json')).read_text())['rows']
+    assert {'ours'} <= {row['kind'] for row in rows} <= {'ours', 'torchvision', 'mmcv'}
+    assert {row['model'] for row in rows if row['kind'] == 'ours'} == {row['model'] for row in rows}
+    assert all(row['ms'] > 0 and row['model'] in printed for row in rows) and 'Mask R-CNN' in printed
+
+
 @pytest.mark.parametrize(
     ('name', 'options', 'said'),
     [
@@ -118,12 +128,15 @@ def results_of(page: str) -> list[dict]:
         tables = [part.splitlines() for part in parts if part.startswith('|')]
         rows = []
         for header, _, *lines in tables:
+            case, _, *columns = (cell.strip() for cell in header[1:-1].split('|'))
             for line in lines:
-                model, kind, time, over_floor, over_ours, img_s, gmacs, mb = (c.strip() for c in line[1:-1].split('|'))
-                ms, spread_ms = map(float, time.split(' ± '))
-                row = dict(case=header.split('|')[1].strip(), model=model or rows[-1]['model'], kind=kind, ms=ms)
-                row |= dict(spread_ms=spread_ms, img_s=float(img_s), gmacs=float(gmacs), bytes=float(mb or 0) * 1e6)
-                row |= dict(over_floor=float(over_floor or 0), over_ours=float(over_ours or 0))
+                model, kind, *cells = (cell.strip() for cell in line[1:-1].split('|'))
+                shown = dict(zip(columns, cells, strict=True))
+                ms, spread_ms = map(float, shown.pop('ms').split(' ± '))
+                row = dict(case=case, model=model or rows[-1]['model'], kind=kind, ms=ms, spread_ms=spread_ms)
+                numbers = {name: float(text) for name, text in shown.items() if text}
+                row |= {key: numbers.get(name) for key, name in KEYS.items()}
+                row['bytes'] = numbers['MB'] * 1e6 if 'MB' in numbers else None
                 rows.append(row)
         notes = [part for part in parts if not part.startswith('|')]
         versions = dict(pair.split(' ', 1) for pair in environment.split(', '))
@@ -156,7 +169,7 @@ def test_table_without_a_result_stays(report, tmp_path):
     last['rows'][0]['ms'] = 1234.5
     write_results(tmp_path, [last, {'title': 'of an older version, without its command'}])
     *missing, written = report.write_tables(page, tmp_path)
-    assert all('its table stays: python benchmarks/backbones.py' in line for line in missing)
+    assert all('its table stays: python benchmarks/' in line for line in missing)
     assert written == f'written from {tmp_path / "0.json"}: {last["command"]}'
     (changed,) = set(page.read_text(encoding='utf-8').splitlines()) - set(PAGE.splitlines())
     assert ' 1234.5 ± ' in changed

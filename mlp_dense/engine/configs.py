@@ -23,6 +23,9 @@ from ..errors import UserError, explained_imports
 from .saving import resume_from
 from .tasks import task_of
 
+READ_IF_THERE = ('auto_scale_lr', 'find_unused_parameters', 'sync_bn', 'compile', 'check_data', 'max_unreadable')
+"""Keys that mmengine's or this package's Runner reads from a config, beside the arguments of its constructor."""
+
 
 def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path | None = None) -> Config:
     """Reads a config and changes it by `options` (``KEY=VALUE``, as ``--cfg-options`` takes them) and by a `data_root`
@@ -225,16 +228,7 @@ def _merge_options(cfg: Config, options: Sequence[str]) -> None:
         changes = parser.parse_args(options).options
     except (AssertionError, ValueError) as error:
         raise UserError(f'--cfg-options cannot be read: {first_line(error)}.') from error
-    known = {
-        *cfg,
-        *inspect.signature(Runner.__init__).parameters,
-        'auto_scale_lr',
-        'find_unused_parameters',
-        'sync_bn',
-        'compile',
-        'check_data',
-        'max_unreadable',
-    }
+    known = {*cfg, *inspect.signature(Runner.__init__).parameters, *READ_IF_THERE}
     for key in changes:
         if key.partition('.')[0] not in known:
             raise UserError(f'--cfg-options {key}: the config has no {key.partition(".")[0]!r}.')
