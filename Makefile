@@ -1,6 +1,7 @@
 # One command from a fresh clone: each target first sets up what is missing in .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TASK ?= detection
+FAMILY ?= hire
 # openmmlab; onedl, the packages that continue it; or lowest, the oldest versions that setup.py allows
 STACK ?= openmmlab
 # of mmcv: plain, those of this package; or compiled
@@ -17,10 +18,10 @@ MMCV := $(if $(filter onedl,$(STACK)),onedl-mmcv,mmcv)
 PURE_MMCV := $(if $(filter onedl,$(STACK)),onedl-mmcv,mmcv-lite)
 HAS_OPS := $(BIN)/python -c 'import mmcv._ext' 2>/dev/null
 
-CONFIG_detection := configs/detection/hire_mlp_mask_rcnn_shapes.py
-CONFIG_segmentation := configs/segmentation/hire_mlp_upernet_shapes.py
-CONFIG := $(CONFIG_$(TASK))
-RUN := work_dirs/demo_$(TASK)
+HEAD_detection := mask_rcnn
+HEAD_segmentation := upernet
+CONFIG := configs/$(TASK)/$(FAMILY)_mlp_$(HEAD_$(TASK))_shapes.py
+RUN := work_dirs/demo_$(TASK)$(subst _hire,,_$(FAMILY))
 BENCH := $(BIN)/python benchmarks
 
 .PHONY: help setup demo bench test soak lint
@@ -30,8 +31,9 @@ help: ## list the targets
 
 setup: $(VENV)/.$(OPERATORS) ## build the environment in .venv (3 minutes; OPERATORS=compiled: 10 to 25 more; STACK=onedl or lowest)
 
-demo: setup ## make the embedded data, train, test and draw predictions (TASK=segmentation for the twin)
-	@[ -n "$(CONFIG)" ] || { echo "TASK is detection or segmentation, not '$(TASK)'." >&2; exit 2; }
+demo: setup ## make the embedded data, train, test and draw predictions (TASK=segmentation; FAMILY=as, cycle or wave)
+	@[ -f "$(CONFIG)" ] || { echo "TASK is detection or segmentation, and FAMILY hire, as, cycle or wave, not" \
+		"'$(TASK)' and '$(FAMILY)'." >&2; exit 2; }
 	@[ -f data/shapes/annotations/instances_val.json ] || $(BIN)/python tools/make_shapes.py data/shapes
 	@echo '== training $(CONFIG) (about 4 minutes on two cores)'
 	$(BIN)/python tools/train.py $(CONFIG) --work-dir $(RUN) --seed 0 $$([ ! -f $(RUN)/last_checkpoint ] || echo --resume)

@@ -1,7 +1,8 @@
-"""The three networks as their published code computes them: what a user had before. Parameters have the official names.
+"""The networks as their published code computes them: what a user had before. Parameters have the official names.
 
 AS-MLP shifts by roll, pad and narrow; CycleMLP's shift is a deformable convolution; Hire-MLP clones, rolls, pads and
-permutes. Everything else is 1x1 convolutions on NCHW (AS-MLP, Hire-MLP) or linear layers on NHWC (CycleMLP).
+permutes; Wave-MLP concatenates and convolves in groups. Everything else is 1x1 convolutions on NCHW (AS-MLP, Hire-MLP,
+Wave-MLP) or linear layers on NHWC (CycleMLP).
 """
 
 import torch
@@ -129,6 +130,28 @@ class HireMixing(nn.Module):
         return self.proj(h * a[0] + w * a[1] + c * a[2])
 
 
+class WaveMixing(nn.Module):
+    def __init__(self, dim: int, depthwise: bool):
+        super().__init__()
+        self.fc_h, self.fc_w, self.fc_c = (conv1x1(dim, dim, bias=False) for _ in range(3))
+        self.tfc_h = nn.Conv2d(2 * dim, dim, (1, 7), padding=(0, 3), groups=dim, bias=False)
+        self.tfc_w = nn.Conv2d(2 * dim, dim, (7, 1), padding=(3, 0), groups=dim, bias=False)
+        for axis in 'hw':
+            conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False) if depthwise else conv1x1(dim, dim)
+            self.add_module(f'theta_{axis}_conv', nn.Sequential(conv, nn.BatchNorm2d(dim), nn.ReLU()))
+        self.reweight = Reweight(dim, dim // 4, conv1x1, 3 * dim)
+        self.proj = conv1x1(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels = x.shape[:2]
+        phase_h, phase_w = self.theta_h_conv(x), self.theta_w_conv(x)
+        h, w, c = self.fc_h(x), self.fc_w(x), self.fc_c(x)
+        h = self.tfc_h(torch.cat([h * torch.cos(phase_h), h * torch.sin(phase_h)], 1))
+        w = self.tfc_w(torch.cat([w * torch.cos(phase_w), w * torch.sin(phase_w)], 1))
+        a = self.reweight.weights(F.adaptive_avg_pool2d(h + w + c, 1), (batch, channels, 1, 1))
+        return self.proj(h * a[0] + w * a[1] + c * a[2])
+
+
 class Block(nn.Module):
     def __init__(self, dim: int, mixing: nn.Module, mixing_name: str, ratio: float, norm, linear):
         super().__init__()
@@ -143,7 +166,7 @@ class Block(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A strided convolution; Hire-MLP adds a norm and ReLU, AS-MLP's stem a norm; CycleMLP's returns NHWC."""
+    """A strided convolution; Hire-MLP adds a norm and ReLU, Wave-MLP and AS-MLP's stem a norm; CycleMLP gives NHWC."""
 
     def __init__(self, name: str, in_dim: int, dim: int, kernel: int, stride: int, padding: int, norm=None):
         super().__init__()
@@ -156,7 +179,8 @@ class Downsample(nn.Module):
         if self.family == 'CycleMLP':
             nchw = x if self.proj.stride[0] == 4 else x.permute(0, 3, 1, 2)  # the stem gets the image
             return self.proj(nchw).permute(0, 2, 3, 1)
-        x = self.norm(self.proj(x))
+        x = self.proj(x)
+        x = self.norm(x) if hasattr(self, 'norm') else x
         return F.relu(x) if self.family == 'HireMLP' else x
 
 
@@ -180,7 +204,7 @@ class PublishedNetwork(nn.Module):
     """A family for dense prediction: (B, 3, H, W), H and W multiples of 32, to four feature maps (B, C, H / s, W / s).
 
     Args:
-        family: ASMLP, CycleMLP or HireMLP.
+        family: ASMLP, CycleMLP, HireMLP or WaveMLP.
         arch: the full dict of a variant, as `backbone.arch` gives it.
     """
 
@@ -192,9 +216,10 @@ class PublishedNetwork(nn.Module):
             'ASMLP': (group_norm, conv1x1, 'axial_shift'),
             'CycleMLP': (layer_norm, nn.Linear, 'attn'),
             'HireMLP': (nn.BatchNorm2d, conv1x1, 'attn'),
+            'WaveMLP': (group_norm if arch.get('group_norm') else nn.BatchNorm2d, conv1x1, 'attn'),
         }[family]
         kernel, padding = (4, 0) if family == 'ASMLP' else (7, 2)
-        stem_norm = None if family == 'CycleMLP' else norm
+        stem_norm = norm if family != 'CycleMLP' and arch.get('downsample_norm', True) else None
         self.patch_embed = Downsample(family if family != 'ASMLP' else '', 3, dims[0], kernel, 4, padding, stem_norm)
         stages, downsamples = [], []
         for i, (dim, depth) in enumerate(zip(dims, arch['depths'], strict=True)):
@@ -204,6 +229,8 @@ class PublishedNetwork(nn.Module):
                     mixing = AxialShift(dim, arch['shift_size'])
                 elif family == 'CycleMLP':
                     mixing = CycleMixing(dim)
+                elif family == 'WaveMLP':
+                    mixing = WaveMixing(dim, arch['depthwise_phase'])
                 else:
                     step = j % arch['step_periods'][i] * arch['step_dilations'][i]
                     mixing = HireMixing(dim, arch['region_sizes'][i], step)

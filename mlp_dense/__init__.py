@@ -10,6 +10,7 @@ _HOMES = {
     'HireMLP': 'backbones',
     'ASMLP': 'backbones',
     'CycleMLP': 'backbones',
+    'WaveMLP': 'backbones',
     'fuse': 'backbones.fusion',
     'load_model': 'inference.models',
     'read_checkpoint': 'checkpoints.reading',

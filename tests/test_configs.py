@@ -101,7 +101,7 @@ def _batch(cfg):
 
 def test_is_what_its_name_says(cfg, path):
     families, heads = '|'.join(BY_NAME), '|'.join(BY_HEAD)
-    family, arch, head = re.match(rf'({families})_(?:([^_]+)_)??({heads})(?:_|$)', path.stem).groups()
+    family, arch, head = re.match(rf'({families})_(?:(.+?)_)??({heads})(?:_|$)', path.stem).groups()
     assert cfg.model.backbone.type == f'mlp_dense.{BY_NAME[family].__name__}'
     assert BY_HEAD[head] == (cfg.model.type if cfg.default_scope == 'mmdet' else cfg.model.decode_head.type)
     if arch:

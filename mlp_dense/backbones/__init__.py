@@ -3,7 +3,8 @@
 from .as_mlp import ASMLP
 from .cycle_mlp import CycleMLP
 from .hire_mlp import HireMLP
+from .wave_mlp import WaveMLP
 
-FAMILIES = (HireMLP, ASMLP, CycleMLP)
+FAMILIES = (HireMLP, ASMLP, CycleMLP, WaveMLP)
 
-__all__ = ['ASMLP', 'FAMILIES', 'CycleMLP', 'HireMLP']
+__all__ = ['ASMLP', 'FAMILIES', 'CycleMLP', 'HireMLP', 'WaveMLP']

@@ -13,8 +13,9 @@ from .stages import DropPath
 def fuse(model: nn.Module) -> nn.Module:
     """An inference copy of a backbone, detector or segmentor: faster, with the same outputs up to rounding.
 
-    Every BatchNorm next to a linear layer or a convolution is folded into it (in the backbone: all of Hire-MLP but the
-    output norms; elsewhere: those of mmcv's ``ConvModule``). LayerNorm and GroupNorm depend on the image and stay. What
+    Every BatchNorm next to a linear layer or a convolution is folded into it (in the backbones: of Hire-MLP and
+    Wave-MLP, but not the output norms and those before a depthwise convolution; elsewhere: those of mmcv's
+    ``ConvModule``). LayerNorm and GroupNorm depend on the image and stay. What
     only training uses is left out: stochastic depth and auxiliary heads.
 
     The copy is in eval mode and without gradients, and its state dict has other entries: keep the checkpoint of the

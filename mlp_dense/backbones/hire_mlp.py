@@ -67,10 +67,11 @@ class HireTokenMixing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(self.reweight(self.along_h(x), self.along_w(x), self.channel(x)))
 
-    def fold_input_norm(self, norm: nn.Module) -> None:
+    def fold_input_norm(self, norm: nn.Module) -> nn.Module:
         fold_before(norm, self.channel)
         for along in (self.along_h, self.along_w):
             fold_before(norm, along.fc1, repeats=along.region_size)
+        return nn.Identity()
 
 
 class HireMLP(HierarchicalMLP):
@@ -98,10 +99,10 @@ class HireMLP(HierarchicalMLP):
     )
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
-        return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=self.make_norm)
+        return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=self.make_norm, relu=True)
 
     def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
-        return ConvDownsample(in_dim, dim, 3, stride=2, padding=1, norm=self.make_norm)
+        return ConvDownsample(in_dim, dim, 3, stride=2, padding=1, norm=self.make_norm, relu=True)
 
     def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
         dim, region_size, mlp_ratio, period, dilation = (

@@ -66,8 +66,9 @@ class ChannelMLP(nn.Module):
             return fast_paths.TrainedMLP.apply(x, *weights)
         return self.fc2(pointwise_gelu(self.fc1, x))
 
-    def fold_input_norm(self, norm: nn.Module) -> None:
+    def fold_input_norm(self, norm: nn.Module) -> nn.Module:
         fold_before(norm, self.fc1)
+        return nn.Identity()
 
 
 class WeightedBranches(nn.Module):
@@ -127,13 +128,24 @@ class GroupNorm1(nn.GroupNorm):
 
 
 class ConvDownsample(nn.Sequential):
-    """A strided convolution of (B, C, H, W): a stem, or the step between two stages; a norm and ReLU may follow."""
+    """A strided convolution of (B, C, H, W): a stem, or the step between two stages; a norm may follow, and
+    then ReLU."""
 
-    def __init__(self, in_dim: int, dim: int, kernel_size: int, stride: int, padding: int, norm: MakeNorm = None):
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        norm: MakeNorm = None,
+        relu: bool = False,
+    ):
         super().__init__()
         self.conv = Conv(in_dim, dim, kernel_size, stride, padding)
         if norm is not None:
             self.norm = norm(dim)
+        if relu:
             self.activation = nn.ReLU()
         self.smallest = kernel_size - 2 * padding  # a smaller image has no output pixel
 

@@ -45,13 +45,12 @@ class Block(nn.Module):
         return x + self.drop_path(self.channel_mixing(in_nchw(self.norm2, x)))
 
     def fold_norms(self) -> None:
-        """Folds what can be; a token mixing that BatchNorm stands before has the method `fold_input_norm`."""
+        """Folds what can be; a token mixing that BatchNorm stands before has the method `fold_input_norm`,
+        which gives what is left to apply: the identity, or the norm if it cannot be folded."""
         if is_foldable(self.norm1):
-            self.token_mixing.fold_input_norm(self.norm1)
-            self.norm1 = nn.Identity()
+            self.norm1 = self.token_mixing.fold_input_norm(self.norm1)
         if is_foldable(self.norm2):
-            self.channel_mixing.fold_input_norm(self.norm2)
-            self.norm2 = nn.Identity()
+            self.norm2 = self.channel_mixing.fold_input_norm(self.norm2)
 
 
 class Stage(nn.Module):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,10 +69,15 @@ def _backbone_like(cls: type[nn.Module], weights: Mapping[str, Tensor]) -> tuple
         return '', None
     depth = len(sizes['depths'])
     full = {name: {**cls.arch_defaults, **arch} for name, arch in cls.archs.items()}
-    name = next((name for name in full if all(full[name][key][:depth] == sizes[key] for key in sizes)), None)
+    like = _first_stages({**cls.arch_defaults, **sizes}, depth)
+    name = next((name for name in full if _first_stages(full[name], depth) == like), None)
     try:
         with torch.device('meta'):
             backbone = cls(name or sizes, out_indices=range(depth))
     except (ValueError, RuntimeError, ArithmeticError):  # the family has no network of such sizes
         return '', None
     return name or f'of custom size ({", ".join(f"{key} {value}" for key, value in sizes.items())})', backbone
+
+
+def _first_stages(arch: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    return {key: value[:depth] if isinstance(value, tuple) else value for key, value in arch.items()}

@@ -15,7 +15,7 @@ from ..errors import UserError
 NO_MACS = frozenset(
     """
     view _unsafe_view permute transpose t unsqueeze clone slice split unbind cat constant_pad_nd empty new_empty arange
-    index_select add add_ sub mul div addcmul_ remainder eq where sum mean relu relu_ gelu gelu_ _softmax
+    index_select add add_ sub mul div addcmul_ remainder eq where sum mean cos sin relu relu_ gelu gelu_ _softmax
     native_batch_norm native_group_norm native_layer_norm
     max_pool2d_with_indices _adaptive_avg_pool2d upsample_nearest2d upsample_bilinear2d
     """.split()  # noqa: SIM905

@@ -12,6 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_dict
 from safetensors.torch import save_file
 
+from mlp_dense import WaveMLP
 from mlp_dense.checkpoints.reading import Checkpoint, read_checkpoint
 from mlp_dense.errors import CheckpointError
 from support.checkpoints import Detector, FromYacs, assert_computes, prefixed, pretrained
@@ -42,6 +43,7 @@ CONTAINERS = {
     'classifier of mmpretrain': lambda w: dict(
         state_dict={**prefixed('backbone.', w), 'head.fc.weight': torch.ones(2)}
     ),
+    'timm': lambda w: dict(epoch=299, arch='t', state_dict=w, optimizer={}, version=2, args=argparse.Namespace(lr=0.1)),
     'mmengine': lambda w: dict(state_dict=prefixed('backbone.', w), **mmengine_extras()),
 }
 
@@ -53,6 +55,11 @@ CONTAINERS = {
 def test_containers_through_init_cfg(family, save, container):
     weights = official(family)
     assert_computes(pretrained(family, save(CONTAINERS[container](weights))), weights)
+
+
+def test_file_name_of_wave_mlp(save):
+    weights = official(WaveMLP)
+    assert_computes(pretrained(WaveMLP, save(CONTAINERS['timm'](weights), 'WaveMLP_T.pth.tar')), weights)
 
 
 def test_file_of_an_old_torch(family, save):

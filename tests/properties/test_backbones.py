@@ -19,7 +19,9 @@ every_family = pytest.mark.parametrize('cls', FAMILIES, ids=lambda cls: cls.__na
 sides = st.integers(1, 80)
 sizes = st.tuples(st.integers(2, 3), sides, sides)
 OF_STAGES = dict(mlp_ratios=[1, 2, 4], region_sizes=[1, 2, 3, 4], step_periods=[1, 2, 3], step_dilations=[1, 2])
-OF_ALL = dict(shift_size=[1, 3, 5, 7])
+OF_ALL = dict(
+    shift_size=[1, 3, 5, 7], depthwise_phase=[False, True], downsample_norm=[False, True], group_norm=[False, True]
+)
 
 
 @st.composite

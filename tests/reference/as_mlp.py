@@ -1,7 +1,6 @@
 """AS-MLP (arXiv 2107.08391): facts and reference implementation."""
 
 import functools
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,7 +34,8 @@ class ASMLP(Reference):
     def output_norm_name(self, stage: int) -> str:
         return f'norm{stage}'
 
-    def downsample_shapes(self, shapes: Shapes, dims: Sequence[int], stage: int) -> None:
+    def downsample_shapes(self, shapes: Shapes, arch: dict, stage: int) -> None:
+        dims = arch['dims']
         if stage == 0:
             shapes.layer('patch_embed.proj', dims[0], 3, 4, 4)
             shapes.norm('patch_embed.norm', dims[0])

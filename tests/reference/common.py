@@ -92,7 +92,7 @@ class Reference:
         arch, shapes = {**self.defaults, **arch}, Shapes()
         dims = arch['dims']
         for i, (depth, dim, ratio) in enumerate(zip(arch['depths'], dims, arch['mlp_ratios'], strict=False)):
-            self.downsample_shapes(shapes, dims, i)
+            self.downsample_shapes(shapes, arch, i)
             for j in range(depth):
                 name = self.block_name(i, j)
                 self.norm_shapes(shapes, f'{name}.norm1', dim)
@@ -108,7 +108,7 @@ class Reference:
             shapes.layer(linear_map, classes, dims[-1])
         return shapes
 
-    def downsample_shapes(self, shapes: Shapes, dims: Sequence[int], stage: int) -> None:
+    def downsample_shapes(self, shapes: Shapes, arch: dict, stage: int) -> None:
         """Adds the stem (stage 0) or what leads from one stage to the next."""
         raise NotImplementedError
 
@@ -218,7 +218,7 @@ def _scale_and_shift(w: dict, name: str, x: Tensor) -> Tensor:
     return x * w[f'{name}.weight'][:, None, None] + w[f'{name}.bias'][:, None, None]
 
 
-# What Hire-MLP and CycleMLP have in common
+# What Hire-MLP, CycleMLP and Wave-MLP have in common
 
 
 def overlapping_downsample(w: dict, x: Tensor, stage: int) -> Tensor:
@@ -230,17 +230,19 @@ def overlapping_downsample(w: dict, x: Tensor, stage: int) -> Tensor:
     return convolution(w, 'patch_embed.proj', x, stride=4, padding=2)
 
 
-def weighted_sum_shapes(shapes: Shapes, name: str, dim: int, kernel: tuple[int, ...], bias: bool) -> None:
+def weighted_sum_shapes(
+    shapes: Shapes, name: str, dim: int, kernel: tuple[int, ...], bias: bool, channel: str = 'mlp_c'
+) -> None:
     """Adds the linear map over the channels, the weights of the branches and the projection."""
-    shapes.layer(f'{name}.mlp_c', dim, dim, *kernel, bias=bias)
+    shapes.layer(f'{name}.{channel}', dim, dim, *kernel, bias=bias)
     shapes.layer(f'{name}.reweight.fc1', dim // 4, dim, *kernel)
     shapes.layer(f'{name}.reweight.fc2', 3 * dim, dim // 4, *kernel)
     shapes.layer(f'{name}.proj', dim, dim, *kernel)
 
 
-def weighted_sum(w: dict, name: str, x: Tensor, h: Tensor, v: Tensor) -> Tensor:
+def weighted_sum(w: dict, name: str, x: Tensor, h: Tensor, v: Tensor, channel: str = 'mlp_c') -> Tensor:
     """Projects the sum of both branches and a linear map over the channels, weighted for each image and channel."""
-    branches = [h, v, linear(w, f'{name}.mlp_c', x)]
+    branches = [h, v, linear(w, f'{name}.{channel}', x)]
     pooled = sum(branches).mean((2, 3), keepdim=True)
     scores = linear(w, f'{name}.reweight.fc2', gelu(linear(w, f'{name}.reweight.fc1', pooled)))
     exponentials = [torch.exp(scores[:, k::3]) for k in range(3)]  # branch k of channel c stands at 3c + k

@@ -1,7 +1,6 @@
 """CycleMLP (arXiv 2107.10224): facts and reference implementation."""
 
 import functools
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +45,8 @@ class CycleMLP(Reference):
     def first_size(self, size: int) -> int:
         return max(1, (size + 1) // 4)
 
-    def downsample_shapes(self, shapes: Shapes, dims: Sequence[int], stage: int) -> None:
+    def downsample_shapes(self, shapes: Shapes, arch: dict, stage: int) -> None:
+        dims = arch['dims']
         if stage == 0:
             shapes.layer('patch_embed.proj', dims[0], 3, 7, 7)
         else:

@@ -1,7 +1,5 @@
 """Hire-MLP (arXiv 2108.13341): facts and reference implementation."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -53,7 +51,8 @@ class HireMLP(Reference):
     def first_size(self, size: int) -> int:
         return max(1, (size + 1) // 4)
 
-    def downsample_shapes(self, shapes: Shapes, dims: Sequence[int], stage: int) -> None:
+    def downsample_shapes(self, shapes: Shapes, arch: dict, stage: int) -> None:
+        dims = arch['dims']
         name = f'network.{2 * stage - 1}' if stage else 'patch_embed'
         shapes.layer(f'{name}.proj', dims[stage], *((dims[stage - 1], 3, 3) if stage else (3, 7, 7)))
         shapes.batch_norm(f'{name}.norm', dims[stage])

@@ -1,0 +1,3 @@
+# Mask R-CNN with Wave-MLP b, 1x.
+_base_ = './wave_mlp_t_mask_rcnn_1x_coco.py'
+model = dict(backbone=dict(arch='b', drop_path_rate=0.3), neck=dict(in_channels=[96, 192, 384, 768]))

@@ -1,0 +1,148 @@
+"""Wave-MLP (Tang et al., arXiv 2111.12294)."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .fast_paths import applies_to_inference, depthwise
+from .folding import fold_after, fold_before, is_foldable
+from .hierarchy import NETWORK_NAMES, HierarchicalMLP
+from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw
+from .stages import Block
+
+
+class GroupedConv(nn.Conv2d):
+    """A convolution of (B, H, W, in_dim) to (B, H, W, dim) without bias and with zeros outside: output channel i reads
+    the in_dim / dim input channels from i * in_dim / dim on."""
+
+    def __init__(self, in_dim: int, dim: int, kernel_size: tuple[int, int]):
+        super().__init__(in_dim, dim, kernel_size, padding='same', groups=dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if applies_to_inference(x, self.weight) and self.bias is None:
+            return depthwise(x.permute(0, 3, 1, 2), self.weight).permute(0, 2, 3, 1)
+        return in_nchw(super().forward, x)
+
+
+class WaveAlong(nn.Module):
+    """Mixes neighbours along one axis of (B, H, W, dim), each channel of a token a wave of an amplitude and a phase,
+    which depends on the image (sec. 3.2); a weighted sum of `window` tokens adds their real and imaginary parts."""
+
+    window = 7
+
+    def __init__(self, dim: int, axis: int, depthwise_phase: bool, batch_norm: MakeNorm):
+        super().__init__()
+        self.amplitude = Pointwise(dim, dim, bias=False)
+        self.phase = GroupedConv(dim, dim, (3, 3)) if depthwise_phase else Pointwise(dim, dim)
+        self.norm = batch_norm(dim)
+        # It reads pairs of channels of both parts end to end: two real ones or two imaginary ones, as published.
+        self.mix = GroupedConv(2 * dim, dim, (1, self.window) if axis == 2 else (self.window, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        phase, amplitude = in_nchw(self.norm, self.phase(x)).relu(), self.amplitude(x)
+        return self.mix(torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], 3))
+
+    def fold_norms(self) -> None:
+        if is_foldable(self.norm):
+            fold_after(self.phase, self.norm)
+            self.norm = nn.Identity()
+
+
+class WaveTokenMixing(nn.Module):
+    """Waves along each axis and a linear layer over the channels, weighted and projected (sec. 3.3)."""
+
+    def __init__(self, dim: int, depthwise_phase: bool, batch_norm: MakeNorm):
+        super().__init__()
+        self.along_w, self.along_h = (WaveAlong(dim, axis, depthwise_phase, batch_norm) for axis in (2, 1))
+        self.channel = Pointwise(dim, dim, bias=False)
+        self.reweight = WeightedBranches(dim)
+        self.proj = Pointwise(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(self.reweight(self.along_w(x), self.along_h(x), self.channel(x)))
+
+    def fold_input_norm(self, norm: nn.Module) -> nn.Module:
+        linear = [self.channel]
+        for along in (self.along_w, self.along_h):
+            linear += [along.amplitude, along.phase]
+        if not all(isinstance(layer, Pointwise) for layer in linear):
+            return norm  # a convolution sees zeros outside, and not the shift that a norm would make of them
+        fold_before(norm, *linear)
+        return nn.Identity()
+
+
+class WaveMLP(HierarchicalMLP):
+    """Wave-MLP (arXiv 2111.12294, table 1): archs t_dw, t, s, m and b. Arguments: see :class:`MLPBackbone`.
+
+    The norms are BatchNorm in t_dw and t, and GroupNorm of one group in s, m and b; those of the phases are always
+    BatchNorm, whose kind `norm_cfg` chooses. In training it needs more than one value per channel: images of a batch of
+    one have at least 33 pixels a side.
+    """
+
+    archs = {
+        't_dw': dict(depths=(2, 2, 4, 2), dims=(64, 128, 320, 512), depthwise_phase=True),
+        't': dict(depths=(2, 2, 4, 2), dims=(64, 128, 320, 512)),
+        's': dict(depths=(2, 3, 10, 3), dims=(64, 128, 320, 512), group_norm=True),
+        'm': dict(
+            depths=(3, 4, 18, 3),
+            dims=(64, 128, 320, 512),
+            mlp_ratios=(8, 8, 4, 4),
+            group_norm=True,
+            downsample_norm=False,
+        ),
+        'b': dict(depths=(2, 2, 18, 2), dims=(96, 192, 384, 768), group_norm=True, downsample_norm=False),
+    }
+    # downsample_norm: whether a norm follows the stem and each downsampling.
+    arch_defaults = dict(mlp_ratios=(4, 4, 4, 4), group_norm=False, downsample_norm=True, depthwise_phase=False)
+    norms_allowed = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
+    official_names = (
+        # The official names tell the shape of the kernel: tfc_h (1, 7) mixes along the width.
+        (r'\.attn\.fc_h\.', '.token_mixing.along_w.amplitude.'),
+        (r'\.attn\.fc_w\.', '.token_mixing.along_h.amplitude.'),
+        (r'\.attn\.fc_c\.', '.token_mixing.channel.'),
+        (r'\.attn\.tfc_h\.', '.token_mixing.along_w.mix.'),
+        (r'\.attn\.tfc_w\.', '.token_mixing.along_h.mix.'),
+        (r'\.attn\.theta_h_conv\.', '.token_mixing.along_w.'),
+        (r'\.attn\.theta_w_conv\.', '.token_mixing.along_h.'),
+        (r'\.(along_[hw])\.0\.', r'.\1.phase.'),
+        (r'\.(along_[hw])\.1\.', r'.\1.norm.'),
+        *NETWORK_NAMES,
+    )
+
+    # Initial weights: PyTorch's defaults. The official init function touches only nn.Linear, of which none is left.
+
+    def build(self, in_channels: int, drop_paths: Sequence[Sequence[float]], with_cp: bool) -> None:
+        self.make_batch_norm = self.make_norm
+        if self.arch['group_norm']:
+            _, requires_grad = self.make_norm.args
+            self.make_norm = partial(self.make_norm.func, GroupNorm1, requires_grad)
+        super().build(in_channels, drop_paths, with_cp)
+
+    def make_stem(self, in_channels: int, dim: int) -> nn.Module:
+        norm = self.make_norm if self.arch['downsample_norm'] else None
+        return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=norm)
+
+    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
+        norm = self.make_norm if self.arch['downsample_norm'] else None
+        return ConvDownsample(in_dim, dim, 3, stride=2, padding=1, norm=norm)
+
+    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
+        dim = self.arch['dims'][stage]
+        token_mixing = WaveTokenMixing(dim, self.arch['depthwise_phase'], self.make_batch_norm)
+        return Block(dim, token_mixing, self.arch['mlp_ratios'][stage], self.make_norm, drop_path)
+
+    @classmethod
+    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        sizes = super().arch_like(weights)
+        if sizes is None:
+            return None
+        phase = weights.get('stages.0.blocks.0.token_mixing.along_w.phase.weight')
+        found = dict(
+            group_norm='stages.0.blocks.0.norm1.running_mean' not in weights,
+            downsample_norm='stem.norm.weight' in weights,
+            depthwise_phase=phase is not None and phase.shape[2:] == (3, 3),
+        )
+        return sizes | {key: value for key, value in found.items() if value != cls.arch_defaults[key]}
