@@ -2,6 +2,8 @@
 
 ``import mlp_dense.operators`` before mmdet or mmsegmentation is all that is needed, also with ``mmcv-lite``: where mmcv
 has no module ``mmcv._ext``, Python finds one here. Compiled operators come first wherever they are.
+
+mmengine and mmcv also look for modules with means that new Pythons and setuptools no longer have: those are here, too.
 """
 
 import pkgutil
@@ -17,13 +19,17 @@ from mmengine.logging import print_log
 
 from .torchvision import has_torchvision
 
+STAND_INS = {
+    'mmcv._ext': Path(__file__).with_name('extension.py'),
+    'pkg_resources': Path(__file__).with_name('distributions.py'),
+}
+
 
 class _StandIn(MetaPathFinder):
-    """Finds ``extension.py`` for ``mmcv._ext``; asked last, when nothing else has found it."""
+    """Finds the stand-ins; asked last, when nothing else has found the module."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        file = Path(__file__).with_name('extension.py')
-        return spec_from_file_location(name, file) if name == 'mmcv._ext' else None
+        return spec_from_file_location(name, STAND_INS[name]) if name in STAND_INS else None
 
 
 @cache
@@ -35,7 +41,7 @@ def announce() -> None:
 def running() -> str:
     """Which operators run, in words. ImportError: mmcv is not installed."""
     spec = find_spec('mmcv._ext')
-    if spec is None or spec.origin != str(Path(__file__).with_name('extension.py')):
+    if spec is None or spec.origin != str(STAND_INS['mmcv._ext']):
         return 'compiled'
     return 'torchvision on a GPU and plain PyTorch elsewhere' if has_torchvision('cuda') else 'plain PyTorch'
 

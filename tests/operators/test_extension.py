@@ -16,7 +16,8 @@ from importlib.machinery import PathFinder
 class WithoutCompiled(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        return None if name == 'mmcv._ext' else PathFinder.find_spec(name, path, target)
+        missing = name in ('mmcv._ext', 'pkg_resources')  # mmcv-lite, and setuptools 82
+        return None if missing else PathFinder.find_spec(name, path, target)
 
 sys.meta_path = [WithoutCompiled if finder is PathFinder else finder for finder in sys.meta_path]
 """
@@ -69,3 +70,23 @@ def test_pythons_without_find_loader(monkeypatch):
     reload(mlp_dense.operators)
     assert pkgutil.find_loader('mmcv.ops') and pkgutil.find_loader('mmcv.nothing') is None
     assert [type(finder).__name__ for finder in sys.meta_path].count('_StandIn') == 1
+
+
+@pytest.mark.slow
+def test_mmengine_finds_packages_with_a_new_setuptools():
+    done = run(
+        """
+import mlp_dense.operators
+from pathlib import Path
+import mmdet, mmengine, pkg_resources
+from mmengine.hub import get_config
+from mmengine.utils import get_installed_path, is_installed
+assert pkg_resources.__file__.endswith('distributions.py')
+assert is_installed('mmengine') and is_installed('mlp_dense.operators') and not is_installed('mmfood')
+assert Path(get_installed_path('mmdet')) == Path(mmdet.__file__).parent
+assert 'RetinaNet' in get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py').model.type
+pkg_resources.parse_version
+"""
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith('ModuleNotFoundError: pkg_resources.parse_version is needed'), done.stderr
