@@ -39,7 +39,7 @@ def dry_run(shapes, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ('config', 'schedule', 'metric'),
     [
-        (DETECTION, '36 iterations and 2 validations of 1 batches', 'coco/segm_mAP'),
+        (DETECTION, '30 iterations and 2 validations of 1 batches', 'coco/segm_mAP'),
         (SEGMENTATION, '1000 iterations and 2 validations of 1 batches', 'mIoU'),
     ],
     ids=['detection', 'segmentation'],
