@@ -20,7 +20,10 @@ HAS_OPS := $(BIN)/python -c 'import mmcv._ext' 2>/dev/null
 
 HEAD_detection := mask_rcnn
 HEAD_segmentation := upernet
-CONFIG := configs/$(TASK)/$(FAMILY)_mlp_$(HEAD_$(TASK))_shapes.py
+NAME_mixer := mlp_mixer
+NAME_vip := vip
+CONFIG := configs/$(TASK)/$(or $(NAME_$(FAMILY)),$(FAMILY)_mlp)_$(HEAD_$(TASK))_shapes.py
+FAMILIES := hire, as, cycle, wave, mixer, vip or sparse
 RUN := work_dirs/demo_$(TASK)$(subst _hire,,_$(FAMILY))
 BENCH := $(BIN)/python benchmarks
 
@@ -31,8 +34,8 @@ help: ## list the targets
 
 setup: $(VENV)/.$(OPERATORS) ## build the environment in .venv (3 minutes; OPERATORS=compiled: 10 to 25 more; STACK=onedl or lowest)
 
-demo: setup ## make the embedded data, train, test and draw predictions (TASK=segmentation; FAMILY=as, cycle or wave)
-	@[ -f "$(CONFIG)" ] || { echo "TASK is detection or segmentation, and FAMILY hire, as, cycle or wave, not" \
+demo: setup ## make the embedded data, train, test and draw predictions (TASK=segmentation; FAMILY=as, cycle, wave, mixer, vip or sparse)
+	@[ -f "$(CONFIG)" ] || { echo "TASK is detection or segmentation, and FAMILY $(FAMILIES), not" \
 		"'$(TASK)' and '$(FAMILY)'." >&2; exit 2; }
 	@[ -f data/shapes/annotations/instances_val.json ] || $(BIN)/python tools/make_shapes.py data/shapes
 	@echo '== training $(CONFIG) (about 4 minutes on two cores)'

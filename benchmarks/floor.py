@@ -22,13 +22,14 @@ class GemmFloor:
         sizes: list[tuple[int, int, int]] = []  # of (rows, k) by (k, columns)
 
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            out, k = len(module.weight), module.weight[0].numel()
+            weight = module.weight if module.weight.ndim != 3 else module.weight[0]  # of one expert
+            out, k = len(weight), weight[0].numel()
             if isinstance(module, nn.ConvTranspose2d):
                 sizes.append((inputs[0].numel() // out, out, k))  # its weight is (in, out, ...)
             else:
                 sizes.append((output.numel() // out, k, out))
 
-        layers = [m for m in model.modules() if getattr(m, 'weight', None) is not None and m.weight.ndim in (2, 4)]
+        layers = [m for m in model.modules() if getattr(m, 'weight', None) is not None and m.weight.ndim > 1]
         hooks = [module.register_forward_hook(record) for module in layers]
         with torch.no_grad():
             forward()

@@ -5,6 +5,7 @@ import copy
 import torch
 from mmdet.utils import register_all_modules
 from published import PublishedNetwork
+from published_grid import PublishedGridNetwork
 from torch import Tensor, nn
 
 import mlp_dense
@@ -20,9 +21,10 @@ PEERS = {  # config, channels of the feature maps
 }
 
 
-def published_network(backbone: nn.Module) -> PublishedNetwork:
+def published_network(backbone: nn.Module) -> nn.Module:
     """One of our backbones as published. Both get the same weights, large enough for every step to matter."""
-    published = PublishedNetwork(type(backbone).__name__, backbone.arch)
+    kind = PublishedGridNetwork if hasattr(backbone, 'pyramid') else PublishedNetwork
+    published = kind(type(backbone).__name__, backbone.arch)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in published.named_parameters():
         low, high = (-0.1, 0.1) if parameter.ndim > 1 or name.endswith('bias') else (0.5, 1.5)

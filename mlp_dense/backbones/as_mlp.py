@@ -10,7 +10,6 @@ from ..checkpoints.matching import LeftOut
 from .compat import pad_right_bottom, round_up
 from .hierarchy import HierarchicalMLP
 from .layers import ChannelShift, GroupNorm1, Pointwise, channels_last, in_nchw, pointwise_gelu
-from .stages import Block
 
 
 def axial_shift(shift_size: int, x: Tensor, axis: int) -> Tensor:
@@ -107,10 +106,8 @@ class ASMLP(HierarchicalMLP):
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         return PatchEmbedding(in_channels, dim, self.stem_stride, self.make_norm)
 
-    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
+    def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
         return PatchMerging(in_dim, dim, self.make_norm)
 
-    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
-        dim = self.arch['dims'][stage]
-        token_mixing = AxialShift(dim, self.arch['shift_size'], self.make_norm)
-        return Block(dim, token_mixing, self.arch['mlp_ratios'][stage], self.make_norm, drop_path)
+    def make_token_mixing(self, stage: int, index: int) -> nn.Module:
+        return AxialShift(self.arch['dims'][stage], self.arch['shift_size'], self.make_norm)

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoints.matching import load_pretrained, match_and_log
+from ..checkpoints.matching import FRESH, load_pretrained, match_and_log
 from ..errors import ArgumentError, UserError
 from .fast_paths import channels_last_gradient
 
@@ -95,7 +95,7 @@ class MLPBackbone(nn.Module):
         self._freeze()
         self.register_load_state_dict_pre_hook(_match_on_load)
 
-    def stage_stride(self, stage: int) -> int:
+    def stage_stride(self, stage: int) -> int | float:
         """Pixels of the image per pixel of the feature map of a stage, which is counted from 0."""
         raise NotImplementedError
 
@@ -111,15 +111,19 @@ class MLPBackbone(nn.Module):
 
         H and W may be any number from 1 up; sizes of the feature maps are rounded up or down as the family does it.
         """
-        x = self.stem(x)
+        size, x = x.shape[-2:], self.stem(x)
         outs = []
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.out_indices:
-                out = channels_last_gradient(self.norms[i](x))
+                out = channels_last_gradient(self.norms[i](self.to_output(i, x, size)))
                 # mmcv's RoIAlign reads memory in NCHW order, whatever the strides say.
                 outs.append(out.clone(memory_format=torch.contiguous_format))
         return tuple(outs)
+
+    def to_output(self, stage: int, x: Tensor, size: Sequence[int]) -> Tensor:
+        """The feature map that belongs to a stage, from what the stage gives, for images of a size (H, W)."""
+        return x
 
     def layers(self) -> list[list[nn.Module]]:
         """The stem, then every block with the downsampling before it: the layers of layer-wise learning rates."""
@@ -152,11 +156,19 @@ class MLPBackbone(nn.Module):
             load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
 
     def is_unbuilt(self, key: str) -> bool:
-        """Whether a tensor belongs to a stage or an output norm of this arch that was not selected."""
+        """Whether a tensor belongs to a stage or an output of this arch that was not selected."""
         kind, _, rest = key.partition('.')
         number = rest.partition('.')[0]
-        built = {'stages': len(self.stages), 'norms': 0}.get(kind)
+        built = len(self.stages) if kind == 'stages' else 0 if kind in FRESH else None
         return built is not None and number.isdecimal() and built <= int(number) < len(self.arch['depths'])
+
+    @classmethod
+    def names_in(
+        cls, keys: Collection[str], depths: Sequence[int] | None = None
+    ) -> tuple[tuple[str, Any], ...]:
+        """:attr:`official_names` for the keys of a checkpoint, where those depend on the depths of the stages; these
+        are guessed from the keys if they are not known."""
+        return cls.official_names
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -174,7 +186,8 @@ class MLPBackbone(nn.Module):
         """The arguments of the constructor, and of those that it hands arguments on to."""
         signatures = [inspect.signature(base) for base in cls.__mro__ if issubclass(base, MLPBackbone)]
         parameters = [parameter for signature in signatures for parameter in signature.parameters.values()]
-        return _names(dict.fromkeys(p.name for p in parameters if p.kind != p.VAR_KEYWORD))
+        named = [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        return _names(dict.fromkeys(named))
 
     @classmethod
     def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from ..checkpoints.matching import LeftOut
 from .hierarchy import NETWORK_NAMES, HierarchicalMLP
 from .layers import ChannelLayerNorm, ChannelShift, ConvDownsample, Pointwise, WeightedBranches, init_linear_layers
-from .stages import Block
 
 
 def cycle_shift(x: Tensor, axis: int) -> Tensor:
@@ -68,12 +67,11 @@ class CycleMLP(HierarchicalMLP):
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         return ConvDownsample(in_channels, dim, kernel_size=7, stride=4, padding=2)
 
-    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
+    def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
         return ConvDownsample(in_dim, dim, kernel_size=3, stride=2, padding=1)
 
-    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
-        dim = self.arch['dims'][stage]
-        return Block(dim, CycleTokenMixing(dim), self.arch['mlp_ratios'][stage], self.make_norm, drop_path)
+    def make_token_mixing(self, stage: int, index: int) -> nn.Module:
+        return CycleTokenMixing(self.arch['dims'][stage])
 
     def init_family_weights(self) -> None:
         init_linear_layers(self, (nn.Linear,))  # CycleFC is one; the convolutions keep PyTorch's default

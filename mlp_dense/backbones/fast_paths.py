@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-_library = torch.library.Library('mlp_dense', 'DEF')
+library = torch.library.Library('mlp_dense', 'DEF')
 
 is_transformed = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
 try:
@@ -62,9 +62,9 @@ def _opaque(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
     slower code on a CPU."""
     name = compute.__name__.strip('_')
     # Not torch.library.custom_op: that would cost every import a second for torch._dynamo.
-    _library.define(name + torch.library.infer_schema(compute, mutates_args=()))
-    _library.impl(name, compute, 'CompositeExplicitAutograd')
-    torch.library.register_fake(f'mlp_dense::{name}', compute, lib=_library)
+    library.define(name + torch.library.infer_schema(compute, mutates_args=()))
+    library.impl(name, compute, 'CompositeExplicitAutograd')
+    torch.library.register_fake(f'mlp_dense::{name}', compute, lib=library)
     operator = getattr(torch.ops.mlp_dense, name).default
 
     @wraps(compute)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..checkpoints.matching import LeftOut
 from .base import MLPBackbone
-from .stages import Stage
+from .layers import ChannelMLP
+from .stages import Block, Stage
 
 NETWORK_NAMES = (
     (r'^(norm|head)\.', LeftOut('classifier head and norm')),
@@ -29,8 +30,8 @@ NETWORK_NAMES = (
 class HierarchicalMLP(MLPBackbone):
     """Builds the stages of a hierarchical vision MLP from the parts that a family gives.
 
-    Stem and downsampling take and give (B, C, H, W); blocks (B, H, W, C), where a linear layer is one matrix
-    product. The blocks that the family makes are :class:`~mlp_dense.backbones.stages.Block` or keep its names.
+    Stem and downsampling take and give (B, C, H, W); token and channel mixing (B, H, W, C), where a linear layer is
+    one matrix product.
     """
 
     stem_stride: ClassVar[int] = 4
@@ -39,13 +40,18 @@ class HierarchicalMLP(MLPBackbone):
         """(B, in_channels, H, W) to (B, dim, about H / stem_stride, about W / stem_stride)."""
         raise NotImplementedError
 
-    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
-        """(B, in_dim, H, W) to (B, dim, ceil(H / 2), ceil(W / 2))."""
+    def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
+        """What leads to a stage, counted from 0: (B, in_dim, H, W) to (B, dim, ceil(H / 2), ceil(W / 2))."""
         raise NotImplementedError
 
-    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
-        """Block `index` of a stage, both counted from 0: (B, H, W, dim) to the same shape."""
+    def make_token_mixing(self, stage: int, index: int) -> nn.Module:
+        """For block `index` of a stage, both counted from 0: (B, H, W, dim) to the same shape."""
         raise NotImplementedError
+
+    def make_channel_mixing(self, stage: int, index: int) -> nn.Module:
+        """The same; two linear layers, where a family has nothing else."""
+        dim = self.arch['dims'][stage]
+        return ChannelMLP(dim, int(dim * self.arch['mlp_ratios'][stage]))
 
     def stage_stride(self, stage: int) -> int:
         return self.stem_stride * 2**stage
@@ -55,15 +61,19 @@ class HierarchicalMLP(MLPBackbone):
         self.stem = self.make_stem(in_channels, dims[0])
         self.stages = nn.ModuleList()
         for i, rates in enumerate(drop_paths):
-            downsample = self.make_downsample(dims[i - 1], dims[i]) if i else nn.Identity()
-            blocks = [self.make_block(i, j, rate) for j, rate in enumerate(rates)]
+            downsample = self.make_downsample(dims[i - 1], dims[i], i) if i else nn.Identity()
+            blocks = [
+                Block(dims[i], self.make_token_mixing(i, j), self.make_channel_mixing(i, j), self.make_norm, rate)
+                for j, rate in enumerate(rates)
+            ]
             self.stages.append(Stage(downsample, blocks, with_cp))
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
         def widths(name: str) -> list[int]:
             found = (weights.get(f'stages.{i}.blocks.0.{name}.weight') for i in range(len(depths)))
-            return [weight.shape[0] if weight is not None and weight.ndim else 0 for weight in found]
+            # Three dimensions: of several experts.
+            return [w.shape[w.ndim == 3] if w is not None and w.ndim else 0 for w in found]
 
         first = re.compile(r'stages\.(\d+)\.blocks\.\d+\.norm1\.weight')
         depths = Counter(int(match[1]) for match in map(first.fullmatch, weights) if match)

@@ -8,7 +8,6 @@ from .fast_paths import linear
 from .folding import fold_after, fold_before, is_foldable
 from .hierarchy import NETWORK_NAMES, HierarchicalMLP
 from .layers import ConvDownsample, Pointwise, WeightedBranches, in_nchw, init_linear_layers
-from .stages import Block
 
 
 def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
@@ -101,15 +100,14 @@ class HireMLP(HierarchicalMLP):
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=self.make_norm, relu=True)
 
-    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
+    def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
         return ConvDownsample(in_dim, dim, 3, stride=2, padding=1, norm=self.make_norm, relu=True)
 
-    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
-        dim, region_size, mlp_ratio, period, dilation = (
-            self.arch[key][stage] for key in ('dims', 'region_sizes', 'mlp_ratios', 'step_periods', 'step_dilations')
+    def make_token_mixing(self, stage: int, index: int) -> nn.Module:
+        dim, region_size, period, dilation = (
+            self.arch[key][stage] for key in ('dims', 'region_sizes', 'step_periods', 'step_dilations')
         )
-        token_mixing = HireTokenMixing(dim, region_size, index % period * dilation, self.make_norm)
-        return Block(dim, token_mixing, mlp_ratio, self.make_norm, drop_path)
+        return HireTokenMixing(dim, region_size, index % period * dilation, self.make_norm)
 
     def init_family_weights(self) -> None:
         init_linear_layers(self, (nn.Linear, nn.Conv2d))

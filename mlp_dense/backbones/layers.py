@@ -80,11 +80,12 @@ class WeightedBranches(nn.Module):
         self.fc1 = Pointwise(dim, dim // 4)
         self.fc2 = Pointwise(dim // 4, 3 * dim)
 
-    def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    def forward(self, a: Tensor, b: Tensor, c: Tensor, axes: tuple[int, int] = (1, 2)) -> Tensor:
+        """Branches (..., dim); `axes` are those of the positions that share their weights."""
         # Not x.mean(), whose gradient is a whole feature map instead of one number for each channel.
         dtype = torch.float32 if a.dtype == torch.float16 else a.dtype  # fp16 would overflow
-        total = sum(x.sum((1, 2), keepdim=True, dtype=dtype) for x in (a, b, c))
-        mean = (total / (a.shape[1] * a.shape[2])).to(a.dtype)
+        total = sum(x.sum(axes, keepdim=True, dtype=dtype) for x in (a, b, c))
+        mean = (total / (a.shape[axes[0]] * a.shape[axes[1]])).to(a.dtype)
         scores = self.fc2(F.gelu(self.fc1(mean))).unflatten(-1, (-1, 3))  # branch k of channel c stands at 3c + k
         a_weight, b_weight, c_weight = scores.movedim(-1, 0).softmax(0)  # first, so that each is contiguous
         return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from .folding import is_foldable
-from .layers import ChannelMLP, MakeNorm, channels_last, in_nchw
+from .layers import MakeNorm, channels_last, in_nchw
 
 
 class DropPath(nn.Module):
@@ -32,12 +32,12 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """Token mixing, then channel mixing, of (B, H, W, dim), each after a norm and inside a residual connection."""
 
-    def __init__(self, dim: int, token_mixing: nn.Module, mlp_ratio: float, norm: MakeNorm, drop_path: float):
+    def __init__(self, dim: int, token_mixing: nn.Module, channel_mixing: nn.Module, norm: MakeNorm, drop_path: float):
         super().__init__()
         self.norm1 = norm(dim)
         self.token_mixing = token_mixing
         self.norm2 = norm(dim)
-        self.channel_mixing = ChannelMLP(dim, int(dim * mlp_ratio))
+        self.channel_mixing = channel_mixing
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

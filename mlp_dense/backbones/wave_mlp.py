@@ -11,7 +11,6 @@ from .fast_paths import applies_to_inference, depthwise
 from .folding import fold_after, fold_before, is_foldable
 from .hierarchy import NETWORK_NAMES, HierarchicalMLP
 from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw
-from .stages import Block
 
 
 class GroupedConv(nn.Conv2d):
@@ -125,14 +124,12 @@ class WaveMLP(HierarchicalMLP):
         norm = self.make_norm if self.arch['downsample_norm'] else None
         return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=norm)
 
-    def make_downsample(self, in_dim: int, dim: int) -> nn.Module:
+    def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
         norm = self.make_norm if self.arch['downsample_norm'] else None
         return ConvDownsample(in_dim, dim, 3, stride=2, padding=1, norm=norm)
 
-    def make_block(self, stage: int, index: int, drop_path: float) -> nn.Module:
-        dim = self.arch['dims'][stage]
-        token_mixing = WaveTokenMixing(dim, self.arch['depthwise_phase'], self.make_batch_norm)
-        return Block(dim, token_mixing, self.arch['mlp_ratios'][stage], self.make_norm, drop_path)
+    def make_token_mixing(self, stage: int, index: int) -> nn.Module:
+        return WaveTokenMixing(self.arch['dims'][stage], self.arch['depthwise_phase'], self.make_batch_norm)
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -49,7 +49,8 @@ def recognise(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> tu
     where = ' inside `backbone.`' if inner else ''
     best, found = (0, 0), ('none of this package', '')
     for cls in families:
-        renamed = {our_name(key, cls.official_names): tensor for key, tensor in (inner or others).items()}
+        names = cls.names_in(inner or others)
+        renamed = {our_name(key, names): tensor for key, tensor in (inner or others).items()}
         label, backbone = _backbone_like(cls, renamed)
         own = backbone.state_dict() if backbone else {}
         if (score := (len(own.keys() & renamed.keys()), -len(own))) > best:

@@ -27,6 +27,10 @@ def loading(source: str | Path) -> Iterator[None]:
         _LOADING.reset(token)
 
 
+FRESH = {'norms': 'output norms', 'pyramid': 'pyramid layers'}
+"""Parts of a backbone that a checkpoint may lack: they keep their present values."""
+
+
 class LeftOut(str):
     """Why a tensor of an official checkpoint is not loaded."""
 
@@ -61,8 +65,8 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
     """Renames and reshapes the tensors of a checkpoint so that they match a backbone's own exactly.
 
     Left out on purpose: what the family says (the classifier's head and norm), everything that belongs to stages or
-    output norms that ``out_indices`` does not select, and everything outside ``backbone.`` in a whole model. Output
-    norms that the checkpoint lacks keep their present values.
+    outputs that ``out_indices`` does not select, and everything outside ``backbone.`` in a whole model. Output norms
+    and pyramid layers that the checkpoint lacks keep their present values.
 
     Returns:
         The new state dict of the backbone, and a line that says what was loaded and left out.
@@ -75,9 +79,11 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
     found, others = split_backbone(checkpoint.weights)
     if found:
         left_out['outside the backbone'] = len(others)
+    found = found or others
+    names = backbone.names_in(found, backbone.arch['depths'])
     matched, left_over, wrong_shape = {}, [], []
-    for key, tensor in (found or others).items():
-        ours = our_name(key, backbone.official_names)
+    for key, tensor in found.items():
+        ours = our_name(key, names)
         if isinstance(ours, LeftOut):
             left_out[ours] += 1
         elif ours in own:
@@ -91,10 +97,9 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
             left_over.append(key)
 
     unmatched = [key for key in own if key not in matched]
-    fresh = {key.rpartition('.')[0] for key in unmatched if key.startswith('norms.')}
     # Files of old versions do not count batches.
-    missing = [key for key in unmatched if not key.startswith('norms.') and not key.endswith('.num_batches_tracked')]
-    count = sum(not key.startswith('norms.') for key in matched)
+    missing = [key for key in unmatched if not _may_be_fresh(key) and not key.endswith('.num_batches_tracked')]
+    count = sum(not _may_be_fresh(key) for key in matched)
     problems = summary({'of another shape': wrong_shape, 'missing': missing, 'left over': left_over})
     if problems or not count:
         arch = f'depths {tuple(backbone.arch["depths"])} and dims {tuple(backbone.arch["dims"])}'
@@ -103,9 +108,14 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
 
     report = [f'{name}: loaded {len(matched)} tensors from {checkpoint.source}']
     report += [f'left out {number} ({reason})' for reason, number in left_out.items() if number]
-    if fresh:
-        report.append(f'output norms that start fresh: {", ".join(sorted(fresh))}')
+    for kind, what in FRESH.items():
+        if fresh := {'.'.join(key.split('.')[:2]) for key in unmatched if key.startswith(f'{kind}.')}:
+            report.append(f'{what} that start fresh: {", ".join(sorted(fresh))}')
     return {key: matched.get(key, value) for key, value in own.items()}, '; '.join(report)
+
+
+def _may_be_fresh(key: str) -> bool:
+    return key.partition('.')[0] in FRESH
 
 
 def summary(problems: Mapping[str, Sequence[str]]) -> list[str]:

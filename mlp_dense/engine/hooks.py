@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import mmcv
+import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+from ..backbones.experts import Experts, set_balance_scale
 from ..backbones.fusion import fuse
 from ..registry import HOOKS
 from ..reports.drawing import draw_labels
@@ -22,6 +24,32 @@ class FuseHook(Hook):
     def before_test(self, runner: Any) -> None:
         owner, name = (runner.model, 'module') if is_model_wrapper(runner.model) else (runner, 'model')
         setattr(owner, name, fuse(getattr(owner, name)))
+
+
+@HOOKS.register_module()
+class BalanceHook(Hook):
+    """Has the balancing losses of mixtures of experts follow what a training does to its loss before the backward pass
+    (fp16 multiplies it, accumulated gradients divide it), and logs their sum as `loss_balance`."""
+
+    priority = 'HIGH'
+
+    def before_train(self, runner: Any) -> None:
+        self.experts = [module for module in runner.model.modules() if isinstance(module, Experts)]
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if self.experts:
+            optimizer, balance = runner.optim_wrapper, self.experts[0].balance
+            scale = optimizer.scale_loss(torch.ones_like(balance))
+            scaler = getattr(optimizer, 'loss_scaler', None)
+            set_balance_scale(scaler.scale(scale) if scaler else scale)
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self.experts:
+            total = sum(module.balance for module in self.experts)
+            runner.message_hub.update_scalar('train/loss_balance', total)
+
+    def after_train(self, runner: Any) -> None:
+        set_balance_scale(1.0)
 
 
 @HOOKS.register_module()

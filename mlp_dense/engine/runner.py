@@ -24,6 +24,7 @@ from .console import ConsoleFilter, ConsoleHook
 from .data import check_built, check_data, explain_empty
 from .data_check import DataCheckHook
 from .fit import check_channels
+from .hooks import BalanceHook
 from .launch import start_processes
 from .loaders import check_pretrained, safe_loaders
 from .loading import SkippingHook, explained
@@ -133,6 +134,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     with building(cfg):
         runner = DenseRunner.from_cfg(cfg)
     check_channels(runner.model)
+    runner.register_hook(BalanceHook())
     runner.register_hook(RunHook())
     runner.register_hook(DataCheckHook(cfg.get('check_data', False)))
     runner.register_hook(SkippingHook())

@@ -15,7 +15,7 @@ from support.models import SMALL, differing, image
 
 def test_arguments_of_the_caller_are_not_modified(family):
     arguments = dict(
-        arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8]),
+        arch=dict(depths=[1, 1, 1, 1], dims=[16, 16, 16, 16]),
         out_indices=[1, 3],
         norm_cfg=dict(type=next(iter(family.norms_allowed)), requires_grad=False),
         init_cfg=[dict(type='Constant', layer='Conv2d', val=0.5)],

@@ -8,7 +8,7 @@ import torch
 from mlp_dense import CycleMLP, HireMLP
 from support.models import image, loss_of
 
-TINY = dict(depths=(1, 2), dims=(8, 12))
+TINY = dict(depths=(1, 2), dims=(16, 32))
 """The second block of a stage may shift where the first does not."""
 
 
@@ -47,7 +47,7 @@ def test_compiled_code_holds_for_all_sizes(family, dtype):
 
 @pytest.mark.slow
 def test_inductor_infers(family):
-    model, x = family(dict(depths=(1,), dims=(8,)), out_indices=(0,)).eval(), image(1, 3, 32, 48)
+    model, x = family(dict(depths=(1,), dims=(16,)), out_indices=(0,)).eval(), image(1, 3, 32, 48)
     compiled = torch.compile(model, fullgraph=True, dynamic=False)
     with torch.inference_mode():
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)

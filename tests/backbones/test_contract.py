@@ -58,9 +58,9 @@ def test_initial_weights_are_those_of_the_official_code(full):
             assert (layer.weight == 1).all() and (layer.bias == 0).all(), name
         elif isinstance(layer, (nn.Linear, nn.Conv2d)):
             weight, bound = layer.weight, 1 / math.sqrt(layer.weight[0].numel())
-            if reference_of(type(full)).drawn_by_paper(layer):
-                expected_std, limit = 0.02, 0.2
-                assert layer.bias is None or (layer.bias == 0).all(), name
+            if drawn := reference_of(type(full)).drawn_by_paper(layer):
+                expected_std, limit = drawn.std, drawn.limit
+                assert layer.bias is None or layer.bias.abs().max() <= drawn.bias, name
             else:  # PyTorch's default: uniform within the bound
                 expected_std, limit = bound / math.sqrt(3), bound
                 assert layer.bias is None or (0.5 * bound < layer.bias.abs().max() <= bound), name

@@ -85,4 +85,4 @@ def test_cuda_gives_what_the_cpu_gives(small, dtype):
 
 def test_other_number_of_image_channels(family):
     side = reference_of(family).map_sizes(64)[0]
-    assert family(SMALL, in_channels=5)(image(2, 5, 64, 64))[0].shape == (2, 8, side, side)
+    assert family(SMALL, in_channels=5)(image(2, 5, 64, 64))[0].shape == (2, 16, side, side)

@@ -142,7 +142,7 @@ def without(weights: dict, name: str) -> dict:
 MISMATCHES = {
     'deeper arch': (lambda cls: official(cls, dict(SMALL, depths=(2, 2, 5, 1))), ['left over', '{fifth_block}.']),
     'shallower arch': (lambda cls: official(cls, dict(SMALL, depths=(2, 1, 4, 1))), ['missing', 'stages.1.blocks.1.']),
-    'wider arch': (lambda cls: official(cls, dict(SMALL, dims=(8, 12, 20, 28))), ['of another shape', '28', '24']),
+    'wider arch': (lambda cls: official(cls, dict(SMALL, dims=(16, 32, 48, 80))), ['of another shape', '80', '64']),
     'one tensor missing': (
         lambda cls: without(official(cls), f'{reference_of(cls).stem}.bias'),
         ['1 missing: {ours}', 'tensors match'],
@@ -150,7 +150,7 @@ MISMATCHES = {
     'one tensor left over': (lambda cls: {**official(cls), 'gate.weight': torch.ones(2)}, ['1 left over: gate.weight']),
     'one wrong shape': (
         lambda cls: {**official(cls), f'{reference_of(cls).stem}.bias': torch.ones(9)},
-        ['1 of another shape: {official} (9,) for (8,)'],
+        ['1 of another shape: {official} (9,) for (16,)'],
     ),
     'nothing matches': (lambda cls: {'conv1.weight': torch.ones(2)}, [' 0 of its tensors match']),
     'only output norms': (
@@ -171,7 +171,7 @@ WAYS = {
 @pytest.mark.parametrize('mismatch', MISMATCHES)
 def test_mismatch_is_an_error_that_names_it(family, save, mismatch, way):
     (make, needed), reference = MISMATCHES[mismatch], reference_of(family)
-    names = dict(ours=first_bias(family), official=f'{reference.stem}.bias', fifth_block=reference.block_name(2, 4))
+    names = dict(ours=first_bias(family), official=f'{reference.stem}.bias', fifth_block=reference.block_name(2, 4, SMALL))
     path = save(prefixed('backbone.', make(family)))
     with pytest.raises(CheckpointError) as error:
         WAYS[way](family, path)

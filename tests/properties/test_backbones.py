@@ -32,7 +32,7 @@ def arguments(draw, cls: type) -> dict:
     def each(values):
         return tuple(draw(st.lists(st.sampled_from(values), min_size=stages, max_size=stages)))
 
-    arch = dict(depths=each([1, 2]), dims=each([8, 12, 20]))
+    arch = dict(depths=each([1, 2]), dims=each([16, 32, 48]))
     arch |= {key: each(values) for key, values in OF_STAGES.items() if key in cls.arch_defaults}
     arch |= {key: draw(st.sampled_from(values)) for key, values in OF_ALL.items() if key in cls.arch_defaults}
     out_indices = sorted(draw(st.sets(st.integers(0, stages - 1), min_size=1)))

@@ -28,7 +28,7 @@ class ASMLP(Reference):
         'cascade_mask_rcnn_3x_coco': 'tiny small base',
     }
 
-    def block_name(self, stage: int, index: int) -> str:
+    def block_name(self, stage: int, index: int, arch: dict) -> str:
         return f'layers.{stage}.blocks.{index}'
 
     def output_norm_name(self, stage: int) -> str:

@@ -23,6 +23,25 @@ class Published(NamedTuple):
     """Of the classifier at 224x224."""
 
 
+class Drawn(NamedTuple):
+    """How the initial weights of a layer are drawn."""
+
+    std: float
+    limit: float
+    """No weight is larger."""
+    bias: float
+    """No bias is larger."""
+
+
+OF_PAPERS = Drawn(0.02, 0.2, 0)
+
+
+def xavier(out_dim: int, in_dim: int) -> Drawn:
+    """MLP-Mixer's: uniform weights, biases with deviation 1e-6."""
+    limit = (6 / (in_dim + out_dim)) ** 0.5
+    return Drawn(limit / 3**0.5, limit, 1e-5)
+
+
 class Shapes(dict):
     """Names and shapes of parameters and buffers."""
 
@@ -67,9 +86,16 @@ class Reference:
     norm_shapes = staticmethod(Shapes.norm)
     """Adds a norm to shapes."""
 
-    def drawn_by_paper(self, layer: nn.Module) -> bool:
-        """Whether the initial weights of a layer are normal with deviation 0.02, else PyTorch's default."""
-        return False
+    fresh: str = 'norms.'
+    """How the names (in the package) of what a classifier's file lacks start, beside the output norms."""
+    native: dict[str, Any] = {}
+    """Arguments with which a backbone of 224x224 is the classifier."""
+    channel_mlp: str = 'mlp'
+    """The official name of a block's channel mixing."""
+
+    def drawn_by_paper(self, layer: nn.Module) -> Drawn | None:
+        """How the initial weights of a layer are drawn, if not by PyTorch's default."""
+        return None
 
     def first_size(self, size: int) -> int:
         """Height or width of the feature map behind the stem, for an image of `size` pixels."""
@@ -81,7 +107,7 @@ class Reference:
 
     # Official names
 
-    def block_name(self, stage: int, index: int) -> str:
+    def block_name(self, stage: int, index: int, arch: dict) -> str:
         return f'network.{2 * stage}.{index}'
 
     def output_norm_name(self, stage: int) -> str:
@@ -91,14 +117,13 @@ class Reference:
         """The official names and shapes: of a dense model with the given output norms, or of a classifier."""
         arch, shapes = {**self.defaults, **arch}, Shapes()
         dims = arch['dims']
-        for i, (depth, dim, ratio) in enumerate(zip(arch['depths'], dims, arch['mlp_ratios'], strict=False)):
+        for i, (depth, dim) in enumerate(zip(arch['depths'], dims, strict=False)):
             self.downsample_shapes(shapes, arch, i)
             for j in range(depth):
-                name = self.block_name(i, j)
+                name = self.block_name(i, j, arch)
                 self.norm_shapes(shapes, f'{name}.norm1', dim)
                 self.norm_shapes(shapes, f'{name}.norm2', dim)
-                shapes.layer(f'{name}.mlp.fc1', ratio * dim, dim, *self.kernel)
-                shapes.layer(f'{name}.mlp.fc2', dim, ratio * dim, *self.kernel)
+                self.channel_mixing_shapes(shapes, name, dim, arch, i)
                 self.token_mixing_shapes(shapes, name, dim, arch, i)
         for i in norms:
             self.norm_shapes(shapes, self.output_norm_name(i), dims[i])
@@ -111,6 +136,12 @@ class Reference:
     def downsample_shapes(self, shapes: Shapes, arch: dict, stage: int) -> None:
         """Adds the stem (stage 0) or what leads from one stage to the next."""
         raise NotImplementedError
+
+    def channel_mixing_shapes(self, shapes: Shapes, name: str, dim: int, arch: dict, stage: int) -> None:
+        """Adds the channel mixing of a block."""
+        name, hidden_dim = f'{name}.{self.channel_mlp}', arch['mlp_ratios'][stage] * dim
+        shapes.layer(f'{name}.fc1', hidden_dim, dim, *self.kernel)
+        shapes.layer(f'{name}.fc2', dim, hidden_dim, *self.kernel)
 
     def token_mixing_shapes(self, shapes: Shapes, name: str, dim: int, arch: dict, stage: int) -> None:
         """Adds the token mixing of a block."""
@@ -144,7 +175,7 @@ class Reference:
         for i, depth in enumerate(arch['depths']):
             x = self.downsample(w, x, i)
             for j in range(depth):
-                name = self.block_name(i, j)
+                name = self.block_name(i, j, arch)
                 x = x + self.token_mixing(w, name, self.norm(w, f'{name}.norm1', x), arch, i, j)
                 hidden = gelu(linear(w, f'{name}.mlp.fc1', self.norm(w, f'{name}.norm2', x)))
                 x = x + linear(w, f'{name}.mlp.fc2', hidden)
@@ -207,11 +238,11 @@ def batch_norm(w: dict, name: str, x: Tensor) -> Tensor:
     return _scale_and_shift(w, name, (x - mean) / torch.sqrt(variance + 1e-5))
 
 
-def norm_over(axes: tuple[int, ...], w: dict, name: str, x: Tensor) -> Tensor:
+def norm_over(axes: tuple[int, ...], w: dict, name: str, x: Tensor, eps: float = 1e-5) -> Tensor:
     """LayerNorm over the channels (axis 1) or, with axes 1, 2 and 3, GroupNorm of one group."""
     mean = x.mean(axes, keepdim=True)
     variance = ((x - mean) ** 2).mean(axes, keepdim=True)
-    return _scale_and_shift(w, name, (x - mean) / torch.sqrt(variance + 1e-5))
+    return _scale_and_shift(w, name, (x - mean) / torch.sqrt(variance + eps))
 
 
 def _scale_and_shift(w: dict, name: str, x: Tensor) -> Tensor:

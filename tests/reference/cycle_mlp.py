@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .common import (
+    OF_PAPERS,
+    Drawn,
     Published,
     Reference,
     Shapes,
@@ -39,8 +41,8 @@ class CycleMLP(Reference):
     left_out = {'CycleFC offsets': '.offset'}
     kernel = ()
 
-    def drawn_by_paper(self, layer: nn.Module) -> bool:
-        return isinstance(layer, nn.Linear)
+    def drawn_by_paper(self, layer: nn.Module) -> Drawn | None:
+        return OF_PAPERS if isinstance(layer, nn.Linear) else None
 
     def first_size(self, size: int) -> int:
         return max(1, (size + 1) // 4)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from .common import (
+    OF_PAPERS,
+    Drawn,
     Published,
     Reference,
     Shapes,
@@ -45,8 +47,8 @@ class HireMLP(Reference):
     }
     norm_shapes = staticmethod(Shapes.batch_norm)
 
-    def drawn_by_paper(self, layer: nn.Module) -> bool:
-        return True
+    def drawn_by_paper(self, layer: nn.Module) -> Drawn:
+        return OF_PAPERS
 
     def first_size(self, size: int) -> int:
         return max(1, (size + 1) // 4)

@@ -7,7 +7,7 @@ from reference import reference_of
 
 ARCHS = [(cls, arch) for cls in FAMILIES for arch in cls.archs]
 
-SMALL = dict(depths=(2, 2, 4, 1), dims=(8, 12, 20, 24))
+SMALL = dict(depths=(2, 2, 4, 1), dims=(16, 32, 48, 64))
 """Fields that every family takes: for tests to which the size does not matter."""
 
 

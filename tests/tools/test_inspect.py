@@ -47,7 +47,7 @@ def test_what_is_said_of_a_file(save, inspect):
     said = inspect(path)
     assert said['file'].startswith(path) and said['weights'] == "under 'model'" and said['beside them'] == 'epoch, args'
     assert said['sha256'] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    parameters = sum(p.numel() for p in mlp_dense.HireMLP(SMALL, out_norm=False).parameters()) + 2 * 24 + 11 * 24 - 14
+    parameters = sum(p.numel() for p in mlp_dense.HireMLP(SMALL, out_norm=False).parameters()) + 2 * 64 + 11 * 64 - 14
     weights = read_checkpoint(path)['model']
     counts = len(weights), sum(not t.is_floating_point() for t in weights.values())
     assert said['tensors'] == (

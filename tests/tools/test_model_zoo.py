@@ -30,7 +30,7 @@ def test_metafiles_have_the_openmmlab_form():
     for name in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
         file = yaml.safe_load((ROOT / name).read_text())
         (collection,) = file['Collections']
-        assert {'Name', 'Metadata', 'Paper', 'README', 'Code', 'Converted From'} <= set(collection)
+        assert {'Name', 'Metadata', 'Paper', 'README', 'Code'} <= set(collection)
         assert collection['Paper'].keys() == {'URL', 'Title'}
         assert (ROOT / collection['Code']['URL']).is_file() and (ROOT / collection['README']).is_file()
         for model in file['Models']:

@@ -1,0 +1,3 @@
+# Semantic FPN with MLP-Mixer s32: the recipe of s16.
+_base_ = './mlp_mixer_s16_semantic_fpn_ade20k-512x512.py'
+model = dict(backbone=dict(arch='s32'))

@@ -1,0 +1,109 @@
+"""MLP-Mixer (Tolstikhin et al., arXiv 2105.01601), with the names and numerics of timm."""
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..checkpoints.matching import LeftOut
+from .fixed_grid import FixedGridMLP, GridMixing
+from .layers import ChannelLayerNorm, ChannelMLP
+
+
+class MixerLayerNorm(ChannelLayerNorm):
+    """ChannelLayerNorm with the eps of the published code."""
+
+    def __init__(self, dim: int, eps: float = 1e-6, **kwargs: Any):
+        super().__init__(dim, eps, **kwargs)
+
+
+class MixerTokenMixing(GridMixing):
+    """`mlp`, of (..., grid**2) to the same, over the positions of a window for every channel (sec. 2)."""
+
+    def __init__(self, grid: int, is_global: bool, mlp: nn.Module):
+        super().__init__(grid, is_global)
+        self.mlp = mlp
+
+    def mix(self, x: Tensor) -> Tensor:
+        return self.from_tokens(self.mlp(self.to_tokens(x)), len(x))
+
+    def to_tokens(self, x: Tensor) -> Tensor:
+        """(B, rows * grid, columns * grid, dim) to (B * rows, columns, dim, grid**2)."""
+        x = x.unflatten(2, (-1, self.grid)).unflatten(1, (-1, self.grid)).permute(0, 1, 3, 5, 2, 4)
+        return x.flatten(4).flatten(0, 1)
+
+    def from_tokens(self, x: Tensor, batch: int) -> Tensor:
+        """The way back."""
+        x = x.unflatten(3, (self.grid, self.grid)).unflatten(0, (batch, -1))  # (B, rows, columns, dim, grid, grid)
+        return x.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2)
+
+
+class MLPMixer(FixedGridMLP):
+    """MLP-Mixer (arXiv 2105.01601, table 1) as a feature pyramid: archs s32, s16, b32, b16, l32 and l16, each in four
+    stages of equally many blocks. Arguments: see :class:`FixedGridMLP`.
+
+    The published weights want images with mean and standard deviation 0.5, those of MIIL with 0 and 1.
+    """
+
+    archs = {
+        's32': dict(depths=(2,) * 4, dims=(512,) * 4, patch_size=32, grid_size=7),
+        's16': dict(depths=(2,) * 4, dims=(512,) * 4),
+        'b32': dict(depths=(3,) * 4, dims=(768,) * 4, patch_size=32, grid_size=7),
+        'b16': dict(depths=(3,) * 4, dims=(768,) * 4),
+        'l32': dict(depths=(6,) * 4, dims=(1024,) * 4, patch_size=32, grid_size=7),
+        'l16': dict(depths=(6,) * 4, dims=(1024,) * 4),
+    }
+    arch_defaults = dict(mlp_ratios=(4, 4, 4, 4), patch_size=16, grid_size=14)
+    of_tokens: ClassVar[str] = 'stages.0.blocks.0.token_mixing.mlp.fc1.weight'
+    norms_allowed = {'LN': MixerLayerNorm}
+    official_names = (
+        (r'^(norm|ln1|head)\.', LeftOut('classifier head and norm')),
+        (r'^(stem\.proj|patch_embed\.projection)\.', 'stem.conv.'),
+        (r'\.mlp_tokens\.', '.token_mixing.mlp.'),
+        (r'\.mlp_channels\.', '.channel_mixing.'),
+        # Those of mmpretrain.
+        (r'\.ln([12])\.', r'.norm\1.'),
+        (r'\.token_mix\.layers\.', '.token_mixing.mlp.'),
+        (r'\.channel_mix\.layers\.', '.channel_mixing.'),
+        (r'(?<=mixing\.)(mlp\.)?0\.0\.', lambda m: f'{m[1] or ""}fc1.'),
+        (r'(?<=mixing\.)(mlp\.)?1\.', lambda m: f'{m[1] or ""}fc2.'),
+    )
+
+    @classmethod
+    def names_in(cls, keys: Collection[str], depths: Sequence[int] | None = None) -> tuple[tuple[str, Any], ...]:
+        block = re.compile(r'^(?:blocks|layers)\.(\d+)\.')
+        if depths is None:
+            count = 1 + max((int(m[1]) for m in map(block.match, keys) if m), default=-1)
+            depths = (count // 4,) * 4
+        ends = list(accumulate(depths))
+
+        def place(match: re.Match) -> str:
+            number = int(match[1])
+            stage = sum(number >= end for end in ends[:-1])  # what is too many belongs to the last stage
+            return f'stages.{stage}.blocks.{number - (ends[stage] - depths[stage])}.'
+
+        return ((block.pattern, place), *cls.official_names)
+
+    def make_token_mixing(self, stage: int, index: int) -> nn.Module:
+        grid = self.arch['grid_size']
+        mlp = ChannelMLP(grid**2, max(1, self.arch['dims'][stage] // 2))
+        return MixerTokenMixing(grid, self.is_global(stage, index), mlp)
+
+    def init_family_weights(self) -> None:
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.normal_(layer.bias, std=1e-6)
+        stem = self.stem.conv
+        std = stem.weight[0].numel() ** -0.5 / 0.8796  # the deviation that is left of 1 between -2 and 2
+        nn.init.trunc_normal_(stem.weight, std=std, a=-2 * std, b=2 * std)
+        nn.init.zeros_(stem.bias)
+
+    @classmethod
+    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        sizes, tokens = super().arch_like(weights), weights.get(cls.of_tokens)
+        return None if sizes is None or tokens is None else sizes | dict(grid_size=math.isqrt(tokens.shape[-1]))
