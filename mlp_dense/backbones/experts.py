@@ -57,7 +57,9 @@ class Experts(nn.Module):
         # A rounded logit would choose another expert.
         with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             logits = F.linear(items.to(precise), self.router.weight.to(precise))
-        noisy = logits + torch.randn_like(logits) / logits.shape[1] if self.training else logits
+        noisy = logits
+        if self.training:  # drawn in one type, so that a seed gives the same noise in every precision
+            noisy = logits + torch.randn_like(logits, dtype=torch.float32) / logits.shape[1]
         gates, chosen = noisy.softmax(1).topk(self.num_chosen)
         out = mix_experts(items, gates, chosen, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
         if self.training and torch.is_grad_enabled():

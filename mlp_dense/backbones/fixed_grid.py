@@ -60,11 +60,15 @@ def resized(x: Tensor, height: int, width: int) -> Tensor:
 
 def _resampling(source: int, target: int, like: Tensor) -> Tensor:
     """(target, source): each new pixel as a mean of old ones, with weights that fall linearly to zero."""
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    new, old = (torch.arange(size, dtype=dtype, device=like.device) + 0.5 for size in (target, source))
+    new, old = (torch.arange(size, dtype=precise_type(like), device=like.device) + 0.5 for size in (target, source))
     reach = max(source, target) / target
     weights = (1 - (old - new[:, None] * (source / target)).abs() / reach).clamp(min=0)
     return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
+
+
+def precise_type(x: Tensor) -> torch.dtype:
+    """For the weights of a mean of pixels: of float32 the sixth digit would be wrong."""
+    return torch.float32 if x.device.type == 'mps' else torch.float64
 
 
 class PatchStem(ConvDownsample):
@@ -79,9 +83,8 @@ class PatchStem(ConvDownsample):
         height, width = (round_up(side, self.multiple) for side in x.shape[-2:])
         x = pad_right_bottom(x, height, width)
         if self.shrink:
-            known = x if x.dtype == torch.float64 else x.float()  # half types are not implemented everywhere
             size = height // 8 * 7, width // 8 * 7
-            x = F.interpolate(known, size, mode='bilinear', antialias=True).to(x.dtype)
+            x = F.interpolate(x.to(precise_type(x)), size, mode='bilinear', antialias=True).to(x.dtype)
         return super().forward(x)
 
 
@@ -170,4 +173,8 @@ class FixedGridMLP(HierarchicalMLP):
     def to_output(self, stage: int, x: Tensor, size: Sequence[int]) -> Tensor:
         stride = self.stage_stride(stage)
         height, width = (-(-2 * side // int(2 * stride)) for side in size)  # a stride may be 3.5
-        return self.pyramid[stage](x)[:, :, :height, :width]
+        x = self.pyramid[stage](x)
+        if torch.compiler.is_compiling():  # for a view it would compile again for sizes where nothing is cut off
+            rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
+            return x.index_select(2, rows).index_select(3, columns)
+        return x[:, :, :height, :width]

@@ -137,9 +137,8 @@ class WaveMLP(HierarchicalMLP):
         if sizes is None:
             return None
         phase = weights.get('stages.0.blocks.0.token_mixing.along_w.phase.weight')
-        found = dict(
+        return sizes | dict(
             group_norm='stages.0.blocks.0.norm1.running_mean' not in weights,
             downsample_norm='stem.norm.weight' in weights,
             depthwise_phase=phase is not None and phase.shape[2:] == (3, 3),
         )
-        return sizes | {key: value for key, value in found.items() if value != cls.arch_defaults[key]}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .files import sha256_of
-from .matching import match_to_backbone, our_name
+from .matching import match_to_backbone, may_be_fresh, our_name
 from .reading import Checkpoint, split_backbone
 
 MAX_WIDTH = 2**16  # a file that claims more channels, or a wider MLP, would only cost time
@@ -54,7 +54,7 @@ def recognise(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> tu
         label, backbone = _backbone_like(cls, renamed)
         own = backbone.state_dict() if backbone else {}
         if (score := (len(own.keys() & renamed.keys()), -len(own))) > best:
-            names = 'our' if any(key in own for key in inner or others) else 'official'
+            names = 'our' if any(key in own and not may_be_fresh(key) for key in inner or others) else 'official'
             try:
                 loads = match_to_backbone(backbone, checkpoint)[1]
             except CheckpointError as error:
@@ -77,7 +77,9 @@ def _backbone_like(cls: type[nn.Module], weights: Mapping[str, Tensor]) -> tuple
             backbone = cls(name or sizes, out_indices=range(depth))
     except (ValueError, RuntimeError, ArithmeticError):  # the family has no network of such sizes
         return '', None
-    return name or f'of custom size ({", ".join(f"{key} {value}" for key, value in sizes.items())})', backbone
+    usual = _first_stages(cls.arch_defaults, depth)
+    own = {key: value for key, value in sizes.items() if value != usual.get(key)}
+    return name or f'of custom size ({", ".join(f"{key} {value}" for key, value in own.items())})', backbone
 
 
 def _first_stages(arch: Mapping[str, Any], depth: int) -> dict[str, Any]:

@@ -98,8 +98,8 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
 
     unmatched = [key for key in own if key not in matched]
     # Files of old versions do not count batches.
-    missing = [key for key in unmatched if not _may_be_fresh(key) and not key.endswith('.num_batches_tracked')]
-    count = sum(not _may_be_fresh(key) for key in matched)
+    missing = [key for key in unmatched if not may_be_fresh(key) and not key.endswith('.num_batches_tracked')]
+    count = sum(not may_be_fresh(key) for key in matched)
     problems = summary({'of another shape': wrong_shape, 'missing': missing, 'left over': left_over})
     if problems or not count:
         arch = f'depths {tuple(backbone.arch["depths"])} and dims {tuple(backbone.arch["dims"])}'
@@ -114,7 +114,7 @@ def match_to_backbone(backbone: nn.Module, checkpoint: Checkpoint) -> tuple[dict
     return {key: matched.get(key, value) for key, value in own.items()}, '; '.join(report)
 
 
-def _may_be_fresh(key: str) -> bool:
+def may_be_fresh(key: str) -> bool:
     return key.partition('.')[0] in FRESH
 
 

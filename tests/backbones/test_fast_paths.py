@@ -13,6 +13,7 @@ from mlp_dense import ASMLP
 from mlp_dense.backbones import FAMILIES, fast_paths
 from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
+from mlp_dense.backbones.experts import Experts
 from mlp_dense.backbones.hire_mlp import cyclic_window
 from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, Pointwise
 from support.models import SMALL, image, loss_of, official
@@ -58,6 +59,7 @@ def compare_training(model: nn.Module, x: Tensor, dtype: torch.dtype, of_image: 
     """The same for the gradients of the parameters and, where asked for, of the image."""
 
     def gradients(model: nn.Module, x: Tensor) -> list[Tensor | None]:
+        torch.manual_seed(0)  # of the noise of a router
         model.zero_grad()
         x = x.clone().requires_grad_(of_image)
         loss_of(model(x)).backward()
@@ -255,7 +257,7 @@ def test_gradients_have_gradients(family, two_threads):
         gradients = torch.autograd.grad(gradient.square().sum(), model.parameters(), allow_unused=True)
         return [torch.zeros(()) if gradient is None else gradient.double() for gradient in gradients]
 
-    model = family(dict(depths=(1, 1), dims=(8, 12)), out_indices=(0, 1)).eval()
+    model = family(dict(depths=(1, 1), dims=(16, 32)), out_indices=(0, 1)).eval()
     fast = penalty(model, image(2, 3, 32, 24))
     exact = penalty(copy.deepcopy(model).double(), image(2, 3, 32, 24).double())
     for a, b in zip(fast, exact, strict=True):
@@ -266,7 +268,8 @@ def test_gradients_have_gradients(family, two_threads):
 def test_torch_func_takes_the_plain_path(small, two_threads):
     model, x = small.eval(), image(2, 3, 33, 47)
     _, tangents = torch.func.jvp(lambda x: loss_of(model(x)), (x,), (torch.ones_like(x),))
-    torch.testing.assert_close(torch.func.vmap(lambda x: loss_of(model(x[None])))(x).shape, torch.Size([2]))
+    if not any(isinstance(module, Experts) for module in model.modules()):  # whose work depends on the image
+        torch.testing.assert_close(torch.func.vmap(lambda x: loss_of(model(x[None])))(x).shape, torch.Size([2]))
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss_of(model(leaf)), leaf)
     torch.testing.assert_close(tangents, gradient.sum(), rtol=1e-3, atol=1e-2)

@@ -65,7 +65,8 @@ def test_frozen_stages(family, frozen_stages):
     torch.optim.SGD(model.parameters(), 0.1).step()
     changed = {'.'.join(name.split('.')[:2]) for name in differing(model.state_dict(), before)}
     changed = {name.split('.')[0] if name.startswith('stem') else name for name in changed}
-    stages = {f'stages.{i}' for i in range(max(frozen_stages, 0), 4)} | {f'norms.{i}' for i in range(4)}
+    outputs = {'.'.join(name.split('.')[:2]) for name in before if name.startswith(('norms.', 'pyramid.'))}
+    stages = outputs | {f'stages.{i}' for i in range(max(frozen_stages, 0), 4)}
     assert changed == stages | ({'stem'} if frozen_stages < 0 else set())
 
 

@@ -140,7 +140,7 @@ def without(weights: dict, name: str) -> dict:
 
 
 MISMATCHES = {
-    'deeper arch': (lambda cls: official(cls, dict(SMALL, depths=(2, 2, 5, 1))), ['left over', '{fifth_block}.']),
+    'deeper arch': (lambda cls: official(cls, dict(SMALL, depths=(3, 2, 4, 1))), ['left over', '{third_block}.']),
     'shallower arch': (lambda cls: official(cls, dict(SMALL, depths=(2, 1, 4, 1))), ['missing', 'stages.1.blocks.1.']),
     'wider arch': (lambda cls: official(cls, dict(SMALL, dims=(16, 32, 48, 80))), ['of another shape', '80', '64']),
     'one tensor missing': (
@@ -171,7 +171,8 @@ WAYS = {
 @pytest.mark.parametrize('mismatch', MISMATCHES)
 def test_mismatch_is_an_error_that_names_it(family, save, mismatch, way):
     (make, needed), reference = MISMATCHES[mismatch], reference_of(family)
-    names = dict(ours=first_bias(family), official=f'{reference.stem}.bias', fifth_block=reference.block_name(2, 4, SMALL))
+    third_block = reference.block_name(0, 2, {**reference.defaults, **SMALL})
+    names = dict(ours=first_bias(family), official=f'{reference.stem}.bias', third_block=third_block)
     path = save(prefixed('backbone.', make(family)))
     with pytest.raises(CheckpointError) as error:
         WAYS[way](family, path)

@@ -27,7 +27,7 @@ def test_rates_fall_towards_the_input(family):
     optimizer = wrapper(model, layer_decay_rate=0.5, custom_keys=dict(norm=dict(decay_mult=0.0, lr_mult=2.0))).optimizer
     groups = {id(group['params'][0]): group for group in optimizer.param_groups}
     num_layers = 1 + sum(SMALL['depths'])
-    expected = {'backbone.stem': 0.5**num_layers, 'backbone.norms': 1.0, 'head': 1.0}
+    expected = {'backbone.stem': 0.5**num_layers, 'backbone.norms': 1.0, 'backbone.pyramid': 1.0, 'head': 1.0}
     for i, depth in enumerate(SMALL['depths']):
         first = 1 + sum(SMALL['depths'][:i])
         expected[f'backbone.stages.{i}.downsample'] = 0.5 ** (num_layers - first)

@@ -35,10 +35,10 @@ def test_every_arch_is_recognised(cls, arch, inside, form):
 
 
 def test_other_sizes(family):
-    arch = dict(depths=(1, 2, 1), dims=(8, 16, 24), mlp_ratios=(2, 4, 4))
+    arch = dict(depths=(1, 2, 1), dims=(16, 32, 48), mlp_ratios=(2, 4, 4))
     weights = family(arch, out_indices=(0, 1, 2)).state_dict()
     backbone, loads = recognise(Checkpoint('file', None, weights), FAMILIES)
-    size = 'of custom size (depths (1, 2, 1), dims (8, 16, 24), mlp_ratios (2, 4, 4))'
+    size = 'of custom size (depths (1, 2, 1), dims (16, 32, 48), mlp_ratios (2, 4, 4))'
     assert backbone == f'{family.__name__} {size}, our names' and 'loaded' in loads
 
 
