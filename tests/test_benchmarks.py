@@ -14,6 +14,7 @@ from support.tools import load
 TOY = ['--size', '64x96', '--rounds', '2', '--threads', '1', '--device', 'cpu']
 PAGE = (ROOT / 'docs' / 'performance.md').read_text(encoding='utf-8')
 KEYS = dict(over_floor='/ floor', over_ours='/ ours', img_s='img/s', gmacs='GMACs')
+FEW = ['--arch', 'HireMLP:tiny', 'ASMLP:tiny', 'CycleMLP:b1']
 FEW_PROPOSALS = ['model.test_cfg.rpn.max_per_img=20', 'model.train_cfg.rcnn.sampler.num=16']
 
 
@@ -60,8 +61,8 @@ def kinds(rows: list[dict], model: str) -> set[str]:
     ('options', 'expected'),
     [
         ([], {'ours', 'fused', 'published', 'floor'}),
-        (['--train', '--no-peers'], {'ours', 'with_cp', 'published', 'floor'}),
-        (['--dtype', 'bf16', '--channels-last'], {'ours', 'fused', 'fp32', 'floor'}),
+        (['--train', '--no-peers', *FEW], {'ours', 'with_cp', 'published', 'floor'}),
+        (['--dtype', 'bf16', '--channels-last', *FEW], {'ours', 'fused', 'fp32', 'floor'}),
     ],
     ids=['inference', 'training', 'bf16'],
 )

@@ -12,7 +12,5 @@ model = dict(
     neck=dict(in_channels=[512] * 4),
 )
 train_dataloader = dict(batch_size=4)
-optim_wrapper = dict(
-    optimizer=dict(weight_decay=0.05), paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0)))
-)
+optim_wrapper = dict(optimizer=dict(weight_decay=0.05), paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))))
 default_hooks = dict(checkpoint=dict(interval=4000))

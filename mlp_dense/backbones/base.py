@@ -163,9 +163,7 @@ class MLPBackbone(nn.Module):
         return built is not None and number.isdecimal() and built <= int(number) < len(self.arch['depths'])
 
     @classmethod
-    def names_in(
-        cls, keys: Collection[str], depths: Sequence[int] | None = None
-    ) -> tuple[tuple[str, Any], ...]:
+    def names_in(cls, keys: Collection[str], depths: Sequence[int] | None = None) -> tuple[tuple[str, Any], ...]:
         """:attr:`official_names` for the keys of a checkpoint, where those depend on the depths of the stages; these
         are guessed from the keys if they are not known."""
         return cls.official_names

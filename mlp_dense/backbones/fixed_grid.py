@@ -41,7 +41,9 @@ class GridMixing(nn.Module):
         if self.is_global:
             return resized(self.mix(resized(x, self.grid, self.grid)), height, width)
         sides = (round_up(side, self.grid) for side in (height, width))
-        return self.mix(in_nchw(partial(pad_right_bottom, height=next(sides), width=next(sides)), x))[:, :height, :width]
+        return self.mix(in_nchw(partial(pad_right_bottom, height=next(sides), width=next(sides)), x))[
+            :, :height, :width
+        ]
 
     def extra_repr(self) -> str:
         return f'grid={self.grid}, is_global={self.is_global}'
@@ -151,9 +153,7 @@ class FixedGridMLP(HierarchicalMLP):
         for i, dim in enumerate(self.arch['dims'][: len(drop_paths)]):
             scale = self.arch['patch_size'] * grids[0] / grids[i] / (self.first_stride * 2**i)
             doublings = round(math.log2(scale))
-            self.pyramid.append(
-                rescaling(dim, doublings, self.make_norm) if i in self.out_indices else nn.Identity()
-            )
+            self.pyramid.append(rescaling(dim, doublings, self.make_norm) if i in self.out_indices else nn.Identity())
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         grids, patch_size = self.grid_sizes(self.arch), self.arch['patch_size']

@@ -42,19 +42,19 @@ class MixerTokenMixing(GridMixing):
 
 
 class MLPMixer(FixedGridMLP):
-    """MLP-Mixer (arXiv 2105.01601, table 1) as a feature pyramid: archs s32, s16, b32, b16, l32 and l16, each in four
+    """MLP-Mixer (arXiv 2105.01601, table 1) as a feature pyramid: archs s16, s32, b16, b32, l16 and l32, each in four
     stages of equally many blocks. Arguments: see :class:`FixedGridMLP`.
 
     The published weights want images with mean and standard deviation 0.5, those of MIIL with 0 and 1.
     """
 
     archs = {
-        's32': dict(depths=(2,) * 4, dims=(512,) * 4, patch_size=32, grid_size=7),
         's16': dict(depths=(2,) * 4, dims=(512,) * 4),
-        'b32': dict(depths=(3,) * 4, dims=(768,) * 4, patch_size=32, grid_size=7),
+        's32': dict(depths=(2,) * 4, dims=(512,) * 4, patch_size=32, grid_size=7),
         'b16': dict(depths=(3,) * 4, dims=(768,) * 4),
-        'l32': dict(depths=(6,) * 4, dims=(1024,) * 4, patch_size=32, grid_size=7),
+        'b32': dict(depths=(3,) * 4, dims=(768,) * 4, patch_size=32, grid_size=7),
         'l16': dict(depths=(6,) * 4, dims=(1024,) * 4),
+        'l32': dict(depths=(6,) * 4, dims=(1024,) * 4, patch_size=32, grid_size=7),
     }
     arch_defaults = dict(mlp_ratios=(4, 4, 4, 4), patch_size=16, grid_size=14)
     of_tokens: ClassVar[str] = 'stages.0.blocks.0.token_mixing.mlp.fc1.weight'

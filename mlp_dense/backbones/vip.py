@@ -38,7 +38,7 @@ class PermuteMLP(GridMixing):
 
 
 class VisionPermutator(FixedGridMLP):
-    """Vision Permutator (arXiv 2106.12368, table 2) as a feature pyramid: archs s14, s7, m7 and l7.
+    """Vision Permutator (arXiv 2106.12368, table 2) as a feature pyramid: archs s7, s14, m7 and l7.
 
     Args:
         resize_input: whether images are filled up with zeros to a multiple of 16 pixels and resized by 7/8, so that
@@ -48,8 +48,8 @@ class VisionPermutator(FixedGridMLP):
     """
 
     archs = {
-        's14': dict(depths=(4, 3, 8, 3), dims=(384, 384, 384, 384)),
         's7': dict(depths=(4, 3, 8, 3), dims=(192, 384, 384, 384), patch_size=7, segments=(32, 16, 16, 16)),
+        's14': dict(depths=(4, 3, 8, 3), dims=(384, 384, 384, 384)),
         'm7': dict(depths=(4, 3, 14, 3), dims=(256, 256, 512, 512), patch_size=7, segments=(32, 32, 16, 16)),
         'l7': dict(depths=(8, 8, 16, 4), dims=(256, 512, 512, 512), patch_size=7, segments=(32, 16, 16, 16)),
     }

@@ -22,9 +22,7 @@ class SparseMLP(MLPMixer):
         dict(depths=(1, 1), dims=(6, 8), grid_size=2, token_experts=2, channel_experts=1, channel_choices=1),
     ]
     fingerprints = ()
-    configs = dict.fromkeys(
-        ('mask_rcnn_1x_coco', 'upernet_ade20k-512x512', 'semantic_fpn_ade20k-512x512'), 's16 b16'
-    )
+    configs = dict.fromkeys(('mask_rcnn_1x_coco', 'upernet_ade20k-512x512', 'semantic_fpn_ade20k-512x512'), 's16 b16')
 
     def is_sparse(self, name: str, arch: dict) -> bool:
         return int(name.split('.')[1]) >= sum(arch['depths']) - arch['sparse_blocks']
@@ -79,7 +77,9 @@ def mixture(w: dict, name: str, items: Tensor, choices: int) -> Tensor:
         scores = torch.exp(w[f'{name}.router.weight'] @ item)
         shares, out = scores / scores.sum(), 0
         for expert in sorted(range(len(shares)), key=lambda i: -shares[i].item())[:choices]:
-            w1, b1, w2, b2 = (w[f'{name}.{layer}.{kind}'][expert] for layer in ('fc1', 'fc2') for kind in ('weight', 'bias'))
+            w1, b1, w2, b2 = (
+                w[f'{name}.{layer}.{kind}'][expert] for layer in ('fc1', 'fc2') for kind in ('weight', 'bias')
+            )
             out = out + shares[expert] * (w2 @ gelu(w1 @ item + b1) + b2)
         outs.append(out)
     return torch.stack(outs)
