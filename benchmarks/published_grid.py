@@ -1,7 +1,7 @@
 """MLP-Mixer, Vision Permutator and Sparse-MLP as published, in windows and with a pyramid as plainly as possible.
 
-A window of the published size goes through the published code; a global block resizes with ``F.interpolate``. Parameters
-have the official names, and this project's where nothing was published.
+A window of the published size goes through the published code; a global block resizes with ``F.interpolate``.
+Parameters have the official names, and this project's where nothing was published.
 """
 
 import math

@@ -1,4 +1,4 @@
-# UperNet with MLP-Mixer s16, 80,000 iterations of 32 images: the recipe published for Hire-MLP small; none was for this.
+# UperNet with MLP-Mixer s16, 80,000 iterations of 32 images: the recipe published for Hire-MLP small.
 _base_ = [
     '../_base_/models/upernet.py',
     '../_base_/datasets/ade20k.py',

@@ -71,7 +71,7 @@ class Experts(nn.Module):
 
 def imbalance(logits: Tensor, noisy: Tensor, num_chosen: int) -> Tensor:
     """How unevenly items (N, experts) are spread over the experts, 0 if evenly: the mean of the squared coefficients of
-    variation of their importance and of their load, where `noisy` differs from `logits` by a deviation of 1 / experts."""
+    variation of their importance and of their load. `noisy` differs from `logits` by a deviation of 1 / experts."""
     importance = logits.softmax(1).sum(0)
     threshold = noisy.topk(num_chosen).values[:, -1:]
     load = torch.special.ndtr((logits - threshold) * logits.shape[1]).mean(0)
@@ -97,14 +97,14 @@ class WithLoss(Function):
 
 def _known_scale(device: str) -> Tensor:
     global _scale_is_known
-    if not (_scale_is_known or torch.compiler.is_compiling()) and torch.is_autocast_enabled(device):
-        if torch.get_autocast_dtype(device) == torch.float16:
-            _scale_is_known = True  # one warning is enough
-            logging.getLogger('mlp_dense').warning(
-                'The balancing loss of the experts does not follow the loss scaling of fp16 training: add '
-                "dict(type='mlp_dense.BalanceHook') to custom_hooks, or call mlp_dense.backbones.experts."
-                'set_balance_scale before each iteration.'
-            )
+    asks = not (_scale_is_known or torch.compiler.is_compiling()) and torch.is_autocast_enabled(device)
+    if asks and torch.get_autocast_dtype(device) == torch.float16:
+        _scale_is_known = True  # one warning is enough
+        logging.getLogger('mlp_dense').warning(
+            'The balancing loss of the experts does not follow the loss scaling of fp16 training: add '
+            "dict(type='mlp_dense.BalanceHook') to custom_hooks, or call mlp_dense.backbones.experts."
+            'set_balance_scale before each iteration.'
+        )
     return _balance_scale
 
 

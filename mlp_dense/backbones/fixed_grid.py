@@ -1,8 +1,8 @@
 """Networks that were published for images of one size, as feature pyramids for images of any size.
 
 Their token mixing is a matrix over the positions of a grid of patches. As ViTDet (arXiv 2203.16527) does it for a
-plain vision transformer, most blocks mix inside windows of that grid, a few on the whole feature map, resized to it; and
-as there, each stage's output is rescaled to strides of 4, 8, 16 and 32. On an image of the published size every
+plain vision transformer, most blocks mix inside windows of that grid, a few on the whole feature map, resized to it;
+and as there, each stage's output is rescaled to strides of 4, 8, 16 and 32. On an image of the published size every
 form is the published network.
 """
 

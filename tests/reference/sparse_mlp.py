@@ -1,4 +1,4 @@
-"""Sparse-MLP (arXiv 2109.02008): facts and reference implementation. Nothing was published; names are this project's."""
+"""Sparse-MLP (arXiv 2109.02008): facts and reference implementation. No code was published; names are our own."""
 
 import torch
 from torch import Tensor

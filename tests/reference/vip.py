@@ -1,5 +1,7 @@
 """Vision Permutator (arXiv 2106.12368): facts and reference implementation."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +42,7 @@ class VisionPermutator(FixedGrid):
     def block_name(self, stage: int, index: int, arch: dict) -> str:
         dims, segments = arch['dims'], arch['segments']
         pairs = list(zip(dims, segments, strict=False))
-        changes = sum(a != b for a, b in zip(pairs[:stage], pairs[1 : stage + 1], strict=True))
+        changes = sum(before != after for before, after in pairwise(pairs[: stage + 1]))
         return f'network.{stage + changes}.{index}'
 
     def between_name(self, stage: int, arch: dict) -> str:

@@ -1,0 +1,190 @@
+"""Mixtures of experts: the chosen ones and no other, and a balancing loss that joins the gradient exactly once."""
+
+import logging
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mlp_dense.backbones import experts as module
+from mlp_dense.backbones.experts import BALANCE_WEIGHT, Experts, imbalance, set_balance_scale
+from mlp_dense.engine.hooks import BalanceHook
+from support.configs import config
+from support.tools import call
+from support.trainings import ScaledOnCPU, records_of, write_config
+
+DIM, HIDDEN, EXPERTS, CHOSEN = 6, 5, 4, 2
+
+
+@pytest.fixture(autouse=True)
+def scale_of_one():
+    set_balance_scale(1.0)
+    yield
+    set_balance_scale(1.0)
+
+
+def built(seed: int = 0) -> Experts:
+    torch.manual_seed(seed)
+    model = Experts(DIM, HIDDEN, EXPERTS, CHOSEN).double()
+    nn.init.normal_(model.router.weight, std=0.5)
+    return model
+
+
+def gradients(model: nn.Module, *images: Tensor, weight: float = 0.0) -> dict[str, Tensor]:
+    """Of the balancing loss alone, or also of `weight` times the outputs, over some batches."""
+    model.zero_grad()
+    for i, x in enumerate(images):
+        torch.manual_seed(i)
+        (weight * model(x)).sum().backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def test_only_the_chosen_experts_are_computed():
+    model, x = built().eval(), torch.randn(3, 10, DIM, dtype=torch.float64)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
+    assert counter.get_total_flops() == 2 * 30 * (DIM * EXPERTS + CHOSEN * 2 * DIM * HIDDEN)
+
+
+def test_imbalance_is_the_formula():
+    torch.manual_seed(0)
+    logits = torch.randn(7, EXPERTS, dtype=torch.float64)
+    noisy = logits + torch.randn_like(logits) / EXPERTS
+    importance, load = [0.0] * EXPERTS, [0.0] * EXPERTS
+    for item, noise in zip(logits.tolist(), noisy.tolist(), strict=True):
+        total = sum(math.exp(value) for value in item)
+        threshold = sorted(noise)[-CHOSEN]
+        for i, value in enumerate(item):
+            importance[i] += math.exp(value) / total
+            load[i] += (1 - math.erf((threshold - value) * EXPERTS / 2**0.5)) / 2 / 7
+
+    def squared_variation(values: list[float]) -> float:
+        mean = sum(values) / len(values)
+        return sum((value - mean) ** 2 for value in values) / len(values) / mean**2
+
+    expected = (squared_variation(importance) + squared_variation(load)) / 2
+    assert imbalance(logits, noisy, CHOSEN).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_gradient_is_that_of_the_formula():
+    model, x = built().train(), torch.randn(9, DIM, dtype=torch.float64)
+    found = gradients(model, x)
+
+    def value() -> float:
+        torch.manual_seed(0)
+        model(x)
+        return model.balance.item()
+
+    weight, step = model.router.weight, 1e-6
+    for i in range(EXPERTS):
+        for j in range(DIM):
+            values = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    weight[i, j] += sign * step
+                values.append(value())
+                with torch.no_grad():
+                    weight[i, j] -= sign * step
+            assert found['router.weight'][i, j].item() == pytest.approx(
+                (values[0] - values[1]) / (2 * step), rel=1e-4, abs=1e-9
+            )
+    assert all(not gradient.any() for name, gradient in found.items() if not name.startswith('router'))
+    # It is added to the gradient of what is minimized, and nothing is added in evaluation.
+    both = gradients(model, x, weight=1.0)['router.weight']
+    alone = (value(), torch.autograd.grad(without_loss(model, x), model.router.weight))[1][0]
+    torch.testing.assert_close(both, alone + found['router.weight'])
+    assert not gradients(model.eval(), x)['router.weight'].any()
+
+
+def without_loss(model: Experts, x: Tensor) -> Tensor:
+    """The sum of the outputs with the noise of a training, without the balancing loss."""
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'BALANCE_WEIGHT', 0.0)
+        return model(x).sum()
+
+
+def test_accumulated_gradients_count_the_loss_once():
+    model, images = built().train(), [torch.randn(9, DIM, dtype=torch.float64) for _ in range(2)]
+    each = []
+    for i, x in enumerate(images):
+        torch.manual_seed(i)
+        model.zero_grad()
+        (0 * model(x)).sum().backward()
+        each.append(model.router.weight.grad)
+    set_balance_scale(0.5)
+    torch.testing.assert_close(gradients(model, *images)['router.weight'], (each[0] + each[1]) / 2)
+
+
+def test_hook_tells_the_scale_of_the_loss():
+    model = nn.Sequential(built())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    plain = OptimWrapper(optimizer, accumulative_counts=4)
+    for wrapper, expected in ((plain, 0.25), (ScaledOnCPU(optimizer=optimizer), 4.0)):
+        runner, hook = SimpleNamespace(model=model, optim_wrapper=wrapper), BalanceHook()
+        hook.before_train(runner)
+        hook.before_train_iter(runner, 0)
+        assert module._balance_scale.item() == expected
+        hook.after_train(runner)
+        assert module._balance_scale.item() == 1.0
+
+
+def test_experts_without_items_have_a_gradient_of_zero():
+    model = built().train()
+    with torch.no_grad():
+        model.router.weight.zero_()
+        model.router.weight[0] = 100.0
+        model.router.weight[1] = 50.0
+    found = gradients(model, torch.rand(9, DIM, dtype=torch.float64) + 1, weight=1.0)
+    for name in ('fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias'):
+        assert not found[name][2:].any() and found[name][0].any()
+
+
+PROCESS = """
+import sys, torch
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+model, x = torch.load(f'{folder}/given.pt', weights_only=False)
+model = torch.nn.parallel.DistributedDataParallel(model)
+torch.manual_seed(0)
+model(x[rank]).sum().backward()
+torch.save([parameter.grad for parameter in model.parameters()], f'{folder}/{rank}.pt')
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_average_their_losses(tmp_path):
+    model, images = built().train(), torch.randn(2, 9, DIM, dtype=torch.float64)
+    torch.save((model, images), tmp_path / 'given.pt')
+    processes = [subprocess.Popen([sys.executable, '-c', PROCESS, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [each.wait() for each in processes] == [0, 0]
+    alone = [gradients(model, x, weight=1.0).values() for x in images]
+    for rank in range(2):
+        for found, first, second in zip(torch.load(tmp_path / f'{rank}.pt'), *alone, strict=True):
+            torch.testing.assert_close(found, (first + second) / 2)
+
+
+def test_fp16_without_the_hook_is_said_once(monkeypatch, caplog):
+    monkeypatch.setattr(module, '_scale_is_known', False)
+    model = Experts(DIM, HIDDEN, EXPERTS, CHOSEN).train()
+    with caplog.at_level(logging.WARNING, 'mlp_dense'), torch.autocast('cpu', torch.float16):
+        model(torch.randn(9, DIM))
+        model(torch.randn(9, DIM))
+    assert [record for record in caplog.messages if 'BalanceHook' in record] == caplog.messages[:1] != []
+
+
+@pytest.mark.slow
+def test_training_logs_it(shapes: Path, tmp_path):
+    short = {'train_cfg.max_epochs': 1, 'train_dataloader.dataset.indices': 4, 'default_hooks.logger.interval': 1}
+    cfg = write_config(config('detection/sparse_mlp_mask_rcnn_shapes'), tmp_path, shapes, **short)
+    assert call('train', cfg, '--work-dir', tmp_path / 'run') == 0
+    values = [record['loss_balance'] for record in records_of(tmp_path / 'run').values() if 'loss' in record]
+    assert values and all(0 < value < BALANCE_WEIGHT * EXPERTS * 8 for value in values)
