@@ -31,7 +31,7 @@ COMMON = [
 setup(
     name='mlp_dense',
     version='0.1.0',
-    description='Hire-MLP, AS-MLP, CycleMLP and Wave-MLP as exact, fast backbones for detection and segmentation',
+    description='The vision MLPs of the literature as exact, fast backbones for detection and segmentation',
     long_description=Path('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',

@@ -15,7 +15,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
 
     With n layers (``backbone.layers()``: the stem, then every block), layer k (from 0) gets
     ``layer_decay_rate ** (n - k)`` of the learning rate that it would have had; everything outside of them (output
-    norms, neck, heads) keeps its own. Use it with
+    norms and pyramid, neck, heads) keeps its own. Use it with
     ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))``.
     """
 
