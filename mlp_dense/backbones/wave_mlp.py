@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fast_paths import applies_to_inference, depthwise
+from . import fast_paths
 from .folding import fold_after, fold_before, is_foldable
 from .hierarchy import NETWORK_NAMES, HierarchicalMLP
 from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw
@@ -15,15 +16,34 @@ from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBra
 
 class GroupedConv(nn.Conv2d):
     """A convolution of (B, H, W, in_dim) to (B, H, W, dim) without bias and with zeros outside: output channel i reads
-    the in_dim / dim input channels from i * in_dim / dim on."""
+    the in_dim / dim input channels, one or two, from i * in_dim / dim on."""
 
     def __init__(self, in_dim: int, dim: int, kernel_size: tuple[int, int]):
         super().__init__(in_dim, dim, kernel_size, padding='same', groups=dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if applies_to_inference(x, self.weight) and self.bias is None:
-            return depthwise(x.permute(0, 3, 1, 2), self.weight).permute(0, 2, 3, 1)
-        return in_nchw(super().forward, x)
+        # A depthwise convolution, then the sum of each pair: ten times faster than one of groups of two.
+        kernel = self.weight.flatten(0, 1).unsqueeze(1)
+        if self.bias is None and fast_paths.applies_to_inference(x, kernel):
+            x = fast_paths.depthwise(x.permute(0, 3, 1, 2), kernel).permute(0, 2, 3, 1)
+        elif self.bias is None and trains_fast(x, kernel):
+            x = fast_paths.TrainedDepthwise.apply(x, kernel)
+        else:
+            x = in_nchw(lambda x: F.conv2d(x, kernel, self.bias, padding='same', groups=len(kernel)), x)
+        return x if len(kernel) == len(self.weight) else x[..., ::2] + x[..., 1::2]
+
+
+def trains_fast(*tensors: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and fast_paths.applies_to_training(*tensors)
+
+
+def waves(phase: Tensor, amplitude: Tensor) -> Tensor:
+    """Real and imaginary parts (..., 2C), end to end, of waves of phases and amplitudes (..., C)."""
+    if trains_fast(phase, amplitude):
+        return fast_paths.TrainedWaves.apply(phase, amplitude)
+    if fast_paths.applies_to_inference(phase, amplitude):
+        return torch.cat([phase.cos().mul_(amplitude), phase.sin().mul_(amplitude)], -1)
+    return torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], -1)
 
 
 class WaveAlong(nn.Module):
@@ -41,8 +61,7 @@ class WaveAlong(nn.Module):
         self.mix = GroupedConv(2 * dim, dim, (1, self.window) if axis == 2 else (self.window, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        phase, amplitude = in_nchw(self.norm, self.phase(x)).relu(), self.amplitude(x)
-        return self.mix(torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], 3))
+        return self.mix(waves(in_nchw(self.norm, self.phase(x)).relu(), self.amplitude(x)))
 
     def fold_norms(self) -> None:
         if is_foldable(self.norm):
