@@ -95,6 +95,20 @@ def test_detectors(run, tmp_path, options, expected):
 
 
 @pytest.mark.slow
+def test_designs(monkeypatch, capsys, shapes, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    command = f'designs --designs sparse_mlp --seeds 0 --budget 0.005 --data-root {shapes} --out {tmp_path}'.split()
+    monkeypatch.setattr(sys, 'argv', command)
+    for _ in range(2):  # the second time everything is read
+        load(ROOT / 'benchmarks' / 'designs.py').main()
+        printed = capsys.readouterr().out
+        assert '| design | blocks | box mAP | mask mAP | mIoU |' in printed and '| Sparse-MLP | last | ' in printed
+    (row,) = json.loads((tmp_path / 'designs.json').read_text())
+    assert row['metrics'].keys() == {'box mAP', 'mask mAP', 'mIoU'} and 0 < row['metrics']['mIoU'][0] < 100
+    assert (tmp_path / 'designs.png').stat().st_size > 10_000
+
+
+@pytest.mark.slow
 def test_operators(run, tmp_path):
     printed = run('operators', '--out', str(tmp_path))
     rows = json.loads(next(tmp_path.glob('*.json')).read_text())['rows']
