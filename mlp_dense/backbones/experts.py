@@ -122,13 +122,14 @@ def mix_experts(
 def _mix(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -> Tensor:
     order, counts = _by_expert(chosen, len(weights[0]))
     parts = items[order // chosen.shape[1]].split(counts)
+    shares = gates.to(items.dtype).flatten()[order].unsqueeze(1).split(counts)
     outs = [
-        fast_paths.linear(fast_paths.linear(part, weight1, bias1, 'gelu'), weight2, bias2)
-        for part, weight1, bias1, weight2, bias2 in zip(parts, *weights, strict=True)
+        fast_paths.linear(fast_paths.linear(part, weight1, bias1, 'gelu'), weight2, bias2) * share
+        for part, share, weight1, bias1, weight2, bias2 in zip(parts, shares, *weights, strict=True)
         if len(part)
     ]
-    outs = torch.cat(outs)[order.argsort()].unflatten(0, chosen.shape)
-    return (outs * gates.unsqueeze(2)).sum(1).to(items.dtype)
+    out = torch.cat(outs)[order.argsort()].to(items.dtype)
+    return out if chosen.shape[1] == 1 else out.unflatten(0, chosen.shape).sum(1)
 
 
 def _by_expert(chosen: Tensor, num_experts: int) -> tuple[Tensor, list[int]]:
