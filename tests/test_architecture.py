@@ -129,6 +129,6 @@ sys.modules.update(dict.fromkeys(('mmengine', 'mmcv', 'mmdet', 'mmseg', 'cv2', '
 import torch
 from mlp_dense.backbones import FAMILIES
 for family in FAMILIES:
-    family(dict(depths=(1,), dims=(8,)), out_indices=(0,))(torch.ones(1, 3, 9, 9))
+    family(dict(depths=(1,), dims=(16,)), out_indices=(0,))(torch.ones(1, 3, 9, 9))
 """,
     )
