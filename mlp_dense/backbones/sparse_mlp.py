@@ -44,6 +44,15 @@ class SparseMLP(MLPMixer):
         sparse_blocks=2, token_experts=8, token_choices=1, channel_experts=4, channel_choices=2
     )
 
+    @classmethod
+    def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:
+        arch = super()._resolve_arch(arch)
+        for kind in ('token', 'channel'):
+            key, experts = f'{kind}_choices', arch[f'{kind}_experts']
+            if not 1 <= arch[key] <= experts:
+                raise cls._error(f'arch[{key!r}]', arch[key], f'1 to {experts}, the number of experts')
+        return arch
+
     def is_sparse(self, stage: int, index: int) -> bool:
         return sum(self.arch['depths'][stage:]) - index <= self.arch['sparse_blocks']
 
