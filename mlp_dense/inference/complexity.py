@@ -14,7 +14,7 @@ from ..errors import UserError
 
 NO_MACS = frozenset(
     """
-    view _unsafe_view permute transpose t unsqueeze expand alias clone slice split split_with_sizes unbind cat
+    view _unsafe_view _to_copy permute transpose t unsqueeze expand alias clone slice split split_with_sizes unbind cat
     constant_pad_nd empty new_empty arange promote_types index index_select sort topk
     add add_ sub rsub mul div addcmul_ floor_divide remainder abs clamp eq where sum mean cos sin relu relu_ gelu gelu_
     _softmax native_batch_norm native_group_norm native_layer_norm

@@ -106,14 +106,15 @@ def test_shift_of_cyclefc_is_the_deformable_convolution_of_the_official_code():
     cls = mlp_dense.CycleMLP
     weights = official(cls)
     layers = built(cls, SMALL, weights).stages[0].blocks[0].token_mixing
-    x = torch.randn(2, 8, 6, 5, dtype=torch.float64)
+    dim = SMALL['dims'][0]
+    x = torch.randn(2, dim, 6, 5, dtype=torch.float64)
     for name, layer, axis in (('sfc_h', layers.along_w, 3), ('sfc_w', layers.along_h, 2)):
         name = f'network.0.0.attn.{name}'
         offset = weights[f'{name}.offset'].expand(2, -1, 6, 5).contiguous()  # (dy, dx) for each channel
-        deformed = ops.deform_conv2d(x, offset, weights[f'{name}.weight'], 1, 0, 1, 1, 8)
+        deformed = ops.deform_conv2d(x, offset, weights[f'{name}.weight'], 1, 0, 1, 1, dim)
         deformed = deformed + weights[f'{name}.bias'][:, None, None]
         torch.testing.assert_close(layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), deformed, **EXACT)
-        identity = ops.deform_conv2d(x, offset, torch.eye(8, dtype=x.dtype)[..., None, None], 1, 0, 1, 1, 8)
+        identity = ops.deform_conv2d(x, offset, torch.eye(dim, dtype=x.dtype)[..., None, None], 1, 0, 1, 1, dim)
         torch.testing.assert_close(cycle_shift(x, axis), identity, **EXACT)
     assert [cycle_offset(channel) for channel in range(6)] == [0, 1, -1, 0, 1, -1]
 

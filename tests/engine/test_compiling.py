@@ -33,4 +33,5 @@ def test_compiled_training(shapes, tmp_path, base, option):
         assert not torch._dynamo.utils.counters['graph_break']
     assert records['plain'].keys() == records['compiled'].keys()
     for iteration, plain in records['plain'].items():
-        torch.testing.assert_close(records['compiled'][iteration], plain, rtol=1e-3, atol=1e-3)
+        tolerance = 1e-3 if 'loss' in plain else 0.1  # a metric, in percent, counts pixels that rounding may turn
+        torch.testing.assert_close(records['compiled'][iteration], plain, rtol=tolerance, atol=tolerance)
