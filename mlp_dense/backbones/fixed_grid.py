@@ -40,10 +40,9 @@ class GridMixing(nn.Module):
         height, width = x.shape[1:3]
         if self.is_global:
             return resized(self.mix(resized(x, self.grid, self.grid)), height, width)
-        sides = (round_up(side, self.grid) for side in (height, width))
-        return self.mix(in_nchw(partial(pad_right_bottom, height=next(sides), width=next(sides)), x))[
-            :, :height, :width
-        ]
+        rows, columns = (round_up(side, self.grid) for side in (height, width))
+        x = in_nchw(partial(pad_right_bottom, height=rows, width=columns), x)
+        return self.mix(x)[:, :height, :width]
 
     def extra_repr(self) -> str:
         return f'grid={self.grid}, is_global={self.is_global}'
