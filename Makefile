@@ -45,7 +45,7 @@ demo: setup ## make the embedded data, train, test and draw predictions (TASK=se
 	$(BIN)/python tools/plot_log.py $(RUN) --out $(RUN)/curves.png
 	@echo '== drawn predictions beside the ground truth: $(RUN)/predictions; learning curves: $(RUN)/curves.png'
 
-bench: setup ## time backbones and detectors on this CPU (about 16 minutes on two cores; nothing else should run)
+bench: setup ## time backbones and detectors on this CPU (more than 16 minutes on two cores; nothing else should run)
 	@echo '== inference of the backbones (about 4 minutes on two cores)'
 	$(BENCH)/backbones.py --device cpu
 	@echo '== the same with one thread at 512x512 (about 2 minutes)'
@@ -59,7 +59,7 @@ bench: setup ## time backbones and detectors on this CPU (about 16 minutes on tw
 	@echo '== charts and numbers: work_dirs/benchmarks; their tables go into docs/performance.md'
 	$(BENCH)/report.py
 
-test: setup ## run all tests (about 15 minutes on two cores; ARGS="-m 'not slow'": 5; STACK as above)
+test: setup ## run all tests (20 to 40 minutes on two cores; ARGS="-m 'not slow'": the quick ones; STACK as above)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)  # idle threads of one worker leave the core to the other
 
 soak: setup ## train for long and look for leaks of memory, processes and files (minutes; not part of test)

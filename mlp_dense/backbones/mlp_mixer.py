@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -57,7 +57,6 @@ class MLPMixer(FixedGridMLP):
         'l32': dict(depths=(6,) * 4, dims=(1024,) * 4, patch_size=32, grid_size=7),
     }
     arch_defaults = dict(mlp_ratios=(4, 4, 4, 4), patch_size=16, grid_size=14)
-    of_tokens: ClassVar[str] = 'stages.0.blocks.0.token_mixing.mlp.fc1.weight'
     norms_allowed = {'LN': MixerLayerNorm}
     official_names = (
         (r'^(norm|ln1|head)\.', LeftOut('classifier head and norm')),
@@ -105,5 +104,5 @@ class MLPMixer(FixedGridMLP):
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        sizes, tokens = super().arch_like(weights), weights.get(cls.of_tokens)
+        sizes, tokens = super().arch_like(weights), weights.get('stages.0.blocks.0.token_mixing.mlp.fc1.weight')
         return None if sizes is None or tokens is None else sizes | dict(grid_size=math.isqrt(tokens.shape[-1]))
