@@ -1,8 +1,10 @@
 """What several test files share."""
 
+import gc
 import logging
 from pathlib import Path
 
+import mmengine.config.config
 import pytest
 import torch
 from mmengine.logging import MMLogger
@@ -14,6 +16,12 @@ from support.configs import ROOT
 from support.tools import own_globals
 
 torch.set_num_threads(1)  # feature maps are small: more threads only wait for each other, above all on a busy machine
+mmengine.config.config.FormatCode = lambda text, **_: (text, True)  # yapf: half a second whenever a config is written
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # thousands of tests live as long as the process: no collection need look at them
 
 
 @pytest.fixture(autouse=True)

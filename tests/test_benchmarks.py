@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
-from support.configs import ROOT
+from mlp_dense.engine.configs import read_config
+from support.configs import ROOT, thin
 from support.tools import load
 
 TOY = ['--size', '64x96', '--rounds', '2', '--threads', '1', '--device', 'cpu']
@@ -88,7 +90,13 @@ def test_backbones(run, report, tmp_path, options, expected):
     ],
     ids=['inference', 'training'],
 )
-def test_detectors(run, tmp_path, options, expected):
+def test_detectors(monkeypatch, run, tmp_path, options, expected):
+    def read_thin(file, changes) -> Config:
+        cfg = read_config(file, changes)
+        thin(cfg)
+        return cfg
+
+    monkeypatch.setattr('mlp_dense.engine.configs.read_config', read_thin)
     rows = rows_of(tmp_path, run('detectors', '--out', str(tmp_path), *options, '--cfg-options', *FEW_PROPOSALS))
     for case in ('mask_rcnn 64x96', 'upernet 64x96'):
         assert {row['kind'] for row in rows if row['case'] == case} == expected

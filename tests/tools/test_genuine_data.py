@@ -65,7 +65,7 @@ ADE20K = [
     'train_dataloader.batch_size=2',
     'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
     'model.data_preprocessor.size=(64,64)',
-    'test_dataloader.dataset.indices=2',  # label maps of 150 classes are enlarged to the size of the image
+    'test_dataloader.dataset.indices=1',  # label maps of 150 classes are enlarged to the size of the image
 ]
 
 
