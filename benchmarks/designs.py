@@ -6,9 +6,11 @@ instead of trained; what was interrupted goes on.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -45,13 +47,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='default: 0 1 2')
     parser.add_argument('--budget', type=float, default=1.0, metavar='SHARE', help="of make demo's length (default: 1)")
     parser.add_argument('--data-root', type=Path, default=ROOT / 'data' / 'shapes', metavar='DIR')
+    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings at a time, which share the cores')
     default = Path('work_dirs/designs')
     parser.add_argument('--out', type=Path, default=default, metavar='DIR', help=f'for everything (default: {default})')
     return parser.parse_args()
 
 
 def train(design: str, form: str, task: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
-    """The metrics of the last validation of a run."""
+    """The metrics of the last validation of a run. RuntimeError: it failed."""
     config, metrics, option = TASKS[task]
     length = max(1, round(BUDGETS[task] * args.budget))
     folder = args.out / task / f'{design}{"_" * bool(form)}{form}_{length}_{seed}'
@@ -65,9 +68,11 @@ def train(design: str, form: str, task: str, seed: int, args: argparse.Namespace
         command = [sys.executable, ROOT / 'tools' / 'train.py', ROOT / 'configs' / task / f'{design}_{config}.py']
         command += ['--data-root', args.data_root, '--work-dir', folder, '--seed', seed]
         command += ['--resume'] if (folder / 'last_checkpoint').exists() else []
-        done = subprocess.run([*map(str, command), '--cfg-options', *options], capture_output=True, text=True)
+        command = [*map(str, command), '--cfg-options', *options]
+        threads = {} if args.jobs == 1 else {'OMP_NUM_THREADS': str(max(1, os.cpu_count() // args.jobs))}
+        done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True)
         if done.returncode:
-            raise SystemExit(
+            raise RuntimeError(
                 f'{design} {form} on {task} with seed {seed} failed:\n{(done.stdout + done.stderr)[-900:]}'
             )
         scalars = max(folder.glob('*/vis_data/scalars.json'))
@@ -112,9 +117,16 @@ def main() -> None:
     columns = [column for task in args.tasks for column in TASKS[task][1]]
     rows = [dict(design=design, form=form, metrics={}) for design in args.designs for form in DESIGNS[design]]
     runs = [(row, task, seed) for task in args.tasks for seed in args.seeds for row in rows]
-    for row, task, seed in track(runs, 'training'):
-        for name, value in train(row['design'], row['form'], task, seed, args).items():
-            row['metrics'].setdefault(name, []).append(value)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        started = [pool.submit(train, row['design'], row['form'], task, seed, args) for row, task, seed in runs]
+        for (row, *_), run in track([*zip(runs, started, strict=True)], 'training'):
+            try:
+                metrics = run.result()
+            except RuntimeError as error:
+                pool.shutdown(cancel_futures=True)
+                raise SystemExit(str(error)) from None
+            for name, value in metrics.items():
+                row['metrics'].setdefault(name, []).append(value)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'designs.json').write_text(json.dumps(rows, indent=1) + '\n', encoding='utf-8')
     draw(rows, columns, args.out / 'designs.png')

@@ -105,7 +105,7 @@ def test_detectors(monkeypatch, run, tmp_path, options, expected):
 @pytest.mark.slow
 def test_designs(monkeypatch, capsys, shapes, tmp_path):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
-    command = f'designs --designs sparse_mlp --seeds 0 --budget 0.005 --data-root {shapes} --out {tmp_path}'.split()
+    command = f'designs --designs sparse_mlp --seeds 0 --budget 0.005 --jobs 2 --data-root {shapes} --out {tmp_path}'.split()
     monkeypatch.setattr(sys, 'argv', command)
     for _ in range(2):  # the second time everything is read
         load(ROOT / 'benchmarks' / 'designs.py').main()
