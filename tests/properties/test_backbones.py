@@ -129,9 +129,9 @@ def test_forms_of_a_model_give_the_same(cls, data, size):
 
 @pytest.mark.slow
 @every_family
-@pytest.mark.parametrize(('backend', 'examples'), [('aot_eager', 2), ('inductor', 1)])
-def test_compiled_model_gives_the_same(cls, backend, examples):
-    @settings(few, max_examples=examples)
+@pytest.mark.parametrize('backend', ['aot_eager', 'inductor'])
+def test_compiled_model_gives_the_same(cls, backend):
+    @settings(few, max_examples=1)
     @given(st.data(), sizes)
     def check(data, size):
         torch._dynamo.reset()

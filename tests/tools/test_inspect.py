@@ -19,8 +19,7 @@ from support.models import ARCHS, SMALL, official
 from support.tools import call
 
 
-@pytest.mark.parametrize('form', ['our', 'official'])
-@pytest.mark.parametrize('inside', ['', 'backbone.'])
+@pytest.mark.parametrize(('inside', 'form'), [('', 'official'), ('backbone.', 'our')], ids=['published', 'trained'])
 @pytest.mark.parametrize('cls, arch', ARCHS)
 def test_every_arch_is_recognised(cls, arch, inside, form):
     with torch.device('meta'):

@@ -54,7 +54,7 @@ def test_the_console_says_what_matters(trained, tmp_path):
     assert 'System environment:' in log and 'Config:' in log and len(log) > 2 * len(console)
     (best,) = work_dir.glob('best_*.pth')
     _, trained_in, best_line, next_line = console.rstrip().rsplit('\n', 3)
-    assert 'Trained in 0:00:' in trained_in and f'Best checkpoint: {best} (' in best_line
+    assert 'Trained in 0:' in trained_in and f'Best checkpoint: {best} (' in best_line
     tool, *args = next_line.partition('Next: python tools/')[2].split()
     assert tool == 'test.py' and call('test', *args, '--work-dir', tmp_path) == 0
 
