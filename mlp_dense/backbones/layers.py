@@ -42,11 +42,11 @@ def pointwise_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     return F.gelu(layer(x))
 
 
-def is_unwrapped(*layers: nn.Module) -> bool:
+def is_unwrapped(*layers: nn.Module, kind: type = Pointwise) -> bool:
     """Whether each layer is nothing but its parameters: neither wrapped (by LoRA, say) nor hooked."""
     hooks = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
     return not _has_any_global_hook() and all(
-        type(layer) is Pointwise and not any(getattr(layer, name) for name in hooks) for layer in layers
+        type(layer) is kind and not any(getattr(layer, name) for name in hooks) for layer in layers
     )
 
 

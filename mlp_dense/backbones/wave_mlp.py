@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from . import fast_paths
 from .folding import fold_after, fold_before, is_foldable
 from .hierarchy import NETWORK_NAMES, HierarchicalMLP
-from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw
+from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw, is_unwrapped
 
 
 class GroupedConv(nn.Conv2d):
@@ -22,15 +22,18 @@ class GroupedConv(nn.Conv2d):
         super().__init__(in_dim, dim, kernel_size, padding='same', groups=dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight)
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         # A depthwise convolution, then the sum of each pair: ten times faster than one of groups of two.
-        kernel = self.weight.flatten(0, 1).unsqueeze(1)
+        kernel = weight.flatten(0, 1).unsqueeze(1)
         if self.bias is None and fast_paths.applies_to_inference(x, kernel):
             x = fast_paths.depthwise(x.permute(0, 3, 1, 2), kernel).permute(0, 2, 3, 1)
         elif self.bias is None and trains_fast(x, kernel):
             x = fast_paths.TrainedDepthwise.apply(x, kernel)
         else:
             x = in_nchw(lambda x: F.conv2d(x, kernel, self.bias, padding='same', groups=len(kernel)), x)
-        return x if len(kernel) == len(self.weight) else x[..., ::2] + x[..., 1::2]
+        return x if len(kernel) == len(weight) else x[..., ::2] + x[..., 1::2]
 
 
 def trains_fast(*tensors: Tensor) -> bool:
@@ -41,8 +44,6 @@ def waves(phase: Tensor, amplitude: Tensor) -> Tensor:
     """Real and imaginary parts (..., 2C), end to end, of waves of phases and amplitudes (..., C)."""
     if trains_fast(phase, amplitude):
         return fast_paths.TrainedWaves.apply(phase, amplitude)
-    if fast_paths.applies_to_inference(phase, amplitude):
-        return torch.cat([phase.cos().mul_(amplitude), phase.sin().mul_(amplitude)], -1)
     return torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], -1)
 
 
@@ -61,7 +62,16 @@ class WaveAlong(nn.Module):
         self.mix = GroupedConv(2 * dim, dim, (1, self.window) if axis == 2 else (self.window, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mix(waves(in_nchw(self.norm, self.phase(x)).relu(), self.amplitude(x)))
+        phase, amplitude = in_nchw(self.norm, self.phase(x)).relu(), self.amplitude(x)
+        if not self.mixes_apart(phase, amplitude):
+            return self.mix(waves(phase, amplitude))
+        parts = phase.cos().mul_(amplitude), phase.sin().mul_(amplitude)
+        return torch.cat([self.mix.convolve(*each) for each in zip(parts, self.mix.weight.chunk(2), strict=True)], -1)
+
+    def mixes_apart(self, *x: Tensor) -> bool:
+        """Whether each part is mixed by itself, and only what comes out is put end to end: a pass less."""
+        pairs = x[0].shape[-1] % 2 == 0 and is_unwrapped(self.mix, kind=GroupedConv)  # none of which holds both parts
+        return pairs and fast_paths.applies_to_inference(*x, self.mix.weight)
 
     def fold_norms(self) -> None:
         if is_foldable(self.norm):

@@ -15,7 +15,8 @@ from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
 from mlp_dense.backbones.experts import Experts
 from mlp_dense.backbones.hire_mlp import cyclic_window
-from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, Pointwise
+from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, Pointwise, in_nchw
+from mlp_dense.backbones.wave_mlp import WaveAlong, waves
 from support.models import SMALL, image, loss_of, official
 
 SIZES = [(64, 64), (50, 75), (7, 90), (3, 1), (1, 1)]
@@ -150,6 +151,19 @@ def test_a_hooked_or_wrapped_layer_is_called(two_threads, training):
 
     mlp.fc2 = Doubled(mlp.fc2)
     torch.testing.assert_close(mlp(x), 2 * expected)
+
+
+@pytest.mark.parametrize('dim', [8, 5])  # of an odd number a pair holds a real and an imaginary part
+def test_parts_of_a_wave_are_mixed_apart(dim):
+    torch.manual_seed(0)
+    along = WaveAlong(dim, 2, False, nn.BatchNorm2d).eval().requires_grad_(False)
+    x, calls = image(2, 6, 9, dim), []
+    expected = along.mix(waves(in_nchw(along.norm, along.phase(x)).relu(), along.amplitude(x)))
+    assert along.mixes_apart(x) == (dim == 8)
+    torch.testing.assert_close(along(x), expected)
+    along.mix.register_forward_hook(lambda *_: calls.append('mix'))
+    torch.testing.assert_close(along(x), expected)
+    assert calls == ['mix']
 
 
 WITHOUT_OPERATORS = """

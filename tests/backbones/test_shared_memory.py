@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mlp_dense import fuse
+from mlp_dense.backbones.wave_mlp import GroupedConv
 from support.models import SMALL, image, loss_of
 
 SIZES = [(64, 48), (33, 47), (2, 5), (1, 1)]
@@ -31,7 +32,8 @@ class Watch:
         return [name for name, tensor, copy in self.seen if not torch.equal(tensor, copy)]
 
 
-left_alone = pytest.mark.parametrize('left_alone', [(), (nn.Linear,)], ids=['all hooked', 'no linear layer hooked'])
+LAYERS = (nn.Linear, GroupedConv)
+left_alone = pytest.mark.parametrize('left_alone', [(), LAYERS], ids=['all hooked', 'layers of fast paths not hooked'])
 
 
 @left_alone
