@@ -125,6 +125,15 @@ def test_operators(run, tmp_path):
     assert all(row['ms'] > 0 and row['model'] in printed for row in rows) and 'Mask R-CNN' in printed
 
 
+@pytest.mark.slow
+def test_shares(run):
+    header, _, row = run('shares', '--arch', 'WaveMLP:t_dw').splitlines()
+    groups, cells = (line.strip('| ').split(' | ')[1:] for line in (header, row))
+    cells = dict(zip(groups, cells, strict=True))
+    assert 96 < sum(float(share.removesuffix(' %')) for share in cells.values()) < 104
+    assert cells['waves'] != '0 %' and cells['depthwise'] != '0 %'
+
+
 @pytest.mark.parametrize(
     ('name', 'options', 'said'),
     [
@@ -177,7 +186,9 @@ def test_page_is_reproduced_from_its_results(report, tmp_path):
     page = tmp_path / 'page.md'
     page.write_text(PAGE.replace('| ours |', '| theirs |'), encoding='utf-8')
     results = results_of(PAGE)
-    assert len(results) == PAGE.count('<!-- table -->') == PAGE.count('python benchmarks/') - 1  # report.py itself
+    assert (
+        len(results) == PAGE.count('<!-- table -->') == PAGE.count('python benchmarks/') - 2
+    )  # report.py itself, and shares.py
     write_results(tmp_path, results)
     said = report.write_tables(page, tmp_path)
     assert said == [f'written from {tmp_path / f"{i}.json"}: {result["command"]}' for i, result in enumerate(results)]

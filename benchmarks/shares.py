@@ -1,0 +1,58 @@
+"""Shows which operators the inference of a backbone spends its time in, on a CPU."""
+
+from collections import Counter
+
+import torch
+from backbones import SMALLEST, arch_name
+from timing import Size, common_parser, parse_args
+from torch.autograd.profiler_util import FunctionEventAvg
+from torch.profiler import ProfilerActivity, profile
+
+import mlp_dense
+
+GROUPS = {
+    'products': 'mkldnn::_linear_pointwise aten::addmm aten::mm aten::bmm',  # with the bias and the activation
+    'depthwise': '',
+    'norms': 'aten::native_batch_norm aten::native_layer_norm aten::native_group_norm',
+    'waves': 'aten::cos aten::sin',
+    'arithmetic': """aten::add aten::add_ aten::mul aten::mul_ aten::addcmul_ aten::sum aten::gelu aten::clamp_min
+        aten::_softmax aten::div""",
+    'copies': 'aten::copy_ aten::cat aten::constant_pad_nd aten::fill_ aten::index',
+}
+GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
+
+
+def group_of(operator: FunctionEventAvg) -> str:
+    if 'convolution' in operator.key and operator.input_shapes[1:2]:
+        return 'depthwise' if operator.input_shapes[1][1:2] == [1] else 'products'
+    return GROUP_OF.get(operator.key, 'other')
+
+
+def shares(name: str, size: Size, rounds: int) -> dict[str, float]:
+    """Percent of the time of a backbone's inference, by kind of operator."""
+    family, _, arch = name.partition(':')
+    model, x = getattr(mlp_dense, family)(arch).eval(), torch.randn(1, 3, *size)
+    with torch.inference_mode():
+        model(x)
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+            for _ in range(rounds):
+                model(x)
+    times: Counter[str] = Counter()
+    for operator in profiler.key_averages(group_by_input_shape=True):
+        times[group_of(operator)] += operator.self_cpu_time_total
+    return {group: 100 * times[group] / times.total() for group in (*GROUPS, 'other')}
+
+
+def main() -> None:
+    parser = common_parser(__doc__)
+    parser.set_defaults(size=[Size(512, 512)], rounds=5, device='cpu')
+    parser.add_argument('--arch', nargs='+', type=arch_name, default=SMALLEST, metavar='FAMILY:ARCH')
+    args = parse_args(parser)
+    for size in args.size:
+        print(f'| {size} | {" | ".join((*GROUPS, "other"))} |\n|---|{"---:|" * (len(GROUPS) + 1)}')
+        for name in args.arch:
+            print(f'| {name} | {" | ".join(f"{share:.0f} %" for share in shares(name, size, args.rounds).values())} |')
+
+
+if __name__ == '__main__':
+    main()
