@@ -76,7 +76,7 @@ def check_settings(cfg: Config) -> None:
         built = registry.get(hook['type']) if isinstance(hook, dict) and isinstance(hook.get('type'), str) else None
     known = [*_arguments(built), *_arguments(Runner.save_checkpoint), 'type'] if built else []
     for key in hook if built else ():  # it would give others on to save_checkpoint, hours later
-        if key not in known:
+        if key not in known and not key.startswith('_'):  # mmengine adds _scope_ to what another package's config holds
             hint = _did_you_mean(key, known)
             raise UserError(f'default_hooks.checkpoint.{key}: checkpoints have no such setting{hint}')
 

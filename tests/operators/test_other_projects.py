@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from support.configs import ROOT
+from support.tools import NO_WORKERS, call, log_of
 
 SMALL = """
 cfg.model.backbone.arch = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
@@ -33,3 +34,25 @@ def test_script_of_the_readme(shared, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count('bbox_mAP_copypaste') == 2 and 'Epoch(test)' in done.stdout
     assert next(tmp_path.glob('work_dirs/faster_rcnn/epoch_1.pth')).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:.*pkg_resources')  # mmengine's, where a config names another package
+def test_config_of_the_readme(shared, tmp_path):
+    """mmdet's own RetinaNet, through the tools: mmengine marks what it takes from there with `_scope_`."""
+    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+    text = re.search(r"```python\n(_base_ = 'mmdet::.*?)```", readme, re.DOTALL)[1]
+    file = tmp_path / 'config.py'
+    file.write_text(
+        text.replace("arch='small'", 'arch=dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))').replace(
+            '[128, 320, 512]', '[16, 24, 32]'
+        )
+    )
+    changes = ['train_cfg.max_epochs=1', 'model.test_cfg.score_thr=0.0', *NO_WORKERS]
+    for name, resize in (('train', 2), ('val', 1), ('test', 1)):
+        dataset = f'{name}_dataloader.dataset'
+        changes += [f'{dataset}.indices=2', f'{dataset}.pipeline.{resize}.scale=(128,96)']
+    where = ['--data-root', shared / 'data' / 'coco_tiny', '--work-dir', tmp_path / 'run', '--cfg-options', *changes]
+    assert call('train', file, *where) == 0
+    assert call('test', file, tmp_path / 'run' / 'epoch_1.pth', *where) == 0
+    assert 'coco/bbox_mAP' in log_of(tmp_path / 'run')
