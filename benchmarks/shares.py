@@ -48,6 +48,8 @@ def main() -> None:
     parser.set_defaults(size=[Size(512, 512)], rounds=5, device='cpu')
     parser.add_argument('--arch', nargs='+', type=arch_name, default=SMALLEST, metavar='FAMILY:ARCH')
     args = parse_args(parser)
+    if args.device != 'cpu':
+        parser.error('--device cuda: this looks at a CPU only.')
     for size in args.size:
         print(f'| {size} | {" | ".join((*GROUPS, "other"))} |\n|---|{"---:|" * (len(GROUPS) + 1)}')
         for name in args.arch:

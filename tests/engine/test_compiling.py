@@ -1,5 +1,7 @@
 """`compile` in a config: the backbone alone is compiled, once for each size, and computes the same."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -14,13 +16,19 @@ SHORT = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('base', [DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
-def test_compiled_training(shapes, tmp_path, base):
+@pytest.mark.parametrize(
+    ('base', 'option'),
+    [(DETECTION, 'compile.backend=aot_eager'), (SEGMENTATION, 'compile=True')],
+    ids=['detection', 'segmentation'],
+)
+def test_compiled_training(shapes, tmp_path, monkeypatch, base, option):
     """mmengine would compile the whole step: 60 graph breaks, and minutes for each of the first iterations."""
     shallow = {'model.backbone.drop_path_rate': 0.0, 'model.backbone.arch.depths': (1, 1, 1, 1)}
     config = write_config(base, tmp_path, shapes, **SHORT[base], **shallow)
+    if option == 'compile=True':  # inductor, the default, would take minutes
+        monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
     records = {}
-    for name, options in (('plain', []), ('compiled', ['--cfg-options', 'compile.backend=aot_eager'])):
+    for name, options in (('plain', []), ('compiled', ['--cfg-options', option])):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
         assert call('train', config, '--work-dir', tmp_path / name, '--seed', 0, *options) == 0
