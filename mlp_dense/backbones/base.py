@@ -6,13 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoints.matching import FRESH, load_pretrained, match_and_log
 from ..errors import ArgumentError, UserError
-from .fast_paths import channels_last_gradient
+from .fast_paths import nchw_output
 
 
 class MLPBackbone(nn.Module):
@@ -116,9 +115,7 @@ class MLPBackbone(nn.Module):
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.out_indices:
-                out = channels_last_gradient(self.norms[i](self.to_output(i, x, size)))
-                # mmcv's RoIAlign reads memory in NCHW order, whatever the strides say.
-                outs.append(out.clone(memory_format=torch.contiguous_format))
+                outs.append(nchw_output(self.norms[i](self.to_output(i, x, size))))
         return tuple(outs)
 
     def to_output(self, stage: int, x: Tensor, size: Sequence[int]) -> Tensor:

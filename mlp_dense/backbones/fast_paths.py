@@ -203,11 +203,12 @@ def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | Non
     return F.group_norm(x.permute(0, 3, 1, 2), groups, weight, bias, eps).permute(0, 2, 3, 1)
 
 
-def channels_last_gradient(x: Tensor) -> Tensor:
-    """`x`, (B, C, H, W), whose gradient is kept in channels_last memory like those inside the stages."""
+def nchw_output(x: Tensor) -> Tensor:
+    """A copy of `x`, (B, C, H, W), in NCHW order, in which mmcv's RoIAlign reads memory, whatever the strides say; its
+    gradient is kept in channels_last memory like those inside the stages."""
     if x.requires_grad and not torch.compiler.is_compiling():
         # None: of a second derivative, where no gradient comes from this output.
         x.register_hook(
             lambda gradient: None if gradient is None else gradient.contiguous(memory_format=torch.channels_last)
         )
-    return x
+    return x.clone(memory_format=torch.contiguous_format)

@@ -89,14 +89,27 @@ class PatchStem(ConvDownsample):
         return super().forward(x)
 
 
-def rescaling(dim: int, doublings: int, norm: MakeNorm) -> nn.Module:
-    """(B, dim, H, W) to 2**doublings the height and width: up by transposed convolutions, down by maxima."""
-    if doublings <= 0:
-        return nn.MaxPool2d(2**-doublings, ceil_mode=True) if doublings else nn.Identity()
-    layers = {'up0': nn.ConvTranspose2d(dim, dim, 2, stride=2)}
-    for i in range(1, doublings):
-        layers |= {f'norm{i}': norm(dim), f'gelu{i}': nn.GELU(), f'up{i}': nn.ConvTranspose2d(dim, dim, 2, stride=2)}
-    return nn.Sequential(OrderedDict(layers))
+class Rescaling(nn.Sequential):
+    """What a stage gives, (B, dim, H, W), with 2**doublings the height and width: up by transposed convolutions, down
+    by maxima; then without what lies outside of the image, whose size (height, width) goes with it."""
+
+    def __init__(self, dim: int, doublings: int, stride: int | float, norm: MakeNorm):
+        layers: dict[str, nn.Module] = {}
+        for i in range(doublings):
+            layers |= {f'norm{i}': norm(dim), f'gelu{i}': nn.GELU()} if i else {}
+            layers[f'up{i}'] = nn.ConvTranspose2d(dim, dim, 2, stride=2)
+        if doublings < 0:
+            layers['pool'] = nn.MaxPool2d(2**-doublings, ceil_mode=True)
+        super().__init__(OrderedDict(layers))
+        self.stride = stride
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        height, width = (-(-2 * side // int(2 * self.stride)) for side in size)  # a stride may be 3.5
+        x = super().forward(x)
+        if torch.compiler.is_compiling():  # for a view it would compile again for sizes where nothing is cut off
+            rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
+            return x.index_select(2, rows).index_select(3, columns)
+        return x[:, :, :height, :width]
 
 
 class FixedGridMLP(HierarchicalMLP):
@@ -148,11 +161,11 @@ class FixedGridMLP(HierarchicalMLP):
     def build(self, in_channels: int, drop_paths: Sequence[Sequence[float]], with_cp: bool) -> None:
         super().build(in_channels, drop_paths, with_cp)
         grids = self.grid_sizes(self.arch)
-        self.pyramid = nn.ModuleList()
-        for i, dim in enumerate(self.arch['dims'][: len(drop_paths)]):
+        self.pyramid = nn.ModuleList(nn.Identity() for _ in drop_paths)
+        for i in self.out_indices:
             scale = self.arch['patch_size'] * grids[0] / grids[i] / (self.first_stride * 2**i)
-            doublings = round(math.log2(scale))
-            self.pyramid.append(rescaling(dim, doublings, self.make_norm) if i in self.out_indices else nn.Identity())
+            stride, doublings = self.stage_stride(i), round(math.log2(scale))
+            self.pyramid[i] = Rescaling(self.arch['dims'][i], doublings, stride, self.make_norm)
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         grids, patch_size = self.grid_sizes(self.arch), self.arch['patch_size']
@@ -170,10 +183,4 @@ class FixedGridMLP(HierarchicalMLP):
         return None if sizes is None or stem is None or stem.ndim != 4 else sizes | dict(patch_size=stem.shape[3])
 
     def to_output(self, stage: int, x: Tensor, size: Sequence[int]) -> Tensor:
-        stride = self.stage_stride(stage)
-        height, width = (-(-2 * side // int(2 * stride)) for side in size)  # a stride may be 3.5
-        x = self.pyramid[stage](x)
-        if torch.compiler.is_compiling():  # for a view it would compile again for sizes where nothing is cut off
-            rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
-            return x.index_select(2, rows).index_select(3, columns)
-        return x[:, :, :height, :width]
+        return self.pyramid[stage](x, size)

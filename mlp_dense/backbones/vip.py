@@ -23,7 +23,7 @@ class PermuteMLP(GridMixing):
 
     def mix(self, x: Tensor) -> Tensor:
         h, w, c = self.permuted(self.along_h, x, 2), self.permuted(self.along_w, x, 4), self.windows(self.channel(x))
-        x = self.reweight(h.flatten(5), w.flatten(5), c.flatten(5), axes=(2, 4))
+        x = self.reweight(h, w, c.flatten(5), axes=(2, 4))
         return self.proj(x.flatten(3, 4).flatten(1, 2))
 
     def windows(self, x: Tensor) -> Tensor:
@@ -32,9 +32,10 @@ class PermuteMLP(GridMixing):
         return x.unflatten(3, (self.grid, -1)).unflatten(2, size).unflatten(1, size)
 
     def permuted(self, linear: nn.Module, x: Tensor, axis: int) -> Tensor:
-        """Positions along an axis of the windows and segments of channels change places for a linear layer."""
+        """Positions along an axis of the windows and segments of channels change places for a linear layer; gives
+        (B, rows, grid, columns, grid, dim)."""
         x = linear(self.windows(x).transpose(axis, 5).flatten(5).flatten(3, 4).flatten(1, 2))
-        return self.windows(x).transpose(axis, 5)
+        return self.windows(x).transpose(axis, 5).flatten(5)
 
 
 class VisionPermutator(FixedGridMLP):

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from mlp_dense import CycleMLP, HireMLP, SparseMLP
+from mlp_dense import ASMLP, CycleMLP, HireMLP, SparseMLP, WaveMLP
 from mlp_dense.backbones import FAMILIES
 from support.models import image, loss_of
 
@@ -36,7 +36,10 @@ def test_trains_without_graph_breaks(family, with_cp):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)  # float64 takes the operators of a GPU
+@pytest.mark.parametrize(
+    'family, dtype',  # float64 takes the operators of a GPU; of float32 there are three, in these families
+    [*((each, torch.float64) for each in FAMILIES), *((each, torch.float32) for each in (ASMLP, HireMLP, WaveMLP))],
+)
 def test_compiled_code_holds_for_all_sizes(family, dtype):
     model = family(dict(depths=(2,), dims=(16,)), out_indices=(0,)).eval().to(dtype)
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')

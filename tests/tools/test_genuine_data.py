@@ -35,6 +35,7 @@ COCO = [
     *NO_WORKERS,
     *(f'{name}_dataloader.dataset.indices=2' for name in ('train', 'val', 'test')),
     'train_cfg.max_epochs=1',
+    'train_cfg.val_interval=2',  # the test comes to the same
     'model.train_cfg.rpn_proposal.max_per_img=50',
     'model.test_cfg.rpn.max_per_img=50',
     'model.test_cfg.rcnn.score_thr=0.0',  # an iteration gives low scores; without a box there is no table
@@ -65,7 +66,8 @@ ADE20K = [
     'train_dataloader.batch_size=2',
     'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
     'model.data_preprocessor.size=(64,64)',
-    'test_dataloader.dataset.indices=1',  # label maps of 150 classes are enlarged to the size of the image
+    # Label maps of 150 classes are enlarged to the size of the image.
+    *(f'{name}_dataloader.dataset.indices=1' for name in ('val', 'test')),
 ]
 
 
