@@ -2,18 +2,20 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TASK ?= detection
 FAMILY ?= hire
-# openmmlab; onedl, the packages that continue it; or lowest, the oldest versions that setup.py allows
+# openmmlab; onedl, the packages that continue it; lowest, the oldest versions that setup.py allows; or timm beside it
 STACK ?= openmmlab
 # of mmcv: plain, those of this package; or compiled
 OPERATORS ?= plain
-$(if $(filter openmmlab onedl lowest,$(STACK)),,$(error STACK is openmmlab, onedl or lowest, not '$(STACK)'))
+$(if $(filter openmmlab onedl lowest timm,$(STACK)),,$(error STACK is openmmlab, onedl, lowest or timm, not '$(STACK)'))
 $(if $(filter plain compiled,$(OPERATORS)),,$(error OPERATORS is plain or compiled, not '$(OPERATORS)'))
 SUFFIX := $(subst -openmmlab,,-$(STACK))
 VENV := .venv$(SUFFIX)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CONSTRAINTS := constraints$(SUFFIX).txt
-EXTRA := $(if $(filter onedl,$(STACK)),onedl,mim)
+EXTRA_timm := mim,timm,timm-tests
+EXTRA_onedl := onedl
+EXTRA := $(or $(EXTRA_$(STACK)),mim)
 MMCV := $(if $(filter onedl,$(STACK)),onedl-mmcv,mmcv)
 PURE_MMCV := $(if $(filter onedl,$(STACK)),onedl-mmcv,mmcv-lite)
 HAS_OPS := $(BIN)/python -c 'import mmcv._ext' 2>/dev/null
@@ -32,7 +34,7 @@ BENCH := $(BIN)/python benchmarks
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-setup: $(VENV)/.$(OPERATORS) ## build the environment in .venv (3 minutes; OPERATORS=compiled: 10 to 25 more; STACK=onedl or lowest)
+setup: $(VENV)/.$(OPERATORS) ## build the environment in .venv (3 minutes; OPERATORS=compiled: 10 to 25 more; STACK=onedl, lowest or timm)
 
 demo: setup ## make the embedded data, train, test and draw predictions (TASK=segmentation; FAMILY=as, cycle, wave, mixer, vip or sparse)
 	@[ -f "$(CONFIG)" ] || { echo "TASK is detection or segmentation, and FAMILY $(FAMILIES), not" \
@@ -87,6 +89,7 @@ $(VENV)/.plain: $(CONSTRAINTS) $(VENV)/.tools
 	@echo '== set-up 3/3: mmcv, mmdet and mmsegmentation (about a minute)'
 	@$(PIP) show $(MMCV) >/dev/null 2>&1 || $(PIP) install -c $(CONSTRAINTS) $(PURE_MMCV)
 	@$(PIP) install -c $(CONSTRAINTS) --no-build-isolation -e '.[$(EXTRA)]'
+	@[ $(STACK) != timm ] || $(BIN)/python tests/support/torchvision_without_cuda.py
 	@touch $@
 
 # What runs stays until its successor is built: mmcv and mmcv-lite install the same files.

@@ -17,7 +17,7 @@ FLOORS = (  # from bottom to top
     ('errors', 'registry'),
     ('checkpoints', 'reports', 'datasets', 'operators'),
     ('backbones',),
-    ('engine',),
+    ('engine', 'timm', 'torchvision'),
     ('inference',),
 )
 FILES = [file for file in sorted(PACKAGE.rglob('*.py')) if '.mim' not in file.parts]

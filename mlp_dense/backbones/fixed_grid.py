@@ -158,14 +158,17 @@ class FixedGridMLP(HierarchicalMLP):
     def stage_stride(self, stage: int) -> int | float:
         return 2**stage * (4 if self.shrink else self.first_stride)
 
+    def grid_stride(self, stage: int) -> float:
+        """The same of what the stage itself gives, before it is rescaled."""
+        grids = self.grid_sizes(self.arch)
+        return self.arch['patch_size'] * (8 / 7 if self.shrink else 1) * grids[0] / grids[stage]
+
     def build(self, in_channels: int, drop_paths: Sequence[Sequence[float]], with_cp: bool) -> None:
         super().build(in_channels, drop_paths, with_cp)
-        grids = self.grid_sizes(self.arch)
         self.pyramid = nn.ModuleList(nn.Identity() for _ in drop_paths)
         for i in self.out_indices:
-            scale = self.arch['patch_size'] * grids[0] / grids[i] / (self.first_stride * 2**i)
-            stride, doublings = self.stage_stride(i), round(math.log2(scale))
-            self.pyramid[i] = Rescaling(self.arch['dims'][i], doublings, stride, self.make_norm)
+            dim, stride = self.arch['dims'][i], self.stage_stride(i)
+            self.pyramid[i] = Rescaling(dim, round(math.log2(self.grid_stride(i) / stride)), stride, self.make_norm)
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         grids, patch_size = self.grid_sizes(self.arch), self.arch['patch_size']

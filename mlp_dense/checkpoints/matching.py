@@ -41,9 +41,9 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
     if prefix:
         checkpoint = Checkpoint(source, None, below(prefix, checkpoint.weights))
     tensors, report = match_to_backbone(backbone, checkpoint)
-    _log(report)
+    log(report)
     if wrong := checkpoint.not_finite:
-        _log(
+        log(
             f'{source}: {len(wrong)} of its weights are not finite (NaN or infinity), first {wrong[0]}.',
             logging.WARNING,
         )
@@ -57,7 +57,7 @@ def match_and_log(backbone: nn.Module, found: dict[str, Any]) -> dict[str, Tenso
     if found.keys() == own.keys() and all(getattr(found[key], 'shape', None) == own[key].shape for key in own):
         return found
     tensors, report = match_to_backbone(backbone, checkpoint)
-    _log(report)
+    log(report)
     return tensors
 
 
@@ -139,7 +139,7 @@ def _without_ones(shape: Size) -> tuple[int, ...]:
     return tuple(shape[:2]) if len(shape) == 4 and shape[2:] == (1, 1) else tuple(shape)
 
 
-def _log(text: str, level: int = logging.INFO) -> None:
+def log(text: str, level: int = logging.INFO) -> None:
     try:
         from mmengine.logging import MMLogger
     except ImportError:  # a backbone alone does not need mmengine

@@ -16,7 +16,6 @@ DET = {'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 1}
 EMA = dict(custom_hooks=[dict(type='EMAHook', momentum=0.1)])
 LOADERS = dict(train_dataloader=dict(num_workers=2, persistent_workers=True))
 CASES = {
-    'iterations': (SEGMENTATION, SEG, 5),
     'at a validation': (SEGMENTATION, SEG, 6),
     'before everything': (SEGMENTATION, SEG, 1),
     'two loading processes': (SEGMENTATION, SEG | LOADERS, 4),

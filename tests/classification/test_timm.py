@@ -1,0 +1,227 @@
+"""Every family through timm: what timm asks of its own models, and weights that go both ways."""
+
+import pytest
+import torch
+
+timm = pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
+import mlp_dense  # noqa: E402
+import mlp_dense.timm  # noqa: E402
+from mlp_dense.backbones import FAMILIES  # noqa: E402
+from mlp_dense.backbones.fixed_grid import FixedGridMLP  # noqa: E402
+from mlp_dense.errors import CheckpointError, UserError  # noqa: E402
+from reference import fingerprint_of, reference_of  # noqa: E402
+from support.models import image  # noqa: E402
+
+NAMES = ('hire_mlp_tiny', 'as_mlp_tiny', 'cycle_mlp_b1', 'wave_mlp_t_dw', 'mlp_mixer_s32', 'vip_s14', 'sparse_mlp_s16')
+OF_FAMILY = dict(zip(FAMILIES, NAMES, strict=True))
+BY_NAME = pytest.mark.parametrize('name', NAMES)
+
+
+def create(name: str, **kwargs) -> torch.nn.Module:
+    return timm.create_model(name, **kwargs).eval()
+
+
+def dense_backbone(name: str, **kwargs) -> torch.nn.Module:
+    """The same variant for dense prediction."""
+    family = next(family for family, own in OF_FAMILY.items() if own == name)
+    return family(name.removeprefix(mlp_dense.timm.NAMES[family.__name__] + '_'), **kwargs).eval()
+
+
+def test_every_variant_is_registered():
+    expected = {f'{mlp_dense.timm.NAMES[family.__name__]}_{arch}' for family in FAMILIES for arch in family.archs}
+    assert expected == set(timm.list_models(module='timm')) | expected  # of this package's module
+    assert all(timm.is_model(name) for name in expected) and len(expected) == 30
+
+
+@pytest.mark.parametrize(
+    'family, entry',
+    [(f, e) for f in FAMILIES for e in reference_of(f).fingerprints if e.startswith('classifier_')],
+    ids=lambda value: getattr(value, '__name__', value),
+)
+def test_logits_of_the_official_classifiers(family, entry):
+    expected, reference = fingerprint_of(family, entry), reference_of(family)
+    arch = entry.removeprefix('classifier_')
+    model = create(f'{mlp_dense.timm.NAMES[family.__name__]}_{arch}').double()
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected['n_params']
+    model.load_state_dict(reference.official_weights(reference.official_shapes(family.archs[arch], (), 1000)))
+    for run in expected['runs']:
+        x = torch.randn(run['input'], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        with torch.inference_mode():
+            logits = model(x)
+        fingerprint = run['logits']
+        assert list(logits.shape) == fingerprint['shape']
+        found = logits.flatten()[fingerprint['idx']]
+        torch.testing.assert_close(found, torch.tensor(fingerprint['values'], dtype=x.dtype), rtol=0, atol=1e-9)
+
+
+@BY_NAME
+def test_weights_go_both_ways(name):
+    """From a classifier into a dense backbone, by nothing but its names, and back with what the backbone has."""
+    classifier, dense = create(name, num_classes=7), dense_backbone(name)
+    dense.load_state_dict(classifier.state_dict())
+    again = create(name, num_classes=7)
+    again.load_state_dict(dense.state_dict())
+    for part in ('stem', 'stages'):
+        ours, theirs = getattr(dense, part).state_dict(), getattr(classifier, part).state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+        assert all(torch.equal(theirs[key], tensor) for key, tensor in getattr(again, part).state_dict().items())
+    last = dense.norms[-1].state_dict()
+    assert all(torch.equal(last[key], tensor) for key, tensor in again.norm.state_dict().items())
+
+
+@BY_NAME
+def test_forward_and_backward(name):
+    model = create(name, num_classes=5, drop_path_rate=0.1).train()
+    model.set_grad_checkpointing()
+    model(image(2, 3, 64, 96)).sum().backward()
+    assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
+    model.eval()
+    with torch.no_grad():
+        assert model(image(2, 3, 50, 75)).shape == (2, 5)
+
+
+@BY_NAME
+def test_features(name):
+    model = create(name, features_only=True, in_chans=4)
+    x = image(1, 4, 96, 128)
+    with torch.no_grad():
+        maps = model(x)
+    assert model.feature_info.reduction() == [4, 8, 16, 32]
+    assert [map.shape[1] for map in maps] == model.feature_info.channels()
+    assert [tuple(map.shape[2:]) for map in maps] == [(96 // s, 128 // s) for s in (4, 8, 16, 32)]
+    some = create(name, features_only=True, out_indices=(1, 2), in_chans=4)
+    assert len(some.model.stages) == 3 and not some.model.get_classifier().state_dict()
+    with torch.no_grad():
+        assert [tuple(map.shape[2:]) for map in some(x)] == [(12, 16), (6, 8)]
+
+
+@BY_NAME
+def test_features_are_those_of_the_dense_backbone(name):
+    model, dense = create(name, features_only=True), dense_backbone(name, out_norm=False)
+    dense.load_state_dict(
+        {**dense.state_dict(), **{k.removeprefix('model.'): v for k, v in model.state_dict().items()}}
+    )
+    x = image(1, 3, 90, 130)
+    with torch.no_grad():
+        for map, wanted in zip(model(x), dense(x), strict=True):
+            torch.testing.assert_close(map, wanted)
+
+
+@BY_NAME
+def test_intermediates(name):
+    model = create(name)
+    x = image(2, 3, 64, 64)
+    with torch.no_grad():
+        last, maps = model.forward_intermediates(x)
+        torch.testing.assert_close(last, model.forward_features(x))
+        assert len(maps) == 4
+        torch.testing.assert_close(model.norm(maps[-1]), last)
+        (only,) = model.forward_intermediates(x, indices=[1], stop_early=True, intermediates_only=True)
+        torch.testing.assert_close(only, maps[1])
+        normed = model.forward_intermediates(x, indices=1, norm=True, intermediates_only=True)
+        torch.testing.assert_close(normed[0], last)
+        pooled = model.forward_head(last, pre_logits=True)
+        assert pooled.shape == (2, model.num_features) == (2, model.head_hidden_size)
+        torch.testing.assert_close(model.get_classifier()(pooled), model(x))
+    with pytest.raises(UserError, match="allowed: 'NCHW'"):
+        model.forward_intermediates(x, output_fmt='NLC')
+
+
+@BY_NAME
+def test_default_cfg_and_head(name):
+    model = create(name)
+    cfg = model.default_cfg
+    assert model.get_submodule(cfg['classifier']) is model.get_classifier()
+    assert model.get_submodule(cfg['first_conv']).in_channels == 3
+    assert cfg['num_classes'] == model.num_classes == 1000 and cfg['input_size'] == (3, 224, 224)
+    model.reset_classifier(0)
+    with torch.no_grad():
+        assert model(image(1, 3, 64, 64)).shape == (1, model.num_features)
+        model.reset_classifier(3, 'max')
+        assert model(image(1, 3, 64, 64)).shape == (1, 3)
+        model.reset_classifier(0, '')
+        assert model(image(1, 3, 64, 64)).ndim == 4
+
+
+@BY_NAME
+def test_layers_are_those_of_the_backbone(name):
+    from timm.models import group_parameters
+
+    model, backbone = create(name), dense_backbone(name, out_indices=(3,), out_norm=False)
+    groups = group_parameters(model, model.group_matcher())
+    backbone.stem, backbone.stages = model.stem, model.stages
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    expected = [{names[id(p)] for part in layer for p in part.parameters()} for layer in backbone.layers()]
+    *layers, others = map(set, groups.values())
+    assert layers == expected and {key.partition('.')[0] for key in others} == {'norm', 'head'}
+    assert len(group_parameters(model, model.group_matcher(coarse=True))) == 6
+    assert all(key.endswith('bias') for key in model.no_weight_decay())
+
+
+@BY_NAME
+def test_fx(name):
+    """As timm's own feature extraction by torch.fx does it: the same numbers, and gradients."""
+    from timm.models._features_fx import create_feature_extractor
+
+    model = create(name, num_classes=5)
+    graph = create_feature_extractor(model, ['stages.1', 'head'])
+    x = image(2, 3, 64, 64)
+    outs = graph(x)
+    torch.testing.assert_close(outs['head'], model(x))
+    outs['head'].sum().backward()
+    assert all(parameter.grad is not None for parameter in graph.parameters())
+
+
+@BY_NAME
+def test_device_and_dtype(name):
+    model = create(name, dtype=torch.bfloat16, device='meta')
+    assert {(p.dtype, p.device.type) for p in model.parameters()} == {(torch.bfloat16, 'meta')}
+    with torch.device('meta'):
+        create(name)
+
+
+def test_wrong_arguments():
+    with pytest.raises(UserError, match='output_stride of 32 only'):
+        create('cycle_mlp_b1', output_stride=16)
+    with pytest.raises(UserError, match='does not know depht'):
+        create('cycle_mlp_b1', depht=3)
+
+
+@pytest.fixture
+def official(save):
+    """A classifier's file as it is published, with arguments that are no tensors."""
+    import argparse
+
+    reference, family = reference_of(mlp_dense.CycleMLP), mlp_dense.CycleMLP
+    weights = reference.official_weights(reference.official_shapes(family.archs['b1'], (), 1000), dtype=torch.float32)
+    return save({'model': weights, 'args': argparse.Namespace(lr=1)}), weights
+
+
+def test_published_file(official):
+    file, weights = official
+    whole = create('cycle_mlp_b1', checkpoint_path=file)
+    assert torch.equal(whole.head.fc.weight, weights['head.weight'])
+    overlay = dict(file=str(file))
+    grey = create('cycle_mlp_b1', pretrained=True, pretrained_cfg_overlay=overlay, num_classes=5, in_chans=1)
+    assert torch.equal(grey.stages[0].blocks[0].norm1.weight, whole.stages[0].blocks[0].norm1.weight)
+    torch.testing.assert_close(grey.stem.conv.weight, whole.stem.conv.weight.sum(1, keepdim=True))
+    features = create('cycle_mlp_b1', pretrained=True, pretrained_cfg_overlay=overlay, features_only=True)
+    assert torch.equal(features.model.stem.conv.weight, whole.stem.conv.weight)
+    with pytest.raises(CheckpointError, match='knows 1000 classes and the model 5: create it with num_classes=1000'):
+        create('cycle_mlp_b1', checkpoint_path=file, num_classes=5)
+    with pytest.raises(CheckpointError, match='Is it of this family and arch'):
+        create('cycle_mlp_b2', checkpoint_path=file)
+
+
+def test_own_training_is_loaded_again(tmp_path):
+    model = create('vip_s14', num_classes=4)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'own.pth')
+    again = create('vip_s14', num_classes=4, checkpoint_path=tmp_path / 'own.pth')
+    assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in model.state_dict().items())
+
+
+def test_fixed_grids_at_another_size():
+    for family, name in OF_FAMILY.items():
+        if issubclass(family, FixedGridMLP):
+            with torch.no_grad():
+                assert create(name, num_classes=2, img_size=256)(image(1, 3, 256, 288)).shape == (1, 2)

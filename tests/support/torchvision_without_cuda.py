@@ -1,0 +1,34 @@
+"""Lets torchvision be imported where its compiled operators do not load: a build for CUDA beside PyTorch for CPUs.
+
+Run as a script, by the set-up of STACK=timm, it puts itself into the environment, whose every Python imports it then,
+if torchvision cannot be imported otherwise.
+"""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+
+class DefineOperators:
+    """Before the first import of torchvision, declares the operators that it describes to torch.compile unasked."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == 'torchvision':
+            sys.meta_path.remove(self)
+            import torch
+
+            self.library = torch.library.Library('torchvision', 'DEF')
+            for operator in ('nms', 'qnms'):
+                self.library.define(f'{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+
+
+if __name__ == '__main__':
+    if subprocess.run([sys.executable, '-c', 'import torchvision'], capture_output=True).returncode:
+        packages, name = Path(sysconfig.get_path('purelib')), Path(__file__).stem
+        shutil.copy(__file__, packages)
+        (packages / f'{name}.pth').write_text(f'import {name}\n')
+else:
+    finder = DefineOperators()  # lives as long as the process, and its library with it
+    sys.meta_path.insert(0, finder)
