@@ -1,7 +1,7 @@
 """Trains the small models on the embedded data with several seeds, and compares the designs by their metrics.
 
-A design is a family and, of the families on a fixed grid, the form of its blocks. A run that is done already is read
-instead of trained; what was interrupted goes on.
+A design is a family and, of the families on a fixed grid, the form of its blocks. A run whose metrics stand in the file
+of results is not trained again, and one that was interrupted goes on.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 from rich.progress import track
@@ -49,36 +50,46 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data-root', type=Path, default=ROOT / 'data' / 'shapes', metavar='DIR')
     parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings at a time, which share the cores')
     default = Path('work_dirs/designs')
-    parser.add_argument('--out', type=Path, default=default, metavar='DIR', help=f'for everything (default: {default})')
+    parser.add_argument(
+        '--out', type=Path, default=default, metavar='DIR', help=f'of the trainings (default: {default})'
+    )
+    results = ROOT / 'docs' / 'designs.json'
+    text = 'JSON with the metrics of every run; the chart is written beside it (default: docs/designs.json)'
+    parser.add_argument('--results', type=Path, default=results, metavar='FILE', help=text)
     return parser.parse_args()
 
 
-def train(design: str, form: str, task: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
-    """The metrics of the last validation of a run. RuntimeError: it failed."""
-    config, metrics, option = TASKS[task]
-    length = max(1, round(BUDGETS[task] * args.budget))
-    folder = args.out / task / f'{design}{"_" * bool(form)}{form}_{length}_{seed}'
-    result = folder / 'result.json'
-    if not result.exists():
-        warm_up = max(1, min(40, (40 * length if task == 'detection' else length) // 5))
-        options = [f'train_cfg.{option}={length}', f'train_cfg.val_interval={length}']
-        options += [f'param_scheduler.0.end={warm_up}', f'param_scheduler.1.end={length}']
-        options += [f'param_scheduler.1.begin={warm_up}'] if task == 'segmentation' else []
-        options += [f'model.backbone.global_blocks={form}'] if form else []
-        command = [sys.executable, ROOT / 'tools' / 'train.py', ROOT / 'configs' / task / f'{design}_{config}.py']
-        command += ['--data-root', args.data_root, '--work-dir', folder, '--seed', seed]
-        command += ['--resume'] if (folder / 'last_checkpoint').exists() else []
-        command = [*map(str, command), '--cfg-options', *options]
-        threads = {} if args.jobs == 1 else {'OMP_NUM_THREADS': str(max(1, os.cpu_count() // args.jobs))}
-        done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(
-                f'{design} {form} on {task} with seed {seed} failed:\n{(done.stdout + done.stderr)[-900:]}'
-            )
-        scalars = max(folder.glob('*/vis_data/scalars.json'))
-        last = [json.loads(line) for line in scalars.read_text().splitlines()][-1]
-        result.write_text(json.dumps({name: last[key] for name, key in metrics.items()}))
-    return json.loads(result.read_text())
+class Run(NamedTuple):
+    design: str
+    form: str
+    task: str
+    seed: int
+    length: int  # in epochs or iterations
+
+    def __str__(self) -> str:
+        return '_'.join(filter(None, (f'{self.task}/{self.design}', self.form, str(self.length), str(self.seed))))
+
+
+def train(run: Run, args: argparse.Namespace) -> dict[str, float]:
+    """The metrics of the last validation. RuntimeError: the training failed."""
+    config, metrics, option = TASKS[run.task]
+    warm_up = max(1, min(40, (40 * run.length if run.task == 'detection' else run.length) // 5))
+    options = [f'train_cfg.{option}={run.length}', f'train_cfg.val_interval={run.length}']
+    options += [f'param_scheduler.0.end={warm_up}', f'param_scheduler.1.end={run.length}']
+    options += [f'param_scheduler.1.begin={warm_up}'] if run.task == 'segmentation' else []
+    options += [f'model.backbone.global_blocks={run.form}'] if run.form else []
+    folder = args.out / str(run)
+    command = [sys.executable, ROOT / 'tools' / 'train.py', ROOT / 'configs' / run.task / f'{run.design}_{config}.py']
+    command += ['--data-root', args.data_root, '--work-dir', folder, '--seed', run.seed]
+    command += ['--resume'] if (folder / 'last_checkpoint').exists() else []
+    command = [*map(str, command), '--cfg-options', *options]
+    threads = {} if args.jobs == 1 else {'OMP_NUM_THREADS': str(max(1, os.cpu_count() // args.jobs))}
+    done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f'{run} failed:\n{(done.stdout + done.stderr)[-900:]}')
+    scalars = max(folder.glob('*/vis_data/scalars.json'))
+    last = [json.loads(line) for line in scalars.read_text().splitlines()][-1]
+    return {name: round(last[key], 4) for name, key in metrics.items()}
 
 
 def table(rows: list[dict], columns: list[str]) -> str:
@@ -115,23 +126,32 @@ def draw(rows: list[dict], columns: list[str], file: Path) -> None:
 def main() -> None:
     args = parse_args()
     columns = [column for task in args.tasks for column in TASKS[task][1]]
+    results = json.loads(args.results.read_text()) if args.results.exists() else {}
     rows = [dict(design=design, form=form, metrics={}) for design in args.designs for form in DESIGNS[design]]
-    runs = [(row, task, seed) for task in args.tasks for seed in args.seeds for row in rows]
+    length = {task: max(1, round(BUDGETS[task] * args.budget)) for task in args.tasks}
+    runs = [
+        (Run(row['design'], row['form'], task, seed, length[task]), row)
+        for task in args.tasks
+        for seed in args.seeds
+        for row in rows
+    ]
+    missing = [run for run, _ in runs if str(run) not in results]
     with ThreadPoolExecutor(args.jobs) as pool:
-        started = [pool.submit(train, row['design'], row['form'], task, seed, args) for row, task, seed in runs]
-        for (row, *_), run in track([*zip(runs, started, strict=True)], 'training'):
+        started = [pool.submit(train, run, args) for run in missing]
+        for run, training in track([*zip(missing, started, strict=True)], 'training'):
             try:
-                metrics = run.result()
+                results[str(run)] = training.result()
             except RuntimeError as error:
                 pool.shutdown(cancel_futures=True)
                 raise SystemExit(str(error)) from None
-            for name, value in metrics.items():
-                row['metrics'].setdefault(name, []).append(value)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'designs.json').write_text(json.dumps(rows, indent=1) + '\n', encoding='utf-8')
-    draw(rows, columns, args.out / 'designs.png')
+            args.results.write_text(json.dumps(results, indent=1, sort_keys=True) + '\n', encoding='utf-8')
+    for run, row in runs:
+        for name, value in results[str(run)].items():
+            row['metrics'].setdefault(name, []).append(value)
+    chart = args.results.with_suffix('.png')
+    draw(rows, columns, chart)
     print(table(rows, columns))
-    print(f'\n{args.out}/designs.json and .png are written.')
+    print(f'\nThe metrics are in {args.results}, the chart is {chart}.')
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -106,14 +107,30 @@ def test_detectors(monkeypatch, run, tmp_path, options, expected):
 def test_designs(monkeypatch, capsys, shapes, tmp_path):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     command = ['designs', '--designs', 'sparse_mlp', '--seeds', '0', '--budget', '0.005', '--jobs', '2']
-    monkeypatch.setattr(sys, 'argv', [*command, '--data-root', str(shapes), '--out', str(tmp_path)])
+    results = tmp_path / 'designs.json'
+    command += ['--data-root', str(shapes), '--out', str(tmp_path), '--results', str(results)]
+    monkeypatch.setattr(sys, 'argv', command)
     for _ in range(2):  # the second time everything is read
         load(ROOT / 'benchmarks' / 'designs.py').main()
         printed = capsys.readouterr().out
         assert '| design | blocks | box mAP | mask mAP | mIoU |' in printed and '| Sparse-MLP | last | ' in printed
-    (row,) = json.loads((tmp_path / 'designs.json').read_text())
-    assert row['metrics'].keys() == {'box mAP', 'mask mAP', 'mIoU'} and 0 < row['metrics']['mIoU'][0] < 100
-    assert (tmp_path / 'designs.png').stat().st_size > 10_000
+        shutil.rmtree(tmp_path / 'detection', ignore_errors=True)
+    metrics = json.loads(results.read_text())
+    assert metrics.keys() == {'detection/sparse_mlp_last_1_0', 'segmentation/sparse_mlp_last_5_0'}
+    assert 0 < metrics['segmentation/sparse_mlp_last_5_0']['mIoU'] < 100
+    assert results.with_suffix('.png').stat().st_size > 10_000
+
+
+def test_table_of_designs_is_that_of_the_results(monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    page = (ROOT / 'docs' / 'fixed_grids.md').read_text(encoding='utf-8')
+    (command,) = re.findall(r'python benchmarks/(designs\.py .*)', page)
+    results = shutil.copy(ROOT / 'docs' / 'designs.json', tmp_path)
+    monkeypatch.setattr(sys, 'argv', [*command.split(), '--results', str(results)])
+    monkeypatch.setattr('subprocess.run', None)  # nothing is trained
+    load(ROOT / 'benchmarks' / 'designs.py').main()
+    table = capsys.readouterr().out.partition('\n\n')[0]
+    assert table[table.index('| design') :] in page
 
 
 @pytest.mark.slow
