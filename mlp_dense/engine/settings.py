@@ -131,6 +131,9 @@ class ExplainedRunner(Runner):
 def _explanation(error: Exception, frames: list[FrameType], cfg: Config) -> str:
     """What was wrong with the part of the config that the innermost frame, of those of the registry, was building."""
     said = first_line(error)
+    if 'operator torchvision::' in said:  # mmengine and timm import it wherever it is installed
+        pair = f'torchvision was built for another PyTorch than {torch.__version__}'
+        return f'{pair}: install both in one command, at matching versions, or pip uninstall torchvision timm.'
     if not frames:
         return f'The config cannot be built: {said} (--debug shows where).'
     node, built = (frames[-1].f_locals.get(name) for name in ('cfg', 'obj_cls'))

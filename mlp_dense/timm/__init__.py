@@ -17,17 +17,12 @@ from ..backbones.base import MLPBackbone
 from .classifier import VisionMLP
 from .weights import default_cfg
 
-__all__ = ['VisionMLP']
-NAMES = dict(
-    HireMLP='hire_mlp',
-    ASMLP='as_mlp',
-    CycleMLP='cycle_mlp',
-    WaveMLP='wave_mlp',
-    MLPMixer='mlp_mixer',
-    VisionPermutator='vip',
-    SparseMLP='sparse_mlp',
-)
-"""What the names of a family's variants begin with; timm has its own ``mixer_*``, which are classifiers only."""
+__all__ = ['VisionMLP', 'name_of']
+
+
+def name_of(family: type[MLPBackbone], arch: str) -> str:
+    """The name of a variant in timm: the family's file and the arch. timm's own ``mixer_*`` are classifiers only."""
+    return f'{family.__module__.rpartition(".")[2]}_{arch}'
 
 
 def _register(name: str, family: type[MLPBackbone], arch: str) -> None:
@@ -52,7 +47,7 @@ def _load_checkpoint(model: nn.Module, checkpoint_path: str | Path, *args: Any, 
     return _timms_load_checkpoint(model, checkpoint_path, *args, **kwargs)
 
 
-_VARIANTS = {f'{NAMES[family.__name__]}_{arch}': (family, arch) for family in FAMILIES for arch in family.archs}
+_VARIANTS = {name_of(family, arch): (family, arch) for family in FAMILIES for arch in family.archs}
 default_cfgs = generate_default_cfgs({name: default_cfg(name) for name in _VARIANTS})
 for _name, (_family, _arch) in _VARIANTS.items():
     _register(_name, _family, _arch)

@@ -5,10 +5,10 @@ import torch
 
 timm = pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
 import mlp_dense  # noqa: E402
-import mlp_dense.timm  # noqa: E402
 from mlp_dense.backbones import FAMILIES  # noqa: E402
 from mlp_dense.backbones.fixed_grid import FixedGridMLP  # noqa: E402
 from mlp_dense.errors import CheckpointError, UserError  # noqa: E402
+from mlp_dense.timm import name_of  # noqa: E402
 from reference import fingerprint_of, reference_of  # noqa: E402
 from support.models import image  # noqa: E402
 
@@ -24,13 +24,12 @@ def create(name: str, **kwargs) -> torch.nn.Module:
 def dense_backbone(name: str, **kwargs) -> torch.nn.Module:
     """The same variant for dense prediction."""
     family = next(family for family, own in OF_FAMILY.items() if own == name)
-    return family(name.removeprefix(mlp_dense.timm.NAMES[family.__name__] + '_'), **kwargs).eval()
+    return family(name.removeprefix(name_of(family, '')), **kwargs).eval()
 
 
 def test_every_variant_is_registered():
-    expected = {f'{mlp_dense.timm.NAMES[family.__name__]}_{arch}' for family in FAMILIES for arch in family.archs}
-    assert expected == set(timm.list_models(module='timm')) | expected  # of this package's module
-    assert all(timm.is_model(name) for name in expected) and len(expected) == 30
+    names = [name_of(family, arch) for family in FAMILIES for arch in family.archs]
+    assert all(timm.is_model(name) for name in names) and len(set(names)) == 30
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def test_every_variant_is_registered():
 def test_logits_of_the_official_classifiers(family, entry):
     expected, reference = fingerprint_of(family, entry), reference_of(family)
     arch = entry.removeprefix('classifier_')
-    model = create(f'{mlp_dense.timm.NAMES[family.__name__]}_{arch}').double()
+    model = create(name_of(family, arch)).double()
     assert sum(parameter.numel() for parameter in model.parameters()) == expected['n_params']
     model.load_state_dict(reference.official_weights(reference.official_shapes(family.archs[arch], (), 1000)))
     for run in expected['runs']:

@@ -291,6 +291,14 @@ def test_what_this_machine_or_config_lacks(fails, monkeypatch):
     assert '.pkl' in fails('test', DETECTION, 'x.pth', '--out', 'predictions.json')
 
 
+def test_torchvision_of_another_pytorch(fails, monkeypatch):
+    def collect_env() -> dict:
+        raise RuntimeError('operator torchvision::nms does not exist')
+
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', collect_env)
+    assert 'torchvision was built for another PyTorch' in fails('train', DETECTION)
+
+
 def test_loss_that_is_not_finite(fails):
     options = ['optim_wrapper.optimizer.lr=1e18', 'optim_wrapper.clip_grad=None']
     message = fails('train', DETECTION, options=options)
