@@ -205,19 +205,23 @@ class VisionMLP(nn.Module):
 
     def _matched(self, checkpoint: Checkpoint, in_chans: int) -> dict[str, Tensor]:
         """The tensors of a checkpoint by our names, without those of a head for other classes; logs what is fresh."""
-        with torch.device('meta'):
-            backbone = self.family(self.arch, in_chans, out_norm=False, **self.arguments)
-        tensors, report = match_to_backbone(backbone, checkpoint)
-        own = self.state_dict()
-        found = {key: tensor for key, tensor in tensors.items() if key in own and not tensor.is_meta}
+        own, behind, others = self.state_dict(), {}, {}
         norm = f'norms.{len(self.feature_info) - 1}'  # of a dense backbone
         for key, tensor in checkpoint.weights.items():
-            key = re.sub(rf'^(backbone\.)?(norm|ln1|{norm})\.', 'norm.', key)
-            key = re.sub(r'^head\.(?=weight$|bias$)', 'head.fc.', key)
-            if key in own and key.startswith(('norm.', 'head.')) and tensor.shape == own[key].shape:
-                found[key] = tensor
-        fresh = dict.fromkeys(key.partition('.')[0] for key in own if key not in found)
-        log('; '.join([report, *([f'start fresh: {", ".join(fresh)}'] if fresh else [])]))
+            name = re.sub(rf'^(backbone\.)?(norm|ln1|{norm})\.', 'norm.', key)
+            name = re.sub(r'^head\.(?=weight$|bias$)', 'head.fc.', name)
+            if name.startswith(('norm.', 'head.')) and tensor.shape == getattr(own.get(name), 'shape', None):
+                behind[name] = tensor
+            else:
+                others[key] = tensor
+        with torch.device('meta'):
+            backbone = self.family(self.arch, in_chans, out_norm=False, **self.arguments)
+        tensors, report = match_to_backbone(backbone, Checkpoint(checkpoint.source, None, others))
+        found = {key: tensor for key, tensor in tensors.items() if key in own and not tensor.is_meta} | behind
+        for what, keys in (('loaded', behind), ('fresh', own.keys() - found.keys())):
+            if keys:
+                report += f'; {" and ".join(sorted({key.partition(".")[0] for key in keys}, reverse=True))} {what}'
+        log(report)
         return found
 
 

@@ -196,13 +196,15 @@ def official(save):
     return save({'model': weights, 'args': argparse.Namespace(lr=1)}), weights
 
 
-def test_published_file(official):
+def test_published_file(official, log_lines):
     file, weights = official
     whole = create('cycle_mlp_b1', checkpoint_path=file)
     assert torch.equal(whole.head.fc.weight, weights['head.weight'])
+    assert log_lines[-1].endswith('; left out 20 (CycleFC offsets); norm and head loaded')
     overlay = dict(file=str(file))
     grey = create('cycle_mlp_b1', pretrained=True, pretrained_cfg_overlay=overlay, num_classes=5, in_chans=1)
     assert torch.equal(grey.stages[0].blocks[0].norm1.weight, whole.stages[0].blocks[0].norm1.weight)
+    assert log_lines[-1].endswith('left out 2 (classifier head and norm); norm loaded; head fresh')
     torch.testing.assert_close(grey.stem.conv.weight, whole.stem.conv.weight.sum(1, keepdim=True))
     features = create('cycle_mlp_b1', pretrained=True, pretrained_cfg_overlay=overlay, features_only=True)
     assert torch.equal(features.model.stem.conv.weight, whole.stem.conv.weight)
