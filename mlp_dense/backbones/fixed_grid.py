@@ -186,4 +186,4 @@ class FixedGridMLP(HierarchicalMLP):
         return None if sizes is None or stem is None or stem.ndim != 4 else sizes | dict(patch_size=stem.shape[3])
 
     def to_output(self, stage: int, x: Tensor, size: Sequence[int]) -> Tensor:
-        return self.pyramid[stage](x, size)
+        return self.pyramid[stage](x, size=size)  # hooks see tensors only

@@ -134,7 +134,7 @@ class VisionMLP(nn.Module):
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             x = stage(x)
             if i in taken:
-                out = self.pyramid[i](x, size) if hasattr(self, 'pyramid') else x
+                out = self.pyramid[i](x, size=size) if hasattr(self, 'pyramid') else x
                 maps.append(self.norm(out) if norm and i == len(self.stages) - 1 else out)
         return maps if intermediates_only else (self.norm(x), maps)
 
