@@ -25,7 +25,7 @@ PUBLISHED = {
     'mlp_mixer_b16': MIXER + 'jx_mixer_b16_224-76587d61.pth',
     'mlp_mixer_l16': MIXER + 'jx_mixer_l16_224-92f9adc4.pth',
 }
-"""The published weights that have an address; those of AS-MLP and ViP are downloaded by hand (docs/checkpoints.md)."""
+"""The published weights that have an address; those of AS-MLP and ViP are downloaded by hand."""
 CROPS = dict.fromkeys(['wave_mlp_t_dw', 'wave_mlp_t', 'wave_mlp_s', 'wave_mlp_m'], 0.9)
 CROPS |= dict.fromkeys(['vip_s7', 'vip_s14', 'vip_m7'], 0.9)
 """What part of an image a test looks at, where that is not 0.875 (the published code)."""
