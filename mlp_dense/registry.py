@@ -10,11 +10,31 @@ from mmengine.registry import Registry
 
 
 def _child(parent: Registry, *modules: str) -> Registry:
-    locations = [f'mlp_dense.engine.{module}' for module in modules]
+    locations = [f'mlp_dense.{module}' for module in modules]
     return Registry(parent.name, parent=parent, scope='mlp_dense', locations=locations)
 
 
-MODELS = _child(root.MODELS, 'families', *(['tta'] if find_spec('mmdet') else []))
-HOOKS = _child(root.HOOKS, 'hooks', 'numerics', 'saving')
-CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'optim')
-METRICS = _child(root.METRICS, 'metrics', *(['coco'] if find_spec('mmdet') else []))
+def _if_installed(package: str, *modules: str) -> tuple[str, ...]:
+    return modules if find_spec(package) else ()
+
+
+MODELS = _child(
+    root.MODELS,
+    'engine.families',
+    *_if_installed('mmdet', 'engine.tta'),
+    *_if_installed('timm', 'classification.model'),
+)
+HOOKS = _child(root.HOOKS, 'engine.hooks', 'engine.numerics', 'engine.saving')
+CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optim')
+METRICS = _child(
+    root.METRICS,
+    'engine.metrics',
+    *_if_installed('mmdet', 'engine.coco'),
+    *_if_installed('timm', 'classification.metrics'),
+)
+DATASETS = _child(root.DATASETS, *_if_installed('timm', 'classification.data'))
+TRANSFORMS = _child(root.TRANSFORMS, *_if_installed('timm', 'classification.data'))
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, *_if_installed('timm', 'classification.data'))
+PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, *_if_installed('timm', 'classification.schedule'))
+for _registry in (root.LOOPS, root.OPTIM_WRAPPERS, root.OPTIMIZERS, root.VISBACKENDS, root.VISUALIZERS):
+    _child(_registry)  # else mmengine warns of a default_scope that has none

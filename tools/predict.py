@@ -9,9 +9,10 @@ from arguments import add_cfg_options, run_tool, tool_parser
 
 def parse_args() -> argparse.Namespace:
     parser = tool_parser(
-        'Detects objects in images or a video, or segments them. Writes drawn images (DIR/vis/NAME.png) or a drawn '
-        'video (DIR/VIDEO.mp4), DIR/images.json, and either COCO results (DIR/predictions.json) or label maps '
-        "(DIR/labels/NAME.png; a pixel is the index of its class). Sub-folders are kept. An image's image_id is the "
+        'Detects objects in images or a video, segments or classifies them. Writes drawn images (DIR/vis/NAME.png) or '
+        'a drawn video (DIR/VIDEO.mp4), DIR/images.json, and either results (DIR/predictions.json: COCO objects, or '
+        'the five likeliest classes of each image) or label maps (DIR/labels/NAME.png; a pixel is the index of its '
+        "class). Sub-folders are kept. An image's image_id is the "
         'number that is its name, if all are numbers, else its position from 0; exit status 1: some could not be read.'
     )
     parser.add_argument('input', type=Path, metavar='INPUT', help='image, folder of images, or video')

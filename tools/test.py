@@ -13,7 +13,19 @@ def parse_args() -> argparse.Namespace:
         'Tests a checkpoint on the test data of a config, prints the metrics and writes metrics.json.'
     )
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='file or http(s) address of a checkpoint')
-    parser.add_argument('--out', default='', metavar='FILE.pkl', help='also write the predictions, as a pickle')
+    parser.add_argument(
+        '--out',
+        default='',
+        metavar='FILE',
+        help='also write the predictions: .pkl for detection and segmentation; .json, with the accuracy of every '
+        'class, for classification',
+    )
+    parser.add_argument(
+        '--img-size',
+        type=int,
+        metavar='PIXELS',
+        help='height and width of the images, in place of those of the config; classification only',
+    )
     parser.add_argument(
         '--show-dir',
         default='',
@@ -35,15 +47,16 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from mlp_dense.engine.configs import for_test, make_folder
+    from mlp_dense.engine.adapting import for_test
+    from mlp_dense.engine.configs import make_folder
     from mlp_dense.engine.runner import build_runner
 
     if args.out:
-        check_out_file(Path(args.out), '.pkl', '.pickle')
+        check_out_file(Path(args.out), '.pkl', '.pickle', '.json')
     if args.show_dir:
         make_folder(Path(args.show_dir))
     cfg = read_run_config(args)
-    for_test(cfg, args.checkpoint, args.tta, args.fuse, args.show_dir, args.out)
+    for_test(cfg, args.checkpoint, args.tta, args.fuse, args.show_dir, args.out, args.img_size)
     metrics = build_runner(cfg, ('test',)).test()
     if is_main_process():
         for name, value in metrics.items():

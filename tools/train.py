@@ -46,7 +46,7 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from mlp_dense.engine.configs import for_training
+    from mlp_dense.engine.adapting import for_training
     from mlp_dense.engine.runner import build_runner
 
     cfg = read_run_config(args, writes=not args.dry_run)

@@ -40,7 +40,7 @@ class Experts(nn.Module):
     """Maps items (..., dim) by `num_chosen` of `num_experts` MLPs each, and adds what they give, weighted by a router.
 
     In training the router's logits are noisy, and a balancing loss joins the gradient (V-MoE, appendix A): `balance`
-    is its last value.
+    is its last value, and `shares` (num_experts) are the parts of the items that the experts got.
     """
 
     def __init__(self, dim: int, hidden_dim: int, num_experts: int, num_chosen: int):
@@ -50,6 +50,7 @@ class Experts(nn.Module):
         self.fc1 = ExpertLinear(num_experts, dim, hidden_dim)
         self.fc2 = ExpertLinear(num_experts, hidden_dim, dim)
         self.register_buffer('balance', torch.zeros(()), persistent=False)
+        self.register_buffer('shares', torch.zeros(num_experts), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         items = x.flatten(0, -2)
@@ -65,6 +66,7 @@ class Experts(nn.Module):
         if self.training and torch.is_grad_enabled():
             loss = BALANCE_WEIGHT * imbalance(logits, noisy, self.num_chosen)
             self.balance.copy_(loss.detach())
+            self.shares.copy_(F.one_hot(chosen, len(self.shares)).sum((0, 1)) / chosen.numel())
             out = WithLoss.apply(out, loss, _known_scale(x.device.type))
         return out.view_as(x)
 

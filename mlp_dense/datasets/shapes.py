@@ -5,6 +5,10 @@ Deterministic from a seed, and made in seconds, so that everything here can be t
     root/{train,val}/000000.jpg                    images
     root/annotations/instances_{train,val}.json    COCO instances: polygons and areas of what is visible
     root/labels/{train,val}/000000.png             label maps as in ADE20K: 1 is the first class, 0 unlabelled
+
+or, for classification, of one shape in each image::
+
+    root/{train,val}/{disc,square,triangle,star,cross}/000000.jpg
 """
 
 import colorsys
@@ -23,9 +27,11 @@ CLASSES = ('disc', 'square', 'triangle', 'star', 'cross')
 _ZOOM = 4  # shapes are drawn at this multiple of the image size, then averaged: smooth edges
 
 
-def write_shapes(root: Path, num_train: int = 320, num_val: int = 64, size: int = 128, seed: int = 0) -> None:
-    """Writes images of `size` x `size` pixels, and their labels, into a folder. UserError: it is not empty (and is left
-    as it is), or cannot be written, or a number is too small."""
+def write_shapes(
+    root: Path, num_train: int = 320, num_val: int = 64, size: int = 128, seed: int = 0, classify: bool = False
+) -> None:
+    """Writes images of `size` x `size` pixels, and their labels, into a folder; to `classify` them, in folders of their
+    classes. UserError: it is not empty (and is left as it is), or cannot be written, or a number is too small."""
     if min(num_train, num_val) < 1 or size < 16 or seed < 0:
         raise UserError('At least 1 image for training and 1 for validation, of 16 pixels or more; a seed from 0.')
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -36,7 +42,8 @@ def write_shapes(root: Path, num_train: int = 320, num_val: int = 64, size: int 
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
-            _write_split(partial, name, count, size, (seed, split))
+            write = _write_classes if classify else _write_split
+            write(partial, name, count, size, (seed, split))
         partial.replace(root)
     except OSError as error:
         raise UserError(f'{root} cannot be written ({error}); give a folder that you may write to.') from error
@@ -45,7 +52,7 @@ def write_shapes(root: Path, num_train: int = 320, num_val: int = 64, size: int 
 def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
     """An image (size, size, 3) as uint8 in BGR, and the (class index, visible mask (size, size) bool) of every object.
     Masks do not overlap and have no holes."""
-    image = _texture(rng, size, _colour(rng.random(), rng.uniform(0.0, 0.3), rng.uniform(0.3, 0.9)))
+    image = _background(rng, size)
     objects: list[tuple[int, np.ndarray, int]] = []  # class, visible mask, area before anything covered it
     wanted = 0 if rng.random() < 0.08 else rng.integers(1, 7)
     # Large ones first, so that the small ones stay visible.
@@ -59,13 +66,24 @@ def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
             # Nothing is mostly hidden or cut off, and no mask gets a hole: COCO polygons cannot say either.
             if all(rest.sum() > 0.4 * area and not _has_hole(rest) for _, rest, area in remaining):
                 objects = [*remaining, (label, mask, int(mask.sum()))]
-                # Classes differ in shape; their hues only lean apart, and the background is paler.
-                hue = (label + rng.uniform(-0.55, 0.55)) / len(CLASSES) % 1.0
-                texture = _texture(rng, size, _colour(hue, rng.uniform(0.5, 1.0), rng.uniform(0.5, 1.0)))
-                image = _paint(rng, image, coverage, texture)
+                image = _paint(rng, image, coverage, label)
                 break
-    image = np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
-    return image, [(label, mask) for label, mask, _ in objects]
+    return _with_noise(rng, image), [(label, mask) for label, mask, _ in objects]
+
+
+def make_object(rng: np.random.Generator, size: int, label: int) -> np.ndarray:
+    """An image (size, size, 3) as uint8 in BGR of one object of a class."""
+    image, radius = _background(rng, size), size * rng.uniform(0.2, 0.45)
+    return _with_noise(rng, _paint(rng, image, _coverage(_outline(CLASSES[label], rng, radius, size), size), label))
+
+
+def _write_classes(root: Path, split: str, count: int, size: int, seed: tuple[int, int]) -> None:
+    for index in range(count):
+        label = index % len(CLASSES)
+        file = root / split / CLASSES[label] / f'{index:06}.jpg'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image = make_object(np.random.default_rng((*seed, index)), size, label)
+        cv2.imwrite(str(file), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
 def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int, int]) -> None:
@@ -122,8 +140,19 @@ def _coverage(outline: np.ndarray, size: int) -> np.ndarray:
     return canvas.reshape(size, _ZOOM, size, _ZOOM).mean((1, 3))
 
 
-def _paint(rng: np.random.Generator, image: np.ndarray, coverage: np.ndarray, texture: np.ndarray) -> np.ndarray:
-    """Puts a shape of the given texture on the image, with a soft shadow beside it."""
+def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+    return _texture(rng, size, _colour(rng.random(), rng.uniform(0.0, 0.3), rng.uniform(0.3, 0.9)))
+
+
+def _with_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    return np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+
+
+def _paint(rng: np.random.Generator, image: np.ndarray, coverage: np.ndarray, label: int) -> np.ndarray:
+    """Puts a shape of a class on the image, with a soft shadow beside it."""
+    # Classes differ in shape; their hues only lean apart, and the background is paler.
+    hue = (label + rng.uniform(-0.55, 0.55)) / len(CLASSES) % 1.0
+    texture = _texture(rng, len(image), _colour(hue, rng.uniform(0.5, 1.0), rng.uniform(0.5, 1.0)))
     x, y = rng.uniform(1, 4, 2)
     shadow = cv2.GaussianBlur(cv2.warpAffine(coverage, np.float32([[1, 0, x], [0, 1, y]]), coverage.shape), (0, 0), 2)
     image = image * (1 - 0.35 * shadow[..., None])

@@ -1,8 +1,7 @@
-"""Reading a config, and adapting it to what is asked for and to this machine."""
+"""Reading a config, and adapting it to this machine."""
 
 import difflib
 import inspect
-import os
 import tempfile
 import traceback
 from argparse import ArgumentParser
@@ -12,16 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from ..checkpoints.whole import checkpoints_in
 from ..errors import UserError, explained_imports
-from .saving import resume_from
-from .tasks import task_of
 
 READ_IF_THERE = ('auto_scale_lr', 'find_unused_parameters', 'sync_bn', 'compile', 'check_data', 'max_unreadable')
 """Keys that mmengine's or this package's Runner reads from a config, beside the arguments of its constructor."""
@@ -58,9 +53,10 @@ def enter_scope(cfg: Config) -> None:
     """Makes the scope of a config the one in which bare names are looked up. NotInstalledError: it is that of a package
     that is missing, or which misses mmcv."""
     scope = cfg.get('default_scope') or 'mmengine'
-    if scope in ('mmdet', 'mmseg'):
+    needed = dict(mmdet='mmdet', mmseg='mmseg', mlp_dense='timm')  # mmengine would only warn
+    if scope in needed:
         with explained_imports():
-            import_module(scope)  # mmengine would only warn
+            import_module(needed[scope])
     init_default_scope(scope)
 
 
@@ -70,66 +66,6 @@ def set_work_dir(cfg: Config, work_dir: Path | None, make: bool = True) -> None:
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename).stem)
     if make:
         make_folder(Path(cfg.work_dir))
-
-
-def for_training(
-    cfg: Config,
-    resume: str | None = None,
-    amp: bool = False,
-    auto_scale_lr: bool = False,
-    seed: int | None = None,
-    deterministic: bool = False,
-) -> None:
-    """Adapts a config, whose work dir is set, to a training: see ``tools/train.py --help``. UserError: it cannot be
-    trained so, nothing can be resumed, or something would be overwritten."""
-    need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    hook = cfg.get('default_hooks', {}).get('checkpoint', {})
-    if hook.get('type') == 'CheckpointHook' and not hook.get('backend_args') and '://' not in str(hook.get('out_dir')):
-        hook.type = 'mlp_dense.CheckpointHook'
-    if resume or cfg.get('resume'):
-        resume_from(cfg, resume)
-    elif found := [*checkpoints_in(Path(cfg.work_dir)), *Path(cfg.work_dir).glob('last_checkpoint')]:
-        there = f'{cfg.work_dir} holds a training already ({found[0].name})'
-        raise UserError(f'{there}: go on with --resume, or give another --work-dir.')
-    if amp:
-        if not torch.cuda.is_available():
-            raise UserError('--amp needs a GPU, and PyTorch finds none; leave it out to train on the CPU.')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if auto_scale_lr:
-        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-            raise UserError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size to scale by.')
-        cfg.auto_scale_lr.enable = True
-    if seed is not None:
-        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
-    if deterministic:
-        cfg.randomness = dict(cfg.get('randomness', {}), deterministic=True)
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it cuBLAS refuses
-
-
-def for_test(
-    cfg: Config, checkpoint: str, tta: bool = False, fuse: bool = False, show_dir: str = '', out: str = ''
-) -> None:
-    """Adapts a config to the test of a checkpoint: see ``tools/test.py --help``. UserError: it cannot be tested so."""
-    need(cfg, 'model', 'test_dataloader', 'test_cfg')
-    if not evaluators(cfg, 'test'):
-        raise UserError(f'{cfg.filename} has no test_evaluator, so there is nothing to measure.')
-    cfg.load_from, cfg.resume = checkpoint, False
-    if tta:
-        if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
-            raise UserError('--tta: this config has no tta_model and tta_pipeline.')
-        for dataset in leaves(cfg.test_dataloader.dataset):
-            dataset.pipeline = cfg.tta_pipeline
-        cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    cfg.get('default_hooks', {}).pop('visualization', None)  # draws during a training
-    cfg.setdefault('custom_hooks', [])
-    if show_dir:
-        cfg.custom_hooks.append(dict(type='mlp_dense.DrawPredictionsHook', out_dir=show_dir))
-    if fuse:
-        cfg.custom_hooks.append(dict(type='mlp_dense.FuseHook', priority='LOWEST'))
-    if out:
-        dump = dict(type=task_of(cfg.default_scope).dump, out_file_path=out)
-        cfg.test_evaluator = [*evaluators(cfg, 'test'), dump]
 
 
 def make_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from mmengine.model import is_model_wrapper
 
 from .. import operators
 from .configs import leaves
+from .tasks import CLASSIFICATION
 
 USELESS = (  # what mmengine says of itself, and nobody can mend
     '"FileClient" will be deprecated in future',
@@ -42,7 +43,8 @@ class ConsoleHook(Hook):
         epochs = f' ({loop.max_epochs} epochs)' if loop.max_epochs > 1 else ''
         batch = f'{runner.world_size} x {cfg.train_dataloader.batch_size} images'
         self._open(runner, 'Training', loop.dataloader, f'{loop.max_iters} iterations{epochs} of {batch}')
-        if not (cfg.model.backbone.get('init_cfg') or cfg.get('load_from')):
+        starts = cfg.model.backbone.get('init_cfg') or cfg.get('load_from')
+        if not starts and cfg.get('default_scope') != CLASSIFICATION.scope:
             runner.logger.warning(
                 'The backbone starts from random weights. Published recipes start from ImageNet weights: --cfg-options '
                 'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE_OR_URL'
@@ -82,4 +84,5 @@ class ConsoleHook(Hook):
             + f'    output   {runner.work_dir}\n'
             f'    log      {runner._log_dir}/{runner.timestamp}.log'
         )
-        operators.announce()
+        if runner.cfg.get('default_scope') != CLASSIFICATION.scope:  # which needs none
+            operators.announce()

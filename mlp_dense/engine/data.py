@@ -13,7 +13,7 @@ from ..datasets.coco import check_numbers
 from ..errors import UnreadableError, UserError
 from .configs import evaluators, first_line, leaves, walk
 
-CLASS_HEADS = {'bbox_head', 'mask_head', 'decode_head'}
+CLASS_HEADS = {'bbox_head', 'mask_head', 'decode_head', 'head'}
 
 
 def check_data(cfg: Config, name: str) -> None:
@@ -50,10 +50,13 @@ def check_class_count(model: Any, classes: Sequence[str], owner: str) -> None:
 
 
 def dataset_meta(dataset: Any) -> dict[str, Any]:
-    """What a data set says of itself (``classes``, ``palette``), in its config or in its class."""
+    """What a data set says of itself (``classes``, ``palette``), in its config, in its class or where it is."""
     dataset = next(leaves(dataset))
     with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope
-        return dict(dataset.get('metainfo') or getattr(registry.get(dataset.type), 'METAINFO', {}))
+        cls = registry.get(dataset.type)
+    if hasattr(cls, 'read_meta') and not dataset.get('metainfo'):
+        return cls.read_meta(dataset)
+    return dict(dataset.get('metainfo') or getattr(cls, 'METAINFO', {}))
 
 
 def labels_keep_their_size(dataset: Any) -> bool:
@@ -94,6 +97,8 @@ class Reading:
     def __call__(self, results: dict) -> dict:
         try:
             results = self.transform(results)
+        except UnreadableError:
+            raise
         except Exception as error:  # whatever the decoders of OpenCV and Pillow raise
             for file in filter(None, map(results.get, ('img_path', 'seg_map_path'))):
                 if not _is_readable(Path(file)):

@@ -17,7 +17,7 @@ from mmengine.registry import HOOKS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from ..errors import ArgumentError, UserError
+from ..errors import ArgumentError, UserError, explain_torchvision
 from .configs import first_line, need, setting, walk
 from .loaders import safe_loaders
 
@@ -131,9 +131,8 @@ class ExplainedRunner(Runner):
 def _explanation(error: Exception, frames: list[FrameType], cfg: Config) -> str:
     """What was wrong with the part of the config that the innermost frame, of those of the registry, was building."""
     said = first_line(error)
-    if 'operator torchvision::' in said:  # mmengine and timm import it wherever it is installed
-        pair = f'torchvision was built for another PyTorch than {torch.__version__}'
-        return f'{pair}: install both in one command, at matching versions, or pip uninstall torchvision timm.'
+    if sentence := explain_torchvision(error):
+        return sentence
     if not frames:
         return f'The config cannot be built: {said} (--debug shows where).'
     node, built = (frames[-1].f_locals.get(name) for name in ('cfg', 'obj_cls'))

@@ -11,8 +11,9 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..reports.drawing import draw_instances, draw_label_map
+from ..reports.drawing import draw_class, draw_instances, draw_label_map
 
+PICKLE = ('.pkl', '.pickle')
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]  # of 80 classes
 
 
@@ -23,11 +24,12 @@ class Task:
     scope: str  # the default_scope of its configs
     main_metric: str  # what its name ends in
     dump: str  # the type of the metric that writes predictions (tools/test.py --out)
+    dumped_as: tuple[str, ...]  # what the name of that file may end in
     field: str  # data samples keep ground truth and predictions as gt_FIELD and pred_FIELD
     draw: Callable[..., np.ndarray]  # draws them, as reports.drawing.draw_instances does
     # The number in what is written of every class, from the config of the test data set and the class names.
     category_ids: Callable[[ConfigDict, Sequence[str]], Sequence[int]]
-    # Predictions, image id and category ids to results in COCO's format; None: there are no objects.
+    # Predictions, image id and category ids to results in COCO's format; None: there are none.
     objects: Callable[[Any, int, Sequence[int]], Iterator[dict]] | None
     label_map: Callable[[Any], np.ndarray] | None  # predictions to (H, W); None: there is no label map
     run_heads: Callable[[nn.Module, Sequence[Tensor]], None]  # on feature maps, as the field counts their MACs
@@ -71,6 +73,11 @@ def _coco_results(found: Any, image_id: int, ids: Sequence[int]) -> Iterator[dic
         yield dict(image_id=image_id, category_id=ids[label], bbox=box, score=score, **segmentation)
 
 
+def _class_results(found: Any, image_id: int, ids: Sequence[int]) -> Iterator[dict]:
+    for label, score in zip(found.labels.tolist(), found.probability.tolist(), strict=True):
+        yield dict(image_id=image_id, category_id=ids[label], score=score)
+
+
 def _run_detector(model: nn.Module, maps: Sequence[Tensor]) -> None:
     """With a RoI head on 1000 proposals and 100 masks, at every stage of a cascade; without RoIAlign."""
     if not hasattr(model, 'roi_head'):
@@ -90,6 +97,7 @@ DETECTION = Task(
     scope='mmdet',
     main_metric='mAP',
     dump='mmdet.DumpDetResults',
+    dumped_as=PICKLE,
     field='instances',
     draw=draw_instances,
     category_ids=coco_category_ids,
@@ -101,6 +109,7 @@ SEGMENTATION = Task(
     scope='mmseg',
     main_metric='mIoU',
     dump='mlp_dense.DumpLabelMaps',
+    dumped_as=PICKLE,
     field='sem_seg',
     draw=draw_label_map,
     category_ids=lambda dataset, classes: range(len(classes)),
@@ -108,4 +117,16 @@ SEGMENTATION = Task(
     label_map=lambda found: found.data[0].cpu().numpy(),
     run_heads=lambda model, maps: model.decode_head(maps),
 )
-TASKS = {task.scope: task for task in (DETECTION, SEGMENTATION)}
+CLASSIFICATION = Task(
+    scope='mlp_dense',
+    main_metric='top1',
+    dump='mlp_dense.DumpClasses',
+    dumped_as=('.json',),
+    field='class',
+    draw=draw_class,
+    category_ids=lambda dataset, classes: range(len(classes)),
+    objects=_class_results,
+    label_map=None,
+    run_heads=lambda model, maps: None,  # it is in the backbone
+)
+TASKS = {task.scope: task for task in (DETECTION, SEGMENTATION, CLASSIFICATION)}

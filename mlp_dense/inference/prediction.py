@@ -80,6 +80,7 @@ class PredictionWriter:
     * ``vis/NAME.png``, or ``VIDEO.mp4``: the drawn images; small ones are enlarged;
     * ``images.json``: ``images`` and ``categories`` in COCO's format;
     * of a detector ``predictions.json``, COCO's results: ``COCO('images.json').loadRes('predictions.json')``;
+    * of a classifier ``predictions.json``: ``image_id``, ``category_id`` and ``score`` of the five likeliest classes;
     * of a segmentor ``labels/NAME.png``: one channel, each pixel the index of its class from 0, the ``id`` of its
       category (8 bits, or 16 for more than 256 classes).
 

@@ -23,12 +23,13 @@ Curve = dict[float, float]  # values by iteration
 
 @dataclass
 class Run:
-    """The curves of a training: losses, learning rate and validation metrics, each by its name."""
+    """The curves of a training: losses, learning rate, validation metrics, shares of experts, each by its name."""
 
     name: str
     losses: dict[str, Curve] = field(default_factory=dict)
     lr: Curve = field(default_factory=dict)
     metrics: dict[str, Curve] = field(default_factory=dict)
+    shares: dict[str, Curve] = field(default_factory=dict)  # of the experts of mixtures: MODULE/NUMBER
 
 
 def read_run(path: Path) -> Run:
@@ -56,8 +57,15 @@ def read_run(path: Path) -> Run:
             run.lr[at] = record['lr']  # of the first parameter group; `base_lr` is the config's, before --auto-scale-lr
         curves = run.losses if 'lr' in record else run.metrics
         for name, value in record.items():
+            if name.startswith('expert/'):
+                run.shares.setdefault(name.removeprefix('expert/'), {})[at] = value
+                continue
             # COCO says -1 where there are no such objects.
-            if 'loss' in name if curves is run.losses else name not in ('step', 'time', 'data_time') and value != -1:
+            if (
+                'loss' in name
+                if curves is run.losses
+                else name not in ('step', 'iter', 'time', 'data_time') and value != -1
+            ):
                 curves.setdefault(name, {})[at] = value
     return run
 
@@ -67,8 +75,9 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
     several have a colour each, a line style for every quantity, and of the metrics the main ones only, whose names end
     in one of `main_metrics`. `smooth` is the weight of the past in the moving average of the losses, below 1."""
     several = len(runs) > 1
-    figure = Figure(figsize=(11, 12), layout='constrained')
-    axes = figure.subplots(3, 1, sharex=True)
+    with_experts = not several and bool(runs[0].shares)
+    figure = Figure(figsize=(11, 16 if with_experts else 12), layout='constrained')
+    axes = figure.subplots(3 + with_experts, 1, sharex=True)
     losses = sorted({name for run in runs for name in run.losses}, key=lambda name: (name != 'loss', name))
     metrics = sorted({name for run in runs for name in run.metrics})
     main = [name for name in metrics if name.endswith(tuple(main_metrics))] or metrics[:1]
@@ -78,7 +87,7 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
         ('learning rate', 'learning rate', ['learning rate'], ['learning rate'], ''),
         ('validation', _metric_label(runs, main), metrics, main, 'o'),
     )
-    for ax, (title, label, names, bold, marker) in zip(axes, panels, strict=True):
+    for ax, (title, label, names, bold, marker) in zip(axes, panels, strict=False):
         keys = []
         for k, name in enumerate(names):
             style = dict(linewidth=2.5 if name in bold else 1.2, linestyle=STYLES[k % len(STYLES)] if several else '-')
@@ -93,11 +102,14 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
         if len(keys) > 1:
             ax.legend(handles=keys, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3)
         ax.set(title=title, xlabel='iteration', ylabel=label)
+        if not ax.lines:
+            ax.text(0.5, 0.5, 'nothing logged yet', transform=ax.transAxes, ha='center', va='center', color='gray')
+    if with_experts:
+        _plot_shares(axes[3], runs[0].shares)
+    for ax in axes:
         ax.tick_params(labelbottom=True)
         ax.margins(x=0.02)
         ax.grid(alpha=0.3)
-        if not ax.lines:
-            ax.text(0.5, 0.5, 'nothing logged yet', transform=ax.transAxes, ha='center', va='center', color='gray')
     axes[0].set_ylim(bottom=0)
     axes[1].ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
     if several:
@@ -106,6 +118,20 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
     else:
         figure.suptitle(runs[0].name)
     figure.savefig(file, dpi=100)
+
+
+def _plot_shares(ax: Axes, shares: dict[str, Curve]) -> None:
+    """The share of every expert: a colour for each, a line style for each mixture."""
+    modules = list(dict.fromkeys(name.rpartition('/')[0] for name in shares))
+    for name, curve in shares.items():
+        module, _, number = name.rpartition('/')
+        _plot(ax, curve, 0.0, color=_colour(int(number)), linestyle=STYLES[modules.index(module) % len(STYLES)])
+    keys = [Line2D([], [], color='black', linestyle=STYLES[k % len(STYLES)], label=m) for k, m in enumerate(modules)]
+    count = 1 + max(int(name.rpartition('/')[2]) for name in shares)
+    keys += [Line2D([], [], color=_colour(i), linewidth=4, label=f'expert {i}') for i in range(count)]
+    ax.legend(handles=keys, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3)
+    ax.set(title='experts', xlabel='iteration', ylabel='share of the items')
+    ax.set_ylim(bottom=0)
 
 
 def _read_lines(file: Path) -> list[dict]:

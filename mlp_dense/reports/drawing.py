@@ -117,6 +117,18 @@ def draw_label_map(image: np.ndarray, labels: PixelData, _: Size, classes: Seque
     return _write(drawn, [classes[i] for i in places], places.values(), [palette[i] for i in places], centred=True)
 
 
+def draw_class(image: np.ndarray, found: InstanceData, _: Size, classes: Sequence[str], palette: Any) -> np.ndarray:
+    """The names of classes, the likeliest first, and their probability (percent), on an RGB image (H, W, 3)."""
+    palette, labels = colours(palette, len(classes)), found.labels.tolist()
+    names = [classes[label] for label in labels]
+    if 'probability' in found:
+        pairs = zip(names, found.probability.tolist(), strict=True)
+        names = [f'{name} {100 * probability:.0f}' for name, probability in pairs]
+    line = _font(*image.shape[:2]).size + 9
+    places = [(0, line * (i + 1)) for i in range(len(names))]
+    return _write(image, names, places, [palette[label] for label in labels])
+
+
 def contact_sheet(tiles: Sequence[tuple[np.ndarray, Sequence[str]]], size: int) -> Image.Image:
     """Images of at most ``size`` by ``size`` pixels in rows, each above its lines of text."""
     font, gap = _font(size, size), 8

@@ -192,7 +192,8 @@ class VisionMLP(nn.Module):
         """
         checkpoint = Checkpoint.read(source)
         found = self._matched(checkpoint, in_chans)
-        theirs = checkpoint.weights.get('head.fc.bias', checkpoint.weights.get('head.bias'))
+        biases = (checkpoint.weights.get(f'{name}.bias') for name in ('backbone.head.fc', 'head.fc', 'head'))
+        theirs = next((bias for bias in biases if bias is not None), None)
         if not new_head and self.num_classes and theirs is not None and len(theirs) != self.num_classes:
             raise CheckpointError(
                 f'{source} knows {len(theirs)} classes and the model {self.num_classes}: create it with num_classes='
@@ -209,7 +210,7 @@ class VisionMLP(nn.Module):
         norm = f'norms.{len(self.feature_info) - 1}'  # of a dense backbone
         for key, tensor in checkpoint.weights.items():
             name = re.sub(rf'^(backbone\.)?(norm|ln1|{norm})\.', 'norm.', key)
-            name = re.sub(r'^head\.(?=weight$|bias$)', 'head.fc.', name)
+            name = re.sub(r'^(backbone\.)?head\.(fc\.)?(?=weight$|bias$)', 'head.fc.', name)
             if name.startswith(('norm.', 'head.')) and tensor.shape == getattr(own.get(name), 'shape', None):
                 behind[name] = tensor
             else:

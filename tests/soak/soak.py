@@ -14,7 +14,8 @@ from statistics import mean
 import pytest
 from mmengine.hooks import Hook
 
-from mlp_dense.engine.configs import for_training, read_config, set_work_dir
+from mlp_dense.engine.adapting import for_training
+from mlp_dense.engine.configs import read_config, set_work_dir
 from mlp_dense.engine.runner import build_runner
 from support.configs import thin_config
 

@@ -1,0 +1,3 @@
+# CycleMLP b3 on ImageNet.
+_base_ = '../_base_/recipes/cycle_mlp.py'
+model = dict(backbone=dict(arch='b3'))

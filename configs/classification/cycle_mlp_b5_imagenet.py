@@ -1,0 +1,3 @@
+# CycleMLP b5 on ImageNet.
+_base_ = '../_base_/recipes/cycle_mlp.py'
+model = dict(backbone=dict(arch='b5'))

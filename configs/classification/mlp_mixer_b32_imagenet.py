@@ -1,0 +1,3 @@
+# MLP-Mixer b32 on ImageNet. The recipe is b16's.
+_base_ = '../_base_/recipes/mlp_mixer.py'
+model = dict(backbone=dict(arch='b32'))

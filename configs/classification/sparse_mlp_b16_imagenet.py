@@ -1,0 +1,3 @@
+# Sparse-MLP b16 on ImageNet.
+_base_ = '../_base_/recipes/sparse_mlp.py'
+model = dict(backbone=dict(arch='b16'))

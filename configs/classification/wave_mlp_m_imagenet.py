@@ -1,0 +1,3 @@
+# Wave-MLP m on ImageNet.
+_base_ = '../_base_/recipes/wave_mlp.py'
+model = dict(backbone=dict(arch='m'))

@@ -1,0 +1,3 @@
+# Wave-MLP t_dw on ImageNet.
+_base_ = '../_base_/recipes/wave_mlp.py'
+model = dict(backbone=dict(arch='t_dw'))

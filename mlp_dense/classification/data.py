@@ -1,0 +1,157 @@
+"""Labelled images, timm's augmentation, and repeated augmentation."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dataset import BaseDataset
+from mmengine.dist import get_dist_info
+from mmengine.structures import BaseDataElement, InstanceData
+from PIL import Image
+from timm.data import ImageNetInfo, create_transform
+from timm.data.distributed_sampler import RepeatAugSampler
+from timm.data.readers.reader_image_folder import find_images_and_targets
+
+from ..errors import UnreadableError, UserError
+from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
+
+
+@DATASETS.register_module()
+class ClassFolders(BaseDataset):
+    """The images in and below a folder for each class, ``data_root/data_prefix['img_path']/CLASS/``; classes are in the
+    order of their names, unless ``metainfo['classes']`` gives another. UserError: a class has no folder."""
+
+    @classmethod
+    def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
+        """What a data set of this config says of itself."""
+        folder = Path(cfg.get('data_root') or '', cfg.data_prefix['img_path'])
+        return dict(classes=sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else [])
+
+    def folders(self) -> list[str]:
+        """The names of the folders, in the order of the classes."""
+        return list(self.metainfo['classes'])
+
+    def load_data_list(self) -> list[dict]:
+        self._metainfo.setdefault('classes', self.read_meta(ConfigDict(data_prefix=self.data_prefix))['classes'])
+        root, folders = Path(self.data_prefix['img_path']), self.folders()
+        if absent := [name for name in folders if not (root / name).is_dir()]:
+            raise UserError(
+                f'{root} has no folder {absent[0]}; it must hold one for each of the {len(folders)} classes.'
+            )
+        found, _ = find_images_and_targets(str(root), class_to_idx={name: i for i, name in enumerate(folders)})
+        return [dict(img_path=path, gt_label=label) for path, label in found]
+
+
+@DATASETS.register_module()
+class ImageNet(ClassFolders):
+    """ImageNet-1k in folders that are named by its synsets (``n01440764``), in their order."""
+
+    @classmethod
+    def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
+        """The first of the words for each class, with its synset where two share it."""
+        info = ImageNetInfo()
+        names = [text.partition(',')[0] for text in info.label_descriptions()]
+        pairs = zip(names, info.label_names(), strict=True)
+        return dict(classes=[f'{name} ({synset})' if names.count(name) > 1 else name for name, synset in pairs])
+
+    def folders(self) -> list[str]:
+        return list(ImageNetInfo().label_names())
+
+
+@DATASETS.register_module()
+class ImageArchive(BaseDataset):
+    """Images in one file, ``ann_file``: an .npz with ``data`` (the bytes of all JPEG files, uint8), ``offsets`` (N + 1)
+    and ``labels`` (N); ``classes.txt`` beside it has a line for each class, whose name may follow an id and a
+    tab."""
+
+    @classmethod
+    def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
+        names = Path(cfg.get('data_root') or '', cfg.ann_file).with_name('classes.txt')
+        lines = names.read_text(encoding='utf-8').splitlines() if names.is_file() else []
+        return dict(classes=[line.rpartition('\t')[2] for line in lines])
+
+    def load_data_list(self) -> list[dict]:
+        with np.load(self.ann_file) as archive:
+            self.data, self.offsets = archive['data'], archive['offsets']
+            labels = archive['labels'].tolist()
+        self._metainfo.setdefault('classes', self.read_meta(ConfigDict(ann_file=self.ann_file))['classes'])
+        return [dict(img_path=f'{self.ann_file}/{i:06}', gt_label=label) for i, label in enumerate(labels)]
+
+    def bytes_of(self, img_path: str) -> bytes:
+        """The file of an image."""
+        number = int(Path(img_path).name)
+        return self.data[self.offsets[number] : self.offsets[number + 1]].tobytes()
+
+    def get_data_info(self, idx: int) -> dict:
+        info = super().get_data_info(idx)
+        return dict(info, img_bytes=self.bytes_of(info['img_path']))
+
+
+@TRANSFORMS.register_module()
+class LoadImage:
+    """Reads an image with Pillow, as timm does; UnreadableError: it cannot be decoded."""
+
+    def __call__(self, results: dict) -> dict:
+        content = results.pop('img_bytes', None)
+        try:
+            with Image.open(BytesIO(content) if content else results['img_path']) as image:
+                results['img'] = image.convert('RGB')
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UnreadableError(
+                f'{results["img_path"]} is missing or no readable image; replace or remove it.'
+            ) from error
+        results['ori_shape'] = results['img'].size[::-1]
+        return results
+
+
+@TRANSFORMS.register_module()
+class TimmTransform:
+    """``timm.data.create_transform(**settings)``, on an image of Pillow or a BGR array; gives uint8 (3, H, W) in BGR,
+    which the model normalizes. Erasing is the model's, too, since it comes after that."""
+
+    def __init__(self, **settings: Any):
+        self.transform = create_transform(**settings, use_prefetcher=True)
+
+    def __call__(self, results: dict) -> dict:
+        image = results.pop('img')
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
+        results['inputs'] = torch.as_tensor(self.transform(image)).flip(0)
+        results['img_shape'] = tuple(results['inputs'].shape[1:])
+        return results
+
+
+@TRANSFORMS.register_module()
+class PackClass:
+    """Gives ``inputs`` and a data sample, whose ``gt_class`` has the label."""
+
+    def __call__(self, results: dict) -> dict:
+        keys = ('img_path', 'img_id', 'ori_shape', 'img_shape')
+        sample = BaseDataElement(metainfo={key: results[key] for key in keys if key in results})
+        if 'gt_label' in results:
+            sample.gt_class = InstanceData(labels=torch.tensor([results['gt_label']]))
+        return dict(inputs=results['inputs'], data_samples=sample)
+
+
+@DATA_SAMPLERS.register_module()
+class RepeatedAugmentation(RepeatAugSampler):
+    """timm's RepeatAugSampler (arXiv 1901.09335): an epoch is a third of the images, three times each, one after the
+    other or in different processes. The copies of image i of n are i, n + i and 2 n + i, each augmented otherwise."""
+
+    def __init__(self, dataset: Any, seed: int | None = 0, num_repeats: int = 3, shuffle: bool = True):
+        rank, processes = get_dist_info()
+        super().__init__(dataset, processes, rank, shuffle, num_repeats)
+        self.seed = seed or 0
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(self.seed + epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        for place, index in enumerate(super().__iter__()):
+            copy = (self.rank + place * self.num_replicas) % self.num_repeats
+            yield index + copy * len(self.dataset)

@@ -1,0 +1,93 @@
+"""Adapting a config to a training or a test that a command line asks for."""
+
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from ..checkpoints.whole import checkpoints_in
+from ..errors import UserError
+from .configs import evaluators, leaves, need
+from .saving import resume_from
+from .tasks import task_of
+
+
+def for_training(
+    cfg: Config,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    seed: int | None = None,
+    deterministic: bool = False,
+) -> None:
+    """Adapts a config, whose work dir is set, to a training: see ``tools/train.py --help``. UserError: it cannot be
+    trained so, nothing can be resumed, or something would be overwritten."""
+    need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    hook = cfg.get('default_hooks', {}).get('checkpoint', {})
+    if hook.get('type') == 'CheckpointHook' and not hook.get('backend_args') and '://' not in str(hook.get('out_dir')):
+        hook.type = 'mlp_dense.CheckpointHook'
+    if resume or cfg.get('resume'):
+        resume_from(cfg, resume)
+    elif found := [*checkpoints_in(Path(cfg.work_dir)), *Path(cfg.work_dir).glob('last_checkpoint')]:
+        there = f'{cfg.work_dir} holds a training already ({found[0].name})'
+        raise UserError(f'{there}: go on with --resume, or give another --work-dir.')
+    if amp:
+        if not torch.cuda.is_available():
+            raise UserError('--amp needs a GPU, and PyTorch finds none; leave it out to train on the CPU.')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise UserError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size to scale by.')
+        cfg.auto_scale_lr.enable = True
+    if seed is not None:
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+    if deterministic:
+        cfg.randomness = dict(cfg.get('randomness', {}), deterministic=True)
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it cuBLAS refuses
+
+
+def for_test(
+    cfg: Config,
+    checkpoint: str,
+    tta: bool = False,
+    fuse: bool = False,
+    show_dir: str = '',
+    out: str = '',
+    img_size: int | None = None,
+) -> None:
+    """Adapts a config to the test of a checkpoint: see ``tools/test.py --help``. UserError: it cannot be tested so."""
+    need(cfg, 'model', 'test_dataloader', 'test_cfg')
+    if not evaluators(cfg, 'test'):
+        raise UserError(f'{cfg.filename} has no test_evaluator, so there is nothing to measure.')
+    if img_size is not None:
+        _set_image_size(cfg, img_size)
+    cfg.load_from, cfg.resume = checkpoint, False
+    if tta:
+        if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
+            raise UserError('--tta: this config has no tta_model and tta_pipeline.')
+        for dataset in leaves(cfg.test_dataloader.dataset):
+            dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    cfg.get('default_hooks', {}).pop('visualization', None)  # draws during a training
+    cfg.setdefault('custom_hooks', [])
+    if show_dir:
+        cfg.custom_hooks.append(dict(type='mlp_dense.DrawPredictionsHook', out_dir=show_dir))
+    if fuse:
+        cfg.custom_hooks.append(dict(type='mlp_dense.FuseHook', priority='LOWEST'))
+    if out:
+        task = task_of(cfg.default_scope)
+        if Path(out).suffix.lower() not in task.dumped_as:
+            raise UserError(f'--out {out}: for this config give a file that ends in {" or ".join(task.dumped_as)}.')
+        dump = dict(type=task.dump, out_file_path=out)
+        cfg.test_evaluator = [*evaluators(cfg, 'test'), dump]
+
+
+def _set_image_size(cfg: Config, size: int) -> None:
+    steps = [step for dataset in leaves(cfg.test_dataloader.dataset) for step in dataset.get('pipeline', ())]
+    sized = [step for step in steps if step['type'] == 'mlp_dense.TimmTransform']
+    if not sized or size < 1:
+        raise UserError(f'--img-size {size}: give 1 pixel or more, to a config of a classifier.')
+    for step in sized:
+        step['input_size'] = size

@@ -1,0 +1,104 @@
+"""Classifiers of configs: official files, their logits, fine-tuning, and backbones that start from them."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+timm = pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
+import mlp_dense  # noqa: E402
+from mlp_dense.backbones import FAMILIES  # noqa: E402
+from mlp_dense.engine.configs import enter_scope  # noqa: E402
+from mlp_dense.errors import CheckpointError, UserError  # noqa: E402
+from mlp_dense.timm import name_of  # noqa: E402
+from reference import fingerprint_of, reference_of  # noqa: E402
+from support.configs import config  # noqa: E402
+from support.models import SMALL, image, official  # noqa: E402
+
+CLASSIFIERS = [(f, e) for f in FAMILIES for e in reference_of(f).fingerprints if e.startswith('classifier_')]
+
+
+def built(name: str, **changes) -> torch.nn.Module:
+    cfg = Config.fromfile(config(f'classification/{name}'))
+    cfg.merge_from_dict(changes)
+    enter_scope(cfg)
+    return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('family, entry', CLASSIFIERS, ids=lambda value: getattr(value, '__name__', value))
+def test_logits_through_the_config(family, entry, save):
+    """Of an official file, loaded as tools/test.py loads it."""
+    expected, reference, arch = fingerprint_of(family, entry), reference_of(family), entry.removeprefix('classifier_')
+    shapes = reference.official_shapes(family.archs[arch], (), 1000)
+    file = save({'model': reference.official_weights(shapes)})
+    model = mlp_dense.load_model(config(f'classification/{name_of(family, arch)}_imagenet'), file, 'cpu').double()
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected['n_params']
+    model.load_state_dict(reference.official_weights(shapes))  # once more, in float64
+    for run in expected['runs']:
+        x = torch.randn(run['input'], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        with torch.inference_mode():
+            logits = model(x)
+        found = logits.flatten()[run['logits']['idx']]
+        torch.testing.assert_close(found, torch.tensor(run['logits']['values'], dtype=x.dtype), rtol=0, atol=1e-9)
+
+
+def test_fine_tuning(save, log_lines):
+    weights = official(mlp_dense.HireMLP, classes=1000)
+    pretrained = dict(type='Pretrained', checkpoint=save({'state_dict': weights}))
+    model = built('hire_mlp_shapes', **{'model.backbone': dict(arch=dict(SMALL, _delete_=True), init_cfg=pretrained)})
+    model.init_weights()
+    assert log_lines[-1].endswith('left out 2 (classifier head and norm); norm loaded; head fresh')
+    assert torch.equal(model.backbone.norm.bias, weights['norm.bias'].float())
+    assert model.backbone.get_classifier().out_features == 5
+
+
+def test_a_dense_backbone_starts_from_a_training(save, family, log_lines):
+    """From pre-training to detection in one line."""
+    cfg = dict(type='mlp_dense.ImageClassifier', head=dict(num_classes=7))
+    enter_scope(Config.fromfile(config('classification/hire_mlp_shapes')))
+    classifier = MODELS.build(dict(cfg, backbone=dict(type=f'mlp_dense.{family.__name__}', arch=SMALL)))
+    file = save(dict(state_dict=classifier.state_dict(), meta=dict(dataset_meta=dict(classes=tuple('abcdefg')))))
+    dense = family(SMALL, init_cfg=dict(type='Pretrained', checkpoint=file))
+    dense.init_weights()
+    assert '(classifier head and norm); output norms that start fresh: norms.0' in log_lines[-1]
+    for part in ('stem', 'stages'):
+        ours, theirs = getattr(dense, part).state_dict(), getattr(classifier.backbone, part).state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_a_training_goes_on_in_timm(save):
+    model = built('cycle_mlp_b1_tiny_imagenet_50')
+    file = save(dict(state_dict=model.state_dict()))
+    again = timm.create_model('cycle_mlp_b1', num_classes=50, checkpoint_path=file).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(image(1, 3, 64, 64)), model.eval()(image(1, 3, 64, 64)), rtol=0, atol=0)
+
+
+def test_losses_and_head():
+    model = built('mlp_mixer_s32_imagenet')
+    assert torch.equal(model.backbone.get_classifier().bias, torch.full((1000,), -6.9))
+    with pytest.raises(
+        UserError, match=r"train_cfg\.loss\.type is 'Hinge'; give a class of timm\.loss or of torch\.nn"
+    ):
+        built('hire_mlp_shapes', **{'model.train_cfg.loss': dict(type='Hinge')})
+
+
+def test_another_checkpoint_is_refused(save):
+    file = save({'model': official(mlp_dense.CycleMLP, classes=1000)})
+    with pytest.raises(CheckpointError, match='Is it of this family and arch'):
+        mlp_dense.load_model(config('classification/hire_mlp_tiny_imagenet'), file, 'cpu')
+
+
+@pytest.mark.parametrize('family', FAMILIES, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize('size', [224, 192, 256])
+def test_other_resolutions(family, size):
+    """A test at another size computes the same network: here the mean over all positions of what windows give."""
+    model = MODELS.build(
+        dict(
+            type='mlp_dense.ImageClassifier',
+            backbone=dict(type=f'mlp_dense.{family.__name__}', arch=SMALL),
+            head=dict(num_classes=3),
+        )
+    ).eval()
+    with torch.no_grad():
+        assert model(image(1, 3, size, size)).isfinite().all()

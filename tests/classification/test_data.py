@@ -1,0 +1,149 @@
+"""Labelled images: folders, ImageNet's synsets, one file; timm's augmentation; repeated augmentation."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from PIL import Image
+
+timm = pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
+from mmengine.model import ImgDataPreprocessor  # noqa: E402
+from timm.data import create_transform  # noqa: E402
+
+from mlp_dense.classification.data import (  # noqa: E402
+    ClassFolders,
+    ImageArchive,
+    ImageNet,
+    LoadImage,
+    RepeatedAugmentation,
+    TimmTransform,
+)
+from mlp_dense.datasets.shapes import CLASSES  # noqa: E402
+from mlp_dense.errors import UnreadableError, UserError  # noqa: E402
+from support.tools import call  # noqa: E402
+
+PIPELINE = [
+    dict(type='mlp_dense.LoadImage'),
+    dict(type='mlp_dense.TimmTransform', input_size=32),
+    dict(type='mlp_dense.PackClass'),
+]
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (40, 60)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+def test_folders(classes):
+    data = ClassFolders(data_root=str(classes), data_prefix=dict(img_path='val'), pipeline=PIPELINE)
+    assert data.metainfo['classes'] == sorted(CLASSES) and len(data) == 10
+    for i in range(len(data)):
+        item = data[i]
+        name = data.metainfo['classes'][item['data_samples'].gt_class.labels.item()]
+        assert f'/{name}/' in item['data_samples'].img_path
+        assert item['inputs'].shape == (3, 32, 32) and item['inputs'].dtype == torch.uint8
+    assert data[0]['data_samples'].ori_shape == (32, 32)
+
+
+def test_classes_in_an_order_of_ones_own(classes):
+    names = list(reversed(sorted(CLASSES)))
+    data = ClassFolders(data_root=str(classes), data_prefix=dict(img_path='val'), metainfo=dict(classes=names))
+    assert data.metainfo['classes'] == names
+    assert {names[info['gt_label']] for info in map(data.get_data_info, range(10))} == set(CLASSES)
+    assert all(f'/{names[info["gt_label"]]}/' in info['img_path'] for info in map(data.get_data_info, range(10)))
+    with pytest.raises(UserError, match='has no folder hexagon; it must hold one for each of the 6 classes'):
+        ClassFolders(
+            data_root=str(classes), data_prefix=dict(img_path='val'), metainfo=dict(classes=[*names, 'hexagon'])
+        )
+
+
+def test_imagenet(tmp_path):
+    synsets = timm.data.ImageNetInfo().label_names()
+    assert len(synsets) == 1000 and synsets[0] == 'n01440764'
+    names = ImageNet.read_meta(ConfigDict())['classes']
+    assert len(set(names)) == 1000 and names[0] == 'tench' and names[-1] == 'toilet tissue'
+    for synset in synsets:
+        (tmp_path / 'val' / synset).mkdir(parents=True)
+    picture().save(tmp_path / 'val' / synsets[7] / 'ILSVRC2012_val_00000001.JPEG')
+    data = ImageNet(data_root=str(tmp_path), data_prefix=dict(img_path='val'))
+    assert data.get_data_info(0)['gt_label'] == 7 and data.metainfo['classes'][7] == names[7]
+    (tmp_path / 'val' / synsets[3]).rmdir()
+    with pytest.raises(UserError, match=f'has no folder {synsets[3]}'):
+        ImageNet(data_root=str(tmp_path), data_prefix=dict(img_path='val'))
+
+
+def test_archive(tmp_path):
+    files = []
+    for seed in range(3):
+        buffer = io.BytesIO()
+        picture(seed).save(buffer, 'JPEG')
+        files.append(buffer.getvalue())
+    offsets = np.cumsum([0, *map(len, files)])
+    data = np.frombuffer(b''.join(files), np.uint8)
+    np.savez(tmp_path / 'train.npz', data=data, offsets=offsets, labels=np.array([1, 0, 1]))
+    (tmp_path / 'classes.txt').write_text('n1\tcat\nn2\tgreat dog\n')
+    archive = ImageArchive(data_root=str(tmp_path), ann_file='train.npz', pipeline=PIPELINE[:1])
+    assert archive.metainfo['classes'] == ['cat', 'great dog']
+    assert [archive.get_data_info(i)['gt_label'] for i in range(3)] == [1, 0, 1]
+    for i, file in enumerate(files):
+        assert np.array_equal(archive[i]['img'], Image.open(io.BytesIO(file)))
+    assert archive.get_data_info(2)['img_path'].endswith('train.npz/000002')
+
+
+@pytest.mark.parametrize('content', [b'', b'no image', 'cut off'])
+def test_unreadable(tmp_path, content):
+    file = tmp_path / 'x.jpg'
+    if content == 'cut off':
+        picture().save(file)
+        content = file.read_bytes()[:400]
+    file.write_bytes(content)
+    with pytest.raises(UnreadableError, match=r'x.jpg is missing or no readable image; replace or remove it\.'):
+        LoadImage()(dict(img_path=str(file)))
+
+
+@pytest.mark.parametrize('interpolation', ['bicubic', 'bilinear'])
+def test_images_are_those_of_timm(interpolation):
+    """Resized, cropped and, by the model, normalized."""
+    settings = dict(input_size=24, crop_pct=0.875, interpolation=interpolation)
+    expected = create_transform(**settings)(picture())
+    normalize = ImgDataPreprocessor([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], bgr_to_rgb=True)
+    for image in (picture(), np.asarray(picture())[..., ::-1]):  # of OpenCV
+        found = normalize(dict(inputs=[TimmTransform(**settings)(dict(img=image))['inputs']]))['inputs'][0]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('processes', [1, 2, 3])
+def test_repeated_augmentation(processes, monkeypatch):
+    """As timm's sampler has them: a third of the images, three times each, in every epoch others."""
+    data, epochs = range(30), []
+    for epoch in range(2):
+        found = []
+        for rank in range(processes):
+            monkeypatch.setattr('mlp_dense.classification.data.get_dist_info', lambda rank=rank: (rank, processes))
+            sampler = RepeatedAugmentation(data, seed=5)
+            sampler.set_epoch(epoch)
+            found += sampler
+            assert len(list(sampler)) == len(sampler) == 30 // processes
+        assert len(set(found)) == len(found) == 30  # no copy twice
+        images = [index % 30 for index in found]
+        assert sorted(map(images.count, set(images))) == [3] * 10
+        epochs.append(set(images))
+    assert epochs[0] != epochs[1]
+    other = RepeatedAugmentation(data, seed=6)
+    assert {index % 30 for index in other} != epochs[0] or processes > 1
+
+
+def test_folders_that_do_not_fit_the_head(quick, classes, tmp_path, capsys):
+    file = quick(**{'model.head.num_classes': 6})
+    assert call('train', file, '--work-dir', tmp_path / 'run') == 2
+    said = 'model.head.num_classes is 6, but the train data (mlp_dense.ClassFolders) have 5 classes: make them equal.'
+    assert said in capsys.readouterr().err
+    assert call('train', quick(), '--work-dir', tmp_path / 'run', '--data-root', tmp_path) == 2
+    assert 'does not exist, and the train data of this config are read from there' in capsys.readouterr().err
+
+
+def test_odd_batch_with_mixup(quick, tmp_path, capsys):
+    file = quick(**{'train_dataloader.batch_size': 3})
+    assert call('train', file, '--work-dir', tmp_path / 'run') == 2
+    assert 'Mixup needs an even number of images, not 3: change batch_size.' in capsys.readouterr().err
