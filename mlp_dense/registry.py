@@ -36,5 +36,6 @@ DATASETS = _child(root.DATASETS, *_if_installed('timm', 'classification.data'))
 TRANSFORMS = _child(root.TRANSFORMS, *_if_installed('timm', 'classification.data'))
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, *_if_installed('timm', 'classification.data'))
 PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, *_if_installed('timm', 'classification.schedule'))
-for _registry in (root.LOOPS, root.OPTIM_WRAPPERS, root.OPTIMIZERS, root.VISBACKENDS, root.VISUALIZERS):
-    _child(_registry)  # else mmengine warns of a default_scope that has none
+for _registry in [each for each in vars(root).values() if isinstance(each, Registry)]:
+    if 'mlp_dense' not in _registry.children:
+        _child(_registry)  # else mmengine warns of a default_scope that has none
