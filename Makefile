@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TASK ?= detection
 FAMILY ?= hire
 # openmmlab; onedl, the packages that continue it; lowest, the oldest versions that setup.py allows; or timm beside it
-STACK ?= openmmlab
+STACK ?= $(if $(filter classification,$(TASK)),timm,openmmlab)
 # of mmcv: plain, those of this package; or compiled
 OPERATORS ?= plain
 $(if $(filter openmmlab onedl lowest timm,$(STACK)),,$(error STACK is openmmlab, onedl, lowest or timm, not '$(STACK)'))
@@ -20,11 +20,13 @@ MMCV := $(if $(filter onedl,$(STACK)),onedl-mmcv,mmcv)
 PURE_MMCV := $(if $(filter onedl,$(STACK)),onedl-mmcv,mmcv-lite)
 HAS_OPS := $(BIN)/python -c 'import mmcv._ext' 2>/dev/null
 
-HEAD_detection := mask_rcnn
-HEAD_segmentation := upernet
+HEAD_detection := mask_rcnn_
+HEAD_segmentation := upernet_
+DATA := data/shapes$(if $(filter classification,$(TASK)),_classes)
+SHAPES := $(DATA) $(if $(filter classification,$(TASK)),--classify --num-train 1000 --num-val 250 --size 64)
 NAME_mixer := mlp_mixer
 NAME_vip := vip
-CONFIG := configs/$(TASK)/$(or $(NAME_$(FAMILY)),$(FAMILY)_mlp)_$(HEAD_$(TASK))_shapes.py
+CONFIG := configs/$(TASK)/$(or $(NAME_$(FAMILY)),$(FAMILY)_mlp)_$(HEAD_$(TASK))shapes.py
 FAMILIES := hire, as, cycle, wave, mixer, vip or sparse
 RUN := work_dirs/demo_$(TASK)$(subst _hire,,_$(FAMILY))
 BENCH := $(BIN)/python benchmarks
@@ -36,10 +38,10 @@ help: ## list the targets
 
 setup: $(VENV)/.$(OPERATORS) ## build the environment in .venv (3 minutes; OPERATORS=compiled: 10 to 25 more; STACK=onedl, lowest or timm)
 
-demo: setup ## make the embedded data, train, test and draw predictions (TASK=segmentation; FAMILY=as, cycle, wave, mixer, vip or sparse)
-	@[ -f "$(CONFIG)" ] || { echo "TASK is detection or segmentation, and FAMILY $(FAMILIES), not" \
+demo: setup ## make the embedded data, train, test and draw predictions (TASK=segmentation or classification; FAMILY=as, cycle, wave, mixer, vip or sparse)
+	@[ -f "$(CONFIG)" ] || { echo "TASK is detection, segmentation or classification, and FAMILY $(FAMILIES), not" \
 		"'$(TASK)' and '$(FAMILY)'." >&2; exit 2; }
-	@[ -f data/shapes/annotations/instances_val.json ] || $(BIN)/python tools/make_shapes.py data/shapes
+	@[ -d $(DATA)/val ] || $(BIN)/python tools/make_shapes.py $(SHAPES)
 	@echo '== training $(CONFIG) (about 4 minutes on two cores)'
 	$(BIN)/python tools/train.py $(CONFIG) --work-dir $(RUN) --seed 0 $$([ ! -f $(RUN)/last_checkpoint ] || echo --resume)
 	@echo '== testing (about 20 seconds)'

@@ -1,0 +1,8 @@
+# The small classifier on the embedded data with Sparse-MLP.
+_base_ = './hire_mlp_shapes.py'
+model = dict(
+    backbone=dict(
+        type='mlp_dense.SparseMLP',
+        arch=dict(_delete_=True, depths=(1, 1, 2, 1), dims=(128, 128, 128, 128), patch_size=8, grid_size=8),
+    ),
+)
