@@ -5,19 +5,13 @@ of results is not trained again, and one that was interrupted goes on.
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
-from rich.progress import track
+from trainings import ROOT, Training, add_arguments, cell, train_all
 
-ROOT = Path(__file__).parents[1]
 FORMS = ('last', 'all', 'none')
 DESIGNS = {
     **{f'{name}_mlp': ('',) for name in ('hire', 'as', 'cycle', 'wave')},
@@ -45,17 +39,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--designs', nargs='+', choices=DESIGNS, default=list(DESIGNS), help='default: all')
     parser.add_argument('--tasks', nargs='+', choices=TASKS, default=list(TASKS), help='default: both')
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='default: 0 1 2')
     parser.add_argument('--budget', type=float, default=1.0, metavar='SHARE', help="of make demo's length (default: 1)")
     parser.add_argument('--data-root', type=Path, default=ROOT / 'data' / 'shapes', metavar='DIR')
-    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings at a time, which share the cores')
-    default = Path('work_dirs/designs')
-    parser.add_argument(
-        '--out', type=Path, default=default, metavar='DIR', help=f'of the trainings (default: {default})'
-    )
-    results = ROOT / 'docs' / 'designs.json'
-    text = 'JSON with the metrics of every run; the chart is written beside it (default: docs/designs.json)'
-    parser.add_argument('--results', type=Path, default=results, metavar='FILE', help=text)
+    add_arguments(parser, 'designs')
     return parser.parse_args()
 
 
@@ -69,27 +55,14 @@ class Run(NamedTuple):
     def __str__(self) -> str:
         return '_'.join(filter(None, (f'{self.task}/{self.design}', self.form, str(self.length), str(self.seed))))
 
-
-def train(run: Run, args: argparse.Namespace) -> dict[str, float]:
-    """The metrics of the last validation. RuntimeError: the training failed."""
-    config, metrics, option = TASKS[run.task]
-    warm_up = max(1, min(40, (40 * run.length if run.task == 'detection' else run.length) // 5))
-    options = [f'train_cfg.{option}={run.length}', f'train_cfg.val_interval={run.length}']
-    options += [f'param_scheduler.0.end={warm_up}', f'param_scheduler.1.end={run.length}']
-    options += [f'param_scheduler.1.begin={warm_up}'] if run.task == 'segmentation' else []
-    options += [f'model.backbone.global_blocks={run.form}'] if run.form else []
-    folder = args.out / str(run)
-    command = [sys.executable, ROOT / 'tools' / 'train.py', ROOT / 'configs' / run.task / f'{run.design}_{config}.py']
-    command += ['--data-root', args.data_root, '--work-dir', folder, '--seed', run.seed]
-    command += ['--resume'] if (folder / 'last_checkpoint').exists() else []
-    command = [*map(str, command), '--cfg-options', *options]
-    threads = {} if args.jobs == 1 else {'OMP_NUM_THREADS': str(max(1, os.cpu_count() // args.jobs))}
-    done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f'{run} failed:\n{(done.stdout + done.stderr)[-900:]}')
-    scalars = max(folder.glob('*/vis_data/scalars.json'))
-    last = [json.loads(line) for line in scalars.read_text().splitlines()][-1]
-    return {name: round(last[key], 4) for name, key in metrics.items()}
+    def training(self, data_root: Path) -> Training:
+        config, metrics, option = TASKS[self.task]
+        warm_up = max(1, min(40, (40 * self.length if self.task == 'detection' else self.length) // 5))
+        options = [f'train_cfg.{option}={self.length}', f'train_cfg.val_interval={self.length}']
+        options += [f'param_scheduler.0.end={warm_up}', f'param_scheduler.1.end={self.length}']
+        options += [f'param_scheduler.1.begin={warm_up}'] if self.task == 'segmentation' else []
+        options += [f'model.backbone.global_blocks={self.form}'] if self.form else []
+        return Training(f'{self.task}/{self.design}_{config}.py', data_root, self.seed, tuple(options), metrics)
 
 
 def table(rows: list[dict], columns: list[str]) -> str:
@@ -99,12 +72,6 @@ def table(rows: list[dict], columns: list[str]) -> str:
         cells = [cell(row['metrics'][column]) if column in row['metrics'] else '' for column in columns]
         lines.append(f'| {NAMES[row["design"]]} | {row["form"]} | {" | ".join(cells)} |')
     return '\n'.join(lines)
-
-
-def cell(values: list[float]) -> str:
-    digits = 1 if max(values) > 1 else 3
-    mean, low, high = (f'{value:.{digits}f}' for value in (statistics.mean(values), min(values), max(values)))
-    return f'{mean} ({low} to {high})'
 
 
 def draw(rows: list[dict], columns: list[str], file: Path) -> None:
@@ -126,7 +93,6 @@ def draw(rows: list[dict], columns: list[str], file: Path) -> None:
 def main() -> None:
     args = parse_args()
     columns = [column for task in args.tasks for column in TASKS[task][1]]
-    results = json.loads(args.results.read_text()) if args.results.exists() else {}
     rows = [dict(design=design, form=form, metrics={}) for design in args.designs for form in DESIGNS[design]]
     length = {task: max(1, round(BUDGETS[task] * args.budget)) for task in args.tasks}
     runs = [
@@ -135,16 +101,7 @@ def main() -> None:
         for seed in args.seeds
         for row in rows
     ]
-    missing = [run for run, _ in runs if str(run) not in results]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        started = [pool.submit(train, run, args) for run in missing]
-        for run, training in track([*zip(missing, started, strict=True)], 'training'):
-            try:
-                results[str(run)] = training.result()
-            except RuntimeError as error:
-                pool.shutdown(cancel_futures=True)
-                raise SystemExit(str(error)) from None
-            args.results.write_text(json.dumps(results, indent=1, sort_keys=True) + '\n', encoding='utf-8')
+    results = train_all({str(run): run.training(args.data_root) for run, _ in runs}, args)
     for run, row in runs:
         for name, value in results[str(run)].items():
             row['metrics'].setdefault(name, []).append(value)

@@ -85,14 +85,14 @@ def check_built(dataset: Any) -> None:
         )
     for i, transform in enumerate(dataset.pipeline.transforms):
         if type(transform).__name__.startswith('Load'):
-            dataset.pipeline.transforms[i] = Reading(transform, len(classes))
+            dataset.pipeline.transforms[i] = Reading(transform, len(classes), getattr(dataset, 'ignore_index', 255))
 
 
 class Reading:
     """Runs a loading transform; what cannot be read becomes an error that names the file."""
 
-    def __init__(self, transform: Any, classes: int):
-        self.transform, self.classes = transform, classes
+    def __init__(self, transform: Any, classes: int, ignored: int = 255):
+        self.transform, self.classes, self.ignored = transform, classes, ignored
 
     def __call__(self, results: dict) -> dict:
         try:
@@ -112,7 +112,7 @@ class Reading:
             reduced = bool(results.get('reduce_zero_label'))
             if size is not None and 1 in size[:2] and results['gt_seg_map'].size == size[0] * size[1]:
                 results['gt_seg_map'] = results['gt_seg_map'].reshape(size[:2])  # mmsegmentation squeezes it
-            check_label_map(file, results['gt_seg_map'], size, self.classes, reduced)
+            check_label_map(file, results['gt_seg_map'], size, self.classes, reduced, self.ignored)
         return results
 
 
@@ -123,11 +123,16 @@ def _is_readable(file: Path) -> bool:
 
 
 def check_label_map(
-    file: Path, labels: np.ndarray, size: tuple[int, int] | None, classes: int, reduced: bool = False
+    file: Path,
+    labels: np.ndarray,
+    size: tuple[int, int] | None,
+    classes: int,
+    reduced: bool = False,
+    ignored: int = 255,
 ) -> None:
     """UserError: a label map, as it is after loading, is not of its image's `size` (height, width), or holds others
-    than the classes and 255, which is ignored (where 0 was, if `reduced`); or its file has more than 8 bits, of
-    which the loading transforms drop the upper ones."""
+    than the classes and those that are ignored: 255 (where 0 was, if `reduced`) and the data set's ``ignore_index``;
+    or its file has more than 8 bits, of which the loading transforms drop the upper ones."""
     if file.suffix.lower() == '.png':
         with file.open('rb') as opened:
             if opened.read(25)[24:] == b'\x10':
@@ -136,9 +141,10 @@ def check_label_map(
         raise UserError(f'{file} has colours; a label map has one channel, whose values are the indices of classes.')
     if size is not None and labels.shape != tuple(size[:2]):
         raise UserError(f'{file} is {labels.shape[1]}x{labels.shape[0]}, but its image {size[1]}x{size[0]} pixels.')
-    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[:255])
+    present = np.setdiff1d(labels, (ignored, 255))
     if len(present) and present[-1] >= classes:
-        allowed = f'{int(reduced)} to {classes - 1 + reduced}, and {"0 and " * reduced}255 for pixels that are ignored'
+        others = f'{"0 and " * reduced}{"" if ignored == 255 else f"{ignored} and "}255'
+        allowed = f'{int(reduced)} to {classes - 1 + reduced}, and {others} for pixels that are ignored'
         raise UserError(
             f'{file} holds the label {present[-1] + reduced}, but there are {classes} classes ({allowed}); '
             'correct the label map, or metainfo and reduce_zero_label of the data set.'

@@ -1,0 +1,70 @@
+"""Trainings with several seeds, whose metrics are kept in a file: what is there is not trained again."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.progress import track
+
+ROOT = Path(__file__).parents[1]
+
+
+class Training(NamedTuple):
+    config: str  # below configs/
+    data_root: Path
+    seed: int
+    options: tuple[str, ...]  # KEY=VALUE
+    metrics: dict[str, str]  # names, and keys of the last validation
+
+
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='default: 0 1 2')
+    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings at a time, which share the cores')
+    out, results = Path('work_dirs', name), Path('docs', f'{name}.json')
+    parser.add_argument('--out', type=Path, default=out, metavar='DIR', help=f'of the trainings (default: {out})')
+    text = f'JSON with the metrics of every training (default: {results})'
+    parser.add_argument('--results', type=Path, default=ROOT / results, metavar='FILE', help=text)
+
+
+def train_all(trainings: dict[str, Training], args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The metrics of every training, by its name: from the file of results, or after it. SystemExit: one failed."""
+    results = json.loads(args.results.read_text()) if args.results.exists() else {}
+    missing = [name for name in trainings if name not in results]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        started = [pool.submit(_train, trainings[name], args.out / name, args.jobs) for name in missing]
+        for name, training in track([*zip(missing, started, strict=True)], 'training'):
+            try:
+                results[name] = training.result()
+            except RuntimeError as error:
+                pool.shutdown(cancel_futures=True)
+                raise SystemExit(f'{name} failed:\n{error}') from None
+            args.results.write_text(json.dumps(results, indent=1, sort_keys=True) + '\n', encoding='utf-8')
+    return {name: results[name] for name in trainings}
+
+
+def _train(training: Training, folder: Path, jobs: int) -> dict[str, float]:
+    """The metrics of the last validation; a training that was interrupted goes on. RuntimeError: it failed."""
+    command = [sys.executable, ROOT / 'tools' / 'train.py', ROOT / 'configs' / training.config]
+    command += ['--data-root', training.data_root, '--work-dir', folder, '--seed', training.seed]
+    command += ['--resume'] if (folder / 'last_checkpoint').exists() else []
+    command += ['--cfg-options', *training.options] if training.options else []
+    threads = {} if jobs == 1 else {'OMP_NUM_THREADS': str(max(1, os.cpu_count() // jobs))}
+    done = subprocess.run([*map(str, command)], env=os.environ | threads, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError((done.stdout + done.stderr)[-900:])
+    scalars = max(folder.glob('*/vis_data/scalars.json'))
+    last = [json.loads(line) for line in scalars.read_text().splitlines()][-1]
+    return {name: round(last[key], 4) for name, key in training.metrics.items()}
+
+
+def cell(values: list[float]) -> str:
+    """Mean and, in brackets, the lowest and the highest of the seeds."""
+    digits = 1 if max(values) > 1 else 3
+    mean, low, high = (f'{value:.{digits}f}' for value in (statistics.mean(values), min(values), max(values)))
+    return f'{mean} ({low} to {high})'
