@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainings import Training, add_arguments, cell, train_all
 
-CONFIG = 'segmentation/cycle_mlp_b1_fpn_camvid_half.py'
+CONFIG = 'segmentation/cycle_mlp_b1_semantic_fpn_camvid-240x180.py'
 
 
 def parse_args() -> argparse.Namespace:

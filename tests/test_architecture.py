@@ -18,6 +18,7 @@ FLOORS = (  # from bottom to top
     ('checkpoints', 'reports', 'datasets', 'operators'),
     ('backbones',),
     ('engine', 'timm', 'torchvision'),
+    ('classification',),
     ('inference',),
 )
 FILES = [file for file in sorted(PACKAGE.rglob('*.py')) if '.mim' not in file.parts]

@@ -118,7 +118,7 @@ def test_is_what_its_name_says(cfg, path):
         assert cfg.param_scheduler[1].end == cfg.train_cfg.max_epochs
         assert cfg.param_scheduler[1].milestones == {1: [8, 11], 3: [27, 33]}[int(schedule[1])]
     data = {'coco': 'coco', 'ade20k': 'ADEChallengeData2016', 'camvid': 'camvid', 'shapes': 'shapes'}
-    assert data[re.split('_|-', path.stem.replace('-512x512', ''))[-1]] in cfg.train_dataloader.dataset.data_root
+    assert data[re.split('_|-', re.sub(r'-\d+x\d+', '', path.stem))[-1]] in cfg.train_dataloader.dataset.data_root
 
 
 def test_class_counts_and_outputs_agree(cfg):

@@ -1,6 +1,9 @@
 """The backbones inside of other projects: segmentation_models_pytorch, torchvision, Hugging Face's and mmseg's
 wrappers of timm."""
 
+import random
+from importlib.util import find_spec
+
 import pytest
 import torch
 
@@ -11,6 +14,7 @@ from mlp_dense.backbones import FAMILIES
 from mlp_dense.errors import UserError
 from support.configs import ROOT
 from support.models import SMALL, image
+from support.tools import run
 
 NAMES = ('hire_mlp_tiny', 'as_mlp_tiny', 'cycle_mlp_b1', 'wave_mlp_t_dw', 'mlp_mixer_s32', 'vip_s14', 'sparse_mlp_s16')
 BY_NAME = pytest.mark.parametrize('name', NAMES)
@@ -102,14 +106,90 @@ def test_backbone_with_fpn_in_a_detector_of_another_size(detection):
     assert list(maps) == ['0', '1', '2', '3', 'pool'] and {map.shape[1] for map in maps.values()} == {8}
 
 
+def programs(page: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding='utf-8')
+    return [part.partition('```')[0] for part in text.split('```python\n')[1:]]
+
+
 def test_programs_of_the_readme(detection):
-    page = (ROOT / 'README.md').read_text(encoding='utf-8')
-    programs = [part.partition('```')[0] for part in page.split('```python\n')[1:]]
-    programs = [each for each in programs if 'timm' in each or 'torchvision' in each]
-    assert len(programs) == 2
-    for program in programs:
+    found = [each for each in programs('README.md') if 'timm' in each or 'torchvision' in each]
+    assert len(found) == 2
+    for program in found:
         names = {}
         exec(program.replace('pretrained=True, ', ''), names)
         model = names.get('unet', names.get('model')).eval()
         with torch.no_grad():
             model(image(1, 4, 64, 64) if 'unet' in names else [image(3, 64, 64)])
+
+
+TRAININGS = {  # what makes them quick
+    'segmentation_models_pytorch': {'range(1000)': 'range(12)', '(256, 192)': '(64, 64)'},
+    'MaskRCNN(': {
+        'num_classes=91': 'num_classes=91, min_size=96, max_size=128, rpn_post_nms_top_n_train=20, '
+        'box_batch_size_per_image=8',
+        'enumerate(data)': 'enumerate(data[0] for _ in range(4))',
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', TRAININGS)
+def test_trainings_on_genuine_pictures(shared, detection, capsys, kind):
+    """The losses of the programs of docs/other_projects.md fall."""
+    random.seed(0)
+    torch.manual_seed(0)
+    (program,) = (each for each in programs('docs/other_projects.md') if kind in each)
+    places = {'data/camvid': f'{shared}/data/camvid', 'data/coco/': f'{shared}/data/coco_tiny/'}
+    for old, new in {**TRAININGS[kind], **places}.items():
+        assert old in program or old in places
+        program = program.replace(old, new)
+    exec(program, {})
+    losses = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines() if line[0].isdigit()]
+    assert sum(losses[-2:]) < 0.9 * sum(losses[:2])
+
+
+WITHOUT_TRANSFORMERS = """
+import importlib_metadata
+
+found = importlib_metadata.distribution
+
+def distribution(name):
+    if name == 'transformers':
+        raise importlib_metadata.PackageNotFoundError(name)
+    return found(name)
+
+importlib_metadata.distribution = distribution
+"""
+
+
+@pytest.mark.slow
+def test_mmpretrain(classes, tmp_path):
+    """Its own Runner trains and tests the config of docs/other_projects.md, on the embedded data with few channels."""
+    if find_spec('mmpretrain') is None:
+        pytest.skip('mmpretrain is not installed')
+    (config,) = (each for each in programs('docs/other_projects.md') if 'mmpretrain::' in each)
+    (tmp_path / 'cfg.py').write_text(config)
+    said = run(
+        '-W',
+        'ignore',
+        '-c',
+        f"""{WITHOUT_TRANSFORMERS}
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+cfg = Config.fromfile('{tmp_path}/cfg.py')
+for name, split in dict(train='train', val='val', test='val').items():
+    loader = cfg[name + '_dataloader']
+    loader.update(batch_size=4, num_workers=0, persistent_workers=False)
+    pipeline = loader.dataset.pipeline
+    loader.dataset = dict(type='CustomDataset', data_root='{classes}', data_prefix=split, pipeline=pipeline)
+cfg.model.backbone.arch = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
+cfg.model.head.update(num_classes=5, in_channels=32)
+cfg.data_preprocessor.num_classes = 5
+cfg.train_cfg.max_epochs, cfg.work_dir = 1, '{tmp_path}'
+runner = Runner.from_cfg(cfg)
+runner.train()
+print(type(runner.model.backbone), runner.test())
+""",
+    )
+    assert "<class 'mlp_dense.backbones.cycle_mlp.CycleMLP'> {'accuracy/top1': " in said

@@ -8,7 +8,8 @@ from mlp_dense.engine.configs import walk
 from support.models import SMALL
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
+CONFIGS = sorted(path for task in ('detection', 'segmentation') for path in (ROOT / 'configs' / task).glob('*.py'))
+CLASSIFIERS = sorted((ROOT / 'configs' / 'classification').glob('*.py'))  # they need timm
 WIDTHS = ('channels', 'in_channels', 'out_channels', 'feat_channels', 'conv_out_channels', 'fc_out_channels')
 
 

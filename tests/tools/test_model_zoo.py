@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mlp_dense.errors import UserError
-from support.configs import CONFIGS, ROOT, config
+from support.configs import CLASSIFIERS, CONFIGS, ROOT, config
 from support.tools import TOOLS, load
 
 
@@ -22,7 +22,7 @@ def test_metafiles_hold_every_config_once(zoo):
     assert all(model['Name'] == Path(model['Config']).stem for model in models)
     listed = [model['Config'].removeprefix('configs/').removesuffix('.py') for model in models]
     assert len(listed) == len(set(listed))
-    for short in {f'{path.parent.name}/{path.stem}' for path in CONFIGS} - set(listed):
+    for short in {f'{path.parent.name}/{path.stem}' for path in CONFIGS + CLASSIFIERS} - set(listed):
         text = Path(config(short)).read_text().splitlines()
         assert len(text) == 2 and text[1].startswith('_base_ = '), f'{short} is in no metafile'
 

@@ -2,7 +2,7 @@
 # docs/classification.md compares the starts of. A recipe of this project's own.
 _base_ = [
     '../_base_/models/semantic_fpn.py',
-    '../_base_/datasets/camvid_half.py',
+    '../_base_/datasets/camvid_240x180.py',
     '../_base_/schedules/segmentation_camvid.py',
     '../_base_/runtime_segmentation.py',
 ]
