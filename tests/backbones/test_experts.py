@@ -188,3 +188,22 @@ def test_training_logs_it(shapes: Path, tmp_path):
     assert call('train', cfg, '--work-dir', tmp_path / 'run') == 0
     values = [record['loss_balance'] for record in records_of(tmp_path / 'run').values() if 'loss' in record]
     assert values and all(0 < value < BALANCE_WEIGHT * EXPERTS * 8 for value in values)
+
+
+def test_hook_writes_shares_and_warns_of_dead_experts(caplog):
+    experts, written = Experts(6, 5, EXPERTS, 1), []
+    hub, logger = SimpleNamespace(update_scalar=lambda *_: None), logging.getLogger('experts')
+    visualizer = SimpleNamespace(add_scalars=lambda scalars, step: written.append((step, scalars)))
+    runner = SimpleNamespace(model=nn.Sequential(experts), message_hub=hub, logger=logger, visualizer=visualizer)
+    hook = BalanceHook(interval=2)
+    hook.before_train(runner)
+    rounds = ([5, 3], [3, 5], [8, 0], [8, 0], [0, 8], [8, 0], [8, 0], [8, 0])  # of expert 0 and 1; 4 get a constant
+    for runner.iter, (first, second) in enumerate(rounds):
+        experts.shares = torch.tensor([first, second, *[4.0] * (EXPERTS - 2)])
+        hook.after_train_iter(runner, runner.iter)
+    assert [step for step, _ in written] == [2, 4, 6, 8]
+    for (step, scalars), shares in zip(written, ([8, 8], [16, 0], [8, 8], [16, 0]), strict=True):
+        assert scalars.pop('iter') == step and sum(scalars.values()) == pytest.approx(1)
+        total = sum(shares) + 8 * (EXPERTS - 2)
+        assert [scalars[f'expert/0/{i}'] for i in range(2)] == pytest.approx([share / total for share in shares])
+    assert [message[:30] for message in caplog.messages] == [f'Expert 1 of {EXPERTS} in 0 is dead: it '[:30]]  # once

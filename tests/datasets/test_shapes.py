@@ -54,6 +54,14 @@ def test_deterministic_from_the_seed(tmp_path):
     assert contents[0] == contents[1] != contents[2]
 
 
+def test_an_image_of_one_class(tmp_path):
+    write_shapes(tmp_path / 'data', num_train=12, num_val=5, size=32, classify=True)
+    for split, count in (('train', 12), ('val', 5)):
+        files = sorted((tmp_path / 'data' / split).rglob('*.*'))
+        assert len(files) == count and {file.parent.name for file in files} == set(CLASSES)
+        assert all(cv2.imread(str(file)).shape == (32, 32, 3) for file in files)
+
+
 def test_an_existing_folder_is_left_alone(tmp_path):
     (tmp_path / 'mine.txt').write_text('precious')
     with pytest.raises(UserError, match='is not empty'):

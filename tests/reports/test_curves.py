@@ -134,3 +134,18 @@ def test_bad_input(tmp_path, capsys):
     file.write_text('[1, 2]\n' * 2)
     with pytest.raises(UserError, match='Line 1 of'):
         read_run(tmp_path)
+
+
+def test_shares_of_experts_have_a_panel(tmp_path):
+    shares = [{f'expert/blocks.{b}.mlp/{i}': (i + 1) / 6 for b in (0, 1) for i in range(3)} for _ in range(2)]
+    records = [
+        *map(train, (10, 20)),
+        *(dict(each, iter=at, step=at) for each, at in zip(shares, (10, 20), strict=True)),
+    ]
+    write(tmp_path / 'run', '20260101_000000', records)
+    run = read_run(tmp_path / 'run')
+    assert run.shares.keys() == {f'blocks.{b}.mlp/{i}' for b in (0, 1) for i in range(3)} and not run.metrics
+    assert run.shares['blocks.1.mlp/2'] == {10: 0.5, 20: 0.5}
+    for runs, height in (([run], 1600), ([run, run], 1200)):
+        plot_runs(runs, tmp_path / 'curves.png', ['mIoU'])
+        assert cv2.imread(str(tmp_path / 'curves.png')).shape[:2] == (height, 1100)
