@@ -60,7 +60,7 @@ setup(
         ],
         # mlp_dense.timm; timm needs a torchvision that is built for the PyTorch beside it.
         'timm': ['timm>=1.0.31,<2', 'Pillow>=10.0,<13', 'numpy>=1.26', 'safetensors>=0.4'],
-        'timm-tests': ['segmentation-models-pytorch', 'transformers', 'mmpretrain'],
+        'timm-tests': ['segmentation-models-pytorch', 'transformers'],
         'dev': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff'],
     },
 )
