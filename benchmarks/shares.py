@@ -1,4 +1,4 @@
-"""Shows which operators the inference of a backbone spends its time in, on a CPU."""
+"""Shows which operators the inference, or a training step, of a backbone spends its time in, on a CPU."""
 
 from collections import Counter
 
@@ -13,30 +13,38 @@ import mlp_dense
 GROUPS = {
     'products': 'mkldnn::_linear_pointwise aten::addmm aten::mm aten::bmm',  # with the bias and the activation
     'depthwise': '',
-    'norms': 'aten::native_batch_norm aten::native_layer_norm aten::native_group_norm',
+    'norms': """aten::native_batch_norm aten::native_layer_norm aten::native_group_norm
+        aten::native_batch_norm_backward aten::native_layer_norm_backward aten::native_group_norm_backward""",
     'waves': 'aten::cos aten::sin',
-    'arithmetic': """aten::add aten::add_ aten::mul aten::mul_ aten::addcmul_ aten::sum aten::gelu aten::clamp_min
-        aten::_softmax aten::div""",
-    'copies': 'aten::copy_ aten::cat aten::constant_pad_nd aten::fill_ aten::index',
+    'arithmetic': """aten::add aten::add_ aten::mul aten::mul_ aten::addcmul_ aten::sum aten::gelu aten::gelu_backward
+        aten::clamp_min aten::threshold_backward aten::_softmax aten::_softmax_backward_data aten::div""",
+    'copies': 'aten::copy_ aten::cat aten::constant_pad_nd aten::fill_ aten::index aten::index_put_',
 }
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
 
 
 def group_of(operator: FunctionEventAvg) -> str:
-    if 'convolution' in operator.key and operator.input_shapes[1:2]:
-        return 'depthwise' if operator.input_shapes[1][1:2] == [1] else 'products'
+    weight = 2 if 'backward' in operator.key else 1
+    if 'convolution' in operator.key and operator.input_shapes[weight : weight + 1]:
+        return 'depthwise' if operator.input_shapes[weight][1:2] == [1] else 'products'
     return GROUP_OF.get(operator.key, 'other')
 
 
-def shares(name: str, size: Size, rounds: int) -> dict[str, float]:
-    """Percent of the time of a backbone's inference, by kind of operator."""
+def shares(name: str, size: Size, rounds: int, batch: int, train: bool) -> dict[str, float]:
+    """Percent of the time of a backbone's inference or training step, by kind of operator."""
     family, _, arch = name.partition(':')
-    model, x = getattr(mlp_dense, family)(arch).eval(), torch.randn(1, 3, *size)
-    with torch.inference_mode():
-        model(x)
+    model, x = getattr(mlp_dense, family)(arch).train(train), torch.randn(batch, 3, *size)
+
+    def call() -> None:
+        outputs = model(x)
+        if train:
+            torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
+
+    with torch.inference_mode(not train):
+        call()
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
             for _ in range(rounds):
-                model(x)
+                call()
     times: Counter[str] = Counter()
     for operator in profiler.key_averages(group_by_input_shape=True):
         times[group_of(operator)] += operator.self_cpu_time_total
@@ -45,7 +53,8 @@ def shares(name: str, size: Size, rounds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = common_parser(__doc__)
-    parser.set_defaults(size=[Size(512, 512)], rounds=5, device='cpu')
+    parser.add_argument('--train', action='store_true', help='a training step of two images instead of inference')
+    parser.set_defaults(batch_size=None, size=[Size(512, 512)], rounds=5, device='cpu')
     parser.add_argument('--arch', nargs='+', type=arch_name, default=SMALLEST, metavar='FAMILY:ARCH')
     args = parse_args(parser)
     if args.device != 'cpu':
@@ -53,7 +62,8 @@ def main() -> None:
     for size in args.size:
         print(f'| {size} | {" | ".join((*GROUPS, "other"))} |\n|---|{"---:|" * (len(GROUPS) + 1)}')
         for name in args.arch:
-            print(f'| {name} | {" | ".join(f"{share:.0f} %" for share in shares(name, size, args.rounds).values())} |')
+            found = shares(name, size, args.rounds, args.batch_size, args.train)
+            print(f'| {name} | {" | ".join(f"{share:.0f} %" for share in found.values())} |')
 
 
 if __name__ == '__main__':
