@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from mlp_dense.datasets.shapes import write_shapes
-from mlp_dense.engine.data import check_class_count
+from mlp_dense.engine.data import check_class_count, check_label_map
 from mlp_dense.errors import UserError
 from support.configs import DETECTION, SEGMENTATION
 from support.tools import call
@@ -53,6 +53,19 @@ def test_label_map_that_is_wrong(data, tmp_path, capsys, how, split):
     assert call('train', file, '--work-dir', tmp_path / 'run') == 2
     said = capsys.readouterr().err
     assert SAID[how] in said and f'labels/{split}/' in said and len(said.strip().splitlines()) == 1
+
+
+def test_label_that_a_data_set_ignores(tmp_path):
+    """Instead of 255, which is always ignored, as mmsegmentation's ``ignore_index`` says."""
+    labels, file = np.array([[0, 3, 11, 255]], np.uint8), tmp_path / 'x.png'
+    cv2.imwrite(str(file), labels)
+    check_label_map(file, labels, (1, 4), classes=4, ignored=11)
+    for classes, ignored, said in (
+        (4, 255, 'label 11, .*0 to 3, and 255'),
+        (3, 11, 'label 3, .*0 to 2, and 11 and 255'),
+    ):
+        with pytest.raises(UserError, match=f'holds the {said} for pixels that are ignored'):
+            check_label_map(file, labels, (1, 4), classes, ignored=ignored)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Each family is trained and tested on genuine images of COCO and ADE20K."""
+"""Each family is trained and tested on genuine images of COCO and ADE20K, one also on CamVid."""
 
 from pathlib import Path
 
@@ -79,3 +79,16 @@ def test_ade20k(file, shared, tmp_path):
     assert call('test', file, tmp_path / 'iter_2.pth', *where, '--cfg-options', *ADE20K) == 0
     log = log_of(tmp_path)
     assert 'aAcc' in log and 'mIoU' in log and 'mAcc' in log and 'wall' in log
+
+
+@for_each('_semantic_fpn_camvid-240x180')
+def test_camvid(file, shared, tmp_path, capfd):
+    """Whose ignored label is 11, not 255."""
+    file, _ = small_config(file, tmp_path, scale=(60, 45))
+    crop = ['train_dataloader.dataset.pipeline.3.crop_size=(45,60)', 'model.data_preprocessor.size=(45,60)']
+    where = ['--data-root', shared / 'data' / 'camvid', '--work-dir', tmp_path]
+    options = ['--cfg-options', *(each for each in ADE20K if '(64,64)' not in each), *crop]
+    assert call('train', file, *where, *options) == 0
+    assert 'What is wrong with the data' not in capfd.readouterr().out
+    assert call('test', file, tmp_path / 'iter_2.pth', *where, *options) == 0
+    assert 'bicyclist' in log_of(tmp_path)
