@@ -194,6 +194,14 @@ cfg.train_cfg.max_epochs, cfg.work_dir = 1, '{tmp_path}'
 runner = Runner.from_cfg(cfg)
 runner.train()
 print(type(runner.model.backbone), runner.test())
+
+import mlp_dense.timm
+import torch
+from mmpretrain.registry import MODELS
+
+wrapped = MODELS.build(dict(type='TIMMBackbone', model_name='vip_s14', features_only=True, pretrained=False))
+print([tuple(maps.shape[2:]) for maps in wrapped(torch.ones(1, 3, 64, 96))])
 """,
     )
     assert "<class 'mlp_dense.backbones.cycle_mlp.CycleMLP'> {'accuracy/top1': " in said
+    assert '[(16, 24), (8, 12), (4, 6), (2, 3)]' in said
