@@ -121,16 +121,17 @@ def test_designs(monkeypatch, capsys, shapes, tmp_path):
     assert results.with_suffix('.png').stat().st_size > 10_000
 
 
-def test_table_of_designs_is_that_of_the_results(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(('name', 'page'), [('designs', 'fixed_grids'), ('transfer', 'classification')])
+def test_table_is_that_of_the_results(monkeypatch, capsys, tmp_path, name, page):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
-    page = (ROOT / 'docs' / 'fixed_grids.md').read_text(encoding='utf-8')
-    (command,) = re.findall(r'python benchmarks/(designs\.py .*)', page)
-    results = shutil.copy(ROOT / 'docs' / 'designs.json', tmp_path)
+    page = (ROOT / 'docs' / f'{page}.md').read_text(encoding='utf-8')
+    (command,) = re.findall(rf'python benchmarks/({name}\.py .*)', page)
+    results = shutil.copy(ROOT / 'docs' / f'{name}.json', tmp_path)
     monkeypatch.setattr(sys, 'argv', [*command.split(), '--results', str(results)])
     monkeypatch.setattr('subprocess.run', None)  # nothing is trained
-    load(ROOT / 'benchmarks' / 'designs.py').main()
-    table = capsys.readouterr().out.partition('\n\n')[0]
-    assert table[table.index('| design') :] in page
+    load(ROOT / 'benchmarks' / f'{name}.py').main()
+    table = capsys.readouterr().out.partition('\n\n')[0].strip()
+    assert table[table.index('|') :] in page
 
 
 @pytest.mark.slow
@@ -143,8 +144,9 @@ def test_operators(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_shares(run):
-    header, _, row = run('shares', '--arch', 'WaveMLP:t_dw').splitlines()
+@pytest.mark.parametrize('mode', [[], ['--train']])
+def test_shares(run, mode):
+    header, _, row = run('shares', '--arch', 'WaveMLP:t_dw', *mode).splitlines()
     groups, cells = (line.strip('| ').split(' | ')[1:] for line in (header, row))
     cells = dict(zip(groups, cells, strict=True))
     assert 96 < sum(float(share.removesuffix(' %')) for share in cells.values()) < 104
