@@ -93,7 +93,7 @@ $(VENV)/.plain: $(CONSTRAINTS) $(VENV)/.tools
 	@$(PIP) install -c $(CONSTRAINTS) --no-build-isolation -e '.[$(EXTRA)]'
 	@[ $(STACK) != timm ] || $(BIN)/python tests/support/torchvision_without_cuda.py
 	@[ $(STACK) != timm ] || [ -d $(VENV)/mmpretrain ] || $(PIP) install -c $(CONSTRAINTS) --no-deps \
-		--target $(VENV)/mmpretrain mmpretrain einops importlib-metadata mat4py modelindex zipp
+		--target $(VENV)/mmpretrain mmpretrain einops importlib-metadata mat4py model-index ordered-set markdown zipp
 	@touch $@
 
 # What runs stays until its successor is built: mmcv and mmcv-lite install the same files.

@@ -43,6 +43,7 @@ def main() -> None:
 
     from mlp_dense import fuse, load_model
     from mlp_dense.engine.configs import make_folder, read_config
+    from mlp_dense.engine.tasks import task_of
     from mlp_dense.errors import UserError
     from mlp_dense.inference.models import checked_device
     from mlp_dense.inference.prediction import ImageSource, PredictionWriter, predict
@@ -53,7 +54,7 @@ def main() -> None:
         raise UserError(f'{args.input} is a config; the order is INPUT CONFIG CHECKPOINT.')
     device = checked_device(args.device)
     cfg = read_config(args.config, args.cfg_options)
-    source = ImageSource(args.input)
+    source = ImageSource(args.input, task_of(cfg.get('default_scope')).flag)
     make_folder(args.out_dir)
     if any(args.out_dir.iterdir()):
         raise UserError(f'{args.out_dir} is not empty, and nothing in it is overwritten; give another --out-dir.')

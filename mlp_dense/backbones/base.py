@@ -91,7 +91,7 @@ class MLPBackbone(nn.Module):
             self.make_norm(dims[i]) if out_norm and i in self.out_indices else nn.Identity() for i in range(num_stages)
         )
         self.init_family_weights()
-        self._freeze()
+        keep_frozen(self)
         self.register_load_state_dict_pre_hook(_match_on_load)
 
     def stage_stride(self, stage: int) -> int | float:
@@ -124,18 +124,11 @@ class MLPBackbone(nn.Module):
 
     def layers(self) -> list[list[nn.Module]]:
         """The stem, then every block with the downsampling before it: the layers of layer-wise learning rates."""
-        layers = [[self.stem]]
-        for stage in self.stages:
-            layers += [[block] if i else [stage.downsample, block] for i, block in enumerate(stage.blocks)]
-        return layers
+        return layers_of(self)
 
     def train(self, mode: bool = True) -> 'MLPBackbone':
         super().train(mode)
-        self._freeze()
-        if self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+        keep_frozen(self)
         return self
 
     def init_weights(self) -> None:
@@ -169,12 +162,6 @@ class MLPBackbone(nn.Module):
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The fields of the arch that some weights (our names) belong to, as far as their shapes tell; None if none."""
         raise NotImplementedError
-
-    def _freeze(self) -> None:
-        if self.frozen_stages >= 0:
-            for module in (self.stem, *self.stages[: self.frozen_stages]):
-                module.eval()
-                module.requires_grad_(False)
 
     @classmethod
     def _arguments(cls) -> str:
@@ -218,6 +205,25 @@ class MLPBackbone(nn.Module):
     @classmethod
     def _error(cls, name: str, value: object, allowed: str) -> UserError:
         return UserError(f'{cls.__name__}: {name} is {value!r}; allowed: {allowed}.')
+
+
+def layers_of(network: nn.Module) -> list[list[nn.Module]]:
+    """Of a network with a ``stem`` and ``stages``, see :meth:`MLPBackbone.layers`."""
+    layers = [[network.stem]]
+    for stage in network.stages:
+        layers += [[block] if i else [stage.downsample, block] for i, block in enumerate(stage.blocks)]
+    return layers
+
+
+def keep_frozen(network: nn.Module) -> None:
+    """What ``frozen_stages`` and ``norm_eval`` of a network with a ``stem`` and ``stages`` say, after ``train()``."""
+    if network.frozen_stages >= 0:
+        for module in (network.stem, *network.stages[: network.frozen_stages]):
+            module.eval()
+            module.requires_grad_(False)
+    for module in network.modules() if network.norm_eval else ():
+        if isinstance(module, _BatchNorm):
+            module.eval()
 
 
 def _match_on_load(backbone: MLPBackbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -14,17 +14,18 @@ from torch import Size, Tensor, nn
 from ..errors import CheckpointError
 from .reading import Checkpoint, below, split_backbone
 
-_LOADING: ContextVar[str | Path] = ContextVar('loading', default='the given state dict')
+SOURCE: ContextVar[str | Path] = ContextVar('loading', default='the given state dict')
+"""What is being loaded."""
 
 
 @contextmanager
 def loading(source: str | Path) -> Iterator[None]:
     """Inside, what is loaded into a backbone comes from this file: for the log and for errors."""
-    token = _LOADING.set(source)
+    token = SOURCE.set(source)
     try:
         yield
     finally:
-        _LOADING.reset(token)
+        SOURCE.reset(token)
 
 
 FRESH = {'norms': 'output norms', 'pyramid': 'pyramid layers'}
@@ -53,7 +54,7 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
 def match_and_log(backbone: nn.Module, found: dict[str, Any]) -> dict[str, Tensor]:
     """What :func:`match_to_backbone` gives for a state dict. Its report is logged, unless names and shapes are the
     backbone's own."""
-    own, checkpoint = backbone.state_dict(), Checkpoint(_LOADING.get(), None, found)
+    own, checkpoint = backbone.state_dict(), Checkpoint(SOURCE.get(), None, found)
     if found.keys() == own.keys() and all(getattr(found[key], 'shape', None) == own[key].shape for key in own):
         return found
     tensors, report = match_to_backbone(backbone, checkpoint)

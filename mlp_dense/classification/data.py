@@ -1,6 +1,7 @@
 """Labelled images, timm's augmentation, and repeated augmentation."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,29 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.dist import get_dist_info
+from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image
 from timm.data import ImageNetInfo, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
-from timm.data.readers.reader_image_folder import find_images_and_targets
 
-from ..errors import UnreadableError, UserError
+from ..datasets import SUFFIXES
+from ..errors import UnreadableError, UserError, some
 from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 
 
 @DATASETS.register_module()
 class ClassFolders(BaseDataset):
     """The images in and below a folder for each class, ``data_root/data_prefix['img_path']/CLASS/``; classes are in the
-    order of their names, unless ``metainfo['classes']`` gives another. UserError: a class has no folder."""
+    order of their names, unless ``metainfo['classes']`` gives another. Names that begin with a dot do not count.
+    UserError: a class has no folder."""
 
     @classmethod
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
         """What a data set of this config says of itself."""
         folder = Path(cfg.get('data_root') or '', cfg.data_prefix['img_path'])
-        return dict(classes=sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else [])
+        inside = folder.iterdir() if folder.is_dir() else ()
+        return dict(classes=sorted(path.name for path in inside if path.is_dir() and not path.name.startswith('.')))
 
     def folders(self) -> list[str]:
         """The names of the folders, in the order of the classes."""
@@ -42,8 +46,16 @@ class ClassFolders(BaseDataset):
             raise UserError(
                 f'{root} has no folder {absent[0]}; it must hold one for each of the {len(folders)} classes.'
             )
-        found, _ = find_images_and_targets(str(root), class_to_idx={name: i for i, name in enumerate(folders)})
-        return [dict(img_path=path, gt_label=label) for path, label in found]
+        found = [
+            dict(img_path=str(path), gt_label=label)
+            for label, name in enumerate(folders)
+            for path in sorted((root / name).rglob('*'))
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
+        ]
+        filled = {info['gt_label'] for info in found}
+        if empty := [name for label, name in enumerate(folders) if label not in filled]:
+            print_log(f'{root} has no image of {some(empty)}.', logger='current', level=logging.WARNING)
+        return found
 
 
 @DATASETS.register_module()
@@ -55,8 +67,7 @@ class ImageNet(ClassFolders):
         """The first of the words for each class, with its synset where two share it."""
         info = ImageNetInfo()
         names = [text.partition(',')[0] for text in info.label_descriptions()]
-        pairs = zip(names, info.label_names(), strict=True)
-        return dict(classes=[f'{name} ({synset})' if names.count(name) > 1 else name for name, synset in pairs])
+        return dict(classes=_distinct(names, info.label_names()))
 
     def folders(self) -> list[str]:
         return list(ImageNetInfo().label_names())
@@ -72,13 +83,18 @@ class ImageArchive(BaseDataset):
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
         names = Path(cfg.get('data_root') or '', cfg.ann_file).with_name('classes.txt')
         lines = names.read_text(encoding='utf-8').splitlines() if names.is_file() else []
-        return dict(classes=[line.rpartition('\t')[2] for line in lines])
+        parts = [line.rpartition('\t') for line in lines]
+        return dict(classes=_distinct([part[2] for part in parts], [part[0] for part in parts]))
 
     def load_data_list(self) -> list[dict]:
         with np.load(self.ann_file) as archive:
             self.data, self.offsets = archive['data'], archive['offsets']
             labels = archive['labels'].tolist()
         self._metainfo.setdefault('classes', self.read_meta(ConfigDict(ann_file=self.ann_file))['classes'])
+        classes = len(self._metainfo['classes'])
+        if max(labels, default=0) >= classes:
+            held = f'{self.ann_file} holds the label {max(labels)}, but there are {classes} classes'
+            raise UserError(f'{held}: write classes.txt beside it, a line for each.')
         return [dict(img_path=f'{self.ann_file}/{i:06}', gt_label=label) for i, label in enumerate(labels)]
 
     def bytes_of(self, img_path: str) -> bytes:
@@ -91,15 +107,27 @@ class ImageArchive(BaseDataset):
         return dict(info, img_bytes=self.bytes_of(info['img_path']))
 
 
+def _distinct(names: Sequence[str], ids: Sequence[str]) -> list[str]:
+    """The names, with the id behind those that several classes have."""
+    return [f'{name} ({i})' if names.count(name) > 1 else name for name, i in zip(names, ids, strict=True)]
+
+
 @TRANSFORMS.register_module()
 class LoadImage:
-    """Reads an image with Pillow, as timm does; UnreadableError: it cannot be decoded."""
+    """Reads an image with Pillow, as timm does, without regard to its orientation in EXIF; of 16 bits the upper 8, as
+    OpenCV. UnreadableError: it cannot be decoded, or has 32 bits."""
 
     def __call__(self, results: dict) -> dict:
         content = results.pop('img_bytes', None)
         try:
             with Image.open(BytesIO(content) if content else results['img_path']) as image:
+                if image.mode in ('I', 'F'):
+                    raise UnreadableError(f'{results["img_path"]} has 32 bits a pixel; save images with 8 or 16.')
+                if image.mode.startswith('I;16'):
+                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
                 results['img'] = image.convert('RGB')
+        except UnreadableError:
+            raise
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UnreadableError(
                 f'{results["img_path"]} is missing or no readable image; replace or remove it.'

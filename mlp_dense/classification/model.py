@@ -10,6 +10,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import ArgumentError, UserError
 from ..registry import MODELS
@@ -67,10 +68,6 @@ class ImageClassifier(BaseModel):
         if self.pretrained:
             self.backbone.load_pretrained(self.pretrained)
 
-    def extract_feat(self, inputs: Tensor) -> Tensor:
-        """Images to the last feature map, (B, C, h, w)."""
-        return self.backbone.forward_features(inputs)
-
     def forward(
         self, inputs: Tensor, data_samples: Sequence[BaseDataElement] | None = None, mode: str = 'tensor'
     ) -> Any:
@@ -85,6 +82,8 @@ class ImageClassifier(BaseModel):
                 raise UserError(f'Mixup needs an even number of images, not {len(inputs)}: change batch_size.')
             if self.mixup:
                 inputs, targets = self.mixup(inputs, targets)
+            elif isinstance(self.loss, timm.loss.SoftTargetCrossEntropy):
+                targets = functional.one_hot(targets, self.backbone.num_classes).to(inputs.dtype)
             return dict(loss=self.loss(self.backbone(inputs), targets))
         logits = self.backbone(inputs)
         if mode == 'tensor':

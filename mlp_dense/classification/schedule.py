@@ -35,9 +35,9 @@ class CosineLR(LRSchedulerMixin, _ParamScheduler):
         return cls(*args, by_epoch=False, **kwargs)
 
     def _get_value(self) -> list[float]:
-        optimizer = self.optimizer
-        rates = [group['lr'] for group in optimizer.param_groups]
-        schedule = CosineLRScheduler(getattr(optimizer, 'optimizer', optimizer), initialize=False, **self.settings)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):  # it sets them when it is made
+        groups = self.optimizer.param_groups
+        rates = [group['lr'] for group in groups]
+        schedule = CosineLRScheduler(self.optimizer, initialize=False, **self.settings)
+        for group, rate in zip(groups, rates, strict=True):  # it sets them when it is made
             group['lr'] = rate
         return schedule._get_lr(self.last_step)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from .. import operators
 from .configs import leaves
+from .launch import unwrapped
 from .tasks import CLASSIFICATION
 
 USELESS = (  # what mmengine says of itself, and nobody can mend
@@ -67,7 +67,7 @@ class ConsoleHook(Hook):
 
     def _open(self, runner: Any, action: str, loader: Any, schedule: str = '') -> None:
         runner.console.is_open = True
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         backbone = runner.cfg.model.get('module', runner.cfg.model).backbone
         arch = backbone.arch if isinstance(backbone.get('arch'), str) else 'of custom size'
         parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -33,6 +33,8 @@ def check_data(cfg: Config, name: str) -> None:
                 check_numbers(path)
         if classes := dataset_meta(dataset).get('classes'):
             check_class_count(cfg.model, classes, f'the {name} data ({dataset.type})')
+            if name == 'val' and cfg.get('train_dataloader'):
+                _check_names(classes, cfg.train_dataloader.dataset)
 
 
 def check_class_count(model: Any, classes: Sequence[str], owner: str) -> None:
@@ -47,6 +49,19 @@ def check_class_count(model: Any, classes: Sequence[str], owner: str) -> None:
         parts = {*where.split('.')}  # a tracker's detector finds what the tracker names
         if CLASS_HEADS & parts and 'detector' not in parts:
             raise UserError(f'{where} is {value}, but {owner} have {len(classes)} classes: make them equal.')
+
+
+def _check_names(classes: Sequence[str], training: Any) -> None:
+    """UserError: validation and training data name different things by the same number."""
+    for dataset in leaves(training):
+        theirs = dataset_meta(dataset).get('classes') or classes
+        differing = [pair for pair in zip(theirs, classes, strict=False) if pair[0] != pair[1]]
+        if differing:
+            trained, validated = differing[0]
+            raise UserError(
+                f'The training data call a class {trained!r} that the val data call {validated!r}: give both the same '
+                'classes in the same order.'
+            )
 
 
 def dataset_meta(dataset: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ..backbones.fusion import fuse
 from ..registry import HOOKS
 from ..reports.drawing import draw_labels
 from .configs import leaves
+from .launch import unwrapped
 from .tasks import task_of
 
 DEAD = 0.01
@@ -44,7 +45,7 @@ class BalanceHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Any) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         named = {name: module for name, module in model.named_modules() if isinstance(module, Experts)}
         self.experts, self.names, self.dead = list(named.values()), list(named), set()
         self.shares = [torch.zeros_like(module.shares) for module in self.experts]
@@ -97,18 +98,18 @@ class DrawPredictionsHook(Hook):
         dataset = runner.test_dataloader.dataset  # the visualizer knows its classes in the first process only
         task, meta = task_of(runner.cfg.default_scope), dataset.metainfo
         for sample in outputs or ():
-            image = _image(sample.img_path, dataset)
+            image = _image(sample.img_path, dataset, task.flag)
             labels = task.labels_of(sample, 'gt'), task.labels_of(sample, 'pred', self.score_thr)
             drawn = draw_labels(image, labels, task.draw, meta)
             name = _below_its_root(Path(sample.img_path), dataset).with_suffix('.png')
             mmcv.imwrite(drawn[..., ::-1], str(self.out_dir / name))
 
 
-def _image(path: str, dataset: Any) -> np.ndarray:
+def _image(path: str, dataset: Any, flag: str) -> np.ndarray:
     """The RGB image of a path, or, of a data set that keeps its images in one file, of a name in it."""
     if hasattr(dataset, 'bytes_of'):
-        return mmcv.imfrombytes(dataset.bytes_of(path), channel_order='rgb')
-    return mmcv.imread(path, channel_order='rgb')
+        return mmcv.imfrombytes(dataset.bytes_of(path), flag, channel_order='rgb')
+    return mmcv.imread(path, flag, channel_order='rgb')
 
 
 def _below_its_root(image: Path, dataset: Any) -> Path:

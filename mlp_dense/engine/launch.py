@@ -5,6 +5,7 @@ import subprocess
 
 import torch
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 
 from ..errors import UserError
 
@@ -35,3 +36,8 @@ def start_processes(cfg: Config) -> None:
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
+
+
+def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """The model inside of what wraps it for several processes."""
+    return model.module if is_model_wrapper(model) else model

@@ -1,18 +1,20 @@
 """Stops a training at the iteration whose numbers are no longer finite."""
 
 import math
+import random
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
 from ..errors import UserError, some
 from ..registry import HOOKS
+from .launch import unwrapped
 
 ADVICE = (
     'Go on from the last checkpoint (--resume) with a lower learning rate, longer warm-up, gradient clipping, '
@@ -38,7 +40,7 @@ class FiniteLossHook(Hook):
         self.stepped = False
 
     def before_train(self, runner: Any) -> None:
-        self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.model = unwrapped(runner.model)
         self.parameters = dict(self.model.named_parameters())
         if wrong := _not_finite(self.parameters):
             raise UserError(f'{some(wrong)} is not finite before the training: load other weights.')
@@ -56,7 +58,8 @@ class FiniteLossHook(Hook):
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         self.batch, self.stepped = data_batch, False
-        self.random = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+        self.random = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        self.random_cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
 
     def before_step(self, runner: Any) -> None:
         self.stepped = True
@@ -101,9 +104,11 @@ class FiniteLossHook(Hook):
             module.register_forward_hook(lambda _, args, out, name=name: look(name, out))
             for name, module in self.model.named_modules()
         ]
-        torch.set_rng_state(self.random[0])
-        if self.random[1] is not None:
-            torch.cuda.set_rng_state(self.random[1])
+        random.setstate(self.random[0])
+        np.random.set_state(self.random[1])
+        torch.set_rng_state(self.random[2])
+        if self.random_cuda is not None:
+            torch.cuda.set_rng_state(self.random_cuda)
         try:
             with torch.no_grad(), self.wrappers[0].optim_context(self.model):
                 losses = self.model._run_forward(self.model.data_preprocessor(self.batch, True), mode='loss')

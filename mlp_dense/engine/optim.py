@@ -4,7 +4,6 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
-from ..backbones.base import MLPBackbone
 from ..errors import UserError
 from ..registry import CONSTRUCTORS
 
@@ -31,7 +30,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
             return
         rate = self.paramwise_cfg['layer_decay_rate']
         backbone = getattr(module, 'backbone', module)
-        if not isinstance(backbone, MLPBackbone):
+        if not hasattr(backbone, 'layers'):
             raise UserError(f'LayerDecayConstructor is for backbones of this package, not {type(backbone).__name__}.')
         layers = backbone.layers()
         scales = {}

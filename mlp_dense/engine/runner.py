@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 
@@ -25,7 +24,7 @@ from .data import check_built, check_data, explain_empty
 from .data_check import DataCheckHook
 from .fit import check_channels
 from .hooks import BalanceHook
-from .launch import start_processes
+from .launch import start_processes, unwrapped
 from .loaders import check_pretrained, safe_loaders
 from .loading import SkippingHook, explained
 from .order import exact_loop, seeded_loader
@@ -64,7 +63,14 @@ class DenseRunner(ExplainedRunner):
     def build_train_loop(self, loop: Any) -> Any:
         if exact := exact_loop(loop):
             self._train_dataloader = seeded_loader(self._train_dataloader, self.seed)
-        return super().build_train_loop(exact or loop)
+        loop = super().build_train_loop(exact or loop)
+        if not len(loop.dataloader) and not getattr(loop.dataloader.batch_sampler, 'endless', False):
+            size = loop.dataloader.batch_sampler.batch_size
+            raise UserError(
+                f'The training data have {len(loop.dataloader.dataset)} images, too few for a batch of {size} in '
+                f'{self.world_size} processes: lower train_dataloader.batch_size, or set drop_last=False there.'
+            )
+        return loop
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger, self.console = super().build_logger(*args, **kwargs), ConsoleFilter()
@@ -77,8 +83,10 @@ class DenseRunner(ExplainedRunner):
         """Testing and resuming need every tensor of the model; a training that starts from `load_from` does not."""
         checkpoint = Checkpoint.read(filename, map_location)
         content = checkpoint.training if self._resume else checkpoint.content
+        if 'state_dict' not in content:  # mmengine's hooks look for the weights there
+            content = dict(content, state_dict=checkpoint.weights)
         self.call_hook('after_load_checkpoint', checkpoint=content)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = unwrapped(self.model)
         load_weights(model, replace(checkpoint, content=content), strict=strict or not self.fine_tuning)
         self._has_loaded = True
         self.logger.info(f'Loaded checkpoint {filename}')

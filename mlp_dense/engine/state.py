@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
 from ..errors import CheckpointError
+from .launch import unwrapped
 from .order import kept_random_states, validates
 
 
@@ -22,7 +22,7 @@ def training_state(runner: Any, validated: bool) -> dict[str, Any]:
     if torch.cuda.is_available():
         own['cuda'] = torch.cuda.get_rng_state()
     if not getattr(runner.optim_wrapper, 'should_update', lambda: True)():
-        parameters = _model(runner).named_parameters()
+        parameters = unwrapped(runner.model).named_parameters()
         own['gradients'] = {name: p.grad.cpu() for name, p in parameters if p.grad is not None}
     return dict(processes=all_gather_object(own), batches=len(runner.train_dataloader), validated=validated)
 
@@ -45,6 +45,11 @@ class ResumeHook(Hook):
                 )
 
     def before_train(self, runner: Any) -> None:
+        if rank := get_rank():  # else all processes would draw the same for their different images
+            own = np.random.SeedSequence((runner.seed, rank)).generate_state(3)
+            random.seed(int(own[0]))
+            np.random.seed(own[1])
+            torch.manual_seed(int(own[2]))
         if not self.state:
             return
         loop, before, now = runner.train_loop, len(self.state['processes']), get_world_size()
@@ -52,7 +57,7 @@ class ResumeHook(Hook):
             self._fit(runner, before, now)
         else:
             gradients = self.state['processes'][get_rank()].get('gradients', {})
-            for name, parameter in _model(runner).named_parameters():
+            for name, parameter in unwrapped(runner.model).named_parameters():
                 if name in gradients:
                     parameter.grad = gradients[name].to(parameter.device)
         self._restore()
@@ -95,11 +100,29 @@ class ResumeHook(Hook):
                     'resume with as many processes and images per batch, or from a checkpoint at the end of an epoch.'
                 )
             loop._iter = epochs * len(loop.dataloader)
+            _replay_schedules(runner, epochs, len(loop.dataloader))
         runner.logger.warning(
-            f'Resumed with {new} instead of {old}: the learning rate stays, '
-            'but order and random numbers of the rest are not those of an unbroken training.'
+            f'Resumed with {new} instead of {old}: the learning rate is not scaled, '
+            'and order and random numbers of the rest are not those of an unbroken training.'
         )
 
 
-def _model(runner: Any) -> torch.nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+def _replay_schedules(runner: Any, epochs: int, batches: int) -> None:
+    """Steps new schedules through the past, as if its epochs had had so many batches: those that count iterations would
+    else end early or never."""
+    schedulers = runner.param_schedulers
+    known = isinstance(schedulers, list) and not any(hasattr(each, 'monitor') for each in schedulers)
+    if not known or all(each.by_epoch for each in schedulers):
+        return
+    for group in runner.optim_wrapper.param_groups:
+        group['lr'] = group['initial_lr']
+    runner.param_schedulers = runner.build_param_scheduler(runner.cfg.param_scheduler)
+    runner.optim_wrapper._global_step = 0  # mmengine warns of schedules that run ahead of the optimizer
+    for _ in range(epochs):
+        for _ in range(batches):
+            for each in runner.param_schedulers:
+                if not each.by_epoch:
+                    each.step()
+        for each in runner.param_schedulers:
+            if each.by_epoch:
+                each.step()

@@ -32,7 +32,8 @@ class Task:
     # Predictions, image id and category ids to results in COCO's format; None: there are none.
     objects: Callable[[Any, int, Sequence[int]], Iterator[dict]] | None
     label_map: Callable[[Any], np.ndarray] | None  # predictions to (H, W); None: there is no label map
-    run_heads: Callable[[nn.Module, Sequence[Tensor]], None]  # on feature maps, as the field counts their MACs
+    flag: str  # with which OpenCV reads an image as the data set does: with or without its orientation in EXIF
+    run_heads: Callable[[nn.Module, Tensor], None]  # on images, as the field counts the MACs of neck and heads
 
     def labels_of(self, sample: Any, side: str, score_thr: float = 0.0) -> Any:
         """The ground truth (``gt``) or predictions (``pred``, scored above `score_thr`) of a data sample, or None."""
@@ -78,8 +79,9 @@ def _class_results(found: Any, image_id: int, ids: Sequence[int]) -> Iterator[di
         yield dict(image_id=image_id, category_id=ids[label], score=score)
 
 
-def _run_detector(model: nn.Module, maps: Sequence[Tensor]) -> None:
+def _run_detector(model: nn.Module, image: Tensor) -> None:
     """With a RoI head on 1000 proposals and 100 masks, at every stage of a cascade; without RoIAlign."""
+    maps = model.extract_feat(image)
     if not hasattr(model, 'roi_head'):
         model.bbox_head(maps)
         return
@@ -103,6 +105,7 @@ DETECTION = Task(
     category_ids=coco_category_ids,
     objects=_coco_results,
     label_map=None,
+    flag='color',
     run_heads=_run_detector,
 )
 SEGMENTATION = Task(
@@ -115,7 +118,8 @@ SEGMENTATION = Task(
     category_ids=lambda dataset, classes: range(len(classes)),
     objects=None,
     label_map=lambda found: found.data[0].cpu().numpy(),
-    run_heads=lambda model, maps: model.decode_head(maps),
+    flag='color',
+    run_heads=lambda model, image: model.decode_head(model.extract_feat(image)),
 )
 CLASSIFICATION = Task(
     scope='mlp_dense',
@@ -127,6 +131,7 @@ CLASSIFICATION = Task(
     category_ids=lambda dataset, classes: range(len(classes)),
     objects=_class_results,
     label_map=None,
-    run_heads=lambda model, maps: None,  # it is in the backbone
+    flag='color_ignore_orientation',  # as timm
+    run_heads=lambda model, image: None,  # the head is in the backbone
 )
 TASKS = {task.scope: task for task in (DETECTION, SEGMENTATION, CLASSIFICATION)}

@@ -90,7 +90,13 @@ def compare_with_model(cfg: Config, checkpoint: Checkpoint) -> str:
     own, found, problems, fitted = model.state_dict(), checkpoint.weights, [], 0
     total = len(own)
     inner, others = split_backbone(found)
-    if inner and isinstance(backbone := getattr(model, 'backbone', None), MLPBackbone):
+    if hasattr(classifier := getattr(model, 'backbone', None), 'matched'):
+        own, found = classifier.state_dict(), {}
+        try:
+            found = classifier.matched(checkpoint, classifier.in_chans)[0]
+        except CheckpointError as error:
+            problems.append(str(error).rstrip('.'))
+    elif inner and isinstance(backbone := getattr(model, 'backbone', None), MLPBackbone):
         own, found = split_backbone(own)[1], others
         try:
             fitted = len(match_to_backbone(backbone, checkpoint)[0])

@@ -15,12 +15,11 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from torch import nn
 
+from ..datasets import SUFFIXES
 from ..engine.configs import leaves
 from ..engine.tasks import task_of
 from ..errors import UserError
 from ..reports.drawing import draw_labels
-
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
 
 class Frame(NamedTuple):
@@ -37,8 +36,8 @@ class ImageSource:
     ``id`` is the number in the name, as in COCO, if all names are different numbers; else the position from 0.
     """
 
-    def __init__(self, path: Path):
-        self.path, self.fps = path, 0.0  # frames a second; of a video only
+    def __init__(self, path: Path, flag: str = 'color'):
+        self.path, self.flag, self.fps = path, flag, 0.0  # frames a second; of a video only
         if path.is_dir():
             self.files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file())
             if not self.files:
@@ -71,7 +70,7 @@ class ImageSource:
         numbered = all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems)
         for i, file in enumerate(self.files):
             info = dict(id=int(stems[i]) if numbered else i, file_name=relative[i].as_posix())
-            yield Frame(info, names[i], _read(file))
+            yield Frame(info, names[i], _read(file, self.flag))
 
 
 class PredictionWriter:
@@ -169,7 +168,7 @@ def _test_data(model: nn.Module) -> ConfigDict:
     return next(leaves(model.cfg.test_dataloader.dataset))
 
 
-def _read(file: Path) -> np.ndarray | None:
+def _read(file: Path, flag: str) -> np.ndarray | None:
     with suppress(cv2.error, OSError):
-        return mmcv.imread(file)
+        return mmcv.imread(file, flag)
     return None

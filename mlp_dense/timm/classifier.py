@@ -1,6 +1,5 @@
 """A backbone as a classifier, and as an encoder, with the interface of timm's models."""
 
-import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,13 +13,14 @@ from torch import Tensor, nn
 
 from ..backbones import FAMILIES, VisionPermutator
 from ..backbones.as_mlp import PatchEmbedding
-from ..backbones.base import MLPBackbone
+from ..backbones.base import MLPBackbone, keep_frozen, layers_of
 from ..backbones.fixed_grid import FixedGridMLP, PatchStem, Rescaling
 from ..backbones.layers import ConvDownsample
 from ..backbones.stages import Stage
-from ..checkpoints.matching import log, match_to_backbone
+from ..checkpoints.matching import SOURCE, log
 from ..checkpoints.reading import Checkpoint
 from ..errors import ArgumentError, CheckpointError
+from .matching import match_to_classifier
 
 
 class VisionMLP(nn.Module):
@@ -39,7 +39,7 @@ class VisionMLP(nn.Module):
         img_size: of no effect, as every size runs.
         output_stride: must be 32.
         device, dtype: of the parameters.
-        arguments: further ones of the backbone, such as ``global_blocks``.
+        arguments: further ones of the backbone, such as ``global_blocks``, ``frozen_stages`` and ``norm_eval``.
 
     Raises:
         ArgumentError: an argument is unknown, or a stride other than 32 is asked for.
@@ -83,6 +83,7 @@ class VisionMLP(nn.Module):
             self.num_features = self.head_hidden_size = dims[-1]
             self.head = ClassifierHead(dims[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate)
             self.init_head()
+        self.frozen_stages, self.norm_eval = backbone.frozen_stages, backbone.norm_eval
         stride = backbone.grid_stride if raw else backbone.stage_stride
         self.feature_info = [
             dict(num_chs=dim, reduction=int(stride(i)), module=f'stages.{i}') for i, dim in enumerate(dims)
@@ -94,6 +95,11 @@ class VisionMLP(nn.Module):
         if isinstance(self.head.fc, nn.Linear):
             nn.init.trunc_normal_(self.head.fc.weight, std=0.02)
             nn.init.zeros_(self.head.fc.bias)
+
+    def train(self, mode: bool = True) -> 'VisionMLP':
+        super().train(mode)
+        keep_frozen(self)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) to logits (B, num_classes)."""
@@ -172,6 +178,10 @@ class VisionMLP(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith('bias')}  # those of experts are matrices
 
+    def layers(self) -> list[list[nn.Module]]:
+        """As those of a backbone."""
+        return layers_of(self)
+
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """The layers of layer-wise learning rates, those of ``backbone.layers()``: the stem, then every block with the
@@ -191,7 +201,8 @@ class VisionMLP(nn.Module):
             CheckpointError: it cannot be read, is of another family or arch, or of other classes.
         """
         checkpoint = Checkpoint.read(source)
-        found = self._matched(checkpoint, in_chans)
+        found, report = self.matched(checkpoint, in_chans)
+        log(report)
         biases = (checkpoint.weights.get(f'{name}.bias') for name in ('backbone.head.fc', 'head.fc', 'head'))
         theirs = next((bias for bias in biases if bias is not None), None)
         if not new_head and self.num_classes and theirs is not None and len(theirs) != self.num_classes:
@@ -204,34 +215,25 @@ class VisionMLP(nn.Module):
             found[key] = adapt_input_conv(self.in_chans, found[key], base_chans=in_chans)
         self.load_state_dict({**self.state_dict(), **found})
 
-    def _matched(self, checkpoint: Checkpoint, in_chans: int) -> dict[str, Tensor]:
-        """The tensors of a checkpoint by our names, without those of a head for other classes; logs what is fresh."""
-        own, behind, others = self.state_dict(), {}, {}
-        norm = f'norms.{len(self.feature_info) - 1}'  # of a dense backbone
-        for key, tensor in checkpoint.weights.items():
-            name = re.sub(rf'^(backbone\.)?(norm|ln1|{norm})\.', 'norm.', key)
-            name = re.sub(r'^(backbone\.)?head\.(fc\.)?(?=weight$|bias$)', 'head.fc.', name)
-            if name.startswith(('norm.', 'head.')) and tensor.shape == getattr(own.get(name), 'shape', None):
-                behind[name] = tensor
-            else:
-                others[key] = tensor
-        with torch.device('meta'):
-            backbone = self.family(self.arch, in_chans, out_norm=False, **self.arguments)
-        tensors, report = match_to_backbone(backbone, Checkpoint(checkpoint.source, None, others))
-        found = {key: tensor for key, tensor in tensors.items() if key in own and not tensor.is_meta} | behind
-        for what, keys in (('loaded', behind), ('fresh', own.keys() - found.keys())):
-            if keys:
-                report += f'; {" and ".join(sorted({key.partition(".")[0] for key in keys}, reverse=True))} {what}'
-        log(report)
-        return found
+    def matched(self, checkpoint: Checkpoint, in_chans: int) -> tuple[dict[str, Tensor], str]:
+        """The tensors of a checkpoint by our names, without those of a head for other classes, and a line that says
+        what was found and what is fresh. CheckpointError: it is of another family or arch."""
+        return match_to_classifier(self, checkpoint, in_chans)
 
 
 def _match_on_load(model: VisionMLP, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Runs before every ``load_state_dict``: official names, and those of a dense backbone, become a model's own."""
+    """Runs before every ``load_state_dict``: official names, and those of a dense backbone, become a model's own. What
+    is absent stays absent, which a strict load refuses; but a pyramid may start fresh, and after a backbone's own state
+    dict, which has none, the head."""
     found = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
     own = model.state_dict()
     if found.keys() != own.keys():
-        found = {**own, **model._matched(Checkpoint('the given state dict', None, found), model.in_chans)}
+        given = found
+        found, report = model.matched(Checkpoint(SOURCE.get(), None, given), model.in_chans)
+        log(report)
+        of_backbone = not prefix and any(key.startswith('norms.') for key in given)
+        may_be_fresh = ('pyramid.', 'head.') if of_backbone else ('pyramid.',)
+        found = {key: tensor for key, tensor in own.items() if key.startswith(may_be_fresh)} | found
     state_dict.update({prefix + key: tensor for key, tensor in found.items()})
 
 

@@ -3,17 +3,22 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import nn
 
 timm = pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
 import mlp_dense  # noqa: E402
 from mlp_dense.backbones import FAMILIES  # noqa: E402
 from mlp_dense.engine.configs import enter_scope  # noqa: E402
 from mlp_dense.errors import CheckpointError, UserError  # noqa: E402
+from mlp_dense.inference.complexity import complexity  # noqa: E402
 from mlp_dense.timm import name_of  # noqa: E402
 from reference import fingerprint_of, reference_of  # noqa: E402
 from support.configs import config  # noqa: E402
 from support.models import SMALL, image, official  # noqa: E402
+from support.tools import call  # noqa: E402
 
 CLASSIFIERS = [(f, e) for f in FAMILIES for e in reference_of(f).fingerprints if e.startswith('classifier_')]
 
@@ -81,6 +86,72 @@ def test_losses_and_head():
         UserError, match=r"train_cfg\.loss\.type is 'Hinge'; give a class of timm\.loss or of torch\.nn"
     ):
         built('hire_mlp_shapes', **{'model.train_cfg.loss': dict(type='Hinge')})
+
+
+def test_soft_loss_without_mixup():
+    """Labels are then no distributions yet."""
+    losses = {}
+    for kind in ('SoftTargetCrossEntropy', 'CrossEntropyLoss'):
+        torch.manual_seed(0)
+        model = built('hire_mlp_shapes', **{'model.train_cfg': dict(loss=dict(type=kind), _delete_=True)}).eval()
+        samples = [BaseDataElement(gt_class=InstanceData(labels=torch.tensor([i]))) for i in (4, 0)]
+        losses[kind] = model(image(2, 3, 64, 64), samples, mode='loss')['loss']
+    torch.testing.assert_close(*losses.values())
+
+
+@pytest.mark.parametrize('absent', ['head', 'norm', 'classes', 'dense'])
+def test_a_test_needs_the_head(save, absent):
+    """And its norm; a training that starts from the file does not."""
+    weights = official(mlp_dense.HireMLP, classes=5 if absent != 'classes' else 1000)
+    for key in [key for key in weights if key.startswith(f'{absent}.')]:
+        del weights[key]
+    if absent == 'dense':
+        weights = {f'backbone.{key}': tensor for key, tensor in mlp_dense.HireMLP(SMALL).state_dict().items()}
+    cfg = Config.fromfile(config('classification/hire_mlp_shapes'))
+    cfg.model.backbone.arch, cfg.test_dataloader.dataset.metainfo = SMALL, dict(classes=tuple('abcde'))
+    with pytest.raises(CheckpointError, match=r'is not a checkpoint of this model .* missing keys in'):
+        mlp_dense.load_model(cfg, save({'state_dict': weights}), 'cpu')
+
+
+def test_frozen_as_in_a_detector(family):
+    backbone = dict(type=f'mlp_dense.{family.__name__}', arch=SMALL, frozen_stages=2, norm_eval=True)
+    enter_scope(Config.fromfile(config('classification/hire_mlp_shapes')))
+    cfg = dict(type='mlp_dense.ImageClassifier', backbone=backbone, head=dict(num_classes=3))
+    model = MODELS.build(cfg).train().backbone
+    frozen = nn.ModuleList([model.stem, *model.stages[:2]])
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert not any(module.training for module in frozen.modules() if module is not frozen)
+    assert model.stages[2].training and model.head.training
+    assert not any(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+def test_inspect_and_count(save, capsys):
+    file, arch = config('classification/hire_mlp_tiny_imagenet'), 'tiny'
+    reference = reference_of(mlp_dense.HireMLP)
+    weights = reference.official_weights(reference.official_shapes(mlp_dense.HireMLP.archs[arch], (), 1000))
+    assert call('checkpoint', 'inspect', save({'model': weights}), '--config', file) == 0
+    assert 'loads: ' in (said := capsys.readouterr().out) and 'does not load' not in said
+    cfg = Config.fromfile(file)
+    enter_scope(cfg)
+    counts = complexity(cfg.model, 224, 224)
+    assert counts.macs == counts.backbone_macs and counts.params == counts.backbone_params
+
+
+def test_rates_of_layers(family):
+    backbone = dict(type=f'mlp_dense.{family.__name__}', arch=SMALL)
+    cfg = dict(type='mlp_dense.ImageClassifier', backbone=backbone, head=dict(num_classes=3))
+    enter_scope(Config.fromfile(config('classification/hire_mlp_shapes')))
+    model = MODELS.build(cfg)
+    wrapper = dict(
+        constructor='mlp_dense.LayerDecayConstructor',
+        optimizer=dict(type='SGD', lr=1.0),
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )
+    groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
+    rates = {id(group['params'][0]): group['lr'] for group in groups}
+    of_stem = {rates[id(parameter)] for parameter in model.backbone.stem.parameters()}
+    assert of_stem == {0.5 ** (1 + sum(SMALL['depths']))}
+    assert {rates[id(parameter)] for parameter in model.backbone.head.parameters()} == {1.0}
 
 
 def test_another_checkpoint_is_refused(save):

@@ -1,7 +1,9 @@
 """Labelled images: folders, ImageNet's synsets, one file; timm's augmentation; repeated augmentation."""
 
 import io
+import shutil
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,30 @@ def test_classes_in_an_order_of_ones_own(classes):
         )
 
 
+def test_files_below_a_class(tmp_path, log_lines):
+    for name in ('cat/a.png', 'cat/persian/b.webp', 'cat/dog/c.jpg', 'dog/d.BMP', 'dog/.e.png', '.cache/f.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture().save(tmp_path / name)
+    (tmp_path / 'dog' / 'notes.txt').write_text('')
+    (tmp_path / 'emu').mkdir()
+    data = ClassFolders(data_prefix=dict(img_path=str(tmp_path)))
+    assert data.metainfo['classes'] == ['cat', 'dog', 'emu']
+    found = {
+        info['img_path'].removeprefix(f'{tmp_path}/'): info['gt_label'] for info in map(data.get_data_info, range(4))
+    }
+    assert found == {'cat/a.png': 0, 'cat/persian/b.webp': 0, 'cat/dog/c.jpg': 0, 'dog/d.BMP': 1} and len(data) == 4
+    assert log_lines == [f'{tmp_path} has no image of emu.']
+
+
+def test_names_that_differ(quick, classes, tmp_path, capsys):
+    root = tmp_path / 'data'
+    shutil.copytree(classes, root)
+    first = sorted(CLASSES)[0]
+    (root / 'val' / first).rename(root / 'val' / 'a')
+    assert call('train', quick(), '--work-dir', tmp_path / 'run', '--data-root', root) == 2
+    assert f"call a class '{first}' that the val data call 'a': give both" in capsys.readouterr().err
+
+
 def test_imagenet(tmp_path):
     synsets = timm.data.ImageNetInfo().label_names()
     assert len(synsets) == 1000 and synsets[0] == 'n01440764'
@@ -89,6 +115,12 @@ def test_archive(tmp_path):
     for i, file in enumerate(files):
         assert np.array_equal(archive[i]['img'], Image.open(io.BytesIO(file)))
     assert archive.get_data_info(2)['img_path'].endswith('train.npz/000002')
+    (tmp_path / 'classes.txt').write_text('n1\tcrane\nn2\tcrane\n')
+    again = ImageArchive(data_root=str(tmp_path), ann_file='train.npz')
+    assert again.metainfo['classes'] == ['crane (n1)', 'crane (n2)']
+    (tmp_path / 'classes.txt').unlink()
+    with pytest.raises(UserError, match='label 1, but there are 0 classes: write classes'):
+        ImageArchive(data_root=str(tmp_path), ann_file='train.npz')
 
 
 @pytest.mark.parametrize('content', [b'', b'no image', 'cut off'])
@@ -100,6 +132,16 @@ def test_unreadable(tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(UnreadableError, match=r'x.jpg is missing or no readable image; replace or remove it\.'):
         LoadImage()(dict(img_path=str(file)))
+
+
+def test_sixteen_bits(tmp_path):
+    values = np.linspace(0, 65535, 4096).astype(np.uint16).reshape(64, 64)
+    cv2.imwrite(str(tmp_path / 'x.png'), values)
+    found = np.asarray(LoadImage()(dict(img_path=str(tmp_path / 'x.png')))['img'])
+    assert np.array_equal(found, cv2.imread(str(tmp_path / 'x.png')))
+    Image.fromarray(values.astype(np.float32) / 65535).save(tmp_path / 'x.tiff')
+    with pytest.raises(UnreadableError, match='has 32 bits a pixel; save images with 8 or 16'):
+        LoadImage()(dict(img_path=str(tmp_path / 'x.tiff')))
 
 
 @pytest.mark.parametrize('interpolation', ['bicubic', 'bilinear'])
@@ -141,6 +183,15 @@ def test_folders_that_do_not_fit_the_head(quick, classes, tmp_path, capsys):
     assert said in capsys.readouterr().err
     assert call('train', quick(), '--work-dir', tmp_path / 'run', '--data-root', tmp_path) == 2
     assert 'does not exist, and the train data of this config are read from there' in capsys.readouterr().err
+
+
+def test_fewer_images_than_a_batch(quick, tmp_path, capsys):
+    file = quick(**{'train_dataloader.batch_size': 64, 'train_dataloader.drop_last': True})
+    assert call('train', file, '--work-dir', tmp_path / 'run') == 2
+    said = (
+        'The training data have 20 images, too few for a batch of 64 in 1 processes: lower train_dataloader.batch_size'
+    )
+    assert said in capsys.readouterr().err
 
 
 def test_odd_batch_with_mixup(quick, tmp_path, capsys):

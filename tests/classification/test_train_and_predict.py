@@ -1,17 +1,21 @@
 """Classifiers are trained, tested and used with the same tools, and with the same guarantees."""
 
 import json
+import random
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
 from mlp_dense.datasets.shapes import CLASSES
+from mlp_dense.engine.state import ResumeHook
 from support.configs import DETECTION, config
 from support.tools import before_training, call
 from support.trainings import assert_equal_states, records_of, start, two_processes, wait
@@ -37,6 +41,8 @@ def test_resumed_is_unbroken(quick, tmp_path, at):
     other = tmp_path / 'other'
     assert call('train', file, '--work-dir', other, '--seed', 4) == 0
     assert records_of(other) != records_of(broken)
+    training = [record for (_, training), record in sorted(records_of(other).items()) if training]
+    assert all(record['base_lr'] == record['lr'] for record in training) and len({r['lr'] for r in training}) > 1
 
 
 def test_copies_of_an_image_are_augmented_otherwise(quick):
@@ -50,6 +56,78 @@ def test_copies_of_an_image_are_augmented_otherwise(quick):
     first, second, again = (data[index, 0] for index in (7, 7 + len(data), 7))
     assert first['data_samples'].img_path == second['data_samples'].img_path
     assert not torch.equal(first['inputs'], second['inputs']) and torch.equal(first['inputs'], again['inputs'])
+
+
+def test_resumed_with_other_batches(quick, tmp_path):
+    """A learning rate that falls with every iteration falls at the same epochs as before."""
+    rates = {}
+    for name, size in (('before', 4), ('after', 2)):
+        changes = {
+            'param_scheduler.convert_to_iter_based': True,
+            'train_cfg.max_epochs': 4,
+            'param_scheduler.length': 4,
+        }
+        file = quick(**changes, **{'train_dataloader.batch_size': size})
+        if name == 'before':
+            assert call('train', file, '--work-dir', tmp_path / 'run', '--seed', 0) == 0
+        resumed = ['--resume', tmp_path / 'run' / 'epoch_2.pth'] if name == 'after' else []
+        if name == 'after':
+            assert call('train', file, '--work-dir', tmp_path / 'whole', '--seed', 0) == 0
+            assert call('train', file, '--work-dir', tmp_path / 'after', *resumed) == 0
+    for folder in ('whole', 'after'):
+        records = records_of(tmp_path / folder)
+        rates[folder] = {at: record['lr'] for (at, training), record in records.items() if training}
+    assert len(rates['after']) == 20 and min(rates['after']) == 21
+    assert rates['after'] == pytest.approx({at: rates['whole'][at] for at in rates['after']})
+
+
+def test_processes_draw_other_numbers(monkeypatch):
+    drawn = []
+    for rank in (0, 1, 2, 1):
+        monkeypatch.setattr('mlp_dense.engine.state.get_rank', lambda rank=rank: rank)
+        torch.manual_seed(5), np.random.seed(5), random.seed(5)
+        ResumeHook().before_train(SimpleNamespace(seed=5))
+        drawn.append((torch.rand(1).item(), np.random.rand(), random.random()))
+    assert drawn[1] == drawn[3] and all(len({each[i] for each in drawn[:3]}) == 3 for i in range(3))
+    torch.manual_seed(5)
+    assert drawn[0][0] == torch.rand(1).item(), 'that of one process is its own'
+
+
+def test_averaged_weights_and_a_file_of_others(trained, tmp_path):
+    """Whose weights are not under ``state_dict``."""
+    file, checkpoint, _ = trained
+    cfg = Config.fromfile(file)
+    cfg.custom_hooks = [EMA]
+    cfg.dump(tmp_path / 'averaged.py')
+    torch.save(dict(model=torch.load(checkpoint, weights_only=False)['state_dict']), tmp_path / 'other.pth')
+    found = []
+    for config_file, weights in ((file, checkpoint), (tmp_path / 'averaged.py', tmp_path / 'other.pth')):
+        assert call('test', config_file, weights, '--work-dir', tmp_path / 'test') == 0
+        found.append(json.loads((tmp_path / 'test' / 'metrics.json').read_text()))
+    assert found[0] == found[1]
+
+
+def test_orientation_is_that_of_the_test(trained, tmp_path):
+    """A picture of a phone is predicted as it is tested."""
+    file, checkpoint, _ = trained
+    for name in CLASSES:
+        (tmp_path / 'data' / 'val' / name).mkdir(parents=True)
+        rows = np.random.default_rng(len(name)).integers(0, 256, (60, 40, 3), dtype=np.uint8)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(rows).save(tmp_path / 'data' / 'val' / name / f'{name}.png', exif=exif)
+    out, data = tmp_path / 'out.json', ['--data-root', tmp_path / 'data']
+    assert call('test', file, checkpoint, '--work-dir', tmp_path / 'test', '--out', out, *data) == 0
+    assert call('predict', tmp_path / 'data' / 'val', file, checkpoint, '--out-dir', tmp_path / 'predicted') == 0
+    named = json.loads((tmp_path / 'predicted' / 'images.json').read_text())
+    files = {each['id']: each['file_name'] for each in named['images']}
+    names = {each['id']: each['name'] for each in named['categories']}
+    found = {}
+    for each in json.loads((tmp_path / 'predicted' / 'predictions.json').read_text()):
+        found.setdefault(files[each['image_id']], {})[names[each['category_id']]] = each['score']
+    for image in json.loads(out.read_text())['images']:
+        (file_name,) = (name for name in found if image['file'].endswith(name))
+        assert found[file_name] == pytest.approx(image['predicted'], abs=1e-4)
 
 
 def test_two_processes(quick, tmp_path):
