@@ -45,9 +45,11 @@ demo: setup ## make the embedded data, train, test and draw predictions (TASK=se
 	@echo '== training $(CONFIG) (about 4 minutes on two cores)'
 	$(BIN)/python tools/train.py $(CONFIG) --work-dir $(RUN) --seed 0 $$([ ! -f $(RUN)/last_checkpoint ] || echo --resume)
 	@echo '== testing (about 20 seconds)'
-	$(BIN)/python tools/test.py $(CONFIG) $$(cat $(RUN)/last_checkpoint) --work-dir $(RUN) --show-dir $(RUN)/predictions
+	$(BIN)/python tools/test.py $(CONFIG) $$(cat $(RUN)/last_checkpoint) --work-dir $(RUN) \
+		--show-dir $(RUN)/predictions --report $(RUN)/report
 	$(BIN)/python tools/plot_log.py $(RUN) --out $(RUN)/curves.png
 	@echo '== drawn predictions beside the ground truth: $(RUN)/predictions; learning curves: $(RUN)/curves.png'
+	@echo '== which classes, images and errors, in a browser: $(CURDIR)/$(RUN)/report/index.html'
 
 bench: setup ## time backbones and detectors on this CPU (more than 16 minutes on two cores; nothing else should run)
 	@echo '== inference of the backbones (about 4 minutes on two cores)'

@@ -24,6 +24,7 @@ COMMON = [
     'opencv-python>=4.8',
     'safetensors>=0.4',  # checkpoints that cannot hold code
     'matplotlib>=3.7.2',  # tools/plot_log.py; mmengine draws with it too, and asks for no version
+    'Jinja2>=3.0',  # the pages of reports; PyTorch needs it too
 ]
 """What the packages of OpenMMLab need or use in any version, and this package from these on."""
 
@@ -37,6 +38,7 @@ setup(
     license='Apache-2.0',
     cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mlp_dense', 'mlp_dense.*']),
+    package_data={'mlp_dense.analysis': ['page/*']},
     python_requires='>=3.10',
     install_requires=['torch>=2.7'],  # 2.7: the first with torch.compiler.is_exporting; torch.load is safe since 2.6
     extras_require={

@@ -5,6 +5,7 @@ Parameters have the official names, and this project's where nothing was publish
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -114,10 +115,15 @@ class GridBlock(nn.Module):
 
     def on_the_whole(self, mix: nn.Module, x: Tensor) -> Tensor:
         def resized(x: Tensor, *size: int) -> Tensor:
-            nchw = x.permute(0, 3, 1, 2)
-            return F.interpolate(nchw, size, mode='bilinear', antialias=True).permute(0, 2, 3, 1)
+            return resampled(x.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
 
         return resized(mix(resized(x, self.grid, self.grid)), *x.shape[1:3])
+
+
+def resampled(x: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, H, W) in another size, in fp32 at least: PyTorch has no bf16 for it."""
+    precise = x.to(torch.promote_types(x.dtype, torch.float32))
+    return F.interpolate(precise, size, mode='bilinear', antialias=True).to(x.dtype)
 
 
 class PublishedGridNetwork(nn.Module):
@@ -180,7 +186,7 @@ class PublishedGridNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if self.is_vip:
-            x = F.interpolate(x, [side * 7 // 8 for side in x.shape[2:]], mode='bilinear', antialias=True)
+            x = resampled(x, [side * 7 // 8 for side in x.shape[2:]])
         x = self.get_submodule(self.stem_name).proj(x).permute(0, 2, 3, 1)
         outs = []
         for parts, up, norm in zip(self.order, self.pyramid, self.norms, strict=True):

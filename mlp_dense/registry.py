@@ -24,7 +24,7 @@ MODELS = _child(
     *_if_installed('mmdet', 'engine.tta'),
     *_if_installed('timm', 'classification.model'),
 )
-HOOKS = _child(root.HOOKS, 'engine.hooks', 'engine.numerics', 'engine.saving')
+HOOKS = _child(root.HOOKS, 'engine.hooks', 'engine.numerics', 'engine.reporting', 'engine.saving')
 CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optim')
 METRICS = _child(
     root.METRICS,

@@ -16,7 +16,7 @@ PACKAGE = ROOT / 'mlp_dense'
 FLOORS = (  # from bottom to top
     ('errors', 'registry'),
     ('checkpoints', 'reports', 'datasets', 'operators'),
-    ('backbones',),
+    ('backbones', 'analysis'),
     ('engine', 'timm', 'torchvision'),
     ('classification',),
     ('inference',),

@@ -40,6 +40,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--fuse', action='store_true', help='test the faster inference form, with norms folded (mlp_dense.fuse)'
     )
+    parser.add_argument(
+        '--report',
+        default='',
+        metavar='DIR',
+        help='also make a report of what goes wrong, and where: DIR/index.html (see tools/report.py)',
+    )
     return parser.parse_args()
 
 
@@ -47,16 +53,18 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
+    from mlp_dense.analysis import make_report
     from mlp_dense.engine.adapting import for_test
     from mlp_dense.engine.configs import make_folder
     from mlp_dense.engine.runner import build_runner
+    from mlp_dense.inference.complexity import count_into
 
     if args.out:
         check_out_file(Path(args.out), '.pkl', '.pickle', '.json')
     if args.show_dir:
         make_folder(Path(args.show_dir))
     cfg = read_run_config(args)
-    for_test(cfg, args.checkpoint, args.tta, args.fuse, args.show_dir, args.out, args.img_size)
+    for_test(cfg, args.checkpoint, args.tta, args.fuse, args.show_dir, args.out, args.img_size, args.report)
     metrics = build_runner(cfg, ('test',)).test()
     if is_main_process():
         for name, value in metrics.items():
@@ -68,6 +76,9 @@ def main() -> None:
         content = metrics | dict.fromkeys(undefined)
         file.write_text(json.dumps(content, indent=2, default=float, allow_nan=False) + '\n', encoding='utf-8')
         print('Written:', *filter(None, (file, args.show_dir, args.out)))
+        if args.report:
+            count_into(Path(args.report), cfg)
+            print('The report:', make_report(Path(args.report)))
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ from timm.data import ImageNetInfo, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
 
 from ..datasets import SUFFIXES
+from ..datasets.archive import Archive
 from ..errors import UnreadableError, UserError, some
 from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 
@@ -75,9 +76,8 @@ class ImageNet(ClassFolders):
 
 @DATASETS.register_module()
 class ImageArchive(BaseDataset):
-    """Images in one file, ``ann_file``: an .npz with ``data`` (the bytes of all JPEG files, uint8), ``offsets`` (N + 1)
-    and ``labels`` (N); ``classes.txt`` beside it has a line for each class, whose name may follow an id and a
-    tab."""
+    """The images of an :class:`~mlp_dense.datasets.archive.Archive`, ``ann_file``; ``classes.txt`` beside it has a line
+    for each class, whose name may follow an id and a tab."""
 
     @classmethod
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
@@ -87,9 +87,8 @@ class ImageArchive(BaseDataset):
         return dict(classes=_distinct([part[2] for part in parts], [part[0] for part in parts]))
 
     def load_data_list(self) -> list[dict]:
-        with np.load(self.ann_file) as archive:
-            self.data, self.offsets = archive['data'], archive['offsets']
-            labels = archive['labels'].tolist()
+        self.archive = Archive(self.ann_file)
+        labels = self.archive.labels
         self._metainfo.setdefault('classes', self.read_meta(ConfigDict(ann_file=self.ann_file))['classes'])
         classes = len(self._metainfo['classes'])
         if max(labels, default=0) >= classes:
@@ -99,8 +98,7 @@ class ImageArchive(BaseDataset):
 
     def bytes_of(self, img_path: str) -> bytes:
         """The file of an image."""
-        number = int(Path(img_path).name)
-        return self.data[self.offsets[number] : self.offsets[number + 1]].tobytes()
+        return self.archive.bytes_of(int(Path(img_path).name))
 
     def get_data_info(self, idx: int) -> dict:
         info = super().get_data_info(idx)

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from ..checkpoints.whole import checkpoints_in
 from ..errors import UserError
 from .configs import evaluators, leaves, need
+from .reporting import leave_results
 from .saving import resume_from
 from .tasks import task_of
 
@@ -56,6 +57,7 @@ def for_test(
     show_dir: str = '',
     out: str = '',
     img_size: int | None = None,
+    report: str = '',
 ) -> None:
     """Adapts a config to the test of a checkpoint: see ``tools/test.py --help``. UserError: it cannot be tested so."""
     need(cfg, 'model', 'test_dataloader', 'test_cfg')
@@ -82,6 +84,8 @@ def for_test(
             raise UserError(f'--out {out}: for this config give a file that ends in {" or ".join(task.dumped_as)}.')
         dump = dict(type=task.dump, out_file_path=out)
         cfg.test_evaluator = [*evaluators(cfg, 'test'), dump]
+    if report:
+        leave_results(cfg, Path(report))
 
 
 def _set_image_size(cfg: Config, size: int) -> None:

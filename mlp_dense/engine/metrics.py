@@ -1,10 +1,15 @@
-"""What ``tools/test.py --out`` needs for segmentation."""
+"""What ``--out`` and ``--report`` of ``tools/test.py`` need for segmentation."""
 
+import json
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
-from mmengine.evaluator import DumpResults
+from mmengine.evaluator import BaseMetric, DumpResults
 
 from ..registry import METRICS
 
@@ -18,3 +23,28 @@ class DumpLabelMaps(DumpResults):
         for sample in predictions:
             labels = sample['pred_sem_seg']['data'][0].to('cpu', torch.uint8).numpy()
             self.results.append(dict(img_path=sample['img_path'], pred_sem_seg=labels))
+
+
+@METRICS.register_module()
+class WriteLabelMaps(BaseMetric):
+    """Writes into a folder ``truth/NAME.png`` and ``labels/NAME.png``, a pixel is the index of its class, and
+    ``images.json``, the paths of the images by NAME."""
+
+    def __init__(self, folder: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.folder = Path(folder)
+
+    def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
+        kind = np.uint8 if len(self.dataset_meta['classes']) < 255 else np.uint16
+        for sample in predictions:
+            path = sample['img_path']
+            name = f'{Path(path).stem}_{zlib.crc32(path.encode()):08x}'  # of one name in several folders
+            for side, key in (('truth', 'gt_sem_seg'), ('labels', 'pred_sem_seg')):
+                file = self.folder / side / f'{name}.png'
+                file.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(file), sample[key]['data'][0].cpu().numpy().astype(kind))
+            self.results.append((name, path))
+
+    def compute_metrics(self, results: list[tuple[str, str]]) -> dict[str, float]:
+        (self.folder / 'images.json').write_text(json.dumps(dict(results), indent=1) + '\n', encoding='utf-8')
+        return {}

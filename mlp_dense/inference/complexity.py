@@ -1,14 +1,16 @@
 """Parameters and multiply-accumulate operations (MACs) of models, counted without computing anything."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from ..analysis.results import read_results
 from ..engine.tasks import task_of
 from ..errors import UserError
 
@@ -52,6 +54,17 @@ def count_macs(run: Callable[[], object]) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter, _KnownOperators():
         run()
     return counter.get_total_flops() // 2
+
+
+def count_into(folder: Path, cfg: Config) -> None:
+    """Adds the MACs of a tested model, for its images, to the results in the folder of a report, if they are known."""
+    results = read_results(folder)
+    try:
+        counted = complexity(cfg.model.get('module', cfg.model), *results.size)
+    except (UserError, TypeError):
+        return
+    results.model['GMACs'] = counted.macs / 1e9
+    results.write()
 
 
 class _KnownOperators(TorchDispatchMode):
