@@ -23,12 +23,14 @@ from .configs import adapt_to_cpu, enter_scope, leaves
 from .console import ConsoleFilter, ConsoleHook
 from .data import check_built, check_data, explain_empty
 from .data_check import DataCheckHook
+from .duration import without_nothing
 from .fit import check_channels
 from .hooks import BalanceHook
 from .launch import start_processes
 from .loaders import check_pretrained, safe_loaders
 from .loading import SkippingHook, explained
 from .order import exact_loop, seeded_loader
+from .progress import ProgressHook, TimedLog
 from .provenance import RunHook
 from .saving import CheckpointHook
 from .settings import ExplainedRunner, building, check_settings
@@ -47,8 +49,13 @@ class DenseRunner(ExplainedRunner):
             return super().train()
 
     def test(self) -> dict[str, float]:
-        with explained(self.rank):
-            return super().test()
+        try:
+            with explained(self.rank):
+                return super().test()
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, ProgressHook):
+                    hook.close(self)
 
     def _maybe_compile(self, target: str) -> None:
         """Compiles the backbone for training, for each image size. mmengine would compile the whole step: dozens of
@@ -66,12 +73,20 @@ class DenseRunner(ExplainedRunner):
             self._train_dataloader = seeded_loader(self._train_dataloader, self.seed)
         return super().build_train_loop(exact or loop)
 
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        return super().build_param_scheduler(without_nothing(scheduler, len(self.train_dataloader)))
+
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger, self.console = super().build_logger(*args, **kwargs), ConsoleFilter()
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(self.console)
         return logger
+
+    def build_log_processor(self, log_processor: Any) -> Any:
+        if isinstance(log_processor, dict) and log_processor.get('type', 'LogProcessor') == 'LogProcessor':
+            return TimedLog(**{key: value for key, value in log_processor.items() if key != 'type'})
+        return super().build_log_processor(log_processor)
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', strict: bool = False, **_: Any) -> dict:
         """Testing and resuming need every tensor of the model; a training that starts from `load_from` does not."""
@@ -140,6 +155,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     runner.register_hook(SkippingHook())
     runner.register_hook(ResumeHook())
     runner.register_hook(ConsoleHook())
+    runner.register_hook(ProgressHook())
     return runner
 
 
