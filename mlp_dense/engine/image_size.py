@@ -81,7 +81,7 @@ def _rescale(edits: Edits, cfg: Config, loaders: Sequence[str], new: tuple[int, 
             edits.set(step, 'keep_ratio', True, f'{path}.keep_ratio')
         elif kind in SIZES and ratio and step.get(SIZES[kind]) and step.get('crop_type', '')[:8] != 'relative':
             edits.set(step, SIZES[kind], _in_proportion(step[SIZES[kind]], ratio[1]), f'{path}.{SIZES[kind]}')
-        elif 'Resize' in kind and kind not in (*SCALES, *OF_ANY_SIZE):
+        elif 'Resize' in kind and kind not in (*SCALES, *OF_ANY_SIZE) and ('pipeline' in path or 'augments' in path):
             raise UserError(f'--img-scale: {path} is a {kind}, which only --cfg-options {path}.KEY=VALUE can change.')
     for name in loaders:
         _resize_what_is_not(edits, cfg, name, new)
