@@ -1,8 +1,10 @@
 """How long a training is: what ``--epochs`` and ``--iters`` change in a config."""
 
+from collections.abc import Callable
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from ..errors import UserError
 from .configs import Edits, need
@@ -50,12 +52,19 @@ def set_duration(edits: Edits, cfg: Config, epochs: int | None = None, iters: in
                 edits.set(hook, key, max(1, round(hook[key] * ratio)), f'custom_hooks.{i}.{key}')
 
 
-def without_nothing(schedulers: Any, epoch_length: int) -> Any:
-    """The schedules of a learning rate without those linear ones that are converted from epochs, of so many iterations,
-    to less than two iterations: they would never reach their end."""
+def without_nothing(schedulers: Any, epoch_length: Callable[[], int]) -> Any:
+    """The schedules of a learning rate without linear and constant parts that are converted from epochs, of so many
+    iterations, to less than two iterations: they would never reach their end. The log names them."""
     if not isinstance(schedulers, list):
         return schedulers
-    return [each for each in schedulers if not (isinstance(each, dict) and _is_nothing(each, epoch_length))]
+    kept = []
+    for each in schedulers:
+        converted = isinstance(each, dict) and each.get('convert_to_iter_based')
+        if converted and _is_nothing(each, epoch_length()):
+            print_log(f'{each["type"]} is left out: it would be shorter than 2 iterations.', logger='current')
+        else:
+            kept.append(each)
+    return kept
 
 
 def _set_loop(edits: Edits, cfg: Config, by_epoch: bool, to_epochs: bool, new: int, ratio: float) -> None:

@@ -74,7 +74,7 @@ class DenseRunner(ExplainedRunner):
         return super().build_train_loop(exact or loop)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        return super().build_param_scheduler(without_nothing(scheduler, len(self.train_dataloader)))
+        return super().build_param_scheduler(without_nothing(scheduler, lambda: len(self.train_dataloader)))
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger, self.console = super().build_logger(*args, **kwargs), ConsoleFilter()

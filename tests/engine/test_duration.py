@@ -95,7 +95,7 @@ def rates(cfg: Config, epoch_length: int) -> list[float]:
     schedulers = cfg.get('param_scheduler') or []
     schedulers = copy.deepcopy(schedulers if isinstance(schedulers, list) else [schedulers])
     built = []
-    for each in without_nothing(schedulers, epoch_length):
+    for each in without_nothing(schedulers, lambda: epoch_length):
         convert = each.pop('convert_to_iter_based', False)
         cls = PARAM_SCHEDULERS.get(each.pop('type'))
         build = cls.build_iter_from_epoch if convert else cls
@@ -150,6 +150,8 @@ def test_an_epoch_of_few_iterations_keeps_its_learning_rate():
     """A warm-up that is converted from a fraction of an epoch could end before its second iteration, and stay there."""
     cfg, _ = shrunk(ADE20K, epochs=1)
     assert max(rates(cfg, 3)) > 0.9
+    short = [dict(type='LinearLR', start_factor=0.1, begin=0, end=1)]
+    assert without_nothing(short, lambda: 1 / 0) == short, 'what the config itself has in epochs stays'
 
 
 @pytest.mark.parametrize(('kind', 'length'), [(EpochLoop, '_max_epochs'), (IterLoop, '_max_iters')])
