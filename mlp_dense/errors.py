@@ -64,6 +64,12 @@ def explain_missing(error: ModuleNotFoundError) -> str | None:
     return f'{package} is not installed: {choices[package]}.' if package in choices else None
 
 
+def counted(number: int | str, noun: str) -> str:
+    """A number of things: 1 image, 2 images."""
+    ending = '' if number == 1 else 'es' if noun.endswith(('tch', 'ss')) else 's'
+    return f'{number} {noun}{ending}'
+
+
 def some(names: list[str]) -> str:
     """The first three of a list, and how many more there are."""
     return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

@@ -1,16 +1,21 @@
 """What the documents name exists, and the configs they show build."""
 
+import inspect
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, VISBACKENDS, init_default_scope
 
+from mlp_dense.engine.adapting import for_training
 from mlp_dense.engine.configs import walk
 from mlp_dense.engine.data import dataset_meta
-from support.configs import ROOT
+from mlp_dense.engine.settings import BACKENDS
+from mlp_dense.errors import NotInstalledError
+from support.configs import DETECTION, ROOT
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 CONFIGS = [
@@ -60,3 +65,32 @@ def test_config_for_own_data_builds(name, body, tmp_path):
 
 def test_the_configs_were_found():
     assert len(CONFIGS) == 2
+    assert len({Path(name).stem for name, _ in CONFIGS}) == 2, 'each has a work dir of its own'
+    text = (ROOT / 'docs' / 'datasets.md').read_text(encoding='utf-8')
+    assert set(re.findall(r'work_dirs/(\w+)/', text)) == {Path(name).stem for name, _ in CONFIGS}
+
+
+TRACKERS = re.findall(r'^visualizer = .+$', (ROOT / 'docs' / 'training.md').read_text(encoding='utf-8'), re.MULTILINE)
+
+
+@pytest.mark.parametrize('line', TRACKERS, ids=lambda line: re.findall(r'(\w+)VisBackend', line)[1])
+def test_trackers_of_mmengine(line, tmp_path):
+    path = tmp_path / 'tracked.py'
+    path.write_text(f"_base_ = '{DETECTION}'\n{line}\n")
+    cfg = Config.fromfile(path)
+    assert cfg.visualizer.type == 'DetLocalVisualizer', 'the rest is inherited'
+    local, tracker = cfg.visualizer.vis_backends
+    assert local == dict(type='LocalVisBackend')
+    arguments = {key: value for key, value in tracker.items() if key != 'type'}
+    backend = VISBACKENDS.get(tracker.type)
+    inspect.signature(backend).bind(save_dir=str(tmp_path), **arguments)
+    for name, value in arguments.items():
+        assert getattr(backend(save_dir=str(tmp_path), **arguments), f'_{name}') == value
+    package = BACKENDS[tracker.type]
+    if not find_spec(package):
+        with pytest.raises(NotInstalledError, match=f'{package} is not installed: pip install {package}.'):
+            for_training(cfg)
+
+
+def test_the_trackers_were_found():
+    assert len(TRACKERS) == 3

@@ -43,9 +43,40 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def common_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the arguments that training and testing have in common."""
+def add_image_sizes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--img-scale',
+        '--img-size',
+        nargs='+',
+        type=int,
+        metavar='PIXELS',
+        help='resize images into a long and a short side, for example 320 192, or into one number for both, as for '
+        "classifiers; the config's other sizes follow in proportion",
+    )
+    parser.add_argument(
+        '--crop-size', nargs=2, type=int, metavar=('H', 'W'), help='crop to this height and width; segmentation only'
+    )
+
+
+def add_score_thr(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        metavar='SCORE',
+        help=f'objects with a score above this, from 0 to 1, are {what}; detection only (default: 0.3)',
+    )
+
+
+def common_parser(description: str, *loaders: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that training and testing have in common; they change the data of the `loaders`."""
     parser = config_parser(description)
+    parser.set_defaults(loaders=loaders)
+    add_image_sizes(parser)
+    parser.add_argument('--batch-size', type=int, metavar='N', help='images of a batch, in each process')
+    parser.add_argument(
+        '--workers', type=int, metavar='N', help='processes that load images; 0: none but the run itself'
+    )
     parser.add_argument(
         '--work-dir', type=Path, metavar='DIR', help='folder for everything this run writes (default: work_dirs/CONFIG)'
     )
@@ -61,14 +92,22 @@ def common_parser(description: str) -> argparse.ArgumentParser:
 
 def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config':  # noqa: F821
     """The config that the arguments of :func:`common_parser` describe, with its work dir, made if the run `writes`.
+    Prints what the short options changed in it.
 
     Raises:
         UserError: an argument is wrong.
     """
+    from mlp_dense.engine.adapting import shrink
     from mlp_dense.engine.configs import read_config, set_work_dir
+    from mlp_dense.engine.launch import rank_of
 
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     cfg.launcher = args.launcher
+    names = ('img_scale', 'crop_size', 'batch_size', 'workers', 'epochs', 'iters')
+    asked = {name: vars(args)[name] for name in names if vars(args).get(name) is not None}
+    lines = shrink(cfg, args.loaders, **asked) if asked else []
+    if rank_of(cfg.launcher) == 0:
+        print(*lines, sep='\n', end='\n' * bool(lines), flush=True)
     set_work_dir(cfg, args.work_dir, make=writes)
     return cfg
 

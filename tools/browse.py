@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from arguments import check_out_file, config_parser, run_tool
+from arguments import add_image_sizes, check_out_file, config_parser, run_tool
 
 TILE = 384  # height and width of an image on the sheet, in pixels
 
@@ -21,6 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, default=0, metavar='N', help='the same number gives the same sheet (default: 0)'
     )
+    add_image_sizes(parser)
     return parser.parse_args()
 
 
@@ -30,12 +31,13 @@ def main() -> None:
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
+    from mlp_dense.engine.adapting import shrink
     from mlp_dense.engine.configs import enter_scope, need, read_config
     from mlp_dense.engine.data import check_data, labels_keep_their_size
     from mlp_dense.engine.runner import DenseRunner
     from mlp_dense.engine.settings import building, check_settings
     from mlp_dense.engine.tasks import task_of
-    from mlp_dense.errors import UserError
+    from mlp_dense.errors import UserError, counted
     from mlp_dense.reports.drawing import contact_sheet, draw_item
 
     if args.num < 1:
@@ -44,6 +46,8 @@ def main() -> None:
         raise UserError(f'--seed is {args.seed}; give a number from 0 to {2**32 - 1}.')
     check_out_file(args.out, '.png')
     cfg = read_config(args.config, args.cfg_options, args.data_root)
+    if args.img_scale or args.crop_size:
+        print(*shrink(cfg, ['train', 'val', 'test'], args.img_scale, args.crop_size), sep='\n')
     need(cfg, f'{args.split}_dataloader')
     task = task_of(cfg.get('default_scope'))
     enter_scope(cfg)
@@ -64,7 +68,7 @@ def main() -> None:
         labels = task.labels_of(item['data_samples'], 'gt')
         tiles.append(draw_item(item, labels, TILE, keep_size, task.draw, dataset.metainfo))
     contact_sheet(tiles, TILE).save(args.out, optimize=True)
-    print(f'{len(tiles)} of {len(dataset)} images are in {args.out}')
+    print(f'{args.out} shows {len(tiles)} of {counted(len(dataset), "image")}')
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from arguments import add_cfg_options, run_tool, tool_parser
+from arguments import add_cfg_options, add_image_sizes, add_score_thr, run_tool, tool_parser
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,13 +24,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--batch-size', type=int, default=1, metavar='N', help='images of one size at a time (default: 1)'
     )
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        metavar='SCORE',
-        help='objects with a score above this, from 0 to 1, are drawn and written; detection only (default: 0.3)',
-    )
+    add_score_thr(parser, 'drawn and written')
+    add_image_sizes(parser)
     parser.add_argument('--device', metavar='DEVICE', help='cpu, cuda or cuda:N (default: a GPU if there is one)')
     parser.add_argument('--fuse', action='store_true', help='predict faster, with norms folded (mlp_dense.fuse)')
     add_cfg_options(parser)
@@ -42,9 +37,10 @@ def main() -> None:
     from rich.progress import track
 
     from mlp_dense import fuse, load_model
+    from mlp_dense.engine.adapting import shrink
     from mlp_dense.engine.configs import make_folder, read_config
     from mlp_dense.engine.tasks import task_of
-    from mlp_dense.errors import UserError
+    from mlp_dense.errors import UserError, counted
     from mlp_dense.inference.models import checked_device
     from mlp_dense.inference.prediction import ImageSource, PredictionWriter, predict
 
@@ -54,6 +50,8 @@ def main() -> None:
         raise UserError(f'{args.input} is a config; the order is INPUT CONFIG CHECKPOINT.')
     device = checked_device(args.device)
     cfg = read_config(args.config, args.cfg_options)
+    if args.img_scale or args.crop_size:
+        print(*shrink(cfg, ['test'], args.img_scale, args.crop_size), sep='\n')
     source = ImageSource(args.input, task_of(cfg.get('default_scope')).flag)
     make_folder(args.out_dir)
     if any(args.out_dir.iterdir()):
@@ -63,11 +61,14 @@ def main() -> None:
     model = fuse(model) if args.fuse else model
     with PredictionWriter(args.out_dir, model, args.score_thr, source) as writer:
         unread = predict(model, track(source, 'predicting', total=source.length or None), writer, args.batch_size)
-    print(f'{len(writer.images)} {"frames" if source.fps else "images"}: results are in {args.out_dir}')
+    print(f'{counted(len(writer.images), "frame" if source.fps else "image")}: results are in {args.out_dir}')
     if source.fps and len(writer.images) < source.length:
-        print(f'{args.input} says that it has {source.length} frames; the rest cannot be read.', file=sys.stderr)
+        print(
+            f'{args.input} says that it has {counted(source.length, "frame")}; the rest cannot be read.',
+            file=sys.stderr,
+        )
     if unread:
-        print(f'{len(unread)} images cannot be read: {", ".join(unread)}', file=sys.stderr)
+        print(f'{counted(len(unread), "image")} cannot be read: {", ".join(unread)}', file=sys.stderr)
         sys.exit(1)
 
 

@@ -5,12 +5,12 @@ import json
 import math
 from pathlib import Path
 
-from arguments import check_out_file, common_parser, read_run_config, run_tool
+from arguments import add_score_thr, check_out_file, common_parser, read_run_config, run_tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = common_parser(
-        'Tests a checkpoint on the test data of a config, prints the metrics and writes metrics.json.'
+        'Tests a checkpoint on the test data of a config, prints the metrics and writes metrics.json.', 'test'
     )
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='file or http(s) address of a checkpoint')
     parser.add_argument(
@@ -21,17 +21,12 @@ def parse_args() -> argparse.Namespace:
         'class, for classification',
     )
     parser.add_argument(
-        '--img-size',
-        type=int,
-        metavar='PIXELS',
-        help='height and width of the images, in place of those of the config; classification only',
-    )
-    parser.add_argument(
         '--show-dir',
         default='',
         metavar='DIR',
         help='also draw the predictions beside the ground truth, one PNG per image',
     )
+    add_score_thr(parser, 'drawn by --show-dir, and counted as found by --report')
     parser.add_argument(
         '--tta',
         action='store_true',
@@ -64,7 +59,7 @@ def main() -> None:
     if args.show_dir:
         make_folder(Path(args.show_dir))
     cfg = read_run_config(args)
-    for_test(cfg, args.checkpoint, args.tta, args.fuse, args.show_dir, args.out, args.img_size, args.report)
+    for_test(cfg, args.checkpoint, args.tta, args.fuse, args.show_dir, args.out, args.score_thr, args.report)
     metrics = build_runner(cfg, ('test',)).test()
     if is_main_process():
         for name, value in metrics.items():
@@ -78,7 +73,7 @@ def main() -> None:
         print('Written:', *filter(None, (file, args.show_dir, args.out)))
         if args.report:
             count_into(Path(args.report), cfg)
-            print('The report:', make_report(Path(args.report)))
+            print('The report:', make_report(Path(args.report), args.score_thr))
 
 
 if __name__ == '__main__':

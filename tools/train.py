@@ -6,7 +6,14 @@ from arguments import common_parser, read_run_config, run_tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = common_parser('Trains the model of a config; checkpoints, logs and images go to the work dir.')
+    parser = common_parser(
+        'Trains the model of a config; checkpoints, logs and images go to the work dir.', 'train', 'val', 'test'
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        '--epochs', type=int, metavar='N', help='train so long; the schedule and validations scale along'
+    )
+    length.add_argument('--iters', type=int, metavar='N', help='the same, in iterations')
     parser.add_argument(
         '--resume',
         nargs='?',

@@ -1,17 +1,70 @@
 """Adapting a config to a training or a test that a command line asks for."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 
 from ..checkpoints.whole import checkpoints_in
 from ..errors import UserError
-from .configs import evaluators, leaves, need
+from .configs import Edits, evaluators, leaves, need
+from .duration import set_duration
+from .image_size import set_image_sizes
 from .reporting import leave_results
 from .saving import resume_from
+from .settings import check_backends
 from .tasks import task_of
+
+
+def shrink(
+    cfg: Config,
+    loaders: Sequence[str],
+    img_scale: Sequence[int] | None = None,
+    crop_size: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    epochs: int | None = None,
+    iters: int | None = None,
+) -> list[str]:
+    """Changes the sizes of a run wherever a config has them: see ``tools/train.py --help``.
+
+    Args:
+        loaders: ``train``, ``val``, ``test``: those whose images and processes change; `batch_size` is that of the
+            first.
+
+    Returns:
+        A line for each change: dotted path, old and new value.
+
+    Raises:
+        UserError: a value is impossible, or the config has nothing that it could change.
+    """
+    edits = Edits()
+    need(cfg, 'model', f'{loaders[0]}_dataloader')
+    set_image_sizes(edits, cfg, loaders, img_scale, crop_size)
+    if batch_size is not None:
+        if batch_size < 1:
+            raise UserError(f'--batch-size {batch_size}: give 1 image or more.')
+        edits.set(cfg[f'{loaders[0]}_dataloader'], 'batch_size', batch_size, f'{loaders[0]}_dataloader.batch_size')
+    if workers is not None:
+        if workers < 0:
+            raise UserError(f'--workers {workers}: give 0 or more; with 0 the run loads its images itself.')
+        for name in loaders:
+            _set_workers(edits, cfg.get(f'{name}_dataloader'), workers, f'{name}_dataloader')
+    set_duration(edits, cfg, epochs, iters)
+    return edits.lines
+
+
+def _set_workers(edits: Edits, loader: Any, workers: int, path: str) -> None:
+    if not loader:
+        return
+    edits.set(loader, 'num_workers', workers, f'{path}.num_workers')
+    if not workers:  # PyTorch refuses what only processes have
+        for key in ('persistent_workers', 'prefetch_factor'):
+            if loader.get(key):
+                edits.remove(loader, key, f'{path}.{key}')
 
 
 def for_training(
@@ -25,6 +78,7 @@ def for_training(
     """Adapts a config, whose work dir is set, to a training: see ``tools/train.py --help``. UserError: it cannot be
     trained so, nothing can be resumed, or something would be overwritten."""
     need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    check_backends(cfg)
     hook = cfg.get('default_hooks', {}).get('checkpoint', {})
     if hook.get('type') == 'CheckpointHook' and not hook.get('backend_args') and '://' not in str(hook.get('out_dir')):
         hook.type = 'mlp_dense.CheckpointHook'
@@ -56,15 +110,14 @@ def for_test(
     fuse: bool = False,
     show_dir: str = '',
     out: str = '',
-    img_size: int | None = None,
+    score_thr: float = 0.3,
     report: str = '',
 ) -> None:
     """Adapts a config to the test of a checkpoint: see ``tools/test.py --help``. UserError: it cannot be tested so."""
     need(cfg, 'model', 'test_dataloader', 'test_cfg')
+    check_backends(cfg)
     if not evaluators(cfg, 'test'):
         raise UserError(f'{cfg.filename} has no test_evaluator, so there is nothing to measure.')
-    if img_size is not None:
-        _set_image_size(cfg, img_size)
     cfg.load_from, cfg.resume = checkpoint, False
     if tta:
         if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
@@ -74,8 +127,10 @@ def for_test(
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
     cfg.get('default_hooks', {}).pop('visualization', None)  # draws during a training
     cfg.setdefault('custom_hooks', [])
+    if not 0 <= score_thr <= 1:
+        raise UserError(f'--score-thr is {score_thr}; give a number from 0 to 1.')
     if show_dir:
-        cfg.custom_hooks.append(dict(type='mlp_dense.DrawPredictionsHook', out_dir=show_dir))
+        cfg.custom_hooks.append(dict(type='mlp_dense.DrawPredictionsHook', out_dir=show_dir, score_thr=score_thr))
     if fuse:
         cfg.custom_hooks.append(dict(type='mlp_dense.FuseHook', priority='LOWEST'))
     if out:
@@ -86,12 +141,3 @@ def for_test(
         cfg.test_evaluator = [*evaluators(cfg, 'test'), dump]
     if report:
         leave_results(cfg, Path(report))
-
-
-def _set_image_size(cfg: Config, size: int) -> None:
-    steps = [step for dataset in leaves(cfg.test_dataloader.dataset) for step in dataset.get('pipeline', ())]
-    sized = [step for step in steps if step['type'] == 'mlp_dense.TimmTransform']
-    if not sized or size < 1:
-        raise UserError(f'--img-size {size}: give 1 pixel or more, to a config of a classifier.')
-    for step in sized:
-        step['input_size'] = size

@@ -100,6 +100,33 @@ def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any, Any, Any]]:
             yield from walk(value, f'{path}{key}.')
 
 
+class Edits:
+    """Changes a config, and keeps a line for each change: dotted path, old and new value."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def set(self, node: Any, key: str | int, value: Any, path: str) -> None:
+        """Gives ``node[key]``, which is at `path`, a value."""
+        old = node.get(key) if isinstance(node, dict) else node[key]
+        if _as_lists(old) != _as_lists(value):
+            node[key] = value
+            self.lines.append(f'{path}: {"unset" if old is None else old} -> {value}')
+
+    def remove(self, node: dict, key: str, path: str) -> None:
+        if key in node:
+            self.lines.append(f'{path}: {node.pop(key)} -> unset')
+
+    def insert(self, steps: list, place: int, step: dict, path: str) -> None:
+        """Puts a step into a pipeline, which is at `path`."""
+        steps.insert(place, step)
+        self.lines.append(f'{path}.{place}: new, {step}')
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
 def leaves(dataset: Any) -> Iterator[Any]:
     """The data sets inside wrappers such as RepeatDataset and ConcatDataset, of a config or built."""
     get = dataset.get if isinstance(dataset, dict) else partial(getattr, dataset)

@@ -1,14 +1,17 @@
 """What a training or a test says on the console. The log file gets everything."""
 
 import logging
+import os
 import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 
 from .. import operators
+from ..errors import counted
 from .configs import leaves
 from .launch import unwrapped
 from .tasks import CLASSIFICATION
@@ -22,14 +25,36 @@ USELESS = (  # what mmengine says of itself, and nobody can mend
 )
 
 
-class ConsoleFilter(logging.Filter):
-    """Lets warnings and records marked ``console`` pass, and once it is open everything but what is useless."""
+LINES_OF_A_TEST = ('Epoch(test)', 'Iter(test)')
 
-    is_open = False
+
+class ConsoleFilter(logging.Filter):
+    """Lets warnings and records marked ``console`` pass, and once it is open everything but what is useless, or what a
+    bar shows."""
+
+    is_open = has_bar = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         wanted = self.is_open or record.levelno >= logging.WARNING or getattr(record, 'console', False)
-        return wanted and not record.getMessage().startswith(USELESS)
+        unwanted = USELESS + (LINES_OF_A_TEST if self.has_bar else ())
+        return wanted and not record.getMessage().startswith(unwanted)
+
+
+def busy_machine(processes: int) -> str | None:
+    """What to do, if the machine has more to compute than this run, of so many processes, explains; None if it has not,
+    or if no threads of this run wait for each other."""
+    try:
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    except OSError:  # the system does not say
+        return None
+    if load - processes < cores / 2 or torch.get_num_threads() == 1:
+        return None
+    if os.environ.get('OMP_WAIT_POLICY', '').lower() == 'passive':
+        return None
+    return (
+        f'Something else computes on this machine: its load is {load:.1f} with {counted(cores, "core")}. Threads that '
+        'wait for each other then slow a training down many times; OMP_WAIT_POLICY=passive before the command helps.'
+    )
 
 
 class ConsoleHook(Hook):
@@ -40,15 +65,18 @@ class ConsoleHook(Hook):
     def before_train(self, runner: Any) -> None:
         self.start = time.monotonic()
         cfg, loop = runner.cfg, runner.train_loop
-        epochs = f' ({loop.max_epochs} epochs)' if loop.max_epochs > 1 else ''
-        batch = f'{runner.world_size} x {cfg.train_dataloader.batch_size} images'
-        self._open(runner, 'Training', loop.dataloader, f'{loop.max_iters} iterations{epochs} of {batch}')
+        epochs = f' ({counted(loop.max_epochs, "epoch")})' if loop.max_epochs > 1 else ''
+        batch = f'{runner.world_size} x {counted(cfg.train_dataloader.batch_size, "image")}'
+        length = f'{counted(loop.max_iters, "iteration")}{epochs} of {batch}'
+        self._open(runner, 'Training', loop.dataloader, length)
         starts = cfg.model.backbone.get('init_cfg') or cfg.get('load_from')
         if not starts and cfg.get('default_scope') != CLASSIFICATION.scope:
             runner.logger.warning(
                 'The backbone starts from random weights. Published recipes start from ImageNet weights: --cfg-options '
                 'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE_OR_URL'
             )
+        if not torch.cuda.is_available() and (hint := busy_machine(runner.world_size)):
+            runner.logger.warning(hint)
 
     def before_test(self, runner: Any) -> None:
         self._open(runner, 'Testing', runner.test_dataloader)
@@ -78,7 +106,7 @@ class ConsoleHook(Hook):
         runner.logger.info(
             f'{action} {runner.cfg.filename}\n'
             f'    model    {type(model).__name__}, {backbone.type} {arch}, {parameters / 1e6:.1f} M parameters\n'
-            f'    data     {len(loader.dataset)} images of {data}{validated}\n'
+            f'    data     {counted(len(loader.dataset), "image")} of {data}{validated}\n'
             f'    weights  {weights}{at}\n'
             + (f'    schedule {schedule}\n' if schedule else '')
             + f'    output   {runner.work_dir}\n'

@@ -87,6 +87,8 @@ def _in_annotations(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
         if not hasattr(dataset, 'cat_ids') or not Path(dataset.ann_file).is_file():
             continue
         content = json.loads(Path(dataset.ann_file).read_bytes())
+        if said := _in_another_order(content.get('categories', []), dataset):
+            yield name, WRONG, f'{dataset.ann_file}{said}'
         annotations = content.get('annotations', [])
         reasons = left_out({image['id']: image for image in content['images']}, annotations, dataset.cat_ids)
         for reason, ids in reasons.items():
@@ -94,6 +96,17 @@ def _in_annotations(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
                 yield name, f'annotations {reason} are left out of {dataset.ann_file}', f'id {each}'
         if annotations and sum(map(len, reasons.values())) == len(annotations):
             yield name, WRONG, f'{dataset.ann_file} has no usable annotation: all are {", ".join(reasons)}; correct it.'
+
+
+def _in_another_order(categories: list[dict], dataset: Any) -> str | None:
+    """mmdet numbers classes in the order of the file, and names them in that of the config."""
+    names = {category.get('id'): category.get('name') for category in categories}
+    pairs = zip(dataset.metainfo.get('classes', ()), map(names.get, dataset.cat_ids), strict=False)
+    for i, (own, found) in enumerate(pairs):
+        if own != found:
+            where = f'has {found!r} as class {i}, where metainfo has {own!r}'
+            return f' {where}: their names would be exchanged; give metainfo the order of the file.'
+    return None
 
 
 def _look(dataset: Any, i: int) -> Iterator[tuple[str, str]]:

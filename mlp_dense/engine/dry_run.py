@@ -20,9 +20,10 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 
-from ..errors import UserError
+from ..errors import UserError, counted
 from .configs import first_line
 from .console import ConsoleHook
+from .order import validations_left
 from .runner import build_runner
 
 ITERATIONS, SECONDS = 3, 20
@@ -144,15 +145,16 @@ class _FewIterations(Hook):
 
     def _lines(self, runner: Any) -> Iterator[str]:
         step, wait = median(self.steps[1:] or self.steps), median(self.waits[1:] or self.waits)
-        yield f'iteration   {step + wait:.2f} s with {self.images} images, of which {wait:.2f} s of waiting for them'
+        images = counted(self.images, 'image')
+        yield f'iteration   {step + wait:.2f} s with {images}, of which {wait:.2f} s of waiting for them'
         yield f'loss        {self.loss:.4g}'
         seconds, validated = self.left * (step + wait), ''
         if runner.val_loop:
-            times, batch = len(self._validations(runner.train_loop)), self.batches[0]
+            times, batch = validations_left(runner.train_loop, self.done), self.batches[0]
             seconds += times * self.val_batches * batch
-            validated = f' and {times} validations of {self.val_batches} batches'
+            validated = f' and {counted(times, "validation")} of {counted(self.val_batches, "batch")}'
             found = ', '.join(self.metrics) or 'no metrics, from one batch'
-            yield f'validation  {batch:.2f} s a batch of {self.val_images} images; gives {found}'
+            yield f'validation  {batch:.2f} s a batch of {counted(self.val_images, "image")}; gives {found}'
         if torch.cuda.is_available():
             used, of = torch.cuda.max_memory_reserved() / 1e9, torch.cuda.get_device_properties().total_memory / 1e9
             yield f'GPU memory  {used:.1f} of {of:.1f} GB'
@@ -161,13 +163,7 @@ class _FewIterations(Hook):
         yield f'checkpoint  {max(sizes, default=0) / 1e6:.0f} MB; {self.free / 1e9:.0f} GB are free'
         time_left = timedelta(seconds=round(seconds))
         end = (datetime.now() + time_left).isoformat(' ', 'minutes')
-        yield f'schedule    {self.left} iterations{validated}: about {time_left}, until {end}'
-
-    def _validations(self, loop: Any) -> list[int]:
-        """The epochs or iterations after which the whole training validates."""
-        last = loop.max_epochs if self.by_epoch else loop.max_iters
-        points = range(max(self.done + 1, loop.val_begin), last + 1)
-        return [point for point in points if point % loop.val_interval == 0 or point == last]
+        yield f'schedule    {counted(self.left, "iteration")}{validated}: about {time_left}, until {end}'
 
 
 class _OneBatch:

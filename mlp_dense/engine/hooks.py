@@ -89,9 +89,9 @@ class BalanceHook(Hook):
 @HOOKS.register_module()
 class DrawPredictionsHook(Hook):
     """Draws every tested image into a folder, with its ground truth at the left and the predictions at the right (of
-    objects those with a score above `score_thr`); small ones are enlarged."""
+    objects those with a score above `score_thr`), each below a caption; small ones are enlarged."""
 
-    def __init__(self, out_dir: str, score_thr: float = 0.5):
+    def __init__(self, out_dir: str, score_thr: float = 0.3):
         self.out_dir, self.score_thr = Path(out_dir), score_thr
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -100,7 +100,8 @@ class DrawPredictionsHook(Hook):
         for sample in outputs or ():
             image = _image(sample.img_path, dataset, task.flag)
             labels = task.labels_of(sample, 'gt'), task.labels_of(sample, 'pred', self.score_thr)
-            drawn = draw_labels(image, labels, task.draw, meta)
+            above = f' with a score above {self.score_thr:g}' if 'scores' in labels[1] else ''
+            drawn = draw_labels(image, labels, task.draw, meta, captions=('ground truth', f'predictions{above}'))
             name = _below_its_root(Path(sample.img_path), dataset).with_suffix('.png')
             mmcv.imwrite(drawn[..., ::-1], str(self.out_dir / name))
 

@@ -9,14 +9,22 @@ from mmengine.model import is_model_wrapper
 
 from ..errors import UserError
 
+STARTERS = {  # by launcher: what starts the processes, and where each finds its number, how many, and its number here
+    'pytorch': ('torchrun', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    'slurm': ('srun', 'SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    'mpi': ('mpirun', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+}
+
+
+def rank_of(launcher: str) -> int:
+    """The number of this process among those of a launcher, also before it joins their group."""
+    number = os.environ.get(STARTERS[launcher][1], '') if launcher in STARTERS else ''
+    return int(number) if number.isdecimal() else 0
+
 
 def start_processes(cfg: Config) -> None:
     """Joins the process group. With a GPU that is mmengine's work; without, its launchers fail on torch.cuda."""
-    starter, *theirs = {
-        'pytorch': ('torchrun', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-        'slurm': ('srun', 'SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-        'mpi': ('mpirun', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
-    }[cfg.launcher]
+    starter, *theirs = STARTERS[cfg.launcher]
     if absent := [name for name in theirs if name not in os.environ]:
         raise UserError(f'--launcher {cfg.launcher}: {absent[0]} is not set; start this command with {starter}.')
     if torch.cuda.is_available() or torch.distributed.is_initialized():

@@ -21,7 +21,7 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
-from ..errors import UnreadableError
+from ..errors import UnreadableError, counted
 
 MAX_SKIPPED = 100  # images in a row
 
@@ -67,7 +67,7 @@ class SeededDataset(Dataset):
             if reasons:
                 sample['data_samples'].set_metainfo(dict(unreadable=reasons))
             return sample
-        raise UnreadableError(f'{reasons[0]} Nor can the {len(reasons) - 1} images after it be read.')
+        raise UnreadableError(f'{reasons[0]} Nor can {counted(len(reasons) - 1, "image")} after it be read.')
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -187,6 +187,14 @@ def validates(loop: EpochBasedTrainLoop | IterBasedTrainLoop) -> bool:
             return False
         now, end = loop.epoch, loop.max_epochs
     return now >= max(loop.val_begin, 1) and (now % loop.val_interval == 0 or now == end)
+
+
+def validations_left(loop: EpochBasedTrainLoop | IterBasedTrainLoop, done: int) -> int:
+    """How often a train loop, of which so many epochs or iterations are `done`, will validate."""
+    last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
+    before = max(done + 1, loop.val_begin, 1) - 1
+    at_the_end = int(last % loop.val_interval > 0)
+    return max(0, last // loop.val_interval - before // loop.val_interval + at_the_end) if before < last else 0
 
 
 def exact_loop(loop: dict) -> dict | None:

@@ -17,17 +17,19 @@ from mmengine.runner.checkpoint import load_state_dict
 
 from ..checkpoints.matching import loading
 from ..checkpoints.reading import Checkpoint
-from ..errors import CheckpointError, UserError
+from ..errors import CheckpointError, UserError, counted
 from .configs import adapt_to_cpu, enter_scope, leaves
 from .console import ConsoleFilter, ConsoleHook
 from .data import check_built, check_data, explain_empty
 from .data_check import DataCheckHook
+from .duration import without_nothing
 from .fit import check_channels
 from .hooks import BalanceHook
 from .launch import start_processes, unwrapped
 from .loaders import check_pretrained, safe_loaders
 from .loading import SkippingHook, explained
 from .order import exact_loop, seeded_loader
+from .progress import ProgressHook, TimedLog
 from .provenance import RunHook
 from .saving import CheckpointHook
 from .settings import ExplainedRunner, building, check_settings
@@ -46,8 +48,13 @@ class DenseRunner(ExplainedRunner):
             return super().train()
 
     def test(self) -> dict[str, float]:
-        with explained(self.rank):
-            return super().test()
+        try:
+            with explained(self.rank):
+                return super().test()
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, ProgressHook):
+                    hook.close(self)
 
     def _maybe_compile(self, target: str) -> None:
         """Compiles the backbone for training, for each image size. mmengine would compile the whole step: dozens of
@@ -67,10 +74,13 @@ class DenseRunner(ExplainedRunner):
         if not len(loop.dataloader) and not getattr(loop.dataloader.batch_sampler, 'endless', False):
             size = loop.dataloader.batch_sampler.batch_size
             raise UserError(
-                f'The training data have {len(loop.dataloader.dataset)} images, too few for a batch of {size} in '
-                f'{self.world_size} processes: lower train_dataloader.batch_size, or set drop_last=False there.'
+                f'The training data have {counted(len(loop.dataloader.dataset), "image")}, too few for a batch of {size} '
+                f'in {counted(self.world_size, "process")}: lower train_dataloader.batch_size, or set drop_last=False there.'
             )
         return loop
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        return super().build_param_scheduler(without_nothing(scheduler, lambda: len(self.train_dataloader)))
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger, self.console = super().build_logger(*args, **kwargs), ConsoleFilter()
@@ -78,6 +88,11 @@ class DenseRunner(ExplainedRunner):
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(self.console)
         return logger
+
+    def build_log_processor(self, log_processor: Any) -> Any:
+        if isinstance(log_processor, dict) and log_processor.get('type', 'LogProcessor') == 'LogProcessor':
+            return TimedLog(**{key: value for key, value in log_processor.items() if key != 'type'})
+        return super().build_log_processor(log_processor)
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', strict: bool = False, **_: Any) -> dict:
         """Testing and resuming need every tensor of the model; a training that starts from `load_from` does not."""
@@ -148,6 +163,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     runner.register_hook(SkippingHook())
     runner.register_hook(ResumeHook())
     runner.register_hook(ConsoleHook())
+    runner.register_hook(ProgressHook())
     return runner
 
 

@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from operator import itemgetter
 from types import FrameType
 from typing import Any
@@ -17,7 +18,7 @@ from mmengine.registry import HOOKS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from ..errors import ArgumentError, UserError, explain_torchvision
+from ..errors import ArgumentError, NotInstalledError, UserError, explain_torchvision
 from .configs import first_line, need, setting, walk
 from .loaders import safe_loaders
 
@@ -40,6 +41,14 @@ NUMBERS = (
     'optim_wrapper.clip_grad.max_norm',
     'max_unreadable',
 )
+BACKENDS = {  # of mmengine, which import their package when the training begins
+    'WandbVisBackend': 'wandb',
+    'MLflowVisBackend': 'mlflow',
+    'AimVisBackend': 'aim',
+    'ClearMLVisBackend': 'clearml',
+    'NeptuneVisBackend': 'neptune',
+    'DVCLiveVisBackend': 'dvclive',
+}
 LOADER_KEYS = [  # what mmengine understands beside PyTorch's
     *('num_batch_per_epoch', 'disable_subprocess_warning'),
     *inspect.signature(DataLoader).parameters,
@@ -79,6 +88,16 @@ def check_settings(cfg: Config) -> None:
         if key not in known and not key.startswith('_'):  # mmengine adds _scope_ to what another package's config holds
             hint = _did_you_mean(key, known)
             raise UserError(f'default_hooks.checkpoint.{key}: checkpoints have no such setting{hint}')
+
+
+def check_backends(cfg: Config) -> None:
+    """NotInstalledError: something that a config logs to, beside files, is no package that is installed."""
+    for backend in setting(cfg, 'visualizer.vis_backends') or ():
+        package = BACKENDS.get(str(backend['type']))
+        if package and not find_spec(package):
+            raise NotInstalledError(
+                f'visualizer.vis_backends has {backend["type"]}, but {package} is not installed: pip install {package}.'
+            )
 
 
 @contextmanager

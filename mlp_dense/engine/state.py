@@ -9,7 +9,7 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, counted
 from .launch import unwrapped
 from .order import kept_random_states, validates
 
@@ -89,7 +89,7 @@ class ResumeHook(Hook):
         """Goes on with other batches than before. CheckpointError: it would be in the middle of an epoch."""
         loop, batches = runner.train_loop, self.state['batches']
         old, new = (
-            f'{count} process{"es" * (count > 1)} with {length} batches'
+            f'{counted(count, "process")} with {counted(length, "batch")}'
             for count, length in ((before, batches), (now, len(loop.dataloader)))
         )
         if isinstance(loop, EpochBasedTrainLoop):

@@ -1,20 +1,22 @@
-"""Drawing objects and label maps: their names keep a legible size, and stay inside the image."""
+"""Drawing objects, label maps and classes on images."""
 
+import colorsys
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from matplotlib.font_manager import findfont
 from mmengine.structures import InstanceData, PixelData
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from .text import captioned, font_for, shortened, write, write_names
 
 Size = tuple[int, int] | None  # (height, width)
 OPACITY = 0.5
+THIN = 20  # times a line, a box is at least as wide and high, or its line is thinner
 MIN_REGION = 0.004  # share of the image below which the region of a class goes without its name
 
 
@@ -26,7 +28,13 @@ def enlarged_size(height: int, width: int, min_size: int = 320, max_size: int = 
 
 
 def draw_labels(
-    image: np.ndarray, labels: Sequence, draw: Callable, meta: Mapping, size: Size = None, label_size: Size = None
+    image: np.ndarray,
+    labels: Sequence,
+    draw: Callable,
+    meta: Mapping,
+    size: Size = None,
+    label_size: Size = None,
+    captions: Sequence[str] = (),
 ) -> np.ndarray:
     """Draws on an RGB image (H, W, 3), once for each of `labels` that is not None, from left to right.
 
@@ -35,6 +43,7 @@ def draw_labels(
         meta: ``classes`` and ``palette``.
         size: of a drawn image; None enlarges small ones.
         label_size: what the labels refer to; None is the image.
+        captions: a line of text above each of `labels`; none without them.
     """
     label_size = label_size or image.shape[:2]
     height, width = size or enlarged_size(*image.shape[:2])
@@ -42,7 +51,10 @@ def draw_labels(
     interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_NEAREST
     image = cv2.resize(image, (width, height), interpolation=interpolation)
     names = meta['classes'], meta.get('palette')
-    return np.concatenate([draw(image, each, label_size, *names) for each in labels if each is not None], axis=1)
+    drawn = [draw(image, each, label_size, *names) for each in labels if each is not None]
+    if captions:
+        drawn = captioned(drawn, [text for text, each in zip(captions, labels, strict=True) if each is not None])
+    return np.concatenate(drawn, axis=1)
 
 
 def draw_item(item: Mapping[str, Any], labels: Any, max_size: int, keep_size: bool, *how: Any) -> tuple:
@@ -60,25 +72,30 @@ def draw_item(item: Mapping[str, Any], labels: Any, max_size: int, keep_size: bo
 
 
 def colours(palette: Any, count: int) -> list[tuple[int, int, int]]:
-    """The palette of a data set, or if it has no colour for each of its `count` classes the same random ones."""
-    if not isinstance(palette, Sequence) or isinstance(palette, str) or len(palette) < count:
-        palette = np.random.default_rng(0).integers(0, 256, (count, 3)).tolist()
-    return [tuple(map(int, colour)) for colour in palette]
+    """The palette of a data set, if it has a colour for each of its `count` classes and no more; else it is that of
+    another data set, whose classes the config replaced, or none: distinct colours, the same ones every time."""
+    if isinstance(palette, Sequence) and not isinstance(palette, str) and len(palette) == count:
+        return [tuple(map(int, colour)) for colour in palette]
+    golden = (math.sqrt(5) - 1) / 2  # of a turn between neighbours: no two of the first dozens have nearly the same hue
+    shades = ((0.85, 0.95), (0.6, 0.7), (0.45, 1.0))  # saturation and value, in turn
+    found = [colorsys.hsv_to_rgb(0.6 + i * golden, *shades[i // 5 % 3]) for i in range(count)]
+    return [tuple(round(255 * part) for part in colour) for colour in found]
 
 
 def draw_instances(
     image: np.ndarray, instances: InstanceData, label_size: Size, classes: Sequence[str], palette: Any
 ) -> np.ndarray:
-    """Boxes, masks if there are any, class names and scores (percent) of objects on an RGB image (H, W, 3)."""
+    """Boxes, masks if there are any, class names and scores (percent) of objects on an RGB image (H, W, 3). The small
+    ones lie on top, with thin lines."""
     palette = colours(palette, len(classes))
     boxes = torch.as_tensor(getattr(instances.bboxes, 'tensor', instances.bboxes)).cpu()
     scale = boxes.new_tensor([image.shape[1] / label_size[1], image.shape[0] / label_size[0]] * 2)
     boxes = (boxes * scale).numpy().round().astype(int)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    order = np.argsort(-areas, kind='stable')  # the small ones lie on top
+    order = np.argsort(-areas, kind='stable')
     boxes, labels = boxes[order], instances.labels.cpu().numpy()[order]
     drawn = image.copy()
-    thickness = max(2, _font(*image.shape[:2]).size // 8)
+    thickness = max(2, font_for(*image.shape[:2]).size // 8)
     own = [palette[label] for label in labels]
     if 'masks' in instances:
         masks = instances.masks
@@ -89,12 +106,12 @@ def draw_instances(
             outline = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
             cv2.drawContours(drawn, outline, -1, (255, 255, 255), thickness // 2)
     for (left, top, right, bottom), colour in zip(boxes, own, strict=True):
-        cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), colour, thickness)
-    names = [classes[label] for label in labels]
+        thin = max(1, min(thickness, (right - left) // THIN, (bottom - top) // THIN))
+        cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), colour, int(thin))
+    scores = [''] * len(labels)
     if 'scores' in instances:
-        scores = instances.scores.cpu().numpy()[order]
-        names = [f'{name} {100 * score:.0f}' for name, score in zip(names, scores, strict=True)]
-    return _write(drawn, names, boxes[:, :2], own)
+        scores = [f'{100 * score:.0f}' for score in instances.scores.cpu().numpy()[order]]
+    return write_names(drawn, [classes[label] for label in labels], scores, boxes, own)
 
 
 def draw_label_map(image: np.ndarray, labels: PixelData, _: Size, classes: Sequence[str], palette: Any) -> np.ndarray:
@@ -114,7 +131,7 @@ def draw_label_map(image: np.ndarray, labels: PixelData, _: Size, classes: Seque
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
         if inside.mean() >= MIN_REGION:
             places[label] = np.unravel_index(depth.argmax(), depth.shape)[::-1]
-    return _write(drawn, [classes[i] for i in places], places.values(), [palette[i] for i in places], centred=True)
+    return write(drawn, [classes[i] for i in places], places.values(), [palette[i] for i in places], centred=True)
 
 
 def draw_class(image: np.ndarray, found: InstanceData, _: Size, classes: Sequence[str], palette: Any) -> np.ndarray:
@@ -124,14 +141,14 @@ def draw_class(image: np.ndarray, found: InstanceData, _: Size, classes: Sequenc
     if 'probability' in found:
         pairs = zip(names, found.probability.tolist(), strict=True)
         names = [f'{name} {100 * probability:.0f}' for name, probability in pairs]
-    line = _font(*image.shape[:2]).size + 9
+    line = font_for(*image.shape[:2]).size + 9
     places = [(0, line * (i + 1)) for i in range(len(names))]
-    return _write(image, names, places, [palette[label] for label in labels])
+    return write(image, names, places, [palette[label] for label in labels])
 
 
 def contact_sheet(tiles: Sequence[tuple[np.ndarray, Sequence[str]]], size: int) -> Image.Image:
     """Images of at most ``size`` by ``size`` pixels in rows, each above its lines of text."""
-    font, gap = _font(size, size), 8
+    font, gap = font_for(size, size), 8
     line = font.size + 5
     lines = max(len(texts) for _, texts in tiles)
     columns = math.ceil(math.sqrt(len(tiles)))
@@ -145,7 +162,7 @@ def contact_sheet(tiles: Sequence[tuple[np.ndarray, Sequence[str]]], size: int) 
         draw.rectangle((left, top, left + size - 1, top + size - 1), fill='gainsboro')
         sheet.paste(Image.fromarray(tile), (left + (size - width) // 2, top + (size - height) // 2))
         for k, text in enumerate(texts):
-            draw.text((left, top + size + 3 + k * line), _shortened(text, font, size), fill='black', font=font)
+            draw.text((left, top + size + 3 + k * line), shortened(text, font, size), fill='black', font=font)
     return sheet
 
 
@@ -153,36 +170,3 @@ def _resize_map(values: np.ndarray, image: np.ndarray) -> np.ndarray:
     """(h, w) in the size of an image, each pixel from the nearest."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(image.shape[:2], values.shape, strict=True))
     return values[rows[:, None], columns]
-
-
-@cache
-def _font(height: int, width: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(findfont('DejaVu Sans'), max(13, min(height, width) // 36))
-
-
-def _write(drawn: np.ndarray, texts: Iterable, places: Iterable, colours: Iterable, centred: bool = False) -> Any:
-    """Texts on their colours, above or around their places: moved into the image, and below a text that is there."""
-    taken, font = np.zeros(drawn.shape[:2], dtype=bool), _font(*drawn.shape[:2])
-    image = Image.fromarray(drawn)
-    draw = ImageDraw.Draw(image)
-    for text, (x, y), colour in zip(texts, places, colours, strict=True):
-        width, height = (int(end) + 4 for end in draw.textbbox((0, 0), text, font=font)[2:])
-        x, y = (x - width // 2, y - height // 2) if centred else (x, y - height)
-        x, y = max(0, min(x, image.width - width)), max(0, min(y, image.height - height))
-        lower = (y, y + height, y + 2 * height)
-        free = (top for top in lower if not taken[top : top + height, x : x + width].any())
-        y = min(next(free, y), max(0, image.height - height))
-        taken[y : y + height, x : x + width] = True
-        draw.rectangle((x, y, x + width, y + height), fill=colour)
-        dark = np.dot(colour, (0.3, 0.6, 0.1)) < 130
-        draw.text((x + 2, y + 1), text, fill='white' if dark else 'black', font=font)
-    return np.array(image)
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text with its middle left out, if it is too wide."""
-    kept = len(text)
-    while font.getlength(text) > width and kept > 2:
-        kept -= 1
-        text = f'{text[: kept // 2]}…{text[-(kept // 2) :]}'
-    return text

@@ -188,9 +188,7 @@ def test_folders_that_do_not_fit_the_head(quick, classes, tmp_path, capsys):
 def test_fewer_images_than_a_batch(quick, tmp_path, capsys):
     file = quick(**{'train_dataloader.batch_size': 64, 'train_dataloader.drop_last': True})
     assert call('train', file, '--work-dir', tmp_path / 'run') == 2
-    said = (
-        'The training data have 20 images, too few for a batch of 64 in 1 processes: lower train_dataloader.batch_size'
-    )
+    said = 'The training data have 20 images, too few for a batch of 64 in 1 process: lower train_dataloader.batch_size'
     assert said in capsys.readouterr().err
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
 from mlp_dense.datasets.shapes import CLASSES
 from mlp_dense.engine.state import ResumeHook
-from support.configs import DETECTION, config
+from support.configs import config
 from support.tools import before_training, call
 from support.trainings import assert_equal_states, records_of, start, two_processes, wait
 
@@ -162,7 +162,7 @@ def test_from_training_to_prediction(trained, classes, tmp_path, capsys):
     assert np.mean([each['top1'] for each in content['classes'].values()]) == pytest.approx(top1)  # two images each
     assert all(sum(image['predicted'].values()) == pytest.approx(1, abs=1e-4) for image in content['images'])
     pictures = sorted(drawn.rglob('*.png'))
-    assert len(pictures) == 10 and cv2.imread(str(pictures[0])).shape == (320, 640, 3)
+    assert len(pictures) == 10 and cv2.imread(str(pictures[0])).shape == (341, 640, 3)
 
     assert call('predict', classes / 'val', file, checkpoint, '--out-dir', tmp_path / 'predicted') == 0
     found = json.loads((tmp_path / 'predicted' / 'predictions.json').read_text())
@@ -188,13 +188,13 @@ def test_other_resolution(trained, tmp_path, capsys):
     for size in (32, 48):
         out = tmp_path / f'{size}.json'
         work_dir = tmp_path / 'test'
-        assert call('test', file, checkpoint, '--work-dir', work_dir, '--img-size', size, '--out', out) == 0
+        assert call('test', file, checkpoint, '--work-dir', work_dir, '--img-scale', size, '--out', out) == 0
         metrics.append(json.loads(out.read_text())['images'])
     assert metrics[0] != metrics[1]
-    assert call('test', file, checkpoint, '--work-dir', tmp_path / 'test', '--img-size', 0) == 2
-    assert '--img-size 0: give 1 pixel or more, to a config of a classifier.' in capsys.readouterr().err
-    assert call('test', DETECTION, checkpoint, '--work-dir', tmp_path / 'test', '--img-size', 64) == 2
-    assert '--img-size 64: give 1 pixel or more, to a config of a classifier.' in capsys.readouterr().err
+    capsys.readouterr()
+    for sizes, sentence in (([0], 'of 1 pixel or more.'), ([64, 48], 'are square; give one number.')):
+        assert call('test', file, checkpoint, '--work-dir', tmp_path / 'test', '--img-size', *sizes) == 2
+        assert capsys.readouterr().err.strip().endswith(sentence)
 
 
 def test_browse_and_dry_run(quick, tmp_path, capsys):

@@ -55,6 +55,20 @@ def data(tmp_path) -> Path:
 
 
 @pytest.mark.slow
+def test_classes_in_another_order_than_in_the_file(data, tmp_path, capsys):
+    """mmdet would name a disc a square, in drawings, tables of classes and checkpoints."""
+    names = [
+        each['name'] for each in json.loads((data / 'annotations' / 'instances_val.json').read_text())['categories']
+    ]
+    for classes, status in ((names, 0), ([names[1], names[0], *names[2:]], 2)):
+        config = write_config(DETECTION, tmp_path, data, **{'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1})
+        options = [f'{name}_dataloader.dataset.metainfo.classes={classes}' for name in ('train', 'val', 'test')]
+        where = ['--work-dir', tmp_path / f'run{status}', '--cfg-options']
+        assert call('train', config, *where, *[each.replace(' ', '').replace("'", '') for each in options]) == status
+    assert f"has '{names[0]}' as class 0, where metainfo has '{names[1]}'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('change', 'status', 'said'),
     [

@@ -62,7 +62,7 @@ def test_unreadable_is_skipped_and_said_once(data, tmp_path, capsys, base, part,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('number', 'limit', 'said'), [(1, None, '1 of 8'), (3, 0.25, '3 of 8'), (8, 1.0, 'Nor can the 7 images')]
+    ('number', 'limit', 'said'), [(1, None, '1 of 8'), (3, 0.25, '3 of 8'), (8, 1.0, 'Nor can 7 images')]
 )
 def test_too_many_stop_the_training(data, tmp_path, capsys, number, limit, said):
     spoil(data / 'train', number)

@@ -16,7 +16,7 @@ def test_enlargement():
 
 
 def test_label_maps_take_the_nearest_pixel(monkeypatch):
-    monkeypatch.setattr(drawing, '_write', lambda drawn, *_, **__: drawn)  # no names
+    monkeypatch.setattr(drawing, 'write', lambda drawn, *_, **__: drawn)  # no names
     palette = [[20 * i, 0, 0] for i in range(12)]
 
     def drawn(labels: torch.Tensor, *size: int) -> torch.Tensor:
@@ -50,3 +50,21 @@ def test_any_size_and_boxes_at_the_border(size):
     assert drawn.shape == image.shape and drawn.any() and not image.any()
     empty = drawing.draw_instances(image, instances[:0], size, ['a', 'b'], 'random')
     assert not empty.any()
+
+
+def test_small_objects_lie_on_top_with_thin_lines():
+    boxes = torch.tensor([[100, 100, 110, 110], [20, 20, 280, 280]]).float()
+    instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
+    image = np.zeros((300, 300, 3), np.uint8)
+    drawn = drawing.draw_instances(image, instances, (300, 300), ['small', 'large'], [(255, 0, 0), (0, 255, 0)])
+    assert (drawn[100:110, 100] == (255, 0, 0)).all() and not drawn[102:108, 102:108].any(), 'a line of one pixel'
+    assert (drawn[150, 20:22] == (0, 255, 0)).all(), 'of two'
+
+
+def test_the_halves_have_captions():
+    image, labels = np.zeros((400, 500, 3), np.uint8), PixelData(data=torch.zeros(1, 400, 500, dtype=torch.int64))
+    meta = dict(classes=['road'], palette=[(9, 9, 9)])
+    drawn = drawing.draw_labels(image, [labels, labels], drawing.draw_label_map, meta, captions=('left', 'right'))
+    assert drawn.shape == (421, 1000, 3) and (drawn[0] == 255).all()
+    alone = drawing.draw_labels(image, [None, labels], drawing.draw_label_map, meta, captions=('left', 'right'))
+    assert (alone == drawn[:, 500:]).all(), 'what is not drawn has no caption'

@@ -39,8 +39,8 @@ def dry_run(shapes, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ('config', 'schedule', 'metric'),
     [
-        (DETECTION, '30 iterations and 2 validations of 1 batches', 'coco/segm_mAP'),
-        (SEGMENTATION, '1000 iterations and 2 validations of 1 batches', 'mIoU'),
+        (DETECTION, '30 iterations and 2 validations of 1 batch', 'coco/segm_mAP'),
+        (SEGMENTATION, '1000 iterations and 2 validations of 1 batch', 'mIoU'),
     ],
     ids=['detection', 'segmentation'],
 )

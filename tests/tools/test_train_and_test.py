@@ -86,7 +86,7 @@ def test_trains_and_tests(trained, shapes, tmp_path):
         assert len(pickle.load(file)) == 8
     images = sorted(drawn.iterdir())
     assert [path.name for path in images] == [f'{i:06}.png' for i in range(8)]
-    assert cv2.imread(str(images[0])).shape == (384, 768, 3), 'ground truth and prediction, enlarged, side by side'
+    assert cv2.imread(str(images[0])).shape == (405, 768, 3), 'ground truth and prediction, enlarged, side by side'
 
 
 def test_tta_merges_views(trained, metrics):
