@@ -72,11 +72,10 @@ class DenseRunner(ExplainedRunner):
             self._train_dataloader = seeded_loader(self._train_dataloader, self.seed)
         loop = super().build_train_loop(exact or loop)
         if not len(loop.dataloader) and not getattr(loop.dataloader.batch_sampler, 'endless', False):
-            size = loop.dataloader.batch_sampler.batch_size
-            raise UserError(
-                f'The training data have {counted(len(loop.dataloader.dataset), "image")}, too few for a batch of {size} '
-                f'in {counted(self.world_size, "process")}: lower train_dataloader.batch_size, or set drop_last=False there.'
-            )
+            images, size = counted(len(loop.dataloader.dataset), 'image'), loop.dataloader.batch_sampler.batch_size
+            few = f'The training data have {images}, too few for a batch of {size} in'
+            advice = 'lower train_dataloader.batch_size, or set drop_last=False there'
+            raise UserError(f'{few} {counted(self.world_size, "process")}: {advice}.')
         return loop
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
