@@ -28,8 +28,9 @@ def leave_results(cfg: Config, folder: Path) -> None:
     is in the folder."""
     check_folder(folder)
     results = folder / FOLDER
-    make_folder(results)
-    shutil.rmtree(results)
+    make_folder(folder)
+    shutil.rmtree(results, ignore_errors=True)  # of an earlier test
+    results.mkdir()
     metrics, task = evaluators(cfg, 'test'), task_of(cfg.default_scope)
     if task is DETECTION:
         coco = [each for each in metrics if each.type.endswith('CocoMetric') and each.get('ann_file')]

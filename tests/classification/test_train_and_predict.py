@@ -182,6 +182,22 @@ def test_from_training_to_prediction(trained, classes, tmp_path, capsys):
     assert 'for this config give a file that ends in .json.' in capsys.readouterr().err
 
 
+def test_report(trained, tmp_path, capsys):
+    file, checkpoint, _ = trained
+    folder = tmp_path / 'report'
+    for _ in range(2):  # the second replaces the first
+        assert call('test', file, checkpoint, '--work-dir', tmp_path / 'test', '--report', folder) == 0
+    metrics = json.loads((tmp_path / 'test' / 'metrics.json').read_text())
+    content = json.loads((folder / 'report.json').read_text())
+    assert 100 * content['top1'] == pytest.approx(metrics['accuracy/top1'])
+    assert np.sum(content['confusion']) == 10 and len(list((folder / 'pictures').iterdir())) == 10
+    assert np.trace(content['confusion']) == pytest.approx(metrics['accuracy/top1'] / 10)
+    table = {row['class']: row for row in content['tables']['Classes']}
+    assert [row['images'] for row in table.values()] == [2] * 5 and table.keys() == set(CLASSES)
+    assert call('report', folder, folder, '--out', tmp_path / 'both', '--resamples', 10) == 0
+    assert json.loads((tmp_path / 'both' / 'report.json').read_text())['tables']['Runs'][1]['difference'] == 0
+
+
 def test_other_resolution(trained, tmp_path, capsys):
     file, checkpoint, _ = trained
     metrics = []
