@@ -1,6 +1,7 @@
 """Adapting a config to a training or a test that a command line asks for."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,9 +9,13 @@ from mmengine.config import Config
 
 from ..checkpoints.whole import checkpoints_in
 from ..errors import UserError
-from .configs import evaluators, leaves, need
+from .configs import enter_scope, evaluators, leaves, need
+from .data import dataset_meta
 from .saving import resume_from
 from .tasks import task_of
+
+EXPORTED = ('.onnx', '.pt2')
+"""What the names of exported models end in."""
 
 
 def for_training(
@@ -64,6 +69,13 @@ def for_test(
     if img_size is not None:
         _set_image_size(cfg, img_size)
     cfg.load_from, cfg.resume = checkpoint, False
+    if is_exported(checkpoint):
+        if fuse or cfg.launcher != 'none':
+            wrong = '--fuse' if fuse else '--launcher'
+            raise UserError(f'{wrong}: {checkpoint} is exported; leave it out (tools/export.py --fuse fuses before).')
+        enter_scope(cfg)
+        run_exported(cfg, checkpoint, dataset_meta(cfg.test_dataloader.dataset).get('classes'))
+        cfg.load_from = None
     if tta:
         if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
             raise UserError('--tta: this config has no tta_model and tta_pipeline.')
@@ -82,6 +94,20 @@ def for_test(
             raise UserError(f'--out {out}: for this config give a file that ends in {" or ".join(task.dumped_as)}.')
         dump = dict(type=task.dump, out_file_path=out)
         cfg.test_evaluator = [*evaluators(cfg, 'test'), dump]
+
+
+def is_exported(file: str | Path | None) -> bool:
+    """Whether a name is that of a model which tools/export.py wrote, rather than of a checkpoint."""
+    return Path(str(file or '')).suffix.lower() in EXPORTED
+
+
+def run_exported(cfg: Config, file: str | Path, classes: Sequence[str] | None = None) -> None:
+    """Puts an exported model, of some classes if they are given, in the place of the model of a config. UserError:
+    there are none of this task."""
+    kind = task_of(cfg.default_scope).exported
+    if kind is None:
+        raise UserError(f'{file}: whole models of {cfg.default_scope} are not exported; give a checkpoint.')
+    cfg.model = dict(type=kind, file=str(file), model=cfg.model, classes=classes)
 
 
 def _set_image_size(cfg: Config, size: int) -> None:

@@ -33,6 +33,7 @@ class Task:
     objects: Callable[[Any, int, Sequence[int]], Iterator[dict]] | None
     label_map: Callable[[Any], np.ndarray] | None  # predictions to (H, W); None: there is no label map
     run_heads: Callable[[nn.Module, Sequence[Tensor]], None]  # on feature maps, as the field counts their MACs
+    exported: str | None  # the type of the model that stands in for an exported one; None: whole ones are not exported
 
     def labels_of(self, sample: Any, side: str, score_thr: float = 0.0) -> Any:
         """The ground truth (``gt``) or predictions (``pred``, scored above `score_thr`) of a data sample, or None."""
@@ -104,6 +105,7 @@ DETECTION = Task(
     objects=_coco_results,
     label_map=None,
     run_heads=_run_detector,
+    exported='mlp_dense.ExportedDetector',
 )
 SEGMENTATION = Task(
     scope='mmseg',
@@ -116,6 +118,7 @@ SEGMENTATION = Task(
     objects=None,
     label_map=lambda found: found.data[0].cpu().numpy(),
     run_heads=lambda model, maps: model.decode_head(maps),
+    exported='mlp_dense.ExportedSegmentor',
 )
 CLASSIFICATION = Task(
     scope='mlp_dense',
@@ -128,5 +131,6 @@ CLASSIFICATION = Task(
     objects=_class_results,
     label_map=None,
     run_heads=lambda model, maps: None,  # it is in the backbone
+    exported=None,
 )
 TASKS = {task.scope: task for task in (DETECTION, SEGMENTATION, CLASSIFICATION)}
