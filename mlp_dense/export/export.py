@@ -12,6 +12,7 @@ from ..backbones.fusion import fuse
 from ..checkpoints.files import local_file, sha256_of
 from ..checkpoints.whole import write_whole
 from ..engine.adapting import EXPORTED
+from ..engine.configs import leaves
 from ..engine.provenance import versions
 from ..engine.tasks import task_of
 from ..errors import UserError
@@ -69,6 +70,7 @@ def export(
     model = load_model(cfg, checkpoint, 'cpu')
     pictures = read_pictures(cfg, images, most=64 if int8 else 3)
     if checkpoint is None:
+        graph_of(model, part)  # says first whether the model can be exported
         spread_scores(model, pictures)
     graph = graph_of(fuse(model) if fused else model, part, DTYPES[dtype])
     metadata = describe(model, graph, checkpoint, part, 'int8' if int8 else dtype)
@@ -120,12 +122,19 @@ def describe(model: nn.Module, graph: Graph, checkpoint: str | None, part: str, 
         precision=precision,
         classes=list(meta['classes']),
         palette=[[int(value) for value in colour] for colour in meta['palette']],
-        preprocessing=graph.preprocessing.describe(),
+        preprocessing=graph.preprocessing.describe() | dict(resizing=resizing_of(model.cfg)),
         config=model.cfg.pretty_text,
         checkpoint=None if checkpoint is None else Path(checkpoint).name,
         checkpoint_sha256=None if checkpoint is None else sha256_of(local_file(checkpoint)),
         versions=versions('onnx', 'onnxscript', 'onnxruntime'),
     )
+
+
+def resizing_of(cfg: Config) -> list[dict[str, Any]]:
+    """What a test pipeline does to the size of an image before the model gets it: its steps, as far as that matters."""
+    steps = next(leaves(cfg.test_dataloader.dataset)).get('pipeline', ())
+    keys = ('type', 'scale', 'scale_factor', 'keep_ratio', 'size_divisor')
+    return [{key: step[key] for key in keys if key in step} for step in steps if 'Resize' in str(step['type'])]
 
 
 @torch.no_grad()

@@ -45,12 +45,8 @@ class Preprocessing(nn.Module):
         return x.to(self.dtype)
 
     def describe(self) -> dict[str, Any]:
-        """For the metadata of a file. In the graph already: nobody need do it again."""
+        """For the metadata of a file."""
         return dict(
-            layout='NCHW',
-            channels='BGR',
-            dtype='uint8',
-            in_graph=dict(
-                to_rgb=self.swaps, mean=self.mean, std=self.std, then_padded_with_zeros_to_a_multiple_of=self.divisor
-            ),
+            images=dict(layout='NCHW', channels='BGR', dtype='uint8'),
+            in_graph=dict(to_rgb=self.swaps, mean=self.mean, std=self.std, size_divisor=self.divisor),
         )
