@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mlp_dense.engine.configs import read_config
-    from mlp_dense.export.export import export
+    from mlp_dense.export.exporting import export
 
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint

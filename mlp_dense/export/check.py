@@ -124,9 +124,10 @@ def _objects(wanted: list, given: list, allowed: Allowed) -> Found:
         return Found('', [])
     said = f'{total - lost} of {total} objects are the same; boxes differ by {worst["boxes"]:.1e} pixels at most'
     said += f', scores by {worst["scores"]:.1e}' + (
-        f', masks at {differing / area:.3%} of their pixels' if area else ''
+        f', masks at {differing / area:.2%} of their pixels' if area else ''
     )
-    return Found(said, [said] * (lost > max(allowed.labels * total, 1) or differing > allowed.labels * area + 1))
+    wrong = lost == total or lost > max(allowed.labels * total, 1) or differing > allowed.labels * area + 1
+    return Found(said, [said] * wrong)
 
 
 def _pairs(a: Any, b: Any, allowed: Allowed) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ KEYS = (*TEXTS, 'checkpoint', 'checkpoint_sha256')
 
 
 class ExportedFile:
-    """A file that ``tools/export.py`` wrote, as a function of images.
+    """A file that ``tools/export.py`` wrote, as a function of images. UserError when it is called: it cannot run.
 
     Args:
         content: the file, or what is in it.
@@ -48,7 +48,10 @@ class ExportedFile:
         """Images (B, 3, H, W), of 8 bits, to the outputs by name."""
         names = self.metadata['outputs']
         if self.suffix == '.onnx':
-            return dict(zip(names, self._session.run(names, {'images': images}), strict=True))
+            try:
+                return dict(zip(names, self._session.run(names, {'images': images}), strict=True))
+            except Exception as error:  # it has classes of its own for each kind
+                raise self._refused(f' on images {images.shape}', error) from error
         with torch.inference_mode():
             outputs = self._program(torch.from_numpy(images))
         return {name: output.numpy() for name, output in zip(names, outputs, strict=True)}
@@ -76,9 +79,11 @@ class ExportedFile:
         options.log_severity_level = 4  # what it warns of is its own
         try:
             return onnxruntime.InferenceSession(self.content, options, providers=['CPUExecutionProvider'])
-        except Exception as error:  # it has classes of its own for each kind
-            reason = ' '.join(str(error).split())[:300]
-            raise UserError(f'onnxruntime cannot run {self.name}: {reason}') from error
+        except Exception as error:
+            raise self._refused('', error) from error
+
+    def _refused(self, where: str, error: Exception) -> UserError:
+        return UserError(f'onnxruntime cannot run {self.name}{where}: {" ".join(str(error).split())[:300]}')
 
     @cached_property
     def _program(self) -> torch.nn.Module:

@@ -25,7 +25,7 @@ def export(tiny, weights_of, shapes, tmp_path, capsys):
     def export(name: str, family: str, *args: str, suffix: str = '.onnx', status: int = 0):
         config, out = tiny(name, family), tmp_path / f'model{suffix}'
         images = ['--images', shapes / 'val']
-        small = ['--cfg-options', f'{AS_IT_IS}=(96,96)'] if 'coco' in name else []
+        small = ['--cfg-options', f'{AS_IT_IS}=(96,96)', 'model.test_cfg.nms_pre=200'] if 'coco' in name else []
         assert call('export', config, weights_of(config), out, *images, *args, *small) == status
         printed = capsys.readouterr()
         return out, printed.out + printed.err
@@ -66,11 +66,20 @@ def test_program_of_torch_export(export):
     assert exported(np.zeros((2, 3, 70, 50), np.uint8))['masks'].shape == (2, 100, 28, 28)
 
 
-def test_a_wrong_graph_is_found_and_leaves_nothing(export, monkeypatch):
-    """Without its cure mmsegmentation's ``Upsample`` resizes to the size of the example."""
-    monkeypatch.setattr(exportable, 'Upsample', lambda original: original)
-    out, said = export(FPN, 'CycleMLP', status=2)
-    assert 'error: The exported graph is wrong at ' in said and 'Nothing was written' in said
+@pytest.mark.parametrize(
+    ('name', 'frozen', 'sentence'),
+    [
+        (FPN, 'Upsample', 'The exported graph is wrong at '),  # silently: it resizes to a size of the example's
+        pytest.param(UPERNET, 'AveragePool', 'onnxruntime cannot run the exported model', marks=pytest.mark.slow),
+    ],
+    ids=['upsampling', 'pooling'],
+)
+def test_a_wrong_graph_is_found_and_leaves_nothing(export, monkeypatch, name, frozen, sentence):
+    """What ``exportable`` replaces stays as it is."""
+    kept = torch.nn.AdaptiveAvgPool2d if frozen == 'AveragePool' else lambda original: original
+    monkeypatch.setattr(exportable, frozen, kept)
+    out, said = export(name, 'CycleMLP', status=2)
+    assert f'error: {sentence}' in said
     assert not list(out.parent.iterdir())
 
 

@@ -12,7 +12,7 @@ from ..backbones.fusion import fuse
 from ..checkpoints.files import local_file, sha256_of
 from ..checkpoints.whole import write_whole
 from ..engine.adapting import EXPORTED
-from ..engine.configs import leaves
+from ..engine.configs import leaves, make_folder
 from ..engine.provenance import versions
 from ..engine.tasks import task_of
 from ..errors import UserError
@@ -67,6 +67,7 @@ def export(
         raise UserError(f'{cfg.filename} is a classifier; give a config of a detector or segmentor.')
     if out.suffix == '.onnx':
         check_installed()
+    make_folder(out.parent)
     model = load_model(cfg, checkpoint, 'cpu')
     pictures = read_pictures(cfg, images, most=64 if int8 else 3)
     if checkpoint is None:
@@ -92,7 +93,6 @@ def export(
         check(model, content, out.suffix, pictures, size, 'int8', say)
     if out.exists():
         raise UserError(f'{out} exists already, and is not overwritten.')
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, content)
     say(f'{out}, {len(content) / 1e6:.1f} MB')
 
