@@ -20,7 +20,8 @@ from mlp_dense.export.check import compare
 from mlp_dense.export.conversion import check_installed, to_onnx, traced
 from mlp_dense.export.exporting import describe, spread_scores
 from mlp_dense.export.files import ExportedFile, as_texts
-from mlp_dense.export.graphs import Graph, graph_of
+from mlp_dense.export.graphs import Graph
+from mlp_dense.export.parts import graph_of
 from mlp_dense.export.pictures import Pictures, read_pictures
 from mlp_dense.export.quantization import quantized
 from mlp_dense.inference.complexity import complexity

@@ -20,7 +20,8 @@ from ..inference.models import load_model
 from .check import compare
 from .conversion import check_installed, to_onnx, to_pt2, traced
 from .files import ExportedFile, as_texts
-from .graphs import PARTS, Graph, graph_of
+from .graphs import Graph
+from .parts import PARTS, graph_of
 from .pictures import Pictures, read_pictures
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)

@@ -1,7 +1,5 @@
 """Parts of a model as modules from images to tensors: what is exported."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,8 +7,6 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .exportable import exportable
 from .preprocessing import Preprocessing
-
-PARTS = ('model', 'neck', 'backbone')
 
 
 class Graph(nn.Module):
@@ -61,20 +57,3 @@ class SegmentorGraph(Graph):
         size, aligned = images.shape[-2:], head.align_corners
         scores = F.interpolate(head(maps).float(), size, mode='bilinear', align_corners=aligned)
         return scores, scores.argmax(1)
-
-
-def graph_of(model: nn.Module, part: str = 'model', dtype: torch.dtype = torch.float32) -> Graph:
-    """The module to export for a part of a model that :func:`~mlp_dense.load_model` built. UserError: it has no such
-    part, or one that cannot be exported."""
-    from .dense_detector import DenseDetectorGraph  # needs mmdet
-    from .two_stage import TwoStageGraph
-
-    if part != 'model':
-        return PyramidGraph(model, dtype, part).eval()
-    kinds: dict[str, Callable[..., Graph]] = dict(
-        decode_head=SegmentorGraph, roi_head=TwoStageGraph, bbox_head=DenseDetectorGraph
-    )
-    for name, kind in kinds.items():
-        if hasattr(model, name):
-            return kind(model, dtype).eval()
-    raise UserError(f'{type(model).__name__} cannot be exported whole; --part backbone can.')
