@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .pictures import Pictures
 
@@ -16,7 +15,8 @@ suppression, stays in fp32."""
 
 
 def quantized(content: bytes, pictures: Pictures, size: tuple[int, int] | None = None) -> bytes:
-    """An ONNX file with weights of 8 bits, per channel, and activations of 8 bits, calibrated on pictures."""
+    """An ONNX file with weights of 8 bits, per channel, and activations of 8 bits, calibrated on pictures: as they are,
+    or of one `size` (height, width)."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -28,13 +28,15 @@ def quantized(content: bytes, pictures: Pictures, size: tuple[int, int] | None =
             image = next(self.images, None)
             return None if image is None else {'images': image}
 
-    level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # it recommends pre-processing, which needs fixed sizes
+    logger = logging.getLogger()  # which it warns by
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder, 'int8.onnx')
+            folded, target = Path(folder, 'folded.onnx'), Path(folder, 'int8.onnx')
+            _fold_constants(content, folded)
             quantize_static(
-                onnx.load_model_from_string(content),
+                str(folded),
                 str(target),
                 Reader(),
                 quant_format=QuantFormat.QDQ,
@@ -42,20 +44,29 @@ def quantized(content: bytes, pictures: Pictures, size: tuple[int, int] | None =
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                extra_options=dict(MatMulConstBOnly=True, CalibTensorRangeSymmetric=False),
+                extra_options=dict(MatMulConstBOnly=True),
             )
             model = onnx.load(target)
     finally:
-        logging.getLogger().setLevel(level)
-    before = {each.key: each.value for each in onnx.load_model_from_string(content).metadata_props}
+        logger.setLevel(level)
     del model.metadata_props[:]
-    for key, value in before.items():
-        model.metadata_props.add(key=key, value=value)
+    model.metadata_props.extend(onnx.load_model_from_string(content).metadata_props)
     return model.SerializeToString()
+
+
+def _fold_constants(content: bytes, target: Path) -> None:
+    """Writes a graph in which the weights that Hire-MLP reorders are weights again: only those are quantized."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
 
 
 def _single(pictures: Pictures, size: tuple[int, int] | None) -> Iterator[np.ndarray]:
     for image in pictures.inputs:
         if size:
             image = next(Pictures([image], pictures.samples, '').batches_of(*size))['inputs'][0]
-        yield torch.as_tensor(image).unsqueeze(0).numpy()
+        yield image.unsqueeze(0).numpy()
