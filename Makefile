@@ -13,6 +13,7 @@ VENV := .venv$(SUFFIX)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CONSTRAINTS := constraints$(SUFFIX).txt
+EXTRA_openmmlab := mim,export
 EXTRA_timm := mim,timm,timm-tests
 EXTRA_onedl := onedl
 EXTRA := $(or $(EXTRA_$(STACK)),mim)
@@ -65,7 +66,7 @@ bench: setup ## time backbones and detectors on this CPU (more than 16 minutes o
 	@echo '== charts and numbers: work_dirs/benchmarks; their tables go into docs/performance.md'
 	$(BENCH)/report.py
 
-test: setup ## run all tests (about 20 minutes on two cores; ARGS="-m 'not slow'": the quick ones; STACK as above)
+test: setup ## run all tests (about 23 minutes on two cores; ARGS="-m 'not slow'": the quick ones; STACK as above)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)  # idle threads of one worker leave the core to the other
 
 soak: setup ## train for long and look for leaks of memory, processes and files (minutes; not part of test)

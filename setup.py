@@ -62,6 +62,8 @@ setup(
         ],
         # mlp_dense.timm; timm needs a torchvision that is built for the PyTorch beside it.
         'timm': ['timm>=1.0.31,<2', 'Pillow>=10.0,<13', 'numpy>=1.26', 'safetensors>=0.4'],
+        # tools/export.py; PyTorch's own exporter writes ONNX through onnxscript
+        'export': ['onnx>=1.23', 'onnxscript>=0.7', 'onnxruntime>=1.32'],
         'timm-tests': ['segmentation-models-pytorch', 'transformers'],
         'dev': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff'],
     },

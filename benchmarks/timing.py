@@ -132,7 +132,8 @@ def measure(candidates: Sequence[Candidate], case: str, args: argparse.Namespace
 def memory_of(candidate: Candidate, args: argparse.Namespace) -> int | None:
     """Peak bytes of a call beyond weights and their gradients; the call is also the warm-up."""
     candidate.run()
-    if candidate.kind == 'floor' or (candidate.kind == 'compiled' and args.device == 'cpu'):
+    elsewhere = candidate.kind.startswith(('onnxruntime', 'int8', 'openvino'))
+    if candidate.kind == 'floor' or elsewhere or (candidate.kind.startswith('compiled') and args.device == 'cpu'):
         return None  # the floor keeps nothing; a dispatch mode would make compiled code run eagerly
     kept = dict(keep_gradients=True) if args.train else {}
     return peak_memory(partial(candidate.run, **kept), args.device)

@@ -21,7 +21,8 @@ def _if_installed(package: str, *modules: str) -> tuple[str, ...]:
 MODELS = _child(
     root.MODELS,
     'engine.families',
-    *_if_installed('mmdet', 'engine.tta'),
+    *_if_installed('mmdet', 'engine.tta', 'export.detector'),
+    *_if_installed('mmseg', 'export.segmentor'),
     *_if_installed('timm', 'classification.model'),
 )
 HOOKS = _child(root.HOOKS, 'engine.hooks', 'engine.numerics', 'engine.reporting', 'engine.saving')

@@ -20,6 +20,7 @@ FLOORS = (  # from bottom to top
     ('engine', 'timm', 'torchvision'),
     ('classification',),
     ('inference',),
+    ('export',),
 )
 FILES = [file for file in sorted(PACKAGE.rglob('*.py')) if '.mim' not in file.parts]
 

@@ -144,6 +144,25 @@ def test_operators(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_deploy(monkeypatch, run, tmp_path):
+    pytest.importorskip('onnxscript', reason="onnxscript of the extra 'export' is not installed")
+
+    def read_thin(file, changes) -> Config:
+        cfg = read_config(file, changes)
+        thin(cfg)
+        cfg.model.backbone.arch = dict(cfg.model.backbone.arch, depths=(1, 1, 1, 1))
+        return cfg
+
+    monkeypatch.setattr('mlp_dense.engine.configs.read_config', read_thin)
+    wanted = ['ours', 'bf16', 'onnxruntime', 'int8']
+    config = ['--configs', 'configs/segmentation/cycle_mlp_upernet_shapes.py', '--kinds', *wanted]
+    printed = run('deploy', '--out', str(tmp_path), *config)
+    rows = json.loads(next(tmp_path.glob('*.json')).read_text())['rows']
+    assert [row['kind'] for row in rows] == wanted and 'quantized by onnxruntime' in printed
+    assert all(row['ms'] > 0 and row['gmacs'] > 0 for row in rows)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', [[], ['--train']])
 def test_shares(run, mode):
     header, _, row = run('shares', '--arch', 'WaveMLP:t_dw', *mode).splitlines()

@@ -56,7 +56,7 @@ def resized(x: Tensor, height: int, width: int) -> Tensor:
     batch, rows, columns, channels = x.shape
     x = _resampling(rows, height, x).expand(batch, -1, -1).bmm(x.reshape(batch, rows, -1))
     x = x.view(batch * height, columns, channels)
-    return _resampling(columns, width, x).expand(len(x), -1, -1).bmm(x).view(batch, height, width, channels)
+    return _resampling(columns, width, x).expand(x.shape[0], -1, -1).bmm(x).view(batch, height, width, channels)
 
 
 def _resampling(source: int, target: int, like: Tensor) -> Tensor:
@@ -84,9 +84,11 @@ class PatchStem(ConvDownsample):
         height, width = (round_up(side, self.multiple) for side in x.shape[-2:])
         x = pad_right_bottom(x, height, width)
         if self.shrink:
-            size = height // 8 * 7, width // 8 * 7
-            x = F.interpolate(x.to(precise_type(x)), size, mode='bilinear', antialias=True).to(x.dtype)
+            x = self.shrunk(x, height // 8 * 7, width // 8 * 7)
         return super().forward(x)
+
+    def shrunk(self, x: Tensor, height: int, width: int) -> Tensor:
+        return F.interpolate(x.to(precise_type(x)), (height, width), mode='bilinear', antialias=True).to(x.dtype)
 
 
 class Rescaling(nn.Sequential):
@@ -104,7 +106,8 @@ class Rescaling(nn.Sequential):
         self.stride = stride
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        height, width = (-(-2 * side // int(2 * self.stride)) for side in size)  # a stride may be 3.5
+        halves = int(2 * self.stride)  # a stride may be 3.5
+        height, width = ((2 * side + halves - 1) // halves for side in size)
         x = super().forward(x)
         if torch.compiler.is_compiling():  # for a view it would compile again for sizes where nothing is cut off
             rows, columns = (torch.arange(side, device=x.device) for side in (height, width))

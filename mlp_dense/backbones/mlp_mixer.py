@@ -28,7 +28,7 @@ class MixerTokenMixing(GridMixing):
         self.mlp = mlp
 
     def mix(self, x: Tensor) -> Tensor:
-        return self.from_tokens(self.mlp(self.to_tokens(x)), len(x))
+        return self.from_tokens(self.mlp(self.to_tokens(x)), x.shape[0])
 
     def to_tokens(self, x: Tensor) -> Tensor:
         """(B, rows * grid, columns * grid, dim) to (B * rows, columns, dim, grid**2)."""

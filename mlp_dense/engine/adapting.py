@@ -10,13 +10,17 @@ from mmengine.config import Config
 
 from ..checkpoints.whole import checkpoints_in
 from ..errors import UserError
-from .configs import Edits, evaluators, leaves, need
+from .configs import Edits, enter_scope, evaluators, leaves, need
+from .data import dataset_meta
 from .duration import set_duration
 from .image_size import set_image_sizes
 from .reporting import leave_results
 from .saving import resume_from
 from .settings import check_backends
 from .tasks import task_of
+
+EXPORTED = ('.onnx', '.pt2')
+"""What the names of exported models end in."""
 
 
 def shrink(
@@ -119,6 +123,13 @@ def for_test(
     if not evaluators(cfg, 'test'):
         raise UserError(f'{cfg.filename} has no test_evaluator, so there is nothing to measure.')
     cfg.load_from, cfg.resume = checkpoint, False
+    if is_exported(checkpoint):
+        if fuse or cfg.launcher != 'none':
+            wrong = '--fuse' if fuse else '--launcher'
+            raise UserError(f'{wrong}: {checkpoint} is exported; leave it out (tools/export.py --fuse fuses before).')
+        enter_scope(cfg)
+        run_exported(cfg, checkpoint, dataset_meta(cfg.test_dataloader.dataset).get('classes'))
+        cfg.load_from = None
     if tta:
         if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
             raise UserError('--tta: this config has no tta_model and tta_pipeline.')
@@ -141,3 +152,17 @@ def for_test(
         cfg.test_evaluator = [*evaluators(cfg, 'test'), dump]
     if report:
         leave_results(cfg, Path(report))
+
+
+def is_exported(file: str | Path | None) -> bool:
+    """Whether a name is that of a model which tools/export.py wrote, rather than of a checkpoint."""
+    return Path(str(file or '')).suffix.lower() in EXPORTED
+
+
+def run_exported(cfg: Config, file: str | Path, classes: Sequence[str] | None = None) -> None:
+    """Puts an exported model, of some classes if they are given, in the place of the model of a config. UserError:
+    there are none of this task."""
+    kind = task_of(cfg.default_scope).exported
+    if kind is None:
+        raise UserError(f'{file}: whole models of {cfg.default_scope} are not exported; give a checkpoint.')
+    cfg.model = dict(type=kind, file=str(file), model=cfg.model, classes=classes)

@@ -96,16 +96,19 @@ class ConsoleHook(Hook):
     def _open(self, runner: Any, action: str, loader: Any, schedule: str = '') -> None:
         runner.console.is_open = True
         model = unwrapped(runner.model)
-        backbone = runner.cfg.model.get('module', runner.cfg.model).backbone
+        cfg = runner.cfg.model.get('module', runner.cfg.model)
+        backbone = cfg.get('model', cfg).backbone  # `model`: of an exported one
         arch = backbone.arch if isinstance(backbone.get('arch'), str) else 'of custom size'
         parameters = sum(parameter.numel() for parameter in model.parameters())
+        size = '' if 'file' in cfg else f', {parameters / 1e6:.1f} M parameters'
         data = ', '.join(type(dataset).__name__ for dataset in leaves(loader.dataset))
         validated = f'; validated on {len(runner.val_dataloader.dataset)}' if schedule and runner.val_loop else ''
-        weights = runner.cfg.get('load_from') or (backbone.get('init_cfg') or {}).get('checkpoint', 'random')
+        given = runner.cfg.get('load_from') or cfg.get('file')
+        weights = given or (backbone.get('init_cfg') or {}).get('checkpoint', 'random')
         at = f', at epoch {runner.epoch}, iteration {runner.iter}' if schedule and runner.iter else ''
         runner.logger.info(
             f'{action} {runner.cfg.filename}\n'
-            f'    model    {type(model).__name__}, {backbone.type} {arch}, {parameters / 1e6:.1f} M parameters\n'
+            f'    model    {type(model).__name__}, {backbone.type} {arch}{size}\n'
             f'    data     {counted(len(loader.dataset), "image")} of {data}{validated}\n'
             f'    weights  {weights}{at}\n'
             + (f'    schedule {schedule}\n' if schedule else '')

@@ -69,9 +69,9 @@ def explanation(runner: Any) -> dict[str, Any]:
     )
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that are installed of those that matter."""
-    packages = ('torch', 'torchvision', 'numpy', *OPENMMLAB, *ONEDL, 'mlp_dense')
+def versions(*others: str) -> dict[str, str]:
+    """Of the packages that are installed of those that matter, and of some others."""
+    packages = ('torch', 'torchvision', 'numpy', *OPENMMLAB, *ONEDL, *others, 'mlp_dense')
     return {name: found for name in packages if (found := _version(name))}
 
 

@@ -34,6 +34,7 @@ class Task:
     label_map: Callable[[Any], np.ndarray] | None  # predictions to (H, W); None: there is no label map
     flag: str  # with which OpenCV reads an image as the data set does: with or without its orientation in EXIF
     run_heads: Callable[[nn.Module, Tensor], None]  # on images, as the field counts the MACs of neck and heads
+    exported: str | None  # the type of the model that stands in for an exported one; None: whole ones are not exported
 
     def labels_of(self, sample: Any, side: str, score_thr: float = 0.0) -> Any:
         """The ground truth (``gt``) or predictions (``pred``, scored above `score_thr`) of a data sample, or None."""
@@ -107,6 +108,7 @@ DETECTION = Task(
     label_map=None,
     flag='color',
     run_heads=_run_detector,
+    exported='mlp_dense.ExportedDetector',
 )
 SEGMENTATION = Task(
     scope='mmseg',
@@ -120,6 +122,7 @@ SEGMENTATION = Task(
     label_map=lambda found: found.data[0].cpu().numpy(),
     flag='color',
     run_heads=lambda model, image: model.decode_head(model.extract_feat(image)),
+    exported='mlp_dense.ExportedSegmentor',
 )
 CLASSIFICATION = Task(
     scope='mlp_dense',
@@ -133,5 +136,6 @@ CLASSIFICATION = Task(
     label_map=None,
     flag='color_ignore_orientation',  # as timm
     run_heads=lambda model, image: None,  # the head is in the backbone
+    exported=None,
 )
 TASKS = {task.scope: task for task in (DETECTION, SEGMENTATION, CLASSIFICATION)}

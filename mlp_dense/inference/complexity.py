@@ -60,7 +60,8 @@ def count_into(folder: Path, cfg: Config) -> None:
     """Adds the MACs of a tested model, for its images, to the results in the folder of a report, if they are known."""
     results = read_results(folder)
     try:
-        counted = complexity(cfg.model.get('module', cfg.model), *results.size)
+        model = cfg.model.get('module', cfg.model)
+        counted = complexity(model.get('model', model), *results.size)  # `model`: of an exported one
     except (UserError, TypeError):
         return
     results.model['GMACs'] = counted.macs / 1e9

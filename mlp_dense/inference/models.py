@@ -13,6 +13,7 @@ from .. import operators
 from ..backbones.base import MLPBackbone
 from ..checkpoints.matching import match_to_backbone, summary
 from ..checkpoints.reading import Checkpoint, split_backbone
+from ..engine.adapting import is_exported, run_exported
 from ..engine.configs import adapt_to_cpu, enter_scope, read_config
 from ..engine.data import check_class_count, dataset_meta
 from ..engine.fit import check_channels
@@ -30,8 +31,9 @@ def load_model(
 
     Args:
         config: a config file or a config, which stays as it is.
-        checkpoint: a file or an address, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`; None leaves random
-            weights. An ``init_cfg`` of the config is never read.
+        checkpoint: a file or an address, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`, or a file that
+            tools/export.py wrote, which runs on the CPU; None leaves random weights. An ``init_cfg`` of the config is
+            never read.
         device: where the model goes; None is the first GPU if there is one, else the CPU, where SyncBN becomes BN.
 
     Returns:
@@ -49,6 +51,8 @@ def load_model(
     if device.type == 'cpu':
         adapt_to_cpu(cfg)
     enter_scope(cfg)
+    if is_exported(checkpoint):
+        return _load_exported(cfg, checkpoint)
     stored = None if checkpoint is None else Checkpoint.read(checkpoint)
     meta = _dataset_meta(cfg, stored.dataset_meta if stored else {})
     with building(cfg):
@@ -59,6 +63,17 @@ def load_model(
     model.cfg, model.dataset_meta = cfg, meta
     operators.announce()
     return model.to(device).eval()
+
+
+def _load_exported(cfg: Config, file: str | Path) -> nn.Module:
+    """The model of an exported file, with the same attributes."""
+    original = cfg.model
+    run_exported(cfg, file)
+    with building(cfg):
+        model = MODELS.build(cfg.model)
+    cfg.model = original
+    model.cfg, model.dataset_meta = cfg, model.exported.dataset_meta
+    return model.eval()
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:

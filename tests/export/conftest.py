@@ -1,0 +1,61 @@
+"""Small models, and the files that are exported from them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mlp_dense.export.conversion import PACKAGES
+from mlp_dense.export.exporting import spread_scores
+from mlp_dense.export.pictures import read_pictures
+from mlp_dense.inference.models import load_model
+from support.configs import config, thin
+from support.models import SMALL
+
+
+@pytest.fixture(scope='session', autouse=True)
+def installed():
+    for package in PACKAGES:
+        pytest.importorskip(package, reason=f"{package} of the extra 'export' is not installed")
+
+
+@pytest.fixture(scope='session')
+def tiny(tmp_path_factory) -> Callable[..., Path]:
+    """Writes a config of the repository with one block a stage and few channels, of any family; returns the file."""
+
+    def tiny(name: str, family: str | None = None, **changes) -> Path:
+        cfg = Config.fromfile(config(name))
+        thin(cfg)
+        # Two blocks, so that one of Hire-MLP's steps.
+        cfg.model.backbone.arch = dict(SMALL, depths=(2, 1, 1, 1) if family == 'HireMLP' else (1, 1, 1, 1))
+        if family:
+            cfg.model.backbone.type = f'mlp_dense.{family}'
+            cfg.model.backbone.pop('norm_cfg', None)
+        cfg.merge_from_dict(changes)
+        file = tmp_path_factory.mktemp('config') / 'tiny.py'
+        cfg.dump(file)
+        return file
+
+    return tiny
+
+
+@pytest.fixture(scope='session')
+def weights_of(tmp_path_factory, shapes) -> Callable[[Path], Path]:
+    """Writes a checkpoint of a config with random weights that find objects, and with statistics that matter."""
+
+    def weights_of(file: Path) -> Path:
+        cfg = Config.fromfile(file)
+        torch.manual_seed(0)
+        model = load_model(cfg, None, 'cpu')
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 1.5)
+        spread_scores(model, read_pictures(cfg, shapes / 'val'))
+        path = tmp_path_factory.mktemp('weights') / 'weights.pth'
+        torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=model.dataset_meta)), path)
+        return path
+
+    return weights_of

@@ -1,0 +1,155 @@
+"""Exported files in the place of checkpoints: testing, predicting, and in programs of others."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import mlp_dense
+from mlp_dense.checkpoints.files import sha256_of
+from mlp_dense.errors import UserError
+from mlp_dense.export.files import ExportedFile
+from mlp_dense.export.pictures import read_pictures
+from mlp_dense.export.quantization import quantized
+from support.configs import ROOT
+from support.tools import call
+
+SCRIPT = re.search(r'```python\n(# run\.py.*?)```', (ROOT / 'docs' / 'deployment.md').read_text(), re.DOTALL)[1]
+TASKS = dict(segmentation='segmentation/hire_mlp_upernet_shapes', detection='detection/hire_mlp_mask_rcnn_shapes')
+
+
+@pytest.fixture(scope='module', params=TASKS)
+def exported(request, tiny, weights_of, shapes, tmp_path_factory) -> tuple[Path, Path, Path]:
+    """(config, checkpoint, file)"""
+    config = tiny(TASKS[request.param], 'CycleMLP')
+    weights, out = weights_of(config), tmp_path_factory.mktemp('exported') / 'new' / 'model.onnx'
+    assert call('export', config, weights, out, '--data-root', shapes) == 0
+    return config, weights, out
+
+
+@pytest.fixture(scope='module')
+def predicted(exported, shapes, tmp_path_factory) -> list[Path]:
+    """What the checkpoint and the file predict."""
+    config, *models = exported
+    folders = [tmp_path_factory.mktemp('predicted') / model.suffix for model in models]
+    for model, folder in zip(models, folders, strict=True):
+        assert call('predict', shapes / 'val', config, model, '--out-dir', folder, '--score-thr', 0.1) == 0
+    return folders
+
+
+@pytest.fixture(scope='module')
+def labelled(exported, predicted, shapes, tmp_path_factory) -> Path:
+    """The data with what PyTorch predicts as their labels: random weights find nothing of the true ones."""
+    data, found = tmp_path_factory.mktemp('data') / 'labelled', predicted[0]
+    shutil.copytree(shapes, data)
+    for label_map in found.glob('labels/*.png'):
+        cv2.imwrite(str(data / 'labels' / 'val' / label_map.name), cv2.imread(str(label_map), 0) + 1)
+    if (found / 'predictions.json').exists():
+        file = data / 'annotations' / 'instances_val.json'
+        objects = json.loads((found / 'predictions.json').read_text())
+        for i, each in enumerate(objects):
+            each.update(id=i + 1, iscrowd=0, area=each['bbox'][2] * each['bbox'][3])
+        file.write_text(json.dumps(json.loads(file.read_text()) | dict(annotations=objects)))
+    return data
+
+
+def test_the_metrics_are_those_of_pytorch(exported, labelled, tmp_path):
+    config, *models = exported
+    found = []
+    for model in models:
+        folder = tmp_path / model.suffix
+        assert call('test', config, model, '--data-root', labelled, '--work-dir', folder) == 0
+        found.append(json.loads((folder / 'metrics.json').read_text()))
+    (first, second) = ({name: value or 0.0 for name, value in each.items()} for each in found)
+    percent = 100 if 'mIoU' in first else 1
+    assert first == pytest.approx(second, abs=1e-3 * percent)
+    assert first.get('mIoU', first.get('coco/segm_mAP')) > 0.4 * percent, 'something was measured'
+
+
+def test_predictions_are_those_of_pytorch(predicted):
+    first, second = predicted
+    assert (first / 'images.json').read_text() == (second / 'images.json').read_text()
+    for label_map in first.glob('labels/*.png'):
+        a, b = (cv2.imread(str(each), 0) for each in (label_map, second / 'labels' / label_map.name))
+        assert (a != b).mean() < 0.01
+    if (first / 'predictions.json').exists():
+        a, b = (json.loads((each / 'predictions.json').read_text()) for each in (first, second))
+        assert len(a) == pytest.approx(len(b), rel=0.02) and len(a) > 10
+        np.testing.assert_allclose(a[0]['bbox'], b[0]['bbox'], atol=0.1)
+
+
+def test_the_script_of_the_page(exported, shapes, tmp_path):
+    """It needs numpy, onnxruntime and OpenCV alone."""
+    config, weights, file = exported
+    (tmp_path / 'run.py').write_text(SCRIPT)
+    blocked = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'mmengine', 'mlp_dense'))); sys.argv = sys.argv[1:];"
+    )
+    command = [sys.executable, '-c', f'{blocked} exec(open("run.py").read())', 'run.py']
+    image = shapes / 'val' / '000003.jpg'
+    done = subprocess.run([*command, file, image], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    drawn = cv2.imread(str(tmp_path / 'found.png'))
+    assert drawn.shape == cv2.imread(str(image)).shape
+    model = mlp_dense.load_model(config, weights, 'cpu')
+    if 'decode_head' in model.cfg.model:
+        from mmseg.apis import inference_model
+
+        wanted = inference_model(model, str(image)).pred_sem_seg.data[0].numpy()
+        colours = np.array(model.dataset_meta['palette'], np.uint8)[wanted][..., ::-1]
+        assert (drawn != colours).any(2).mean() < 0.01
+    else:
+        from mmdet.apis import inference_detector
+
+        wanted = inference_detector(model, str(image)).pred_instances
+        assert abs(len(done.stdout.splitlines()) - (wanted.scores > 0.3).sum()) <= 1
+
+
+def test_what_a_file_says_of_itself(exported):
+    _, weights, file = exported
+    about = ExportedFile(file).metadata
+    task = 'mmseg' if 'labels' in about['outputs'] and 'boxes' not in about['outputs'] else 'mmdet'
+    assert about['task'] == task and about['part'] == 'model' and about['precision'] == 'fp32'
+    assert about['checkpoint_sha256'] == sha256_of(weights) and about['checkpoint'] == weights.name
+    assert len(about['palette']) == len(about['classes']) and {'onnxruntime', 'torch'} <= about['versions'].keys()
+    assert about['preprocessing']['images'] == dict(layout='NCHW', channels='BGR', dtype='uint8')
+    in_graph = about['preprocessing']['in_graph']
+    assert in_graph['to_rgb'] and in_graph['mean'] == [123.675, 116.28, 103.53]
+    assert in_graph['size_divisor'] == (32 if task == 'mmdet' else 1)
+    assert "type='mlp_dense.CycleMLP'" in about['config']
+
+
+def test_nothing_is_overwritten(exported, capsys):
+    config, weights, file = exported
+    before = file.stat().st_mtime_ns
+    assert call('export', config, weights, file) == 2
+    assert capsys.readouterr().err == f'error: {file} exists already, and is not overwritten.\n'
+    assert file.stat().st_mtime_ns == before
+
+
+def test_int8(exported, shapes):
+    config, _, file = exported
+    cfg = mlp_dense.load_model(config, file).cfg
+    pictures = read_pictures(cfg, shapes / 'val', 2)
+    small = quantized(file.read_bytes(), pictures)
+    images = pictures.inputs[0][None].numpy()
+    wanted, given = ExportedFile(file)(images), ExportedFile(small, '.onnx')(images)
+    assert all(np.isfinite(each).all() for each in given.values()) and wanted.keys() == given.keys()
+    assert b'QuantizeLinear' in small and ExportedFile(small, '.onnx').metadata['task'] == cfg.default_scope
+    if 'scores' in wanted and 'boxes' not in wanted:
+        assert 0 < np.abs(wanted['scores'] - given['scores']).max() < np.abs(wanted['scores']).max() / 2
+
+
+def test_a_file_of_another_task_or_with_other_classes(exported):
+    exported_file = ExportedFile(exported[2])
+    own = exported_file.metadata['task']
+    with pytest.raises(UserError, match=r'is the model of a model of mm\w+; give a whole model of mm\w+ \('):
+        exported_file.check('mmdet' if own == 'mmseg' else 'mmseg', None)
+    with pytest.raises(UserError, match='was exported with other classes'):
+        exported_file.check(own, ['one'])
