@@ -79,7 +79,8 @@ class ResultsHook(Hook):
         task, meta, written = task_of(cfg.default_scope), dataset.metainfo, evaluators(cfg, 'test')
         of_coco = [each.ann_file for each in written if each.get('outfile_prefix')]
         model = unwrapped(runner.model)
-        parameters = sum(parameter.numel() for parameter in model.parameters())  # an exported model has none
+        tested = cfg.model.get('module', cfg.model)
+        parameters = None if 'file' in tested else sum(parameter.numel() for parameter in model.parameters())
         device = next((parameter.device.type for parameter in model.parameters()), 'cpu')
         Results(
             name=Path(cfg.filename).stem,
@@ -88,7 +89,7 @@ class ResultsHook(Hook):
             palette=meta.get('palette'),
             metrics={name: float(value) for name, value in (metrics or {}).items()},
             config=str(cfg.filename),
-            checkpoint=str(cfg.load_from or cfg.model.get('module', cfg.model).get('file')),
+            checkpoint=str(cfg.load_from or tested.get('file')),
             images=str(Path((getattr(dataset, 'data_prefix', None) or {}).get('img', '')).absolute()),
             annotations=str(Path(of_coco[0]).absolute()) if of_coco else '',
             ignore_index=next((each.ignore_index for each in written if 'ignore_index' in each), 255),
