@@ -35,6 +35,7 @@ def confusion(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -
     size = float(np.clip(0.28 * len(rows) + 2.5, 5, 24))
     figure, axes = _figure(size + 1, size)
     image = axes.imshow(share, cmap='Blues', vmin=0, vmax=1, aspect='auto')
+    axes.grid(False)
     font = float(np.clip(300 / len(rows), 4, 9))
     axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=font)
     axes.set_yticks(range(len(rows)), rows, fontsize=font)

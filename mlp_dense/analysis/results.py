@@ -42,8 +42,10 @@ class Results:
 
     def facts(self, images: int) -> dict[str, str]:
         """What stands at the top of a page."""
-        measured = {name: f'{value:.3f}' for name, value in self.metrics.items() if value is not None}
-        model = {name: f'{value:.1f}' for name, value in self.model.items() if value is not None}
+        measured = {
+            name: f'{value:.3f}' for name, value in self.metrics.items() if value not in (None, -1)
+        }  # COCO's -1
+        model = {name: f'{value:.3g}' for name, value in self.model.items()}
         return measured | {'images': str(images), 'checkpoint': self.checkpoint} | model
 
     def write(self) -> None:

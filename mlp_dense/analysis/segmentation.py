@@ -14,7 +14,7 @@ from mmengine.structures import PixelData
 from rich.progress import track
 
 from ..errors import UserError
-from ..reports.drawing import colours, draw_label_map, draw_labels
+from ..reports.drawing import colours, draw_label_map, draw_labels, enlarged_size
 from .confusion import confusion_sections
 from .gallery import choose
 from .pictures import LONGEST, read, write
@@ -199,8 +199,9 @@ def draw(job: tuple, results: Results) -> Picture | None:
     if (image := read(source)) is None:
         return None
     truth, found = label_maps(results, name)
-    scale = min(1.0, LONGEST / max(image.shape[:2]))
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    height, width = enlarged_size(*image.shape[:2])  # so that names can be read
+    scale = min(1.0, LONGEST / max(height, width))
+    height, width = (max(1, round(side * scale)) for side in (height, width))
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     maps = [
         PixelData(data=torch.from_numpy(np.where(each < len(results.classes), each, 255))[None])

@@ -1,5 +1,6 @@
 """Parameters and multiply-accumulate operations (MACs) of models, counted without computing anything."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -60,8 +61,10 @@ def count_into(folder: Path, cfg: Config) -> None:
     """Adds the MACs of a tested model, for its images, to the results in the folder of a report, if they are known."""
     results = read_results(folder)
     try:
-        model = cfg.model.get('module', cfg.model)
-        counted = complexity(model.get('model', model), *results.size)  # `model`: of an exported one
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # what the frameworks said when the model was built first
+            model = cfg.model.get('module', cfg.model)
+            counted = complexity(model.get('model', model), *results.size)  # `model`: of an exported one
     except (UserError, TypeError):
         return
     results.model['GMACs'] = counted.macs / 1e9

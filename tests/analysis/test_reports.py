@@ -175,7 +175,7 @@ def test_segmentation_by_hand(tmp_path):
     assert report.numbers['mIoU'] == pytest.approx(np.mean([16000 / 16800, 0.6]))
     gallery = report.sections[1]
     assert 'ground taken for square: 50 %' in gallery.pictures[0].caption
-    assert cv2.imread(str(tmp_path / gallery.pictures[0].file)).shape == (200, 400, 3)
+    assert cv2.imread(str(tmp_path / gallery.pictures[0].file)).shape == (640, 1280, 3), 'four enlarged ones'
 
 
 @pytest.mark.parametrize('change, said', [

@@ -59,9 +59,9 @@ const table = ({columns, rows, sort}) => {
   return [...controls, make('div', {className: 'scroll'}, make('table', {}, head, body))];
 };
 
-const overlay = (picture, gallery, hidden) => {
+const overlay = (picture, gallery, hidden, small) => {
   const svg = drawn('svg', {viewBox: `0 0 ${picture.width} ${picture.height}`, preserveAspectRatio: 'none'});
-  const texts = [];
+  const size = picture.width / (small ? 24 : 70), texts = [];
   for (const [kind, label, x, y, width, height, score, overlap, other, path] of picture.objects) {
     if (hidden.has(kind)) continue;
     const [name, colour] = gallery.kinds[kind], thin = name === 'hit' || name === 'truth';
@@ -74,7 +74,7 @@ const overlay = (picture, gallery, hidden) => {
     box.append(drawn('title', {}, `${name}: ${text}${more}`));
     if (path && !thin) svg.append(drawn('path', {d: path, stroke: colour, color: colour}));
     svg.append(box);
-    if (!thin) texts.push(drawn('text', {x: x + 3, y: Math.max(y + 13, 13)}, text));
+    if (!thin) texts.push(drawn('text', {x: x + size / 4, y: Math.max(y, 0) + 1.1 * size, 'font-size': size}, text));
   }
   svg.append(...texts);
   return svg;
@@ -104,7 +104,7 @@ const gallery = section => {
   const framed = (picture, small) => {
     const image = make('img', {src: picture.file, width: picture.width, height: picture.height, alt: picture.name,
       loading: 'lazy'});
-    const inside = picture.objects.length ? [image, overlay(picture, section, hidden)] : [image];
+    const inside = picture.objects.length ? [image, overlay(picture, section, hidden, small)] : [image];
     const frame = make(small ? 'button' : 'div', {className: 'picture'}, ...inside);
     if (small) frame.onclick = () => show(picture);
     return make('figure', {}, frame, make('figcaption', {}, picture.name, make('br'), make('span', {}, picture.caption)));
