@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mlp_dense.backbones import FAMILIES
 from mlp_dense.export import exportable
 from mlp_dense.export.files import ExportedFile
 from support.tools import call
@@ -33,22 +34,26 @@ def export(tiny, weights_of, shapes, tmp_path, capsys):
     return export
 
 
+FAMILY_NAMES = [family.__name__ for family in FAMILIES]
+QUICK = {'HireMLP': UPERNET, 'ASMLP': FPN, 'CycleMLP': RETINANET}  # the others take as long
+
+
 @pytest.mark.parametrize(
     ('name', 'family', 'args'),
     [
-        (UPERNET, 'HireMLP', []),
-        (FPN, 'ASMLP', []),
-        (RETINANET, 'CycleMLP', []),
+        *(
+            pytest.param(name, family, [], marks=() if QUICK.get(family) == name else pytest.mark.slow)
+            for family in FAMILY_NAMES
+            for name in (UPERNET, FPN, RETINANET)
+        ),
+        *((UPERNET, family, ['--part', 'backbone']) for family in FAMILY_NAMES),
         (MASK_RCNN, 'WaveMLP', ['--fuse']),
-        (UPERNET, 'MLPMixer', ['--part', 'backbone']),
         (FPN, 'VisionPermutator', ['--part', 'neck']),
-        (UPERNET, 'SparseMLP', ['--part', 'backbone']),
         pytest.param(CASCADE, 'CycleMLP', [], marks=pytest.mark.slow),
-        pytest.param(UPERNET, 'SparseMLP', [], marks=pytest.mark.slow),
         pytest.param(MASK_RCNN, 'HireMLP', ['--dtype', 'fp16'], marks=pytest.mark.slow),
         pytest.param(RETINANET, 'HireMLP', ['--static', '96x128'], marks=pytest.mark.slow),
     ],
-    ids=lambda value: '' if isinstance(value, list) else value.rpartition('/')[2],
+    ids=lambda value: '-'.join(value) if isinstance(value, list) else value.rpartition('/')[2],
 )
 def test_every_family_and_head(export, name, family, args):
     out, said = export(name, family, *args)
