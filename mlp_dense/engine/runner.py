@@ -90,7 +90,7 @@ class DenseRunner(ExplainedRunner):
 
     def build_log_processor(self, log_processor: Any) -> Any:
         if isinstance(log_processor, dict) and log_processor.get('type', 'LogProcessor') == 'LogProcessor':
-            return TimedLog(**{key: value for key, value in log_processor.items() if key != 'type'})
+            return TimedLog(**{key: value for key, value in log_processor.items() if key not in ('type', '_scope_')})
         return super().build_log_processor(log_processor)
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', strict: bool = False, **_: Any) -> dict:
