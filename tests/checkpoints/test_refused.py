@@ -71,7 +71,7 @@ class Custom:
 
 
 def test_object_of_an_unknown_class_is_refused(save):
-    with pytest.raises(CheckpointError, match=r'own\.pth is refused.* test_refused\.Custom,'):
+    with pytest.raises(CheckpointError, match=r'own\.pth is refused.* \S*test_refused\.Custom,'):
         read_checkpoint(save(dict(model={}, note=Custom()), 'own.pth'))
 
 
