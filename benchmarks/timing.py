@@ -120,7 +120,7 @@ def training_step(model: nn.Module, forward_and_backward: Callable[[], object]) 
 def measure(candidates: Sequence[Candidate], case: str, args: argparse.Namespace) -> list[dict]:
     """Peak memory and times of all candidates at one size; a row for each."""
     memory = [memory_of(each, args) for each in candidates]
-    times = interleaved([each.run for each in candidates], args.rounds, args.device, case, warm_up=not args.train)
+    times = interleaved([each.run for each in candidates], args.rounds, args.device, case)
     rows = []
     for each, seconds_, bytes_ in zip(candidates, times, memory, strict=True):
         median, half = spread(seconds_)
@@ -139,16 +139,13 @@ def memory_of(candidate: Candidate, args: argparse.Namespace) -> int | None:
     return peak_memory(partial(candidate.run, **kept), args.device)
 
 
-def interleaved(
-    runs: Sequence[Callable[[], object]], rounds: int, device: str, title: str, warm_up: bool
-) -> list[list[float]]:
-    """Seconds of every call: each round calls every candidate once, so that noise of the machine hits all alike. To
-    `warm_up`, a call that is not timed goes before: the first one after another candidate's gets new memory."""
+def interleaved(runs: Sequence[Callable[[], object]], rounds: int, device: str, title: str) -> list[list[float]]:
+    """Seconds of every call: each round calls every candidate once, so that noise of the machine hits all alike, after
+    a call that is not timed: the first one after another candidate's gets new memory from the system."""
     times: list[list[float]] = [[] for _ in runs]
     for _ in track(range(rounds), title, console=Console(stderr=True), transient=True):
         for run, own in zip(runs, times, strict=True):
-            if warm_up:
-                run()
+            run()
             own.append(seconds(run, device))
     return times
 

@@ -122,10 +122,9 @@ class TrainedMLP(Function):
             return tuple(next(gradients) if need else None for need in ctx.needs_input_grad)
         need_x, *need_first, need_weight2, need_bias2 = ctx.needs_input_grad
         gradient, activated = gradient.contiguous(), F.gelu(hidden)
-        _, *second = _conv1x1_backward(gradient, activated, weight2, (False, need_weight2, need_bias2))
-        # The next gradient takes the place of the activations: allocating costs more than the arithmetic.
-        torch.mm(gradient.flatten(0, 2), weight2, out=activated.view(-1, activated.shape[3]))
-        gradient = _gelu_backward(activated, hidden, grad_input=activated)
+        gradient, *second = _conv1x1_backward(gradient, activated, weight2, (True, need_weight2, need_bias2))
+        del activated
+        gradient = _gelu_backward(gradient, hidden, grad_input=gradient)
         return *_conv1x1_backward(gradient, x, weight1, (need_x, *need_first)), *second
 
 
