@@ -52,12 +52,12 @@ demo: setup ## make the embedded data, train, test and draw predictions (TASK=se
 	@echo '== drawn predictions beside the ground truth: $(RUN)/predictions; learning curves: $(RUN)/curves.png'
 	@echo '== which classes, images and errors, in a browser: $(CURDIR)/$(RUN)/report/index.html'
 
-bench: setup ## time backbones and detectors on this CPU (more than 16 minutes on two cores; nothing else should run)
-	@echo '== inference of the backbones (about 4 minutes on two cores)'
+bench: setup ## time backbones and detectors on this CPU (about 40 minutes on two cores; nothing else should run)
+	@echo '== inference of the backbones (about 7 minutes on two cores)'
 	$(BENCH)/backbones.py --device cpu
 	@echo '== the same with one thread at 512x512 (about 2 minutes)'
 	$(BENCH)/backbones.py --device cpu --threads 1 --size 512x512
-	@echo '== the same in bf16 (about a minute)'
+	@echo '== the same in bf16 (about 2 minutes)'
 	$(BENCH)/backbones.py --device cpu --dtype bf16 --size 512x512
 	@echo '== training step of the backbones, two images of 512x512 (about 5 minutes)'
 	$(BENCH)/backbones.py --device cpu --train --size 512x512
@@ -66,7 +66,7 @@ bench: setup ## time backbones and detectors on this CPU (more than 16 minutes o
 	@echo '== charts and numbers: work_dirs/benchmarks; their tables go into docs/performance.md'
 	$(BENCH)/report.py
 
-test: setup ## run all tests (about 23 minutes on two cores; ARGS="-m 'not slow'": the quick ones; STACK as above)
+test: setup ## run all tests (12 to 20 minutes on two cores; ARGS="-m 'not slow'": the quick ones; STACK as above)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)  # idle threads of one worker leave the core to the other
 
 soak: setup ## train for long and look for leaks of memory, processes and files (minutes; not part of test)

@@ -10,7 +10,8 @@ from tables import KINDS, cases
 def draw(rows: list[dict], title: str, file: str) -> None:
     """Bars of milliseconds, one panel below the other; a black line across the bars of a model is its GEMM floor."""
     panels = cases(rows)
-    figure = Figure(figsize=(11, 1.2 + 4 * len(panels)), layout='constrained')
+    models = len({row['model'] for row in rows})
+    figure = Figure(figsize=(max(11, 2 * models), 1.2 + 4 * len(panels)), layout='constrained')
     for ax, (case, own) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
         draw_panel(ax, own)
         ax.set_title(case, fontsize=13)
