@@ -39,13 +39,17 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from rich.progress import Progress
+
     from mlp_dense.engine.configs import read_config
-    from mlp_dense.export.exporting import export
+    from mlp_dense.export.exporting import export, steps
 
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint
     how = dict(part=args.part, dtype=args.dtype, size=args.static, fused=args.fuse, int8=args.int8, images=args.images)
-    export(cfg, checkpoint, args.out, **how)
+    with Progress(redirect_stderr=False, transient=True) as bar:  # lines of the export go above it
+        task = bar.add_task('exporting', total=steps(args.int8))
+        export(cfg, checkpoint, args.out, **how, advance=lambda: bar.advance(task))
 
 
 if __name__ == '__main__':

@@ -6,11 +6,10 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 
 from ..errors import UserError
 from .confusion import calibration_plot, confusion_sections
-from .gallery import choose
+from .gallery import choose, draw_all
 from .pictures import shrunk
 from .report import Gallery, Picture, Report, Table
 from .results import Results
@@ -76,21 +75,20 @@ def _gallery(
     wrong = np.where(first == truth, 0.0, score)
     classes = [{int(a)} if a != b else set() for a, b in zip(truth, first, strict=True)]
     jobs = []
-    (results.folder / 'pictures').mkdir(exist_ok=True)
-    for number, i in enumerate(choose(wrong, classes, limit)):
+    for i in choose(wrong, classes, limit):
         likeliest = ', '.join(f'{name} {100 * p:.0f} %' for name, p in images[i]['predicted'].items())
         caption = f'{images[i]["class"]}; predicted: {likeliest}'
         tags = [(int(truth[i]), 2)] if first[i] == truth[i] else [(int(truth[i]), 0), (int(first[i]), 1)]
-        jobs.append((images[i]['file'], results.folder / 'pictures' / f'{number:05}.jpg', caption, tags))
-    drawn = track(pool.map(draw, jobs, chunksize=16), 'drawing', len(jobs))
+        jobs.append((images[i]['file'], caption, tags))
+    drawn = draw_all(draw, jobs, results.folder, pool)
     note = f'{len(jobs)} of {len(images)} images: of every class in turn that with the highest score of a wrong class.'
     kinds = [('wrong', '#4477aa'), ('wrongly taken for it', '#ee3333'), ('right', '#228833')]
-    return Gallery('Images', note, list(results.classes), kinds, [each for each in drawn if each])
+    return Gallery('Images', note, list(results.classes), kinds, drawn)
 
 
-def draw(job: tuple) -> Picture | None:
+def draw(target: Path, job: tuple) -> Picture | None:
     """Writes the picture smaller; None: it cannot be read."""
-    source, target, caption, tags = job
+    source, caption, tags = job
     if (size := shrunk(source, target, SIDE)) is None:
         return None
     return Picture(f'pictures/{target.name}', '/'.join(Path(source).parts[-2:]), size[1], size[0], caption, tags)

@@ -13,7 +13,7 @@ from rich.progress import track
 from ..errors import UserError
 from . import classification, plots, segmentation
 from .coco import match_all, read_data
-from .gallery import objects_of
+from .gallery import draw_all, objects_of
 from .matching import HIT
 from .pictures import shrunk
 from .precision import Matches, average_precision
@@ -194,14 +194,13 @@ def _telling(scores: Sequence[Scores], names: Sequence[str], out: Path, pool: Ex
     spread = errors.max(0) - errors.min(0)
     columns = [('image', '', None), *((name, 'errors', 3) for name in names), ('spread', '', 3)]
     rows = [[name, *errors[:, i], spread[i]] for i, name in enumerate(scores[0].images) if spread[i] > 0]
-    (out / 'pictures').mkdir(exist_ok=True)
     jobs = []
-    for number, i in enumerate(np.argsort(-spread, kind='stable')[:PICTURES]):
+    for i in np.argsort(-spread, kind='stable')[:PICTURES]:
         if spread[i] > 0:
             caption = '; '.join(f'{name}: {error:.3g}' for name, error in zip(names, errors[:, i], strict=True))
             best = [(int(run), 0) for run in np.flatnonzero(errors[:, i] == errors[:, i].min())]
-            jobs.append((scores[0].files[i], out / 'pictures' / f'{number:05}.jpg', scores[0].images[i], caption, best))
-    drawn = [each for each in track(pool.map(draw, jobs, chunksize=8), 'drawing', len(jobs)) if each]
+            jobs.append((scores[0].files[i], scores[0].images[i], caption, best))
+    drawn = draw_all(draw, jobs, out, pool)
     note = 'Errors: wrong and missed objects, share of wrong pixels, or 1 for a wrong class; the widest spread first.'
     return [
         Gallery('Images that tell them apart', note, list(names), [('the best run', '#228833')], drawn),
@@ -209,9 +208,9 @@ def _telling(scores: Sequence[Scores], names: Sequence[str], out: Path, pool: Ex
     ]
 
 
-def draw(job: tuple) -> Picture | None:
+def draw(target: Path, job: tuple) -> Picture | None:
     """Writes the picture smaller; None: it cannot be read."""
-    source, target, name, caption, tags = job
+    source, name, caption, tags = job
     if (size := shrunk(source, target)) is None:
         return None
     return Picture(f'pictures/{target.name}', name, size[1], size[0], caption, tags)

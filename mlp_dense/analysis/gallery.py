@@ -1,7 +1,7 @@
 """The pictures of a detector's report: the worst of every class, with what is wrong in them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -35,9 +35,8 @@ def gallery(
     wrong = [sum(name not in (HIT, 'truth') for name, *_ in each) for each in shown]
     tags = [sorted({(label, KINDS.index(name)) for name, label, *_ in each if name != 'truth'}) for each in shown]
     chosen = choose(wrong, [{label for label, tag in each if KINDS[tag] != HIT} for each in tags], limit)
-    folder, jobs = results.folder / 'pictures', []
-    folder.mkdir(exist_ok=True)
-    for number, i in enumerate(chosen):
+    jobs = []
+    for i in chosen:
         record, image = data.images[i], images[i]
         truth, found = data.truth.get(record['id'], []), data.found[kind].get(record['id'], [])
         objects = []
@@ -48,8 +47,8 @@ def gallery(
         counts = Counter(name for name, *_ in shown[i] if name != 'truth')
         caption = ', '.join(f'{count} {name}' for name, count in counts.items()) or 'nothing to find, nothing found'
         source = str(Path(results.images, record['file_name']))
-        jobs.append((source, folder / f'{number:05}.jpg', record['file_name'], caption, tags[i], objects))
-    drawn = [each for each in track(pool.map(draw, jobs, chunksize=8), 'drawing', len(jobs)) if each]
+        jobs.append((source, record['file_name'], caption, tags[i], objects))
+    drawn = draw_all(draw, jobs, results.folder, pool)
     note = (
         f'{len(drawn)} of {len(images)} images: of every class those with most errors, ordered by their number, at IoU '
         f'0.50 and a score of at least {score_thr:g}. What is right has thin lines; a click enlarges.'
@@ -85,9 +84,20 @@ def choose(errors: Sequence[float], classes: Sequence[set[int]], limit: int) -> 
     return sorted(chosen, key=lambda i: -errors[i])
 
 
-def draw(job: tuple) -> Picture | None:
+def draw_all(draw: Callable, jobs: Sequence[tuple], folder: Path, pool: Executor) -> list[Picture]:
+    """What ``draw(file to write, job)`` gives for each job, but for None, in the folder of a report; pictures that an
+    earlier report has there beyond these are removed."""
+    pictures = folder / 'pictures'
+    pictures.mkdir(exist_ok=True)
+    files = [pictures / f'{number:05}.jpg' for number in range(len(jobs))]
+    for stale in set(pictures.glob('*.jpg')) - set(files):
+        stale.unlink()
+    return [each for each in track(pool.map(draw, files, jobs, chunksize=8), 'drawing', len(jobs)) if each]
+
+
+def draw(target: Path, job: tuple) -> Picture | None:
     """Writes the picture smaller; None: it cannot be read."""
-    source, target, name, caption, tags, objects = job
+    source, name, caption, tags, objects = job
     if (size := shrunk(source, target)) is None:
         return None
     height, width, scale = size

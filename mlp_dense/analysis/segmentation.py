@@ -16,7 +16,7 @@ from rich.progress import track
 from ..errors import UserError
 from ..reports.drawing import colours, draw_label_map, draw_labels, enlarged_size
 from .confusion import confusion_sections
-from .gallery import choose
+from .gallery import choose, draw_all
 from .pictures import LONGEST, read, write
 from .report import Gallery, Picture, Report, Table
 from .results import Results
@@ -169,9 +169,8 @@ def _gallery(results: Results, images: Sequence[Image], limit: int, pool: Execut
         for each in off
     ]
     chosen = choose([image.wrong for image in images], [{i for i, kind in each if not kind} for each in tags], limit)
-    (results.folder / 'pictures').mkdir(exist_ok=True)
     jobs = []
-    for number, i in enumerate(chosen):
+    for i in chosen:
         worst = np.argsort(-off[i], axis=None, kind='stable')[:3]
         pairs = [np.unravel_index(place, off[i].shape) for place in worst]
         taken = [
@@ -183,19 +182,19 @@ def _gallery(results: Results, images: Sequence[Image], limit: int, pool: Execut
             f', of these {"; ".join(taken)}' if taken else ''
         )
         name = images[i].name
-        jobs.append((sources[name], results.folder / 'pictures' / f'{number:05}.jpg', name, caption, tags[i]))
-    drawn = track(pool.map(partial(draw, results=results), jobs, chunksize=4), 'drawing', len(jobs))
+        jobs.append((sources[name], name, caption, tags[i]))
+    drawn = draw_all(partial(draw, results=results), jobs, results.folder, pool)
     note = (
         f'{len(jobs)} of {len(images)} images: of every class the worst in turn, ordered by the share of wrong pixels. '
         'Image, ground truth, prediction, and what is wrong in red.'
     )
     kinds = [('wrongly left out', '#4477aa'), ('wrongly found', '#ee3333')]
-    return Gallery('Images', note, list(results.classes), kinds, [each for each in drawn if each])
+    return Gallery('Images', note, list(results.classes), kinds, drawn)
 
 
-def draw(job: tuple, results: Results) -> Picture | None:
+def draw(target: Path, job: tuple, results: Results) -> Picture | None:
     """Image, ground truth, prediction and errors in one picture; None: the image cannot be read."""
-    source, target, name, caption, tags = job
+    source, name, caption, tags = job
     if (image := read(source)) is None:
         return None
     truth, found = label_maps(results, name)

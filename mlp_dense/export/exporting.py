@@ -38,6 +38,7 @@ def export(
     int8: bool = False,
     images: Path | None = None,
     say: Callable[[str], None] = print,
+    advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Exports a model, or a part of it, and checks the file on pictures before it gets its name.
 
@@ -52,6 +53,7 @@ def export(
         images: a folder of pictures to check on; None takes the test data of the config if they are there, else
             generated pictures.
         say: gets each line of what happens.
+        advance: is called after each of :func:`steps`.
 
     Raises:
         UserError: an argument is wrong, the model cannot be exported, or the exported graph is. Nothing is written.
@@ -78,24 +80,34 @@ def export(
     metadata = describe(model, graph, checkpoint, part, 'int8' if int8 else dtype)
     say(f'exporting the {part} of {cfg.filename} (about a minute)')
     program = traced(graph, size)
+    advance()
     if out.suffix == '.pt2':
         content = to_pt2(program, as_texts(metadata))
     else:
         content = to_onnx(program, graph, as_texts(metadata))
     del program
+    advance()
     pictures_of = f'{min(3, len(pictures.inputs))} of {pictures.origin}'
     say(f'checking it {"in onnxruntime" if out.suffix == ".onnx" else "as a program"}, on {pictures_of}')
     check(model, content, out.suffix, pictures, size, 'fp32' if int8 else dtype, say)
+    advance()
     if int8:
         from .quantization import quantized
 
         say(f'quantizing it, calibrated on {len(pictures.inputs)} of {pictures.origin}')
         content = quantized(content, pictures, size)
+        advance()
         check(model, content, out.suffix, pictures, size, 'int8', say)
+        advance()
     if out.exists():
         raise UserError(f'{out} exists already, and is not overwritten.')
     write_whole(out, content)
     say(f'{out}, {len(content) / 1e6:.1f} MB')
+
+
+def steps(int8: bool) -> int:
+    """How many an export has: traced, converted, checked; quantized and checked again."""
+    return 5 if int8 else 3
 
 
 def check(

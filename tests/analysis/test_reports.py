@@ -69,6 +69,8 @@ def test_detection(results):
     )  # fmt: skip
     make_report(results, score_thr=0.3, pictures=12)
     assert json.loads((results / 'report.json').read_text()) == content, 'again from the same results'
+    make_report(results, score_thr=0.3, pictures=5)
+    assert len(list((results / 'pictures').iterdir())) == 5, 'those of the larger page are gone'
 
 
 def test_comparison(results, tmp_path):
