@@ -83,8 +83,8 @@ def _accuracies(own: np.ndarray, right: np.ndarray, weights: np.ndarray | None) 
 def compare(folders: Sequence[Path], out: Path, score_thr: float, resamples: int, pool: Executor) -> Report:
     """Compares tests with the first of them. UserError: they are not of the same task, classes and images."""
     runs = [read_results(folder) for folder in folders]
-    names = [f'{run.name} ({folder})' for run, folder in zip(runs, folders, strict=True)]
-    names = names if len({run.name for run in runs}) < len(runs) else [run.name for run in runs]
+    names = [run.name for run in runs]
+    names = names if len(set(names)) == len(names) else list(map(str, folders))
     for run, folder in zip(runs[1:], folders[1:], strict=True):
         if (run.task, list(run.classes)) != (runs[0].task, list(runs[0].classes)):
             raise UserError(f'{folders[0]} and {folder} are not of the same task and classes: compare equal tests.')
@@ -180,7 +180,7 @@ def _differences(
     largest = [k for k in np.argsort(-np.abs(difference)) if np.isfinite(difference[k])][:40]
     figure = plots.intervals(
         [classes[k] for k in largest], difference[largest], low[largest], high[largest],
-        f'{metric} of {names[i]} minus {names[0]}',
+        f'difference of {metric}',
     )  # fmt: skip
     return [
         Table(f'Classes: {names[i]}', f'{metric} beside {names[0]}.', columns, rows, sort=3),

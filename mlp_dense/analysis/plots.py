@@ -54,12 +54,12 @@ def scatter(panels: Mapping[str, Sequence[float]], y: Sequence[float], names: Se
     figure = Figure(figsize=(4.2 * len(panels), 4), layout='constrained')
     for axes, (xlabel, x) in zip(np.ravel(figure.subplots(1, len(panels), sharey=True)), panels.items(), strict=True):
         for i, name in enumerate(names):
-            axes.scatter(x[i], y[i], color=_shade(i, len(names)), zorder=2)
-            axes.annotate(name, (x[i], y[i]), xytext=(5, 4), textcoords='offset points', fontsize=8)
+            axes.scatter(x[i], y[i], color=_shade(i, len(names)), zorder=2, label=name)
         axes.margins(0.2)
         axes.grid(alpha=0.3)
         axes.set_xlabel(xlabel)
     figure.axes[0].set_ylabel(ylabel)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc='outside lower center', fontsize=8)
     return figure
 
 
