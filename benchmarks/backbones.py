@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from counting import gmacs
 from floor import GemmFloor
-from mmengine.registry import MODELS
-from models import PEERS, check_agreement, published_network, variants
+from models import PEERS, build_peers, check_agreement, published_network, variants
 from report import report
 from timing import DTYPES, Candidate, Size, inference, measure, network_parser, parse_args, training_step
 from torch import Tensor, nn
@@ -32,13 +31,14 @@ def parser() -> argparse.ArgumentParser:
     parser.set_defaults(size=[Size(512, 512), Size(800, 1280)], rounds=7)
     parser.add_argument(
         '--arch',
-        nargs='+',
+        nargs='*',
         type=arch_name,
         default=SMALLEST,
         metavar='FAMILY:ARCH',
         help=f'default: {" ".join(SMALLEST)}',
     )
-    parser.add_argument('--compile', action='store_true', help='also time torch.compile(ours); compiling takes minutes')
+    parser.add_argument('--amp', action='store_true', help='with --dtype: weights stay in fp32, operators are cast')
+    parser.add_argument('--compile', action='store_true', help='also time torch.compile; compiling takes minutes')
     parser.add_argument('--channels-last', action='store_true', help='images in channels_last memory')
     return parser
 
@@ -49,33 +49,34 @@ def build_variants(name: str, args: argparse.Namespace) -> dict[str, nn.Module]:
     models = variants(ours, published_network(ours), args.train)
     models = {kind: model.to(args.device) for kind, model in models.items()}
     check_agreement(models, torch.randn(1, 3, 128, 160, device=args.device))
-    if args.dtype != 'fp32':
+    if args.dtype != 'fp32' and args.device == 'cpu':
         models['fp32'] = copy.deepcopy(ours)
-    if args.compile:
-        models['compiled'] = torch.compile(copy.deepcopy(ours))
     return models
 
 
-def build_peers(args: argparse.Namespace) -> dict[str, nn.Module]:
-    return {name: MODELS.build(copy.deepcopy(cfg)).to(args.device) for name, (cfg, _) in PEERS.items()}
+def compiled(model: nn.Module, args: argparse.Namespace) -> nn.Module:
+    # On a GPU for one size: code that holds for all sizes is slower, and its compilation takes as long again.
+    return torch.compile(copy.deepcopy(model), dynamic=False if args.device == 'cuda' else None)
 
 
 def runs(name: str, kind: str, args: argparse.Namespace) -> bool:
-    """Whether a row can run: mmdet's Swin takes fp32 only, and mmcv's deformable convolution, which the published
-    CycleMLP uses, takes no bf16."""
-    if kind == 'published':
-        return args.dtype != 'bf16' or not name.startswith('CycleMLP')
-    return args.dtype == 'fp32' or name != 'Swin-T'
+    """Whether a row can run: mmcv's deformable convolution, which the published CycleMLP uses, takes no bf16."""
+    return kind != 'published' or args.dtype != 'bf16' or args.amp or not name.startswith('CycleMLP')
 
 
 def call(model: nn.Module, x: Tensor, args: argparse.Namespace, dtype: str) -> Callable[..., object]:
     """What is timed: inference, or forward and backward with random gradients of the feature maps."""
-    x = x.to(DTYPES[dtype])
+    x = x if args.amp else x.to(DTYPES[dtype])
     model.to(x.dtype).train(args.train)  # not assigned: mmdet's ResNet.train() returns None
+
+    def forward() -> tuple[Tensor, ...]:
+        with torch.autocast(args.device, DTYPES[dtype], enabled=args.amp and dtype != 'fp32'):
+            return model(x)
+
     if not args.train:
-        return inference(lambda: model(x))
-    gradients = [torch.randn_like(out) for out in model(x)]
-    return training_step(model, lambda: torch.autograd.backward(model(x), gradients))
+        return inference(forward)
+    gradients = [torch.randn_like(out) for out in forward()]
+    return training_step(model, lambda: torch.autograd.backward(forward(), gradients))
 
 
 def candidates_of(name: str, models: dict[str, nn.Module], x: Tensor, args: argparse.Namespace) -> list[Candidate]:
@@ -108,10 +109,19 @@ def compiles_again(model: nn.Module, args: argparse.Namespace) -> bool:
 
 
 def main() -> None:
-    args = parse_args(parser())
+    own_parser = parser()
+    args = parse_args(own_parser)
+    if args.amp and args.dtype == 'fp32':
+        own_parser.error('--amp goes with --dtype bf16 or fp16.')
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # while they are compared
     models = {name: build_variants(name, args) for name in args.arch}
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
     if not args.no_peers:
-        models |= {name: {'peer': model} for name, model in build_peers(args).items()}
+        half = args.dtype != 'fp32' and not args.amp
+        models |= {name: {'peer': model.to(args.device)} for name, model in build_peers(half).items()}
+    if args.compile:
+        for own in models.values():
+            own['compiled peer' if 'peer' in own else 'compiled'] = compiled(next(iter(own.values())), args)
     rows = []
     for size in args.size:
         x = torch.randn(args.batch_size, 3, *size, device=args.device)
@@ -120,9 +130,10 @@ def main() -> None:
         candidates = [each for name, own in models.items() for each in candidates_of(name, own, x, args)]
         rows += measure(candidates, str(size), args)
     left_out = [f'{name} {kind}' for name, own in models.items() for kind in own if not runs(name, kind, args)]
+    left_out += [name for name in PEERS if name not in models and not args.no_peers]
     notes = [f'left out, since they do not run in {args.dtype}: {", ".join(left_out)}'] if left_out else []
     for name, own in models.items():
-        if 'compiled' in own and not args.train:  # in training inductor (PyTorch 2.13) may fail on dynamic sizes
+        if 'compiled' in own and not args.train and args.device == 'cpu':  # in training inductor (PyTorch 2.13) may fail on dynamic sizes
             again = 'again' if compiles_again(own['compiled'], args) else 'nothing'
             notes.append(f'{name}, compiled for two sizes, compiles {again} for further batch and image sizes')
     report(rows, 'backbones', notes, args)

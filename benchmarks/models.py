@@ -1,24 +1,42 @@
 """The networks that the benchmarks compare."""
 
 import copy
+from importlib.util import find_spec
 
 import torch
-from mmdet.utils import register_all_modules
+from mmdet.utils import register_all_modules as register_mmdet
+from mmengine.registry import MODELS
+from mmseg.utils import register_all_modules as register_mmseg
 from published import PublishedNetwork
 from published_grid import PublishedGridNetwork
 from torch import Tensor, nn
 
 import mlp_dense
 
-register_all_modules(init_default_scope=False)
+for register in (register_mmdet, register_mmseg):
+    register(init_default_scope=False)
 
+TIMM = dict(type='mmseg.TIMMBackbone', features_only=True, pretrained=False)
 PEERS = {  # config, channels of the feature maps
     'Swin-T': (
         dict(type='mmdet.SwinTransformer', embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
         (96, 192, 384, 768),
     ),
     'ResNet-50': (dict(type='mmdet.ResNet', depth=50), (256, 512, 1024, 2048)),
+    'ConvNeXt-T': (TIMM | dict(model_name='convnext_tiny'), (96, 192, 384, 768)),
 }
+SWIN_IN_HALF = TIMM | dict(model_name='swin_tiny_patch4_window7_224', strict_img_size=False)
+"""mmdet's takes weights in fp32 only."""
+if not find_spec('timm'):
+    del PEERS['ConvNeXt-T']
+
+
+def build_peers(half: bool) -> dict[str, nn.Module]:
+    """The backbones that a user would take instead, with weights of 16 bits where `half` says so."""
+    cfgs = {name: cfg for name, (cfg, _) in PEERS.items()}
+    if half:
+        cfgs['Swin-T'] = SWIN_IN_HALF if find_spec('timm') else None
+    return {name: MODELS.build(copy.deepcopy(cfg)) for name, cfg in cfgs.items() if cfg}
 
 
 def published_network(backbone: nn.Module) -> nn.Module:

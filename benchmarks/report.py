@@ -31,7 +31,8 @@ def report(
 ) -> None:
     """Prints the tables and writes NAME_... .json and, for a `chart`, .png into the folder ``args.out``."""
     add_ratios(rows)
-    what = what or f'{"training step" if args.train else "inference"}, batch {args.batch_size}, {args.dtype}'
+    precision = ' '.join(filter(None, (args.dtype, 'AMP' * args.amp, 'TF32' * args.tf32)))
+    what = what or f'{"training step" if args.train else "inference"}, batch {args.batch_size}, {precision}'
     title = f'{name}: {what}'
     command = f'python benchmarks/{name}.py {shlex.join(sys.argv[1:])}'.strip()
     result = dict(title=title, command=command, environment=environment(args.device), notes=notes, rows=rows)

@@ -19,6 +19,7 @@ KINDS = {  # what it is, in short, its colour
     'mmcv': ("mmcv's compiled operators", '', '#e6842a'),
     'published': ('the same network, weights and outputs, computed as the published code does', '', '#e6842a'),
     'peer': ('what a user would take instead', 'other backbones', '#9a9a9a'),
+    'compiled peer': ('torch.compile(peer)', '', '#cfcfcf'),
     'floor': ('the matrix products (GEMMs) of ours and nothing else', 'GEMMs alone', 'black'),
 }
 COLUMNS = """\

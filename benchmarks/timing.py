@@ -57,7 +57,7 @@ def common_parser(description: str) -> argparse.ArgumentParser:
         metavar='DIR',
         help='folder for JSON and PNG (default: %(default)s)',
     )
-    parser.set_defaults(batch_size=1, dtype='fp32', train=False)
+    parser.set_defaults(batch_size=1, dtype='fp32', train=False, amp=False, tf32=False)
     return parser
 
 
@@ -66,7 +66,8 @@ def network_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--batch-size', type=int, metavar='N', help='images per call (default: 1, 2 in training)')
     parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='data type (default: %(default)s)')
     parser.add_argument('--train', action='store_true', help='time training steps instead of inference')
-    parser.add_argument('--no-peers', action='store_true', help='leave out Swin-T and ResNet-50')
+    parser.add_argument('--tf32', action='store_true', help='fp32 products on a GPU with the mantissa of TF32')
+    parser.add_argument('--no-peers', action='store_true', help='leave out Swin-T, ResNet-50 and ConvNeXt-T')
     parser.set_defaults(batch_size=None)
     return parser
 
@@ -82,6 +83,7 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
         parser.error('--device cuda: PyTorch sees no GPU here.')
     if args.device == 'cpu' and args.dtype == 'fp16':
         parser.error('--dtype fp16 needs --device cuda; on a CPU take fp32 or bf16.')
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     warnings.filterwarnings('ignore')  # those of the frameworks about their own code
