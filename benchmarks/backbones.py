@@ -27,7 +27,7 @@ def arch_name(text: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = network_parser(__doc__)
+    parser = network_parser(__doc__, PEERS)
     parser.set_defaults(size=[Size(512, 512), Size(800, 1280)], rounds=7)
     parser.add_argument(
         '--arch',
@@ -116,9 +116,8 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # while they are compared
     models = {name: build_variants(name, args) for name in args.arch}
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
-    if not args.no_peers:
-        half = args.dtype != 'fp32' and not args.amp
-        models |= {name: {'peer': model.to(args.device)} for name, model in build_peers(half).items()}
+    peers = build_peers(args.peers, half=args.dtype != 'fp32' and not args.amp)
+    models |= {name: {'peer': model.to(args.device)} for name, model in peers.items()}
     if args.compile:
         for own in models.values():
             own['compiled peer' if 'peer' in own else 'compiled'] = compiled(next(iter(own.values())), args)
@@ -130,7 +129,7 @@ def main() -> None:
         candidates = [each for name, own in models.items() for each in candidates_of(name, own, x, args)]
         rows += measure(candidates, str(size), args)
     left_out = [f'{name} {kind}' for name, own in models.items() for kind in own if not runs(name, kind, args)]
-    left_out += [name for name in PEERS if name not in models and not args.no_peers]
+    left_out += [name for name in args.peers if name not in models]
     notes = [f'left out, since they do not run in {args.dtype}: {", ".join(left_out)}'] if left_out else []
     for name, own in models.items():
         if 'compiled' in own and not args.train and args.device == 'cpu':  # in training inductor (PyTorch 2.13) may fail on dynamic sizes

@@ -33,7 +33,7 @@ SMALLEST = ('hire_mlp_tiny', 'as_mlp_tiny', 'cycle_mlp_b1')
 
 
 def parse() -> Namespace:
-    parser = network_parser(__doc__)
+    parser = network_parser(__doc__, PEERS)
     parser.set_defaults(rounds=3)
     parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), help='of the models (default: all)')
     parser.add_argument(
@@ -162,7 +162,7 @@ def main() -> None:
                 cfg = read(head, name, size, args)
                 data = batch(cfg, size, args.batch_size)
                 candidates += candidates_of(name, build_variants(cfg, args), data, args)
-            for name in [] if args.no_peers else PEERS:
+            for name in args.peers:
                 candidates += candidates_of(name, {'peer': build_peer(cfg, name, args)}, data, args)
             rows += measure(candidates, f'{head} {size}', args)
     report(rows, 'detectors', [], args)

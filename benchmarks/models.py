@@ -1,6 +1,7 @@
 """The networks that the benchmarks compare."""
 
 import copy
+from collections.abc import Collection
 from importlib.util import find_spec
 
 import torch
@@ -31,10 +32,10 @@ if not find_spec('timm'):
     del PEERS['ConvNeXt-T']
 
 
-def build_peers(half: bool) -> dict[str, nn.Module]:
-    """The backbones that a user would take instead, with weights of 16 bits where `half` says so."""
-    cfgs = {name: cfg for name, (cfg, _) in PEERS.items()}
-    if half:
+def build_peers(names: Collection[str], half: bool) -> dict[str, nn.Module]:
+    """Some of the backbones that a user would take instead, with weights of 16 bits where `half` says so."""
+    cfgs = {name: PEERS[name][0] for name in names}
+    if half and 'Swin-T' in cfgs:
         cfgs['Swin-T'] = SWIN_IN_HALF if find_spec('timm') else None
     return {name: MODELS.build(copy.deepcopy(cfg)) for name, cfg in cfgs.items() if cfg}
 

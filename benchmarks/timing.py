@@ -5,7 +5,7 @@ import logging
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -61,13 +61,15 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def network_parser(description: str) -> argparse.ArgumentParser:
+def network_parser(description: str, peers: Collection[str]) -> argparse.ArgumentParser:
     parser = common_parser(description)
     parser.add_argument('--batch-size', type=int, metavar='N', help='images per call (default: 1, 2 in training)')
     parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='data type (default: %(default)s)')
     parser.add_argument('--train', action='store_true', help='time training steps instead of inference')
     parser.add_argument('--tf32', action='store_true', help='fp32 products on a GPU with the mantissa of TF32')
-    parser.add_argument('--no-peers', action='store_true', help='leave out Swin-T, ResNet-50 and ConvNeXt-T')
+    peers = list(peers)
+    parser.add_argument('--peers', nargs='*', choices=peers, default=peers, help='other backbones (default: all)')
+    parser.add_argument('--no-peers', dest='peers', action='store_const', const=[], help='none of them')
     parser.set_defaults(batch_size=None)
     return parser
 

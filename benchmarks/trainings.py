@@ -6,9 +6,10 @@ import os
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.progress import track
 
@@ -16,11 +17,12 @@ ROOT = Path(__file__).parents[1]
 
 
 class Training(NamedTuple):
-    config: str  # below configs/
+    config: str | Path  # below configs/, or anywhere
     data_root: Path
     seed: int
     options: tuple[str, ...]  # KEY=VALUE
-    metrics: dict[str, str]  # names, and keys of the last validation
+    metrics: dict[str, str]  # names, and keys of a validation
+    arguments: tuple[str, ...] = ()  # further ones of tools/train.py
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
@@ -32,15 +34,33 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument('--results', type=Path, default=ROOT / results, metavar='FILE', help=text)
 
 
-def train_all(trainings: dict[str, Training], args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """The metrics of every training, by its name: from the file of results, or after it. SystemExit: one failed."""
+def metrics_of(training: Training, folder: Path) -> dict[str, float]:
+    """Those of the last validation of a training that is in a folder."""
+    last = records(folder)[-1]
+    return {name: round(last[key], 4) for name, key in training.metrics.items()}
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """What the newest run in a folder logged: of its iterations and its validations."""
+    scalars = max(folder.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for line in scalars.read_text().splitlines()]
+
+
+def train_all(
+    trainings: dict[str, Training],
+    args: argparse.Namespace,
+    result_of: Callable[[Training, Path], dict[str, Any]] = metrics_of,
+) -> dict[str, dict[str, Any]]:
+    """The result of every training, by its name: from the file of results, or after it. SystemExit: one failed."""
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
     missing = [name for name in trainings if name not in results]
     with ThreadPoolExecutor(args.jobs) as pool:
-        started = [pool.submit(_train, trainings[name], args.out / name, args.jobs) for name in missing]
-        for name, training in track([*zip(missing, started, strict=True)], 'training'):
+        started = {pool.submit(_train, trainings[name], args.out / name, args.jobs): name for name in missing}
+        for training in track(as_completed(started), 'training', total=len(started)):
+            name = started[training]
             try:
-                results[name] = training.result()
+                training.result()
+                results[name] = result_of(trainings[name], args.out / name)
             except RuntimeError as error:
                 pool.shutdown(cancel_futures=True)
                 raise SystemExit(f'{name} failed:\n{error}') from None
@@ -48,19 +68,16 @@ def train_all(trainings: dict[str, Training], args: argparse.Namespace) -> dict[
     return {name: results[name] for name in trainings}
 
 
-def _train(training: Training, folder: Path, jobs: int) -> dict[str, float]:
-    """The metrics of the last validation; a training that was interrupted goes on. RuntimeError: it failed."""
+def _train(training: Training, folder: Path, jobs: int) -> None:
+    """A training that was interrupted goes on. RuntimeError: it failed."""
     command = [sys.executable, ROOT / 'tools' / 'train.py', ROOT / 'configs' / training.config]
-    command += ['--data-root', training.data_root, '--work-dir', folder, '--seed', training.seed]
+    command += ['--data-root', training.data_root, '--work-dir', folder, '--seed', training.seed, *training.arguments]
     command += ['--resume'] if (folder / 'last_checkpoint').exists() else []
     command += ['--cfg-options', *training.options] if training.options else []
     threads = {} if jobs == 1 else {'OMP_NUM_THREADS': str(max(1, os.cpu_count() // jobs))}
     done = subprocess.run([*map(str, command)], env=os.environ | threads, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError((done.stdout + done.stderr)[-900:])
-    scalars = max(folder.glob('*/vis_data/scalars.json'))
-    last = [json.loads(line) for line in scalars.read_text().splitlines()][-1]
-    return {name: round(last[key], 4) for name, key in training.metrics.items()}
 
 
 def cell(values: list[float]) -> str:

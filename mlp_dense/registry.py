@@ -22,7 +22,7 @@ MODELS = _child(
     root.MODELS,
     'engine.families',
     *_if_installed('mmdet', 'engine.tta', 'export.detector'),
-    *_if_installed('mmseg', 'export.segmentor'),
+    *_if_installed('mmseg', 'engine.losses', 'export.segmentor'),
     *_if_installed('timm', 'classification.model'),
 )
 HOOKS = _child(root.HOOKS, 'engine.hooks', 'engine.numerics', 'engine.reporting', 'engine.saving')

@@ -1,0 +1,39 @@
+# CamVid from random weights with Semantic FPN: the same recipe for every backbone, which learning.py puts in. Trained
+# on the training and the validation images, measured on the test images, whole ones. Of this project's own making.
+_base_ = [
+    '../../configs/_base_/models/semantic_fpn.py',
+    '../../configs/_base_/datasets/camvid.py',
+    '../../configs/_base_/schedules/segmentation_camvid.py',
+    '../../configs/_base_/runtime_segmentation.py',
+]
+model = dict(
+    data_preprocessor=dict(size=(360, 480), seg_pad_val=11),
+    decode_head=dict(num_classes=11, ignore_index=11, norm_cfg=dict(type='BN')),
+)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResize', scale=(480, 360), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(360, 480), cat_max_ratio=0.75, ignore_index=11),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+part = dict(_base_.camvid, pipeline=train_pipeline)
+train_dataloader = dict(
+    num_workers=2,
+    dataset=dict(
+        _delete_=True,
+        type='ConcatDataset',
+        datasets=[
+            dict(**part, data_prefix=dict(img_path='train', seg_map_path='trainannot')),
+            dict(**part, data_prefix=dict(img_path='val', seg_map_path='valannot')),
+        ],
+    ),
+)
+val_dataloader = dict(batch_size=8, num_workers=2, dataset=_base_.test_dataloader.dataset)
+test_dataloader = val_dataloader
+train_cfg = dict(val_interval=800)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=6e-4), clip_grad=dict(max_norm=5.0))
+default_hooks = dict(
+    checkpoint=dict(interval=4000, max_keep_ckpts=1, save_best=None), visualization=dict(draw=False)
+)
