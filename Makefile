@@ -32,7 +32,7 @@ FAMILIES := hire, as, cycle, wave, mixer, vip or sparse
 RUN := work_dirs/demo_$(TASK)$(subst _hire,,_$(FAMILY))
 BENCH := $(BIN)/python benchmarks
 
-.PHONY: help setup demo bench test soak lint
+.PHONY: help setup demo bench evidence test soak lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -65,6 +65,9 @@ bench: setup ## time backbones and detectors on this CPU (about 40 minutes on tw
 	$(BENCH)/detectors.py --device cpu
 	@echo '== charts and numbers: work_dirs/benchmarks; their tables go into docs/performance.md'
 	$(BENCH)/report.py
+
+evidence: setup ## tests on a GPU, times and trainings on real images, for docs/evidence.md (PARTS="tests camvid"; DEVICE=cpu; TOY=1)
+	$(BENCH)/evidence $(PARTS) $(if $(DEVICE),--device $(DEVICE)) $(if $(TOY),--toy) $(ARGS)
 
 test: setup ## run all tests (12 to 20 minutes on two cores; ARGS="-m 'not slow'": the quick ones; STACK as above)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)  # idle threads of one worker leave the core to the other

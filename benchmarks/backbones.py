@@ -132,7 +132,9 @@ def main() -> None:
     left_out += [name for name in args.peers if name not in models]
     notes = [f'left out, since they do not run in {args.dtype}: {", ".join(left_out)}'] if left_out else []
     for name, own in models.items():
-        if 'compiled' in own and not args.train and args.device == 'cpu':  # in training inductor (PyTorch 2.13) may fail on dynamic sizes
+        if (
+            'compiled' in own and not args.train and args.device == 'cpu'
+        ):  # in training inductor (PyTorch 2.13) may fail on dynamic sizes
             again = 'again' if compiles_again(own['compiled'], args) else 'nothing'
             notes.append(f'{name}, compiled for two sizes, compiles {again} for further batch and image sizes')
     report(rows, 'backbones', notes, args)

@@ -5,7 +5,9 @@ import logging
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +50,9 @@ def common_parser(description: str) -> argparse.ArgumentParser:
         choices=('cpu', 'cuda'),
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='where to run (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--lock', type=Path, metavar='FILE', help='held while it measures: several benchmarks may prepare at a time'
     )
     parser.add_argument('--rounds', type=int, metavar='N', help='timed calls of each row (default: %(default)s)')
     parser.add_argument(
@@ -121,10 +126,28 @@ def training_step(model: nn.Module, forward_and_backward: Callable[[], object]) 
     return run
 
 
+@contextmanager
+def alone(lock: Path | None, device: str) -> Iterator[None]:
+    """Nobody else who holds the lock measures meanwhile."""
+    if lock is None:
+        yield
+        return
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open('w') as file:
+        flock(file, LOCK_EX)
+        yield
+        if device == 'cuda':
+            torch.cuda.empty_cache()  # the next one may need all
+
+
 def measure(candidates: Sequence[Candidate], case: str, args: argparse.Namespace) -> list[dict]:
     """Peak memory and times of all candidates at one size; a row for each."""
-    memory = [memory_of(each, args) for each in candidates]
-    times = interleaved([each.run for each in candidates], args.rounds, args.device, case)
+    for each in candidates:
+        if each.kind.startswith('compiled'):
+            each.run()  # compiling takes long, and nobody need wait for it
+    with alone(args.lock, args.device):
+        memory = [memory_of(each, args) for each in candidates]
+        times = interleaved([each.run for each in candidates], args.rounds, args.device, case)
     rows = []
     for each, seconds_, bytes_ in zip(candidates, times, memory, strict=True):
         median, half = spread(seconds_)

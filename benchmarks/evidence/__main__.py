@@ -10,13 +10,17 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import BoundedSemaphore
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where the other benchmarks are
 
 import torch
 from plan import PARTS, ROOT, Step, python, written
+
+STEPS_AT_ONCE = 4
+"""On a GPU: while one measures, the others start and compile."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,67 +53,58 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    rows = []
-    for part in args.parts:
-        begin = time.monotonic()
-        for step in PARTS[part](args):
-            if args.only and step.name not in args.only:
-                continue
-            if args.dry_run:
-                print(*map(shlex.join, (*step.warm_ups, step.command)), sep='\n')
-                continue
-            left = begin + 60 * args.limit - time.monotonic()
-            took = time.monotonic()
-            outcome = run(step, args.results / part / f'{step.name}.json', left, args)
-            rows.append((part, step.name, outcome, f'{time.monotonic() - took:.0f} s'))
-            print('| ' + ' | '.join(rows[-1]) + ' |', flush=True)
+    steps = [(part, step) for part in args.parts for step in PARTS[part](args)]
+    steps = [(part, step) for part, step in steps if not args.only or step.name in args.only]
     if args.dry_run:
+        print(*(shlex.join(command) for _, step in steps for command in step.commands), sep='\n')
         return
+    outcomes, slots = [], BoundedSemaphore(args.jobs)
+    for part in args.parts:
+        own = [step for name, step in steps if name == part]
+        end = time.monotonic() + 60 * args.limit
+        with ThreadPoolExecutor(STEPS_AT_ONCE if args.device == 'cuda' else 1) as pool:
+            jobs = {
+                pool.submit(run, step, args.results / part / f'{step.name}.json', end, slots, args): step
+                for step in own
+            }
+            for job in as_completed(jobs):
+                outcomes.append(job.result())
+                print(f'| {part} | {jobs[job].name} | {outcomes[-1]} |', flush=True)
     page = python('benchmarks/evidence/page.py', '--results', args.results)
     page += ['--page', str(args.out / 'evidence.md')] if args.toy else []
     subprocess.run(page, check=True)
-    sys.exit(any('failed' in outcome for _, _, outcome, _ in rows))
+    sys.exit(any('failed' in outcome for outcome in outcomes))
 
 
-def run(step: Step, result: Path, left: float, args: argparse.Namespace) -> str:
-    """Runs a step for at most `left` seconds; what became of it."""
+def run(step: Step, result: Path, end: float, slots: BoundedSemaphore, args: argparse.Namespace) -> str:
+    """Runs a step until `end` at the latest, a command in each slot; what became of it."""
     if result.exists():
         return 'there already'
-    if left <= 0:
+    start = time.monotonic()
+    if start >= end:
         return 'not run: the time of the part is over'
     environment = dict(os.environ)
     if args.device == 'cpu':
         environment |= dict(CUDA_VISIBLE_DEVICES='', MLP_DENSE_CUDA_TESTS='cpu')
-    folder = written(args, step.name)
-    log = args.out / 'logs' / f'{step.name}.log'
+    folder, log = written(args, step.name), args.out / 'logs' / f'{step.name}.log'
     for each in (folder, log.parent):
         each.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + left
-    try:
-        if step.warm_ups:
-            at_once(step.warm_ups, log.with_suffix('.warm_ups.log'), end, environment)
-        with log.open('w') as output:
-            done = subprocess.run(
-                step.command, stdout=output, stderr=output, env=environment, timeout=end - time.monotonic()
-            )
-    except subprocess.TimeoutExpired:
-        return f'failed: not done in time, see {log}'
-    if done.returncode and step.name != 'tests':  # whose failures are a result
+
+    def call(command: list[str]) -> int:
+        with slots:
+            left = end - time.monotonic()
+            return subprocess.run(command, stdout=output, stderr=output, env=environment, timeout=left).returncode
+
+    with log.open('w') as output, ThreadPoolExecutor(len(step.commands)) as pool:
+        try:
+            failed = list(pool.map(call, step.commands))
+        except subprocess.TimeoutExpired:
+            return f'failed: not done in time, see {log}'
+    if any(failed) and step.name != 'tests':  # whose failures are a result
         return f'failed, see {log}'
     if step.collect:
         step.collect(folder, result)
-    return 'done' if result.exists() else f'failed: no result, see {log}'
-
-
-def at_once(commands: Sequence[list[str]], log: Path, end: float, environment: dict[str, str]) -> None:
-    with log.open('w') as output:
-        running = [subprocess.Popen(command, stdout=output, stderr=output, env=environment) for command in commands]
-        try:
-            for each in running:
-                each.wait(end - time.monotonic())
-        finally:
-            for each in running:
-                each.kill()
+    return f'done in {time.monotonic() - start:.0f} s' if result.exists() else f'failed: no result, see {log}'
 
 
 if __name__ == '__main__':

@@ -18,9 +18,9 @@ Result = dict[str, Any]
 INTRODUCTION = """\
 # Evidence
 
-What this package does on real images and on GPUs. Every table and plot is written by `python benchmarks/evidence/page.py`
-from the JSON files in [evidence](evidence), which `make evidence` makes: part by part, none for longer than nine minutes
-on a GPU of the class of an H200, and again only what is not there. A part that has not run says so.
+What this package does on real images and on GPUs. `python benchmarks/evidence/page.py` writes every table and plot from
+the JSON files in [evidence](evidence), which `make evidence` makes: part by part, none for longer than nine minutes on
+a GPU of the class of an H200, and again only what is not there. A part that has not run says so.
 """
 SECTIONS = {  # title, what it is, where the results of a part stand
     'tests': ('Tests on a GPU', 'The tests that need CUDA (`tests/cuda`), over all families.'),
@@ -55,7 +55,9 @@ SECTIONS = {  # title, what it is, where the results of a part stand
 def read(folder: Path) -> dict[str, dict[str, Result]]:
     """The results of each part, by their name."""
     return {
-        part: {file.stem: json.loads(file.read_text(encoding='utf-8')) for file in sorted((folder / part).glob('*.json'))}
+        part: {
+            file.stem: json.loads(file.read_text(encoding='utf-8')) for file in sorted((folder / part).glob('*.json'))
+        }
         for part in SECTIONS
     }
 
@@ -84,7 +86,9 @@ def backbones(results: dict[str, Result], _: Path) -> list[str]:
         mode, precision, batch, size = name.split('_')
         cases.setdefault((mode, batch, size), {})[precision] = result
     parts = [provenance(next(iter(results.values())))]
-    for (mode, batch, size), own in sorted(cases.items(), key=lambda case: (case[0][0], 'b16_800' not in '_'.join(case[0]))):
+    for (mode, batch, size), own in sorted(
+        cases.items(), key=lambda case: (case[0][0], 'b16_800' not in '_'.join(case[0]))
+    ):
         title = 'Inference' if mode == 'forward' else 'A training step'
         parts.append(f'**{title}, batch {batch[1:]}, {size}**')
         parts.append(backbones_table({precision: own[precision] for precision in PRECISIONS if precision in own}))
@@ -139,7 +143,9 @@ def learning(results: dict[str, Result], page: Path) -> list[str]:
         header = ['', 'parameters (M)', 'GMACs', *metrics, 's an iteration', 'GPU memory (MB)']
         lines = []
         for row in rows:
-            scores = [text(row['last'][m]) + (f' ({text(row["tested"][m])})' if 'tested' in row else '') for m in metrics]
+            scores = [
+                text(row['last'][m]) + (f' ({text(row["tested"][m])})' if 'tested' in row else '') for m in metrics
+            ]
             memory = row['gpu_mb'] or ''
             lines.append([row['model'], row['parameters'], row['gmacs'], *scores, f'{row["seconds"]:.2f}', memory])
         plot = page.with_name(f'evidence_{name}.png')
@@ -164,7 +170,9 @@ def draw_curves(result: Result, metric: str, file: Path) -> None:
     for i, row in enumerate(result['rows']):
         steps, values = zip(*((point['step'], point[metric]) for point in row['curve']), strict=True)
         peer = ':' not in row['model']
-        ax.plot(steps, values, '--' if peer else '-', color=f'C{i}', marker='.', label=f'{row["model"]} {values[-1]:.3g}')
+        ax.plot(
+            steps, values, '--' if peer else '-', color=f'C{i}', marker='.', label=f'{row["model"]} {values[-1]:.3g}'
+        )
     ax.set_xlabel('epochs' if result['recipe']['data'] == 'coco' else 'iterations')
     ax.set_ylabel(metric)
     ax.legend(fontsize=9)

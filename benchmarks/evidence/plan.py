@@ -3,10 +3,9 @@
 import argparse
 import json
 import re
-import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,19 +14,17 @@ from models import PEERS
 from report import environment
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = 'hire_mlp_tiny as_mlp_tiny cycle_mlp_b1 wave_mlp_t_dw mlp_mixer_s16 vip_s7 sparse_mlp_s16'.split()
+CONFIGS = ['hire_mlp_tiny', 'as_mlp_tiny', 'cycle_mlp_b1', 'wave_mlp_t_dw', 'mlp_mixer_s16', 'vip_s7', 'sparse_mlp_s16']
 TOY, TOY_ARCHS = '--size 64x96 --rounds 2 --threads 1', ['HireMLP:tiny', 'CycleMLP:b1']
 
 
 class Step(NamedTuple):
-    """A command and the file that its result comes into. Before it `warm_ups` run, all at once, so that what
-    torch.compile makes is in its cache."""
+    """Commands that run at once, and the result that is made of what they wrote."""
 
     name: str
-    command: list[str]
-    warm_ups: tuple[list[str], ...] = ()
+    commands: list[list[str]]
     collect: Callable[[Path, Path], None] | None = None
-    """Makes the result from the folder that the command wrote into; None: the command writes the result itself."""
+    """Makes the result from the folder below which the commands wrote; None: the command writes the result itself."""
 
 
 def written(args: argparse.Namespace, name: str) -> Path:
@@ -44,7 +41,7 @@ def tests(args: argparse.Namespace) -> list[Step]:
     command = [sys.executable, '-m', 'pytest', str(ROOT / 'tests/cuda'), '-q', '-n', str(args.jobs)]
     command += ['-p', 'no:cacheprovider', '-o', 'filterwarnings=default', f'--junitxml={folder / "junit.xml"}']
     command += ['-k', 'float64'] if args.toy else []
-    return [Step('tests', command, collect=lambda folder, result: count_tests(folder, result, args.device))]
+    return [Step('tests', [command], lambda folder, result: count_tests(folder, result, args.device))]
 
 
 def count_tests(folder: Path, result: Path, device: str) -> None:
@@ -64,18 +61,25 @@ def write(file: Path, content: dict) -> None:
     file.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
 
 
-def the_file(folder: Path, result: Path) -> None:
-    """The one JSON file that a benchmark wrote into its folder."""
-    (file,) = folder.glob('*.json')
-    result.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(file, result)
+def merge(folder: Path, result: Path) -> None:
+    """The rows of all that benchmarks wrote below a folder, as one result."""
+    first, *others = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(folder.rglob('*.json'))]
+    for each in others:
+        first['rows'] += each['rows']
+        first['notes'] += [note for note in each['notes'] if note not in first['notes']]
+    write(result, first)
 
 
-def benchmark(name: str, script: str, args: argparse.Namespace, *options: object) -> Step:
-    toy = TOY.split() if args.toy else ()
+def benchmark(
+    name: str, script: str, args: argparse.Namespace, *options: object, each: Sequence[list[str]] = ((),)
+) -> Step:
+    """A benchmark, or several at once, each with options of its own; only one measures at a time."""
+    common = ['--device', args.device, '--lock', args.out / 'lock', *options, *(TOY.split() if args.toy else ())]
     folder = written(args, name)
-    command = python(f'benchmarks/{script}.py', '--device', args.device, '--out', folder, *options, *toy)
-    return Step(name, command, collect=the_file)
+    commands = [
+        python(f'benchmarks/{script}.py', *common, '--out', folder / str(i), *own) for i, own in enumerate(each)
+    ]
+    return Step(name, commands, merge)
 
 
 def operators(args: argparse.Namespace) -> list[Step]:
@@ -97,25 +101,20 @@ def backbones(args: argparse.Namespace) -> list[Step]:
             if precision in ('fp16', 'tf32') and not gpu:
                 continue
             amp = ['--amp'] if mode and precision in ('bf16', 'fp16') else []
-            for batch in (16, 1):
+            for batch in (16, 1)[: 1 if mode else 2]:  # BatchNorm is not trained with one image
                 for size in ('800x1280', '512x512'):
-                    if batch == 1 and mode:  # BatchNorm needs more than one image; nobody trains so
-                        continue
                     name = '_'.join(('train' if mode else 'forward', precision, f'b{batch}', size))
                     own = [*mode, *options, *amp, '--batch-size', batch, '--size', size, '--rounds', 5]
+                    each = [[]]
+                    # torch.compile takes long: each model by itself, and trained ones together in the GPU's memory.
+                    if gpu and (precision, batch) == ('bf16', 16) and not (mode and size == '800x1280'):
+                        own += ['--compile']
+                        each = [['--no-peers', '--arch', arch] for arch in SMALLEST]
+                        each += [['--arch', '--peers', peer] for peer in PEERS]
                     own += ['--batch-size', 2, '--arch', *TOY_ARCHS] if args.toy else []
-                    own += ['--compile'] if gpu and precision == 'bf16' and batch == 16 else []
-                    step = benchmark(name, 'backbones', args, *own)
-                    steps.append(step._replace(warm_ups=warm_ups(step, args)) if '--compile' in own else step)
+                    steps.append(benchmark(name, 'backbones', args, *own, each=each))
     steps.sort(key=lambda step: ('bf16' not in step.name, 'b16_800' not in step.name))
     return steps[:2] if args.toy else steps
-
-
-def warm_ups(step: Step, args: argparse.Namespace) -> tuple[list[str], ...]:
-    """The same for each model alone: torch.compile takes most of the time, and keeps what it made."""
-    command = [*step.command, '--rounds', '1', '--out', str(args.out / 'warm_ups' / step.name)]
-    peers = [[*command, '--arch', '--peers', name] for name in PEERS]
-    return (*([*command, '--no-peers', '--arch', name] for name in SMALLEST), *peers)
 
 
 def detectors(args: argparse.Namespace) -> list[Step]:
@@ -141,7 +140,7 @@ def learning(data: str, args: argparse.Namespace) -> list[Step]:
     for option in ('epochs', 'img_scale', 'models'):
         if value := getattr(args, option):
             own += [f'--{option.replace("_", "-")}', *(value if isinstance(value, list) else [value])]
-    return [Step(data, python('benchmarks/evidence/learning.py', data, *own))]
+    return [Step(data, [python('benchmarks/evidence/learning.py', data, *own)])]
 
 
 def camvid(args: argparse.Namespace) -> list[Step]:
