@@ -47,6 +47,13 @@ def family(request) -> type:
     return request.param
 
 
+@pytest.fixture(scope='session')
+def on_cpu() -> None:
+    """For what only a CPU promises: equal bits without --deterministic, several processes on any machine."""
+    if torch.cuda.is_available():
+        pytest.skip('holds on a CPU: run it with CUDA_VISIBLE_DEVICES=')
+
+
 @pytest.fixture
 def save(tmp_path):
     """Writes a checkpoint; returns its path."""

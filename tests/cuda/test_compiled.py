@@ -13,7 +13,7 @@ TINY = dict(depths=(1, 2), dims=(16, 32))
 """The second block of a stage may shift where the first does not."""
 BACKEND = 'inductor' if DEVICE == 'cuda' else 'aot_eager'  # for a CPU inductor needs a compiler, and minutes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('default')]  # what inductor says of a GPU is no error
 
 
 @pytest.fixture(autouse=True)

@@ -88,9 +88,7 @@ def pooled(layer: nn.Module, x: Tensor, rois: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('ratio', [0, 2])
-@pytest.mark.parametrize(
-    'dtype, bound', [(torch.float64, 1e-9), (torch.float32, 1e-4), (torch.float16, 1e-2)], ids=str
-)
+@pytest.mark.parametrize('dtype, bound', [(torch.float64, 1e-9), (torch.float32, 1e-4), (torch.float16, 1e-2)], ids=str)
 def test_roi_align(by, device, aligned, ratio, dtype, bound):
     x, rois = torch.randn(2, 3, 16, 20, dtype=torch.float64).to(dtype), torch.tensor(ROIS, dtype=dtype)
     layer = RoIAlign((3, 5), 0.125, ratio, 'avg', aligned)
