@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from pathlib import Path
 
 import mmengine.config.config
@@ -15,6 +16,7 @@ from support import checkpoints
 from support.configs import ROOT
 from support.tools import own_globals
 
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read once, at the first product: for deterministic ones
 torch.set_num_threads(1)  # feature maps are small: more threads only wait for each other, above all on a busy machine
 mmengine.config.config.FormatCode = lambda text, **_: (text, True)  # yapf: half a second whenever a config is written
 
@@ -43,6 +45,13 @@ def shared() -> Path:
 @pytest.fixture(params=FAMILIES, ids=lambda cls: cls.__name__)
 def family(request) -> type:
     return request.param
+
+
+@pytest.fixture(scope='session')
+def on_cpu() -> None:
+    """For what only a CPU promises: equal bits without --deterministic, several processes on any machine."""
+    if torch.cuda.is_available():
+        pytest.skip('holds on a CPU: run it with CUDA_VISIBLE_DEVICES=')
 
 
 @pytest.fixture

@@ -117,6 +117,7 @@ def mix_experts(
     items at once."""
     weights = weight1, bias1, weight2, bias2
     if torch.compiler.is_compiling():
+        weights = [each.to(items.dtype) for each in weights]  # autocast does not reach into the operator
         return torch.ops.mlp_dense.mix_experts.default(items, gates, chosen, *weights)
     return _mix(items, gates, chosen, *weights)
 

@@ -35,6 +35,20 @@ def test_trains_without_graph_breaks(family, with_cp):
     torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-4)
 
 
+def test_experts_train_in_autocast():
+    """Their operator casts its weights itself."""
+    model = SparseMLP(TINY, out_indices=(0, 1)).train()
+    other, x = copy.deepcopy(model), image(2, 3, 50, 75)
+    for each in (torch.compile(other, fullgraph=True, dynamic=False, backend='aot_eager'), model):
+        torch.manual_seed(0)  # of the noise of a router
+        with torch.autocast('cpu', torch.bfloat16):
+            outs = each(x)
+        loss_of(out.float() for out in outs).backward()
+    for found, parameter in zip(other.parameters(), model.parameters(), strict=True):
+        assert found.grad.dtype == torch.float32
+        assert (found.grad - parameter.grad).abs().max() <= 0.05 * parameter.grad.abs().max()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'family, dtype',  # float64 takes the operators of a GPU; of float32 there are three, in these families

@@ -25,7 +25,7 @@ EMA = dict(type='EMAHook', momentum=0.1)
 
 
 @pytest.mark.parametrize('at', [3, 5])
-def test_resumed_is_unbroken(quick, tmp_path, at):
+def test_resumed_is_unbroken(on_cpu, quick, tmp_path, at):
     """With random augmentation, erasing, Mixup, CutMix, stochastic depth and averaged weights."""
     file = quick(custom_hooks=[EMA])
     assert call('train', file, '--work-dir', tmp_path / 'unbroken', '--seed', 3) == 0
@@ -130,7 +130,7 @@ def test_orientation_is_that_of_the_test(trained, tmp_path):
         assert found[file_name] == pytest.approx(image['predicted'], abs=1e-4)
 
 
-def test_two_processes(quick, tmp_path):
+def test_two_processes(on_cpu, quick, tmp_path):
     file = quick()
     arguments = [file, '--work-dir', tmp_path / 'run', '--seed', 0, '--launcher', 'pytorch']
     pids = [start(*arguments, log=tmp_path / f'log{e["RANK"]}', **e) for e in two_processes()]

@@ -21,7 +21,7 @@ SHORT = {
     [(DETECTION, 'compile.backend=aot_eager'), (SEGMENTATION, 'compile=True')],
     ids=['detection', 'segmentation'],
 )
-def test_compiled_training(shapes, tmp_path, monkeypatch, base, option):
+def test_compiled_training(on_cpu, shapes, tmp_path, monkeypatch, base, option):
     """mmengine would compile the whole step: 60 graph breaks, and minutes for each of the first iterations."""
     shallow = {'model.backbone.drop_path_rate': 0.0, 'model.backbone.arch.depths': (1, 1, 1, 1)}
     config = write_config(base, tmp_path, shapes, **SHORT[base], **shallow)

@@ -31,7 +31,7 @@ class Model(BaseModel):
     def forward(self, inputs: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
         number = int(inputs[0, 0])
         now = self.spoil if number == WRONG or (self.stays and number > WRONG) else ''
-        x = self.first(torch.ones(2, 2))
+        x = self.first(torch.ones_like(self.first.weight))
         x = self.second(x * (torch.inf if now == 'loss' else 1))
         if now == 'gradient':  # 0 * the infinite derivative of a root
             x = x + 0 * (self.first.weight - self.first.weight.detach()).abs().sqrt().sum()

@@ -30,6 +30,8 @@ CASES = {
     'at the end of an epoch': (DETECTION, DET, 4),
 }  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures('on_cpu')
+
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:Detected call of `scheduler.step:UserWarning')  # of mmengine, with accumulation

@@ -183,7 +183,7 @@ def test_other_batches_than_before(shapes, tmp_path, at, capsys):
         assert 'Epoch(train) [2][4/4]' in log_of(tmp_path / 'run')
 
 
-def test_loading_processes_do_not_matter(shapes, tmp_path):
+def test_loading_processes_do_not_matter(on_cpu, shapes, tmp_path):
     """Augmentation depends on the seed, the epoch and the image alone."""
     for name, workers in (('none', 0), ('two', 2)):
         loader = dict(num_workers=workers, persistent_workers=False)

@@ -14,7 +14,7 @@ from support.configs import ROOT, SEGMENTATION
 from support.tools import call, run
 from support.trainings import assert_equal_states, records_of, start, two_processes, wait, write_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('on_cpu')]
 
 CHANGES = {
     'train_cfg.max_iters': 8,

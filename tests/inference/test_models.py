@@ -31,7 +31,7 @@ def test_two_lines(trained):
     config, path, weights = trained
     model = mlp_dense.load_model(config, path)
     assert not model.training and model.cfg.filename == config
-    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    assert all(torch.equal(value.cpu(), weights[key]) for key, value in model.state_dict().items())
     assert model.dataset_meta['classes'][0] == 'a' and len(model.dataset_meta['palette']) >= 5
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
 

@@ -1,16 +1,12 @@
 """mmcv's layers over the operators of this package, also where mmcv's own are compiled."""
 
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from types import ModuleType
 
-import mmcv.ops  # noqa: F401
 import pytest
 
 import mlp_dense.operators
-
-MODULES = ('nms', 'roi_align', 'focal_loss', 'deform_conv', 'modulated_deform_conv', 'multi_scale_deform_attn')
+from support.operators import put_in_place
 
 
 @pytest.fixture
@@ -23,10 +19,4 @@ def compiled() -> ModuleType:
 
 @pytest.fixture
 def stand_in(monkeypatch) -> ModuleType:
-    """What takes the place of mmcv._ext, in its place in mmcv's layers."""
-    spec = spec_from_file_location('stand_in', Path(mlp_dense.operators.__file__).with_name('extension.py'))
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for name in MODULES:
-        monkeypatch.setattr(sys.modules[f'mmcv.ops.{name}'], 'ext_module', module)
-    return module
+    return put_in_place(monkeypatch)

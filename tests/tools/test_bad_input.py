@@ -284,7 +284,8 @@ def test_unwritable_work_dir(fails, tmp_path, tool):
 
 
 def test_what_this_machine_or_config_lacks(fails, monkeypatch):
-    if not torch.cuda.is_available():
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, 'is_available', lambda: False)
         assert '--amp needs a GPU' in fails('train', DETECTION, '--amp')
     monkeypatch.delenv('RANK', raising=False)
     assert 'start this command with torchrun' in fails('train', DETECTION, '--launcher', 'pytorch')

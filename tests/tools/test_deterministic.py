@@ -1,4 +1,4 @@
-"""Two trainings with --seed and --deterministic are the same, bit for bit, on the CPU."""
+"""Two trainings with --seed and --deterministic are the same, bit for bit: on the CPU, of detectors on a GPU, too."""
 
 import json
 
@@ -21,6 +21,8 @@ def as_before():
 @pytest.mark.parametrize('task', ['detection/hire_mlp_mask_rcnn_shapes', 'segmentation/hire_mlp_upernet_shapes'])
 def test_the_same_seed_gives_the_same_bits(shapes, tmp_path, task, as_before):
     """With stochastic depth, dropout in the heads and random augmentation."""
+    if 'segmentation' in task and torch.cuda.is_available():
+        pytest.skip('PyTorch has no deterministic loss of label maps on a GPU')
     length = 'train_cfg.max_epochs=1' if 'detection' in task else 'train_cfg.max_iters=4'
     options = [length, 'train_cfg.val_interval=9', 'default_hooks.logger.interval=1', *NO_WORKERS]
     options += ['model.backbone.drop_path_rate=0.5']

@@ -128,7 +128,7 @@ def assert_same_weights(one: Path, other: Path, rtol: float = 1e-4, atol: float 
         )
 
 
-def test_two_processes_with_gloo_compute_what_one_computes(shapes, tmp_path):
+def test_two_processes_with_gloo_compute_what_one_computes(on_cpu, shapes, tmp_path):
     """Gradients are averaged: two processes with two images each take the steps of one process with all four."""
     file = thin_config('segmentation/hire_mlp_upernet_shapes', tmp_path)
     with open(file, 'a') as text:  # nothing random, no statistics of a batch, steps that grow with the gradient

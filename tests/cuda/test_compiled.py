@@ -1,0 +1,51 @@
+"""torch.compile on a GPU: whole models, close to what they compute without it."""
+
+import copy
+
+import pytest
+import torch
+import torch._inductor.config
+
+from support.devices import DEVICE, assert_near, assert_near_gradients
+from support.models import image, loss_of
+
+TINY = dict(depths=(1, 2), dims=(16, 32))
+"""The second block of a stage may shift where the first does not."""
+BACKEND = 'inductor' if DEVICE == 'cuda' else 'aot_eager'  # for a CPU inductor needs a compiler, and minutes
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('default')]  # what inductor says of a GPU is no error
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled():
+    torch._dynamo.reset()
+
+
+def test_infers(family, device):
+    model = family(TINY, out_indices=(0, 1)).eval().to(device)
+    compiled, x = torch.compile(model, fullgraph=True, dynamic=False, backend=BACKEND), image(2, 3, 50, 75).to(device)
+    with torch.no_grad():
+        assert_near(compiled(x), model(x), 1e-4)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_trains(family, device, dtype):
+    model = family(TINY, out_indices=(0, 1)).train().to(device)
+    other, x, results = copy.deepcopy(model), image(2, 3, 50, 75).to(device), []
+    # Random numbers as without it: those of a router.
+    with torch._inductor.config.patch(fallback_random=True):
+        for run in (torch.compile(other, fullgraph=True, dynamic=False, backend=BACKEND), model):
+            torch.manual_seed(0)
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                outs = run(x)
+            loss_of([out.float().cpu() for out in outs]).backward()
+            results.append(outs)
+    gradients, wanted = ([parameter.grad for parameter in each.parameters()] for each in (other, model))
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
+    if dtype == torch.float32:
+        assert_near(*results, 1e-4)
+        assert_near_gradients(gradients, wanted, 1e-3)
+        torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-4)
+    else:  # rounded between other operators: an item of a router may go to another expert
+        assert_near(*results, 0.05, 0.9 if hasattr(model, 'is_sparse') else 1.0)
+        assert all(gradient.isfinite().all() for gradient in gradients)

@@ -1,0 +1,142 @@
+"""On a GPU mmcv's operators are torchvision's, or those of this package: both give the same, and what the CPU gives."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from mmcv.ops import DeformConv2d, RoIAlign, batched_nms, sigmoid_focal_loss
+from torch import Tensor, nn
+
+from mlp_dense.operators import deformable, roi_align
+from mlp_dense.operators import nms as suppression
+from mlp_dense.operators.torchvision import by_torchvision, has_torchvision
+from support.boxes import clustered_boxes
+from support.devices import deterministic
+from support.operators import put_in_place
+
+EXACT = dict(rtol=1e-9, atol=1e-9)
+ROIS = [
+    *([0, 10.0, 20, 90, 60], [1, -30, -20, 25, 45], [1, 100, 80, 400, 300], [0, 3, 3, 4, 4]),
+    *([0, 50, 50, 50, 50], [1, 500, 500, 600, 600], [0, 0, 0, 160, 128]),
+]
+Chooses = Callable[[bool], None]
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch) -> None:
+    put_in_place(monkeypatch)
+
+
+@pytest.fixture
+def by(device, monkeypatch) -> Chooses:
+    """Chooses between torchvision's operators and this package's."""
+    if not has_torchvision(device.type):
+        pytest.skip(f'torchvision is not installed, or not for {device}')
+
+    def by(torchvision: bool) -> None:
+        for module in (suppression, roi_align):
+            monkeypatch.setattr(module, 'by_torchvision', lambda values: torchvision)
+
+    return by
+
+
+def test_what_runs_by_itself(gpu):
+    values = torch.ones(1, device=gpu)
+    assert by_torchvision(values) == has_torchvision('cuda') and not by_torchvision(values.cpu())
+    with deterministic():
+        assert not by_torchvision(values)
+
+
+def boxes_of(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes with different scores, and their classes."""
+    boxes, scores = clustered_boxes(2000, seed=2)
+    order = scores.argsort().argsort()
+    return boxes.to(device, dtype), (order / len(order)).to(device, dtype), (order % 5).to(device)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize('threshold', [0.05, 0.5, 0.7])
+def test_nms(by, device, dtype, threshold):
+    boxes, scores, _ = boxes_of(dtype, device)
+    by(torchvision=False)
+    plain, expected = (suppression.nms(*each, threshold) for each in ((boxes, scores), (boxes.cpu(), scores.cpu())))
+    by(torchvision=True)
+    assert torch.equal(suppression.nms(boxes, scores, threshold), plain)
+    assert plain.device.type == device.type and torch.equal(plain.cpu(), expected)
+    assert 1 < len(plain) < len(boxes)
+
+
+@pytest.mark.parametrize('agnostic', [False, True])
+@pytest.mark.parametrize('split', [10000, 100], ids=['at once', 'by class'])
+def test_batched_nms(by, device, agnostic, split):
+    given, cfg = boxes_of(torch.float64, device), dict(type='nms', iou_threshold=0.5, split_thr=split)
+    by(torchvision=False)
+    expected, kept = batched_nms(*(each.cpu() for each in given), cfg, agnostic)
+    for torchvision in (False, True):
+        by(torchvision)
+        found, indices = batched_nms(*given, cfg, agnostic)
+        assert torch.equal(indices.cpu(), kept) and torch.equal(found.cpu(), expected)
+
+
+def pooled(layer: nn.Module, x: Tensor, rois: Tensor) -> list[Tensor]:
+    """The output of a layer and a gradient."""
+    x = x.detach().requires_grad_()
+    y = layer(x, rois)
+    weight = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape).to(y)
+    return [y.detach().cpu(), torch.autograd.grad((y * weight).sum(), x)[0].cpu()]
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('ratio', [0, 2])
+@pytest.mark.parametrize('dtype, bound', [(torch.float64, 1e-9), (torch.float32, 1e-4), (torch.float16, 1e-2)], ids=str)
+def test_roi_align(by, device, aligned, ratio, dtype, bound):
+    x, rois = torch.randn(2, 3, 16, 20, dtype=torch.float64).to(dtype), torch.tensor(ROIS, dtype=dtype)
+    layer = RoIAlign((3, 5), 0.125, ratio, 'avg', aligned)
+    by(torchvision=False)
+    expected = pooled(layer, x, rois)
+    for torchvision in (False, True):
+        by(torchvision)
+        for found, wanted in zip(pooled(layer, x.to(device), rois.to(device)), expected, strict=True):
+            assert found.dtype == dtype and (found - wanted).abs().max() <= bound * wanted.abs().max()
+
+
+@pytest.mark.parametrize('weighted', [False, True])
+def test_sigmoid_focal_loss(device, weighted):
+    """mmcv's function, over this package's, and torchvision's."""
+    x, target = 4 * torch.randn(50, 6, dtype=torch.float64), torch.randint(7, (50,))
+    weight = torch.rand(6, dtype=torch.float64) if weighted else None
+
+    def loss_and_gradient(x: Tensor, loss: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        x = x.detach().requires_grad_()
+        y = loss(x)
+        return [y.detach().cpu(), torch.autograd.grad(y.sum(), x)[0].cpu()]
+
+    def ours(x: Tensor) -> Tensor:
+        of = None if weight is None else weight.to(x.device)
+        return sigmoid_focal_loss(x, target.to(x.device), 2.0, 0.25, of, 'none')
+
+    def torchvisions(x: Tensor) -> Tensor:
+        labels = nn.functional.one_hot(target, 7)[:, :6].to(x)
+        of = 1.0 if weight is None else torch.cat([weight, weight.new_ones(1)])[target, None].to(x)
+        return pytest.importorskip('torchvision.ops').sigmoid_focal_loss(x, labels, alpha=0.25, gamma=2.0) * of
+
+    expected, found = loss_and_gradient(x, ours), loss_and_gradient(x.to(device), ours)
+    torch.testing.assert_close(found, expected, **EXACT)
+    if has_torchvision(device.type):
+        torch.testing.assert_close(loss_and_gradient(x.to(device), torchvisions), found, **EXACT)
+
+
+@pytest.mark.parametrize('plain', [True, False], ids=['plain', 'torchvision'])
+def test_deformable_convolution(device, monkeypatch, plain):
+    if not plain and not has_torchvision(device.type):
+        pytest.skip(f'torchvision is not installed, or not for {device}')
+    layer = DeformConv2d(8, 6, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2, deform_groups=4)
+    given = [torch.randn(2, 8, 9, 11), 2 * torch.randn(2, 4 * 2 * 6, 5, 13)]
+    monkeypatch.setattr(deformable, 'has_torchvision', lambda kind: not plain)
+    results = []
+    for where in (torch.device('cpu'), device):
+        each, (x, offset) = layer.to(where, torch.float64), [t.to(where, torch.float64).requires_grad_() for t in given]
+        y = each(x, offset)
+        gradients = torch.autograd.grad((y**2).sum(), [x, offset, *each.parameters()])
+        results.append([t.detach().cpu() for t in (y, *gradients)])
+    torch.testing.assert_close(results[1], results[0], **EXACT)
