@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import fast_paths
+from . import cuda_paths, fast_paths
 from .compat import Conv, group_norm_input, pad_right_bottom
 from .folding import fold_after, fold_before, is_foldable
 
@@ -124,6 +124,8 @@ class GroupNorm1(nn.GroupNorm):
         super().__init__(1, dim, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.affine and cuda_paths.applies(x, self.weight):
+            return cuda_paths.group_norm(x, self.weight, self.bias, self.eps)
         if fast_paths.applies_to_inference(x, self.weight, self.bias):
             return fast_paths.group_norm(x.permute(0, 2, 3, 1), 1, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
         return super().forward(group_norm_input(x))

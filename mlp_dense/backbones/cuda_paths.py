@@ -1,0 +1,84 @@
+"""Faster ways to the same numbers on a GPU, in plain PyTorch: nothing here is needed for correctness.
+
+There the products are quick, and the time goes into passes over the feature maps, so every way takes fewer of them.
+Feature maps are (B, H, W, C), contiguous, where nothing else is said. docs/performance.md says more.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from .fast_paths import is_transformed
+
+HALF_TYPES = (torch.float16, torch.bfloat16)
+
+
+def applies(*tensors: Tensor) -> bool:
+    """Whether the functions below take these tensors. Not while a compiler, an exporter or torch.func traces a model:
+    they know PyTorch's own operators, and a compiler joins passes by itself."""
+    return is_on_gpu(*tensors) and not torch.compiler.is_compiling()
+
+
+def is_on_gpu(*tensors: Tensor) -> bool:
+    """The same, also for torch.compile."""
+    return (
+        all(tensor.is_cuda for tensor in tensors)
+        and not torch.compiler.is_exporting()
+        and not torch.jit.is_tracing()
+        and not is_transformed()
+    )
+
+
+def group_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """GroupNorm with one group of (B, C, H, W), in the type of `x` in autocast regions too. PyTorch's own takes NCHW
+    memory, which means copies, and computes the statistics of an image by one of more than a hundred processors."""
+    return _GroupNorm.apply(x.permute(0, 2, 3, 1).contiguous(), weight, bias, eps).permute(0, 3, 1, 2)
+
+
+class _GroupNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        mean, variance = _moments(x)
+        inverse = (variance + eps).rsqrt()
+        ctx.save_for_backward(x, weight, bias, mean, inverse)
+        ctx.eps = eps
+        scale = weight * inverse
+        return torch.addcmul((bias - mean * scale).to(x.dtype), x, scale.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: the gradient must have a derivative itself
+            needed = [t for t, need in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if need]
+            out = F.group_norm(x.permute(0, 3, 1, 2), 1, weight.to(x.dtype), bias.to(x.dtype), ctx.eps)
+            gradients = iter(torch.autograd.grad(out.permute(0, 2, 3, 1), needed, gradient, create_graph=True))
+            return tuple(next(gradients) if need else None for need in ctx.needs_input_grad)
+        gradient = gradient.contiguous()
+        # Products of fp16 would overflow under a scaled loss.
+        products = gradient * (x.float() if x.dtype == torch.float16 else x)
+        of_shift, of_scale = (each.sum((1, 2), True, dtype=mean.dtype) for each in (gradient, products))
+        del products
+        of_scale = (of_scale - mean * of_shift) * inverse  # of the normalized x
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            size = x[0].numel()
+            constant, slope = ((each * weight).sum(3, True) / size * inverse for each in (of_shift, of_scale))
+            slope = slope * inverse
+            of_x = torch.addcmul((mean * slope - constant).to(x.dtype), x, -slope.to(x.dtype))
+            of_x.addcmul_(gradient, (weight * inverse).to(x.dtype))
+        return of_x, *(each.sum(0).flatten().to(weight.dtype) for each in (of_scale, of_shift)), None
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each image, (B, 1, 1, 1), in float32 at least."""
+    images = x.flatten(1)
+    if x.dtype in HALF_TYPES:  # rounded to a half type, what remains of a difference of squares in float32 is enough
+        mean = images.sum(1, dtype=torch.float32) / images.shape[1]
+        squares = torch.linalg.vector_norm(images, dim=1, dtype=torch.float32).square() / images.shape[1]
+        variance = (squares - mean.square()).clamp(min=0)
+    else:
+        variance, mean = torch.var_mean(images, 1, correction=0)
+    return mean.view(-1, 1, 1, 1), variance.view(-1, 1, 1, 1)

@@ -1,0 +1,129 @@
+"""What is computed faster on a GPU gives the numbers of the plain operators: shown on a CPU that takes these ways."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mlp_dense.backbones import cuda_paths
+from mlp_dense.backbones.experts import Experts
+from mlp_dense.backbones.layers import GroupNorm1
+from support.models import SMALL, image, loss_of, official
+
+SIZES = [(50, 75), (7, 90), (1, 1)]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A function that calls another one as if all tensors were on a GPU."""
+
+    def call(function, *args):
+        with monkeypatch.context() as patch:
+            patch.setattr(cuda_paths, 'is_on_gpu', lambda *_: True)
+            return function(*args)
+
+    return call
+
+
+def values_and_gradients(function, x, *parameters):
+    x = x.detach().requires_grad_()
+    out = function(x)
+    return out.detach(), *torch.autograd.grad(loss_of([out]), (x, *parameters))
+
+
+def built(family: type) -> nn.Module:
+    """With weights and statistics of which each matters."""
+    model = family(SMALL).eval()
+    model.load_state_dict(official(family))
+    return model
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_families(family, size, gpu):
+    model, x = built(family).double(), image(2, 3, *size).double()
+
+    def run(training):
+        model.train(training and min(size) > 1).zero_grad()
+        torch.manual_seed(0)  # of the noise of a router
+        leaf = x.clone().requires_grad_()
+        outs = model(leaf)
+        loss_of(outs).backward()
+        return *(out.detach() for out in outs), leaf.grad, *(parameter.grad for parameter in model.parameters())
+
+    for training in (False, True):
+        for found, expected in zip(gpu(run, training), run(training), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10 * max(1, expected.abs().max().item()))
+    with torch.no_grad():
+        torch.testing.assert_close(gpu(model.eval(), x), model(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_types_differ_by_rounding(family, dtype, gpu):
+    model, x = built(family), image(2, 3, 50, 75)
+    for module in model.modules():
+        if isinstance(module, Experts):  # another rounding would choose other experts
+            module.num_chosen = len(module.shares)
+    with torch.no_grad():
+        exact = copy.deepcopy(model).double()(x.double())
+        plain, fast = model.to(dtype)(x.to(dtype)), gpu(model, x.to(dtype))
+        for a, b, c in zip(fast, plain, exact, strict=True):
+            assert a.dtype == dtype and (a - c).abs().max() <= 2 * (b - c).abs().max() + 1e-2
+
+
+def test_autocast_keeps_half_types(family, gpu):
+    model, x = built(family), image(2, 3, 50, 75)
+    for module in model.modules():
+        if isinstance(module, Experts):
+            module.num_chosen = len(module.shares)
+
+    def run():
+        model.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16):
+            outs = model(x)
+        loss_of(outs).backward()
+        return *(out.detach() for out in outs), *(parameter.grad for parameter in model.parameters())
+
+    exact = model.double()
+    loss_of(outs := exact(x.double())).backward()
+    exact = *(out.detach() for out in outs), *(parameter.grad.clone() for parameter in model.parameters())
+    model.float()
+    for a, b, c in zip(gpu(run), run(), exact, strict=True):
+        scale = c.abs().max()
+        assert scale < 1e-6 or (a - c).abs().max() <= 3 * (b - c).abs().max() + 3e-2 * scale
+
+
+@pytest.mark.parametrize('offset', [0, 30])  # of the mean, in deviations
+@pytest.mark.parametrize('size', [(2, 6, 5, 7), (1, 1, 2, 1), (3, 4, 1, 1)])
+@pytest.mark.parametrize('memory_format', [torch.channels_last, torch.contiguous_format])
+def test_group_norm(offset, size, memory_format, gpu):
+    x = (image(*size).double() + offset).contiguous(memory_format=memory_format)
+    norm = GroupNorm1(size[1]).double()
+    norm.load_state_dict({'weight': image(size[1]).double(), 'bias': torch.rand(size[1]).double()})
+    found = gpu(values_and_gradients, norm, x, *norm.parameters())
+    expected = values_and_gradients(norm, x, *norm.parameters())
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.no_grad():
+            half = x.to(dtype)
+            exact = F.group_norm(half.double(), 1, norm.weight, norm.bias)
+            found = cuda_paths.group_norm(half, norm.weight.float(), norm.bias.float(), norm.eps)
+        deviation, mean = torch.std_mean(half.double().flatten(1), 1, correction=0)
+        allowed = 2 * torch.finfo(dtype).eps * (1 + (mean.abs() / (deviation + 1e-2)).max())
+        assert found.dtype == dtype and (found - exact).abs().max() <= allowed * max(1, exact.abs().max())
+    if not offset:
+        inputs = x.requires_grad_(), *norm.parameters()
+        torch.autograd.gradgradcheck(lambda *args: cuda_paths.group_norm(*args, 1e-5), inputs)
+
+
+def test_group_norm_keeps_its_input_alone():
+    kept, x = [], image(2, 8, 5, 7).contiguous(memory_format=torch.channels_last).bfloat16().requires_grad_()
+    weight, bias = (torch.rand(8, requires_grad=True) for _ in range(2))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        out = cuda_paths.group_norm(x, weight, bias, 1e-5)
+    large = [t for t in kept if t.numel() >= x.numel()]
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert [t.data_ptr() for t in large] == [x.data_ptr()]
+    out.sum().backward()
+    assert x.grad.dtype == torch.bfloat16 and weight.grad.dtype == torch.float32
