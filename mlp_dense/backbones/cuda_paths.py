@@ -82,3 +82,25 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     else:
         variance, mean = torch.var_mean(images, 1, correction=0)
     return mean.view(-1, 1, 1, 1), variance.view(-1, 1, 1, 1)
+
+
+class Shift(Function):
+    """Reads channel i `offsets[i]` pixels further along an axis, by at most `reach`, with zeros from outside. Indices
+    that all images share stay in the caches, so it is one read and one write. The gradient needs no feature map."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, offsets: Tensor, reach: int, axis: int) -> Tensor:
+        ctx.offsets, ctx.reach, ctx.axis = offsets, reach, axis
+        size = x.shape[axis]
+        wanted = torch.arange(size, device=x.device)[:, None] + offsets
+        wanted = wanted[None, :, None] if axis == 1 else wanted[None, None]
+        inside = wanted.clamp(0, size - 1)
+        out = x.gather(axis, inside.expand_as(x))
+        outside, border = wanted != inside, min(reach, size)
+        for start in (0, size - border):
+            out.narrow(axis, start, border).masked_fill_(outside.narrow(axis, start, border), 0)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return Shift.apply(gradient, -ctx.offsets, ctx.reach, ctx.axis), None, None, None

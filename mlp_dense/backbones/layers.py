@@ -103,8 +103,12 @@ class ChannelShift(nn.Module):
         impulse[:, :, reach] = 1
         kernel = shift(impulse, 2).flip(2).permute(3, 0, 1, 2).contiguous()  # a convolution reads the other way round
         self.register_buffer('kernel', kernel if axis == 2 else kernel.transpose(2, 3), persistent=False)
+        self.register_buffer('offsets', kernel.flatten(1).argmax(1) - reach, persistent=False)
+        self.reach = reach
 
     def forward(self, x: Tensor) -> Tensor:
+        if cuda_paths.applies(x):
+            return cuda_paths.Shift.apply(x, self.offsets, self.reach, self.axis)
         if not fast_paths.applies(x):
             return self.shift(x, self.axis)
         return fast_paths.DepthwiseShift.apply(x, self.kernel.to(x.dtype))

@@ -1,6 +1,7 @@
 """What is computed faster on a GPU gives the numbers of the plain operators: shown on a CPU that takes these ways."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlp_dense.backbones import cuda_paths
+from mlp_dense.backbones.as_mlp import axial_shift
+from mlp_dense.backbones.cycle_mlp import cycle_shift
 from mlp_dense.backbones.experts import Experts
-from mlp_dense.backbones.layers import GroupNorm1
+from mlp_dense.backbones.layers import ChannelShift, GroupNorm1
 from support.models import SMALL, image, loss_of, official
 
 SIZES = [(50, 75), (7, 90), (1, 1)]
@@ -127,3 +130,17 @@ def test_group_norm_keeps_its_input_alone():
     assert [t.data_ptr() for t in large] == [x.data_ptr()]
     out.sum().backward()
     assert x.grad.dtype == torch.bfloat16 and weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize('axis', [1, 2])
+@pytest.mark.parametrize('dim', [7, 12, 20])
+@pytest.mark.parametrize('shape', [(1, 1), (2, 9), (9, 2), (16, 5)])
+def test_shifts_are_the_same_bits(axis, dim, shape, gpu):
+    for shift, reach in [(cycle_shift, 1), *((partial(axial_shift, size), size // 2) for size in (1, 3, 5, 7))]:
+        layer, x = ChannelShift(dim, axis, shift, reach), image(2, *shape, dim).double()
+        for each in (x, x.transpose(1, 2).contiguous().transpose(1, 2), x.bfloat16().masked_fill(x > 2, torch.inf)):
+            found = gpu(values_and_gradients, layer, each)
+            assert all(map(torch.equal, found, values_and_gradients(partial(shift, axis=axis), each)))
+            assert found[0].is_contiguous()
+    x, arguments = image(1, 2, 3, 3).double().requires_grad_(), (torch.tensor([1, 0, -2]), 2, axis)
+    torch.autograd.gradgradcheck(lambda x: cuda_paths.Shift.apply(x, *arguments), x)
