@@ -84,11 +84,17 @@ class WeightedBranches(nn.Module):
         """Branches (..., dim); `axes` are those of the positions that share their weights."""
         # Not x.mean(), whose gradient is a whole feature map instead of one number for each channel.
         dtype = torch.float32 if a.dtype == torch.float16 else a.dtype  # fp16 would overflow
-        # One axis after the other, since PyTorch is ten times slower over two that do not lie side by side.
-        total = sum(x.sum(axes[1], True, dtype=dtype).sum(axes[0], True) for x in (a, b, c))
+        # One axis after the other, since on a CPU PyTorch is ten times slower over two that do not lie side by side; on
+        # a GPU it needs many numbers for each sum.
+        together = cuda_paths.applies(a)
+        total = sum(
+            x.sum(axes, True, dtype=dtype) if together else x.sum(axes[1], True, dtype=dtype).sum(axes[0], True)
+            for x in (a, b, c)
+        )
         mean = (total / (a.shape[axes[0]] * a.shape[axes[1]])).to(a.dtype)
         scores = self.fc2(F.gelu(self.fc1(mean))).unflatten(-1, (-1, 3))  # branch k of channel c stands at 3c + k
-        a_weight, b_weight, c_weight = scores.movedim(-1, 0).softmax(0)  # first, so that each is contiguous
+        # First, so that each is contiguous; in an autocast region it is float32, which would make the branches so.
+        a_weight, b_weight, c_weight = scores.movedim(-1, 0).softmax(0).to(a.dtype)
         return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
 
 

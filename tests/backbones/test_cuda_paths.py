@@ -12,7 +12,7 @@ from mlp_dense.backbones import cuda_paths
 from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
 from mlp_dense.backbones.experts import Experts
-from mlp_dense.backbones.layers import ChannelShift, GroupNorm1
+from mlp_dense.backbones.layers import ChannelShift, GroupNorm1, WeightedBranches
 from support.models import SMALL, image, loss_of, official
 
 SIZES = [(50, 75), (7, 90), (1, 1)]
@@ -92,9 +92,11 @@ def test_autocast_keeps_half_types(family, gpu):
     loss_of(outs := exact(x.double())).backward()
     exact = *(out.detach() for out in outs), *(parameter.grad.clone() for parameter in model.parameters())
     model.float()
-    for a, b, c in zip(gpu(run), run(), exact, strict=True):
-        scale = c.abs().max()
-        assert scale < 1e-6 or (a - c).abs().max() <= 3 * (b - c).abs().max() + 3e-2 * scale
+    fast, plain = (
+        [(a - c).norm() / c.norm() for a, c in zip(found, exact, strict=True) if c.norm() > 1e-6]
+        for found in (gpu(run), run())
+    )
+    assert sum(fast) <= 2 * sum(plain) and max(fast) <= 2 * max(plain)  # of single tensors it is chance
 
 
 @pytest.mark.parametrize('offset', [0, 30])  # of the mean, in deviations
@@ -144,3 +146,12 @@ def test_shifts_are_the_same_bits(axis, dim, shape, gpu):
             assert found[0].is_contiguous()
     x, arguments = image(1, 2, 3, 3).double().requires_grad_(), (torch.tensor([1, 0, -2]), 2, axis)
     torch.autograd.gradgradcheck(lambda x: cuda_paths.Shift.apply(x, *arguments), x)
+
+
+def test_branches_keep_their_type_in_an_autocast_region():
+    branches = [image(2, 3, 5, 8).bfloat16() for _ in range(3)]
+    layer = WeightedBranches(8)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = layer(*branches)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), layer(*(x.float() for x in branches)), rtol=2e-2, atol=2e-2)
