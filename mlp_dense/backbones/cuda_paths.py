@@ -4,6 +4,7 @@ There the products are quick, and the time goes into passes over the feature map
 Feature maps are (B, H, W, C), contiguous, where nothing else is said. docs/performance.md says more.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -104,3 +105,45 @@ class Shift(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         return Shift.apply(gradient, -ctx.offsets, ctx.reach, ctx.axis), None, None, None
+
+
+class CyclicWindow(Function):
+    """`length` rows, at least `period`, of the periodic continuation of the first `period` rows along an axis."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
+        ctx.arguments = x.shape[axis], period, start, axis
+        return torch.cat([x.narrow(axis, *piece) for piece in _pieces(period, start, length)], axis)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return _CyclicSum.apply(gradient, *ctx.arguments), None, None, None, None
+
+
+class _CyclicSum(Function):
+    """The gradient of CyclicWindow: the same one of the first `period` rows, to which the others are added."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: int, period: int, start: int, axis: int) -> Tensor:
+        ctx.arguments = period, start, x.shape[axis], axis
+        pieces = [x.narrow(axis, *piece) for piece in _pieces(period, -start, period)]
+        unread = x.new_zeros(*x.shape[:axis], rows - period, *x.shape[axis + 1 :])
+        out = torch.cat([*pieces, unread], axis)
+        begin = period
+        for place, count in _pieces(period, start, x.shape[axis] - period):
+            out.narrow(axis, place, count).add_(x.narrow(axis, begin, count))
+            begin += count
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return CyclicWindow.apply(gradient, *ctx.arguments), None, None, None, None
+
+
+def _pieces(period: int, start: int, length: int) -> Iterator[tuple[int, int]]:
+    """First row and number of the runs of rows without a jump."""
+    start %= period
+    while length > 0:
+        count = min(period - start, length)
+        yield start, count
+        start, length = 0, length - count

@@ -12,6 +12,7 @@ from mlp_dense.backbones import cuda_paths
 from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import cycle_shift
 from mlp_dense.backbones.experts import Experts
+from mlp_dense.backbones.hire_mlp import cyclic_window
 from mlp_dense.backbones.layers import ChannelShift, GroupNorm1, WeightedBranches
 from support.models import SMALL, image, loss_of, official
 
@@ -155,3 +156,20 @@ def test_branches_keep_their_type_in_an_autocast_region():
         found = layer(*branches)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), layer(*(x.float() for x in branches)), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize('axis', [1, 2])
+@pytest.mark.parametrize(
+    ('rows', 'period', 'start', 'length'),
+    [(7, 7, -2, 9), (9, 7, 2, 7), (2, 2, 1, 9), (6, 6, 0, 6), (6, 6, 0, 9), (1, 1, -2, 4), (5, 5, -7, 5), (9, 7, 2, 5)],
+)
+def test_cyclic_windows(axis, rows, period, start, length, gpu):
+    x = image(2, rows, rows, 3).double()
+
+    def window(x):
+        return cyclic_window(x, period, start, length, axis)
+
+    found, expected = gpu(values_and_gradients, window, x), values_and_gradients(window, x)
+    assert torch.equal(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-12, atol=1e-12)
+    gpu(torch.autograd.gradgradcheck, window, x[:1].clone().requires_grad_())
