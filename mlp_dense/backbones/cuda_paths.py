@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from .fast_paths import is_transformed
+from .fast_paths import gradients_of_waves, is_transformed
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
 
@@ -31,6 +31,11 @@ def is_on_gpu(*tensors: Tensor) -> bool:
         and not torch.jit.is_tracing()
         and not is_transformed()
     )
+
+
+def has_tensor_cores_for(x: Tensor) -> bool:
+    """Also under torch.compile."""
+    return is_on_gpu(x) and x.dtype in HALF_TYPES
 
 
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -147,3 +152,24 @@ def _pieces(period: int, start: int, length: int) -> Iterator[tuple[int, int]]:
         count = min(period - start, length)
         yield start, count
         start, length = 0, length - count
+
+
+class Waves(Function):
+    """The real and the imaginary parts of waves."""
+
+    @staticmethod
+    def forward(ctx: Any, phase: Tensor, amplitude: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = phase.cos(), phase.sin()
+        ctx.save_for_backward(phase, amplitude, cos, sin)
+        return amplitude * cos, amplitude * sin
+
+    @staticmethod
+    def backward(ctx: Any, of_real: Tensor, of_imaginary: Tensor) -> tuple[Tensor, Tensor]:
+        return gradients_of_waves(ctx, of_real, of_imaginary)
+
+
+def full_kernel(weight: Tensor) -> Tensor:
+    """Of a convolution whose output channel i reads the K input channels from i * K on, (C, K, ...), as one that reads
+    all of them, (C, K * C, ...): most of its products are with zeros, but they run on tensor cores, and cuDNN takes ten
+    times longer for few channels along one axis."""
+    return torch.diag_embed(weight.movedim(0, -1)).movedim((-2, -1), (0, 1)).flatten(1, 2)

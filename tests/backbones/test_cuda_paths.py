@@ -14,6 +14,7 @@ from mlp_dense.backbones.cycle_mlp import cycle_shift
 from mlp_dense.backbones.experts import Experts
 from mlp_dense.backbones.hire_mlp import cyclic_window
 from mlp_dense.backbones.layers import ChannelShift, GroupNorm1, WeightedBranches
+from mlp_dense.backbones.wave_mlp import GroupedConv, WaveAlong, WaveMLP
 from support.models import SMALL, image, loss_of, official
 
 SIZES = [(50, 75), (7, 90), (1, 1)]
@@ -173,3 +174,40 @@ def test_cyclic_windows(axis, rows, period, start, length, gpu):
     assert torch.equal(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1], rtol=1e-12, atol=1e-12)
     gpu(torch.autograd.gradgradcheck, window, x[:1].clone().requires_grad_())
+
+
+@pytest.mark.parametrize('axis', [1, 2])
+@pytest.mark.parametrize('dim', [8, 5])  # of an odd number a pair holds a real and an imaginary part
+def test_waves(axis, dim, gpu, monkeypatch):
+    monkeypatch.setattr(cuda_paths, 'HALF_TYPES', (torch.float64,))
+    along = WaveAlong(dim, axis, False, nn.BatchNorm2d).double()
+    x = image(2, 3, 5, dim).double()
+    found, expected = gpu(values_and_gradients, along, x), values_and_gradients(along, x)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    calls, full_kernel = [], cuda_paths.full_kernel
+    monkeypatch.setattr(cuda_paths, 'full_kernel', lambda weight: calls.append(weight) or full_kernel(weight))
+    gpu(along, x)
+    assert len(calls) == (2 if dim == 8 else 1)
+    gpu(torch.autograd.gradgradcheck, along.eval(), x[:1, :2, :2].clone().requires_grad_())
+
+
+@pytest.mark.parametrize(('in_dim', 'kernel_size'), [(12, (1, 7)), (6, (7, 1)), (12, (1, 3))])
+def test_a_full_kernel_gives_what_groups_give(in_dim, kernel_size):
+    conv, x = GroupedConv(in_dim, 6, kernel_size).double(), image(2, 5, 9, in_dim).double()
+    found = F.conv2d(x.permute(0, 3, 1, 2), cuda_paths.full_kernel(conv.weight), padding='same').permute(0, 2, 3, 1)
+    torch.testing.assert_close(found, conv(x), rtol=1e-12, atol=1e-12)
+
+
+def test_waves_compile(gpu, monkeypatch):
+    monkeypatch.setattr(cuda_paths, 'HALF_TYPES', (torch.float64,))
+    torch._dynamo.reset()
+    model = WaveMLP(dict(depths=(1, 2), dims=(16, 32)), out_indices=(0, 1)).double()
+    x = image(2, 3, 50, 75).double()
+
+    def gradients(of):
+        model.zero_grad()
+        loss_of(of(x)).backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend='aot_eager')
+    torch.testing.assert_close(gpu(gradients, compiled), gradients(model), rtol=1e-8, atol=1e-8)
