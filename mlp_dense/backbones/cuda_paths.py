@@ -173,3 +173,16 @@ def full_kernel(weight: Tensor) -> Tensor:
     all of them, (C, K * C, ...): most of its products are with zeros, but they run on tensor cores, and cuDNN takes ten
     times longer for few channels along one axis."""
     return torch.diag_embed(weight.movedim(0, -1)).movedim((-2, -1), (0, 1)).flatten(1, 2)
+
+
+def windows_apart(x: Tensor, size: int) -> Tensor:
+    """(B, rows, columns, C), multiples of `size`, to (B * windows, size, size, C): a pass, but those that follow have
+    fewer axes to count along, which costs a GPU more than memory does."""
+    return x.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3).flatten(0, 2)
+
+
+def windows_joined(x: Tensor, rows: int, columns: int) -> Tensor:
+    """The way back."""
+    size = x.shape[1]
+    x = x.unflatten(0, (-1, rows // size, columns // size)).transpose(2, 3)
+    return x.flatten(3, 4).flatten(1, 2)

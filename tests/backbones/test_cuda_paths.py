@@ -14,6 +14,7 @@ from mlp_dense.backbones.cycle_mlp import cycle_shift
 from mlp_dense.backbones.experts import Experts
 from mlp_dense.backbones.hire_mlp import cyclic_window
 from mlp_dense.backbones.layers import ChannelShift, GroupNorm1, WeightedBranches
+from mlp_dense.backbones.vip import PermuteMLP
 from mlp_dense.backbones.wave_mlp import GroupedConv, WaveAlong, WaveMLP
 from support.models import SMALL, image, loss_of, official
 
@@ -211,3 +212,11 @@ def test_waves_compile(gpu, monkeypatch):
 
     compiled = torch.compile(model, fullgraph=True, dynamic=False, backend='aot_eager')
     torch.testing.assert_close(gpu(gradients, compiled), gradients(model), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize('size', [(8, 12), (4, 4), (4, 8)])
+def test_windows(size, gpu):
+    mixing, x = PermuteMLP(12, 4, False).double(), image(2, *size, 12).double()
+    assert torch.equal(cuda_paths.windows_joined(cuda_paths.windows_apart(x, 4), *size), x)
+    found, expected = (call(values_and_gradients, mixing.mix, x) for call in (gpu, lambda of, *args: of(*args)))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
