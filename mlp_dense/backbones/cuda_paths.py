@@ -175,6 +175,23 @@ def full_kernel(weight: Tensor) -> Tensor:
     return torch.diag_embed(weight.movedim(0, -1)).movedim((-2, -1), (0, 1)).flatten(1, 2)
 
 
+class WeightedSum(Function):
+    """Of three maps (..., C), with weights that fewer positions have; PyTorch's own gradient of `addcmul` multiplies
+    each map by one first."""
+
+    @staticmethod
+    def forward(ctx: Any, *maps_and_weights: Tensor) -> Tensor:
+        ctx.save_for_backward(*maps_and_weights)
+        a, b, c, a_weight, b_weight, c_weight = maps_and_weights
+        return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        maps, weights = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+        of_weights = [(gradient * x).sum_to_size(weight.shape) for x, weight in zip(maps, weights, strict=True)]
+        return *(gradient * weight for weight in weights), *of_weights
+
+
 def windows_apart(x: Tensor, size: int) -> Tensor:
     """(B, rows, columns, C), multiples of `size`, to (B * windows, size, size, C): a pass, but those that follow have
     fewer axes to count along, which costs a GPU more than memory does."""

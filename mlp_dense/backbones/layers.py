@@ -95,6 +95,8 @@ class WeightedBranches(nn.Module):
         scores = self.fc2(F.gelu(self.fc1(mean))).unflatten(-1, (-1, 3))  # branch k of channel c stands at 3c + k
         # First, so that each is contiguous; in an autocast region it is float32, which would make the branches so.
         a_weight, b_weight, c_weight = scores.movedim(-1, 0).softmax(0).to(a.dtype)
+        if together:
+            return cuda_paths.WeightedSum.apply(a, b, c, a_weight, b_weight, c_weight)
         return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
 
 

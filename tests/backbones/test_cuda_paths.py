@@ -220,3 +220,14 @@ def test_windows(size, gpu):
     assert torch.equal(cuda_paths.windows_joined(cuda_paths.windows_apart(x, 4), *size), x)
     found, expected = (call(values_and_gradients, mixing.mix, x) for call in (gpu, lambda of, *args: of(*args)))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_weighted_sums(gpu):
+    layer, x = WeightedBranches(4).double(), image(2, 3, 2, 12).double()
+
+    def weighted(x):
+        return layer(*x.chunk(3, -1))
+
+    found, expected = (call(values_and_gradients, weighted, x) for call in (gpu, lambda of, *args: of(*args)))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    gpu(torch.autograd.gradgradcheck, weighted, x.requires_grad_())
