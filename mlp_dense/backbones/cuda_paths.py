@@ -38,6 +38,14 @@ def has_tensor_cores_for(x: Tensor) -> bool:
     return is_on_gpu(x) and x.dtype in HALF_TYPES
 
 
+def in_autocast_type(x: Tensor) -> Tensor:
+    """Once for all products that read it: each would make a copy of its own of what LayerNorm gives in float32."""
+    kind = x.device.type
+    if x.dtype == torch.float32 and applies(x) and torch.is_autocast_enabled(kind):
+        return x.to(torch.get_autocast_dtype(kind))
+    return x
+
+
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """GroupNorm with one group of (B, C, H, W), in the type of `x` in autocast regions too. PyTorch's own takes NCHW
     memory, which means copies, and computes the statistics of an image by one of more than a hundred processors."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from mlp_dense.backbones import cuda_paths
 from mlp_dense.backbones.as_mlp import axial_shift
-from mlp_dense.backbones.cycle_mlp import cycle_shift
+from mlp_dense.backbones.cycle_mlp import CycleTokenMixing, cycle_shift
 from mlp_dense.backbones.experts import Experts
 from mlp_dense.backbones.hire_mlp import cyclic_window
 from mlp_dense.backbones.layers import ChannelShift, GroupNorm1, WeightedBranches
@@ -212,6 +212,16 @@ def test_waves_compile(gpu, monkeypatch):
 
     compiled = torch.compile(model, fullgraph=True, dynamic=False, backend='aot_eager')
     torch.testing.assert_close(gpu(gradients, compiled), gradients(model), rtol=1e-8, atol=1e-8)
+
+
+def test_products_of_one_map_share_its_copy_in_an_autocast_region(gpu):
+    x, kept = image(2, 8, 8, 12), []
+    for mixing in (PermuteMLP(12, 4, False), CycleTokenMixing(12)):
+        mixing.channel.register_forward_pre_hook(lambda module, args: kept.append(args[0].dtype))
+        for autocast in (False, True):
+            with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+                gpu(mixing, x)
+    assert kept == 2 * [torch.float32, torch.bfloat16]
 
 
 @pytest.mark.parametrize('size', [(8, 12), (4, 4), (4, 8)])
