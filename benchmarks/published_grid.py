@@ -72,7 +72,7 @@ class Experts(nn.Module):
         for expert in range(self.experts):
             rows, ranks = (chosen == expert).nonzero(as_tuple=True)
             mixed = self.fc2(F.gelu(self.fc1(items[rows], expert)), expert)
-            out = out.index_add(0, rows, mixed * gates[rows, ranks, None])
+            out = out.index_add(0, rows, (mixed * gates[rows, ranks, None]).to(out))
         return out.reshape(x.shape)
 
 

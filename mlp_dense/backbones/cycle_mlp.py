@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoints.matching import LeftOut
+from .cuda_paths import in_autocast_type
 from .hierarchy import NETWORK_NAMES, HierarchicalMLP
 from .layers import ChannelLayerNorm, ChannelShift, ConvDownsample, Pointwise, WeightedBranches, init_linear_layers
 
@@ -41,6 +42,7 @@ class CycleTokenMixing(nn.Module):
         self.proj = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = in_autocast_type(x)
         return self.proj(self.reweight(self.along_w(x), self.along_h(x), self.channel(x)))
 
 

@@ -44,16 +44,16 @@ def applies(*tensors: Tensor | None) -> bool:
 
 
 def applies_to_inference(*tensors: Tensor | None) -> bool:
-    return applies(*tensors) and not _need_gradients(*tensors)
+    return applies(*tensors) and not need_gradients(*tensors)
 
 
 def applies_to_training(x: Tensor, *weights: Tensor | None) -> bool:
     # With one thread PyTorch gives a 1x1 convolution to another, slow implementation; torch.compile cannot ask.
     several_threads = torch.compiler.is_compiling() or torch.get_num_threads() > 1
-    return x.ndim == 4 and applies(x, *weights) and _need_gradients(x, *weights) and several_threads
+    return x.ndim == 4 and applies(x, *weights) and need_gradients(x, *weights) and several_threads
 
 
-def _need_gradients(*tensors: Tensor | None) -> bool:
+def need_gradients(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
@@ -182,12 +182,15 @@ class TrainedWaves(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        phase, amplitude, cos, sin = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True
-            cos, sin = phase.cos(), phase.sin()
-        of_real, of_imaginary = gradient.chunk(2, -1)
-        of_phase = (of_imaginary * cos).addcmul(of_real, sin, value=-1) * amplitude
-        return of_phase, (of_real * cos).addcmul(of_imaginary, sin)
+        return gradients_of_waves(ctx, *gradient.chunk(2, -1))
+
+
+def gradients_of_waves(ctx: Any, of_real: Tensor, of_imaginary: Tensor) -> tuple[Tensor, Tensor]:
+    phase, amplitude, cos, sin = ctx.saved_tensors
+    if torch.is_grad_enabled():  # create_graph=True
+        cos, sin = phase.cos(), phase.sin()
+    of_phase = (of_imaginary * cos).addcmul(of_real, sin, value=-1) * amplitude
+    return of_phase, (of_real * cos).addcmul(of_imaginary, sin)
 
 
 @_opaque

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .compat import pad_right_bottom, round_up
+from .cuda_paths import in_autocast_type
 from .hierarchy import HierarchicalMLP
 from .layers import ConvDownsample, MakeNorm, in_nchw
 
@@ -37,7 +38,7 @@ class GridMixing(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[1:3]
+        (height, width), x = x.shape[1:3], in_autocast_type(x)
         if self.is_global:
             return resized(self.mix(resized(x, self.grid, self.grid)), height, width)
         rows, columns = (round_up(side, self.grid) for side in (height, width))

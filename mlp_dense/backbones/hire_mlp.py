@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from . import cuda_paths
 from .compat import round_up
 from .fast_paths import linear
 from .folding import fold_after, fold_before, is_foldable
@@ -15,6 +16,8 @@ def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) ->
     # Not in compiled code, which must hold for all sizes.
     if not torch.compiler.is_compiling() and start % period == 0 and length == period == x.shape[axis]:
         return x
+    if length >= period and cuda_paths.applies(x):
+        return cuda_paths.CyclicWindow.apply(x, period, start, length, axis)
     return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import fast_paths
+from . import cuda_paths, fast_paths
 from .compat import Conv, group_norm_input, pad_right_bottom
 from .folding import fold_after, fold_before, is_foldable
 
@@ -84,11 +84,19 @@ class WeightedBranches(nn.Module):
         """Branches (..., dim); `axes` are those of the positions that share their weights."""
         # Not x.mean(), whose gradient is a whole feature map instead of one number for each channel.
         dtype = torch.float32 if a.dtype == torch.float16 else a.dtype  # fp16 would overflow
-        # One axis after the other, since PyTorch is ten times slower over two that do not lie side by side.
-        total = sum(x.sum(axes[1], True, dtype=dtype).sum(axes[0], True) for x in (a, b, c))
+        # One axis after the other, since on a CPU PyTorch is ten times slower over two that do not lie side by side; on
+        # a GPU it needs many numbers for each sum.
+        together = cuda_paths.applies(a)
+        total = sum(
+            x.sum(axes, True, dtype=dtype) if together else x.sum(axes[1], True, dtype=dtype).sum(axes[0], True)
+            for x in (a, b, c)
+        )
         mean = (total / (a.shape[axes[0]] * a.shape[axes[1]])).to(a.dtype)
         scores = self.fc2(F.gelu(self.fc1(mean))).unflatten(-1, (-1, 3))  # branch k of channel c stands at 3c + k
-        a_weight, b_weight, c_weight = scores.movedim(-1, 0).softmax(0)  # first, so that each is contiguous
+        # First, so that each is contiguous; in an autocast region it is float32, which would make the branches so.
+        a_weight, b_weight, c_weight = scores.movedim(-1, 0).softmax(0).to(a.dtype)
+        if together:
+            return cuda_paths.WeightedSum.apply(a, b, c, a_weight, b_weight, c_weight)
         return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
 
 
@@ -103,8 +111,12 @@ class ChannelShift(nn.Module):
         impulse[:, :, reach] = 1
         kernel = shift(impulse, 2).flip(2).permute(3, 0, 1, 2).contiguous()  # a convolution reads the other way round
         self.register_buffer('kernel', kernel if axis == 2 else kernel.transpose(2, 3), persistent=False)
+        self.register_buffer('offsets', kernel.flatten(1).argmax(1) - reach, persistent=False)
+        self.reach = reach
 
     def forward(self, x: Tensor) -> Tensor:
+        if cuda_paths.applies(x):
+            return cuda_paths.Shift.apply(x, self.offsets, self.reach, self.axis)
         if not fast_paths.applies(x):
             return self.shift(x, self.axis)
         return fast_paths.DepthwiseShift.apply(x, self.kernel.to(x.dtype))
@@ -124,6 +136,8 @@ class GroupNorm1(nn.GroupNorm):
         super().__init__(1, dim, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.affine and cuda_paths.applies(x, self.weight):
+            return cuda_paths.group_norm(x, self.weight, self.bias, self.eps)
         if fast_paths.applies_to_inference(x, self.weight, self.bias):
             return fast_paths.group_norm(x.permute(0, 2, 3, 1), 1, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
         return super().forward(group_norm_input(x))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import fast_paths
+from . import cuda_paths, fast_paths
 from .folding import fold_after, fold_before, is_foldable
 from .hierarchy import NETWORK_NAMES, HierarchicalMLP
 from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw, is_unwrapped
@@ -25,6 +25,9 @@ class GroupedConv(nn.Conv2d):
         return self.convolve(x, self.weight)
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        if 1 in self.kernel_size and cuda_paths.has_tensor_cores_for(x):
+            kernel = cuda_paths.full_kernel(weight.to(x.dtype))
+            return in_nchw(lambda x: F.conv2d(x, kernel, self.bias, padding='same'), x)
         # A depthwise convolution, then the sum of each pair: ten times faster than one of groups of two.
         kernel = weight.flatten(0, 1).unsqueeze(1)
         if self.bias is None and fast_paths.applies_to_inference(x, kernel):
@@ -65,13 +68,16 @@ class WaveAlong(nn.Module):
         phase, amplitude = in_nchw(self.norm, self.phase(x)).relu(), self.amplitude(x)
         if not self.mixes_apart(phase, amplitude):
             return self.mix(waves(phase, amplitude))
-        parts = phase.cos().mul_(amplitude), phase.sin().mul_(amplitude)
+        if fast_paths.need_gradients(phase, amplitude) and cuda_paths.applies(phase, amplitude):
+            parts = cuda_paths.Waves.apply(phase, amplitude)
+        else:
+            parts = phase.cos().mul_(amplitude), phase.sin().mul_(amplitude)
         return torch.cat([self.mix.convolve(*each) for each in zip(parts, self.mix.weight.chunk(2), strict=True)], -1)
 
     def mixes_apart(self, *x: Tensor) -> bool:
         """Whether each part is mixed by itself, and only what comes out is put end to end: a pass less."""
         pairs = x[0].shape[-1] % 2 == 0 and is_unwrapped(self.mix, kind=GroupedConv)  # none of which holds both parts
-        return pairs and fast_paths.applies_to_inference(*x, self.mix.weight)
+        return pairs and (fast_paths.applies_to_inference(*x, self.mix.weight) or cuda_paths.is_on_gpu(*x))
 
     def fold_norms(self) -> None:
         if is_foldable(self.norm):
