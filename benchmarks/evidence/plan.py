@@ -104,7 +104,7 @@ def backbones(args: argparse.Namespace) -> list[Step]:
             for batch in (16, 1)[: 1 if mode else 2]:  # BatchNorm is not trained with one image
                 for size in ('800x1280', '512x512'):
                     name = '_'.join(('train' if mode else 'forward', precision, f'b{batch}', size))
-                    own = [*mode, *options, *amp, '--batch-size', batch, '--size', size, '--rounds', 5]
+                    own = [*mode, *options, *amp, '--batch-size', batch, '--size', size, '--rounds', 3 if mode else 5]
                     each = [[]]
                     # torch.compile takes long: each model by itself, and trained ones together in the GPU's memory.
                     if gpu and (precision, batch) == ('bf16', 16) and not (mode and size == '800x1280'):
