@@ -1,10 +1,12 @@
-"""Shows which operators the inference, or a training step, of a backbone spends its time in, on a CPU."""
+"""Shows which operators the inference, or a training step, of a backbone spends its time in."""
 
+from argparse import Namespace
 from collections import Counter
 
 import torch
 from backbones import SMALLEST, arch_name
-from timing import Size, common_parser, parse_args
+from timing import DTYPES, Size, common_parser, parse_args
+from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
@@ -18,7 +20,8 @@ GROUPS = {
     'waves': 'aten::cos aten::sin',
     'arithmetic': """aten::add aten::add_ aten::mul aten::mul_ aten::addcmul_ aten::sum aten::gelu aten::gelu_backward
         aten::clamp_min aten::threshold_backward aten::_softmax aten::_softmax_backward_data aten::div""",
-    'copies': 'aten::copy_ aten::cat aten::constant_pad_nd aten::fill_ aten::index aten::index_put_',
+    'copies': """aten::copy_ aten::cat aten::constant_pad_nd aten::fill_ aten::index aten::index_put_ aten::gather
+        aten::masked_fill_ aten::where aten::index_select aten::index_add_""",
 }
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
 
@@ -30,39 +33,48 @@ def group_of(operator: FunctionEventAvg) -> str:
     return GROUP_OF.get(operator.key, 'other')
 
 
-def shares(name: str, size: Size, rounds: int, batch: int, train: bool) -> dict[str, float]:
-    """Percent of the time of a backbone's inference or training step, by kind of operator."""
+def shares(name: str, size: Size, args: Namespace) -> dict[str, float]:
+    """Percent of the time of a backbone's inference or training step, by kind of operator: on a GPU of its kernels."""
     family, _, arch = name.partition(':')
-    model, x = getattr(mlp_dense, family)(arch).train(train), torch.randn(batch, 3, *size)
+    gpu, dtype = args.device == 'cuda', DTYPES[args.dtype]
+    model = getattr(mlp_dense, family)(arch).to(args.device).train(args.train)
+    x = torch.randn(args.batch_size, 3, *size, device=args.device)
+    if not args.train:
+        model, x = model.to(dtype), x.to(dtype)
 
     def call() -> None:
-        outputs = model(x)
-        if train:
+        with torch.autocast(args.device, dtype, enabled=args.train and args.dtype != 'fp32'):
+            outputs = model(x)
+        if args.train:
             torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
 
-    with torch.inference_mode(not train):
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+    with torch.inference_mode(not args.train):
         call()
-        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
-            for _ in range(rounds):
+        with profile(activities=activities, record_shapes=True) as profiler:
+            for _ in range(args.rounds):
                 call()
+            if gpu:
+                torch.cuda.synchronize()
     times: Counter[str] = Counter()
     for operator in profiler.key_averages(group_by_input_shape=True):
-        times[group_of(operator)] += operator.self_cpu_time_total
+        if operator.device_type == DeviceType.CPU:  # else a kernel, whose time its operator has
+            times[group_of(operator)] += operator.self_device_time_total if gpu else operator.self_cpu_time_total
     return {group: 100 * times[group] / times.total() for group in (*GROUPS, 'other')}
 
 
 def main() -> None:
     parser = common_parser(__doc__)
-    parser.add_argument('--train', action='store_true', help='a training step of two images instead of inference')
-    parser.set_defaults(batch_size=None, size=[Size(512, 512)], rounds=5, device='cpu')
+    parser.add_argument('--train', action='store_true', help='a training step instead of inference; bf16 and fp16: AMP')
+    parser.add_argument('--batch-size', type=int, metavar='N', help='images (default: 1, 2 in training)')
+    parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='data type (default: %(default)s)')
+    parser.set_defaults(batch_size=None, size=[Size(512, 512)], rounds=5)
     parser.add_argument('--arch', nargs='+', type=arch_name, default=SMALLEST, metavar='FAMILY:ARCH')
     args = parse_args(parser)
-    if args.device != 'cpu':
-        parser.error('--device cuda: this looks at a CPU only.')
     for size in args.size:
         print(f'| {size} | {" | ".join((*GROUPS, "other"))} |\n|---|{"---:|" * (len(GROUPS) + 1)}')
         for name in args.arch:
-            found = shares(name, size, args.rounds, args.batch_size, args.train)
+            found = shares(name, size, args)
             print(f'| {name} | {" | ".join(f"{share:.0f} %" for share in found.values())} |')
 
 
