@@ -33,6 +33,23 @@ DATA = {  # metrics, image size (long, short side), images of a batch
     'camvid': (CAMVID, (480, 360), 8),
     'coco': (COCO, (640, 384), 8),
 }
+THIN = {  # the config's heads for machines without a GPU, where they would take most of the time
+    'camvid': {
+        'model.neck.out_channels': 128,
+        'model.decode_head.in_channels': [128] * 4,
+        'model.decode_head.channels': 64,
+    },
+    'coco': {
+        **{f'model.{layer}': 64 for layer in ('neck.out_channels', 'rpn_head.in_channels', 'rpn_head.feat_channels')},
+        **{f'model.roi_head.{part}_roi_extractor.out_channels': 64 for part in ('bbox', 'mask')},
+        **{f'model.roi_head.{part}_head.in_channels': 64 for part in ('bbox', 'mask')},
+        'model.roi_head.bbox_head.fc_out_channels': 256,
+        'model.roi_head.mask_head.conv_out_channels': 64,
+        'model.train_cfg.rcnn.sampler.num': 128,
+        'model.train_cfg.rpn_proposal.max_per_img': 250,
+        'model.test_cfg.rpn.max_per_img': 250,
+    },
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,6 +61,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--img-scale', nargs=2, type=int, metavar='PIXELS', help='long and short side')
     parser.add_argument('--batch-size', type=int, metavar='N')
     parser.add_argument('--images', type=int, metavar='N', help='only so many, of each part of the data')
+    parser.add_argument('--thin', action='store_true', help='narrow heads and few proposals: for a CPU')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings at a time (default: 1)')
     parser.add_argument('--seed', type=int, default=0, metavar='N')
@@ -70,6 +88,7 @@ def backbone_of(name: str) -> tuple[dict[str, Any], list[int]]:
 def write_config(name: str, args: argparse.Namespace) -> Path:
     cfg = Config.fromfile(HERE / f'{args.data}.py')
     cfg.model.backbone, cfg.model.neck.in_channels = backbone_of(name)
+    cfg.merge_from_dict(THIN[args.data] if args.thin else {})
     if args.data == 'camvid':
         weights = class_weights(label_maps(args.data_root), cfg.model.decode_head.num_classes)
         cfg.model.decode_head.loss_decode = dict(type='mlp_dense.WeightedCrossEntropyLoss', class_weight=weights)
@@ -171,6 +190,7 @@ def main() -> None:
         seed=args.seed,
         precision='fp16 AMP' if args.device == 'cuda' else 'fp32',
         jobs=args.jobs,
+        heads='thin' if args.thin else 'full',
     )
     result = dict(environment=environment(args.device), recipe=recipe, rows=rows)
     args.results.parent.mkdir(parents=True, exist_ok=True)

@@ -153,7 +153,7 @@ def learning(results: dict[str, Result], page: Path) -> list[str]:
         together = f', {recipe["jobs"]} trainings at a time on one device' if recipe['jobs'] > 1 else ''
         parts += [
             f'{recipe["epochs"]} epochs of {recipe["images"]} images, {recipe["size"]}, batch {recipe["batch"]}, '
-            f'{recipe["precision"]}, seed {recipe["seed"]}{together}. {provenance(result)}',
+            f'{recipe["precision"]}, {recipe["heads"]} heads, seed {recipe["seed"]}{together}. {provenance(result)}',
             table(header, lines),
             f'![{metrics[0]} over the iterations]({plot.name})',
         ]

@@ -134,6 +134,7 @@ def learning(data: str, args: argparse.Namespace) -> list[Step]:
     root = args.camvid if data == 'camvid' else args.coco
     own = ['--data-root', root, '--device', args.device, '--jobs', args.jobs, '--out', args.out / data]
     own += ['--results', args.results / data / f'{data}.json']
+    own += ['--thin'] if args.device == 'cpu' else []
     if args.toy:
         toy = '--epochs 1 --images 4 --img-scale 96 72 --batch-size 2 --models HireMLP:tiny'
         own += toy.split()
