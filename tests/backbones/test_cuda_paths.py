@@ -13,7 +13,8 @@ from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import CycleTokenMixing, cycle_shift
 from mlp_dense.backbones.experts import Experts
 from mlp_dense.backbones.hire_mlp import cyclic_window
-from mlp_dense.backbones.layers import ChannelShift, GroupNorm1, WeightedBranches
+from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, GroupNorm1, WeightedBranches
+from mlp_dense.backbones.mlp_mixer import MixerTokenMixing
 from mlp_dense.backbones.vip import PermuteMLP
 from mlp_dense.backbones.wave_mlp import GroupedConv, WaveAlong, WaveMLP
 from support.models import SMALL, image, loss_of, official
@@ -241,3 +242,18 @@ def test_weighted_sums(gpu):
     found, expected = (call(values_and_gradients, weighted, x) for call in (gpu, lambda of, *args: of(*args)))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     gpu(torch.autograd.gradgradcheck, weighted, x.requires_grad_())
+
+
+@pytest.mark.parametrize('size', [(6, 9), (3, 3)])
+def test_token_mlp(size, gpu):
+    mlp, x = ChannelMLP(9, 5).double(), image(2, *size, 4).double()
+    mixing = MixerTokenMixing(3, False, mlp)
+    found = gpu(values_and_gradients, mixing.mix, x, *mlp.parameters())
+    expected = values_and_gradients(mixing.mix, x, *mlp.parameters())
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    inputs = x[:, :3, :3].clone().requires_grad_(), *mlp.fc1.parameters(), *mlp.fc2.parameters()
+    torch.autograd.gradgradcheck(lambda x, *weights: cuda_paths.token_mlp(x, 3, *weights), inputs)
+    calls = []
+    mlp.fc1.register_forward_hook(lambda *_: calls.append('fc1'))
+    torch.testing.assert_close(gpu(mixing.mix, x), found[0])
+    assert calls == ['fc1']
