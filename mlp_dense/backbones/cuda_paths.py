@@ -201,6 +201,43 @@ class WeightedSum(Function):
         return *(gradient * weight for weight in weights), *of_weights
 
 
+def filled_up(x: Tensor, rows: int, columns: int) -> Tensor:
+    """(B, H, W, C) with zeros at the right and the bottom, without first writing zeros everywhere."""
+    return x if (rows, columns) == tuple(x.shape[1:3]) else _FilledUp.apply(x, rows, columns)
+
+
+def cropped(x: Tensor, rows: int, columns: int) -> Tensor:
+    """The way back, of which PyTorch's own gradient writes two maps of zeros."""
+    return x if (rows, columns) == tuple(x.shape[1:3]) else _Cropped.apply(x, rows, columns)
+
+
+class _FilledUp(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: int, columns: int) -> Tensor:
+        batch, height, width, dim = x.shape
+        ctx.size = height, width
+        out = x.new_empty(batch, rows, columns, dim)
+        out[:, :height, :width] = x
+        out[:, :height, width:] = 0
+        out[:, height:] = 0
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return cropped(gradient, *ctx.size), None, None
+
+
+class _Cropped(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: int, columns: int) -> Tensor:
+        ctx.size = x.shape[1:3]
+        return x[:, :rows, :columns]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return filled_up(gradient, *ctx.size), None, None
+
+
 def windows_apart(x: Tensor, size: int) -> Tensor:
     """(B, rows, columns, C), multiples of `size`, to (B * windows, size, size, C): a pass, but those that follow have
     fewer axes to count along, which costs a GPU more than memory does."""

@@ -257,3 +257,12 @@ def test_token_mlp(size, gpu):
     mlp.fc1.register_forward_hook(lambda *_: calls.append('fc1'))
     torch.testing.assert_close(gpu(mixing.mix, x), found[0])
     assert calls == ['fc1']
+
+
+@pytest.mark.parametrize('size', [(6, 9), (5, 9), (6, 7), (4, 7)])
+def test_filling_up_and_cropping(size, gpu):
+    mixing, x = MixerTokenMixing(3, False, ChannelMLP(9, 5)).double(), image(2, *size, 4).double()
+    found, expected = (call(values_and_gradients, mixing, x) for call in (gpu, lambda of, *args: of(*args)))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(cuda_paths.cropped(cuda_paths.filled_up(x, 6, 9), *size), x)
+    gpu(torch.autograd.gradgradcheck, mixing, x[:1, :, :, :1].clone().requires_grad_())
