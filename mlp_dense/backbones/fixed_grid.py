@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import cuda_paths
+from . import cuda_paths, cuda_windows
 from .compat import pad_right_bottom, round_up
 from .hierarchy import HierarchicalMLP
 from .layers import ConvDownsample, MakeNorm, in_nchw
@@ -43,7 +43,7 @@ class GridMixing(nn.Module):
             return resized(self.mix(resized(x, self.grid, self.grid)), height, width)
         rows, columns = (round_up(side, self.grid) for side in (height, width))
         if cuda_paths.applies(x):
-            return cuda_paths.cropped(self.mix(cuda_paths.filled_up(x, rows, columns)), height, width)
+            return cuda_windows.cropped(self.mix(cuda_windows.filled_up(x, rows, columns)), height, width)
         x = in_nchw(partial(pad_right_bottom, height=rows, width=columns), x)
         return self.mix(x)[:, :height, :width]
 
