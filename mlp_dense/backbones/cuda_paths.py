@@ -198,16 +198,3 @@ class WeightedSum(Function):
         maps, weights = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
         of_weights = [(gradient * x).sum_to_size(weight.shape) for x, weight in zip(maps, weights, strict=True)]
         return *(gradient * weight for weight in weights), *of_weights
-
-
-def windows_apart(x: Tensor, size: int) -> Tensor:
-    """(B, rows, columns, C), multiples of `size`, to (B * windows, size, size, C): a pass, but those that follow have
-    fewer axes to count along, which costs a GPU more than memory does."""
-    return x.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3).flatten(0, 2)
-
-
-def windows_joined(x: Tensor, rows: int, columns: int) -> Tensor:
-    """The way back."""
-    size = x.shape[1]
-    x = x.unflatten(0, (-1, rows // size, columns // size)).transpose(2, 3)
-    return x.flatten(3, 4).flatten(1, 2)

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import cuda_paths, cuda_windows
 from .compat import pad_right_bottom, round_up
-from .cuda_paths import in_autocast_type
 from .hierarchy import HierarchicalMLP
 from .layers import ConvDownsample, MakeNorm, in_nchw
 
@@ -38,10 +38,12 @@ class GridMixing(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        (height, width), x = x.shape[1:3], in_autocast_type(x)
+        (height, width), x = x.shape[1:3], cuda_paths.in_autocast_type(x)
         if self.is_global:
             return resized(self.mix(resized(x, self.grid, self.grid)), height, width)
         rows, columns = (round_up(side, self.grid) for side in (height, width))
+        if cuda_paths.applies(x):
+            return cuda_windows.cropped(self.mix(cuda_windows.filled_up(x, rows, columns)), height, width)
         x = in_nchw(partial(pad_right_bottom, height=rows, width=columns), x)
         return self.mix(x)[:, :height, :width]
 

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..checkpoints.matching import LeftOut
+from . import cuda_paths, cuda_windows
 from .fixed_grid import FixedGridMLP, GridMixing
-from .layers import ChannelLayerNorm, ChannelMLP
+from .layers import ChannelLayerNorm, ChannelMLP, is_unwrapped
 
 
 class MixerLayerNorm(ChannelLayerNorm):
@@ -28,6 +29,9 @@ class MixerTokenMixing(GridMixing):
         self.mlp = mlp
 
     def mix(self, x: Tensor) -> Tensor:
+        mlp = self.mlp
+        if cuda_paths.applies(x) and is_unwrapped(mlp, kind=ChannelMLP) and is_unwrapped(mlp.fc1, mlp.fc2):
+            return cuda_windows.token_mlp(x, self.grid, *mlp.fc1.parameters(), *mlp.fc2.parameters())
         return self.from_tokens(self.mlp(self.to_tokens(x)), x.shape[0])
 
     def to_tokens(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from . import cuda_paths
+from . import cuda_paths, cuda_windows
 from .fixed_grid import FixedGridMLP, GridMixing
 from .hierarchy import NETWORK_NAMES
 from .layers import ChannelLayerNorm, Pointwise, WeightedBranches, init_linear_layers
@@ -25,7 +25,7 @@ class PermuteMLP(GridMixing):
     def mix(self, x: Tensor) -> Tensor:
         _, rows, columns, _ = x.shape
         if cuda_paths.applies(x) and max(rows, columns) > self.grid:
-            return cuda_paths.windows_joined(self.mix(cuda_paths.windows_apart(x, self.grid)), rows, columns)
+            return cuda_windows.windows_joined(self.mix(cuda_windows.windows_apart(x, self.grid)), rows, columns)
         h, w, c = self.permuted(self.along_h, x, 2), self.permuted(self.along_w, x, 4), self.windows(self.channel(x))
         x = self.reweight(h, w, c.flatten(5), axes=(2, 4))
         return self.proj(x.flatten(3, 4).flatten(1, 2))

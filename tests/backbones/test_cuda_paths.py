@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mlp_dense.backbones import cuda_paths
+from mlp_dense.backbones import cuda_paths, cuda_windows
 from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import CycleTokenMixing, cycle_shift
 from mlp_dense.backbones.experts import Experts
 from mlp_dense.backbones.hire_mlp import cyclic_window
-from mlp_dense.backbones.layers import ChannelShift, GroupNorm1, WeightedBranches
+from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, GroupNorm1, WeightedBranches
+from mlp_dense.backbones.mlp_mixer import MixerTokenMixing
 from mlp_dense.backbones.vip import PermuteMLP
 from mlp_dense.backbones.wave_mlp import GroupedConv, WaveAlong, WaveMLP
 from support.models import SMALL, image, loss_of, official
@@ -227,7 +228,7 @@ def test_products_of_one_map_share_its_copy_in_an_autocast_region(gpu):
 @pytest.mark.parametrize('size', [(8, 12), (4, 4), (4, 8)])
 def test_windows(size, gpu):
     mixing, x = PermuteMLP(12, 4, False).double(), image(2, *size, 12).double()
-    assert torch.equal(cuda_paths.windows_joined(cuda_paths.windows_apart(x, 4), *size), x)
+    assert torch.equal(cuda_windows.windows_joined(cuda_windows.windows_apart(x, 4), *size), x)
     found, expected = (call(values_and_gradients, mixing.mix, x) for call in (gpu, lambda of, *args: of(*args)))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
@@ -241,3 +242,27 @@ def test_weighted_sums(gpu):
     found, expected = (call(values_and_gradients, weighted, x) for call in (gpu, lambda of, *args: of(*args)))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     gpu(torch.autograd.gradgradcheck, weighted, x.requires_grad_())
+
+
+@pytest.mark.parametrize('size', [(6, 9), (3, 3)])
+def test_token_mlp(size, gpu):
+    mlp, x = ChannelMLP(9, 5).double(), image(2, *size, 4).double()
+    mixing = MixerTokenMixing(3, False, mlp)
+    found = gpu(values_and_gradients, mixing.mix, x, *mlp.parameters())
+    expected = values_and_gradients(mixing.mix, x, *mlp.parameters())
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    inputs = x[:, :3, :3].clone().requires_grad_(), *mlp.fc1.parameters(), *mlp.fc2.parameters()
+    torch.autograd.gradgradcheck(lambda x, *weights: cuda_windows.token_mlp(x, 3, *weights), inputs)
+    calls = []
+    mlp.fc1.register_forward_hook(lambda *_: calls.append('fc1'))
+    torch.testing.assert_close(gpu(mixing.mix, x), found[0])
+    assert calls == ['fc1']
+
+
+@pytest.mark.parametrize('size', [(6, 9), (5, 9), (6, 7), (4, 7)])
+def test_filling_up_and_cropping(size, gpu):
+    mixing, x = MixerTokenMixing(3, False, ChannelMLP(9, 5)).double(), image(2, *size, 4).double()
+    found, expected = (call(values_and_gradients, mixing, x) for call in (gpu, lambda of, *args: of(*args)))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(cuda_windows.cropped(cuda_windows.filled_up(x, 6, 9), *size), x)
+    gpu(torch.autograd.gradgradcheck, mixing, x[:1, :, :, :1].clone().requires_grad_())
