@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,8 @@ def test_part_runs(evidence, request, tmp_path, part):
     logs = '\n'.join(file.read_text()[-2000:] for file in (tmp_path / 'out' / 'logs').glob('*.log'))
     assert status == 0 and '| done in ' in printed, printed + logs
     results = list((tmp_path / 'results' / part).glob('*.json'))
-    assert results and all(json.loads(file.read_text())['environment']['torch'] for file in results)
+    assert results and all(file.stem.endswith('_cpu') for file in results)
+    assert all(json.loads(file.read_text())['environment']['torch'] for file in results)
     page = (tmp_path / 'out' / 'evidence.md').read_text()
     assert page.count('Not run yet.') == 5
     for link in re.findall(r'\]\((evidence_\w+\.png)\)', page):
@@ -70,6 +72,20 @@ def test_failure_is_said_and_stops_nothing(evidence, monkeypatch):
     assert status == 1 and '| one | failed, see ' in printed and '| two | failed: no result, see ' in printed
     printed, _ = evidence('operators', '--limit', '0')
     assert '| one | not run: the time of the part is over |' in printed
+
+
+def test_what_takes_too_long_is_ended_with_what_it_started(evidence, monkeypatch, tmp_path):
+    import plan
+
+    code = "import subprocess as s; child = s.Popen(['sleep', '600']); print(child.pid, flush=True); child.wait()"
+    monkeypatch.setitem(plan.PARTS, 'operators', lambda args: [plan.Step('long', [[sys.executable, '-c', code]])])
+    printed, status = evidence('operators', '--limit', '0.03')
+    assert status == 1 and '| long | failed: not done in time, see ' in printed
+    child = int((tmp_path / 'out' / 'logs' / 'long.log').read_text())
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):  # until init has taken notice
+            os.kill(child, 0)
+            time.sleep(0.1)
 
 
 def test_unknown_part(evidence):

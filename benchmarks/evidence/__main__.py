@@ -1,23 +1,25 @@
 """Runs what docs/evidence.md rests on, part by part: tests on a GPU, times, and trainings on real images.
 
-A result that is there already is not made again, and one that fails stops no other. Then docs/evidence.md is written
-from the results (python benchmarks/evidence/page.py).
+A result that is there already is not made again (delete its file to do so), a training that was cut off goes on, and
+what fails stops nothing else. Then docs/evidence.md is written from the results (python benchmarks/evidence/page.py).
 """
 
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 from threading import BoundedSemaphore
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where the other benchmarks are
 
 import torch
-from plan import PARTS, ROOT, Step, python, written
+from plan import PARTS, ROOT, Step, python, result, written
 
 STEPS_AT_ONCE = 4
 """On a GPU: while one measures, the others start and compile."""
@@ -63,10 +65,7 @@ def main() -> None:
         own = [step for name, step in steps if name == part]
         end = time.monotonic() + 60 * args.limit
         with ThreadPoolExecutor(STEPS_AT_ONCE if args.device == 'cuda' else 1) as pool:
-            jobs = {
-                pool.submit(run, step, args.results / part / f'{step.name}.json', end, slots, args): step
-                for step in own
-            }
+            jobs = {pool.submit(run, step, result(args, part, step.name), end, slots, args): step for step in own}
             for job in as_completed(jobs):
                 outcomes.append(job.result())
                 print(f'| {part} | {jobs[job].name} | {outcomes[-1]} |', flush=True)
@@ -76,9 +75,9 @@ def main() -> None:
     sys.exit(any('failed' in outcome for outcome in outcomes))
 
 
-def run(step: Step, result: Path, end: float, slots: BoundedSemaphore, args: argparse.Namespace) -> str:
+def run(step: Step, file: Path, end: float, slots: BoundedSemaphore, args: argparse.Namespace) -> str:
     """Runs a step until `end` at the latest, a command in each slot; what became of it."""
-    if result.exists():
+    if file.exists():
         return 'there already'
     start = time.monotonic()
     if start >= end:
@@ -91,9 +90,13 @@ def run(step: Step, result: Path, end: float, slots: BoundedSemaphore, args: arg
         each.mkdir(parents=True, exist_ok=True)
 
     def call(command: list[str]) -> int:
-        with slots:
-            left = end - time.monotonic()
-            return subprocess.run(command, stdout=output, stderr=output, env=environment, timeout=left).returncode
+        with slots:  # a session of its own: with it end the processes that it started
+            process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
+            try:
+                return process.wait(end - time.monotonic())
+            finally:
+                with suppress(ProcessLookupError):  # nothing is left
+                    os.killpg(process.pid, signal.SIGKILL)
 
     with log.open('w') as output, ThreadPoolExecutor(len(step.commands)) as pool:
         try:
@@ -103,8 +106,8 @@ def run(step: Step, result: Path, end: float, slots: BoundedSemaphore, args: arg
     if any(failed) and step.name != 'tests':  # whose failures are a result
         return f'failed, see {log}'
     if step.collect:
-        step.collect(folder, result)
-    return f'done in {time.monotonic() - start:.0f} s' if result.exists() else f'failed: no result, see {log}'
+        step.collect(folder, file)
+    return f'done in {time.monotonic() - start:.0f} s' if file.exists() else f'failed: no result, see {log}'
 
 
 if __name__ == '__main__':

@@ -34,4 +34,4 @@ val_dataloader = dict(batch_size=8, num_workers=2, dataset=_base_.test_dataloade
 test_dataloader = val_dataloader
 train_cfg = dict(val_interval=800)
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=6e-4), clip_grad=dict(max_norm=5.0))
-default_hooks = dict(checkpoint=dict(interval=4000, max_keep_ckpts=1, save_best=None), visualization=dict(draw=False))
+default_hooks = dict(checkpoint=dict(interval=400, max_keep_ckpts=1, save_best=None), visualization=dict(draw=False))

@@ -35,4 +35,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=100),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=48, milestones=[36, 44], gamma=0.1),
 ]
-default_hooks = dict(checkpoint=dict(interval=48, max_keep_ckpts=1, save_best=None), visualization=dict(draw=False))
+default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=1, save_best=None), visualization=dict(draw=False))

@@ -178,9 +178,6 @@ def main() -> None:
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
     runs = argparse.Namespace(jobs=args.jobs, out=args.out, results=args.out / f'{args.data}.json')
     args.out.mkdir(parents=True, exist_ok=True)
-    trainings = {name: training(name, args) for name in args.models}
-    found = train_all({name.replace(':', '_'): each for name, each in trainings.items()}, runs, result_of)
-    rows = [dict(model=name, **cost(name, args), **found[name.replace(':', '_')]) for name in args.models]
     recipe = dict(
         data=args.data,
         epochs=args.epochs,
@@ -188,10 +185,13 @@ def main() -> None:
         size='x'.join(map(str, args.img_scale)),
         batch=args.batch_size,
         seed=args.seed,
-        precision='fp16 AMP' if args.device == 'cuda' else 'fp32',
-        jobs=args.jobs,
+        precision='fp16-AMP' if args.device == 'cuda' else 'fp32',
         heads='thin' if args.thin else 'full',
     )
+    names = {name: '_'.join(map(str, (name.replace(':', '_'), *recipe.values()))) for name in args.models}
+    found = train_all({names[name]: training(name, args) for name in args.models}, runs, result_of)
+    rows = [dict(model=name, **cost(name, args), **found[names[name]]) for name in args.models]
+    recipe['jobs'] = args.jobs
     result = dict(environment=environment(args.device), recipe=recipe, rows=rows)
     args.results.parent.mkdir(parents=True, exist_ok=True)
     args.results.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')

@@ -68,11 +68,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def tests(results: dict[str, Result], _: Path) -> list[str]:
-    (result,) = results.values()
-    header = ['test', 'passed', 'failed', 'skipped']
-    rows = [[f'`{name}`', *counts.values()] for name, counts in result['tests'].items()]
-    totals = [sum(row[i] for row in rows) for i in (1, 2, 3)]
-    return [provenance(result), table(header, [*rows, ['all', *totals]])]
+    parts = []
+    for result in results.values():
+        rows = [[f'`{name}`', *counts.values()] for name, counts in result['tests'].items()]
+        totals = [sum(row[i] for row in rows) for i in (1, 2, 3)]
+        parts += [provenance(result), table(['test', 'passed', 'failed', 'skipped'], [*rows, ['all', *totals]])]
+    return parts
 
 
 def as_they_are(results: dict[str, Result], _: Path) -> list[str]:
@@ -83,9 +84,9 @@ def backbones(results: dict[str, Result], _: Path) -> list[str]:
     """A table for each mode, batch and size, with a column for each precision."""
     cases: dict[tuple[str, ...], dict[str, Result]] = {}
     for name, result in results.items():
-        mode, precision, batch, size = name.split('_')
-        cases.setdefault((mode, batch, size), {})[precision] = result
-    parts = [provenance(next(iter(results.values())))]
+        mode, precision, batch, size, device = name.split('_')
+        cases.setdefault((device, mode, batch, size), {})[precision] = result
+    parts = []
     for (mode, batch, size), own in sorted(
         cases.items(), key=lambda case: (case[0][0], 'b16_800' not in '_'.join(case[0]))
     ):

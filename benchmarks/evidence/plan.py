@@ -6,6 +6,7 @@ import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +29,13 @@ class Step(NamedTuple):
 
 
 def written(args: argparse.Namespace, name: str) -> Path:
-    """Where the command of a step writes."""
-    return args.out / 'written' / name
+    """Where the commands of a step write."""
+    return args.out / 'written' / f'{name}_{args.device}'
+
+
+def result(args: argparse.Namespace, part: str, name: str) -> Path:
+    """The result of a step."""
+    return args.results / part / f'{name}_{args.device}.json'
 
 
 def python(script: str, *arguments: object) -> list[str]:
@@ -133,23 +139,33 @@ def detectors(args: argparse.Namespace) -> list[Step]:
 def learning(data: str, args: argparse.Namespace) -> list[Step]:
     root = args.camvid if data == 'camvid' else args.coco
     own = ['--data-root', root, '--device', args.device, '--jobs', args.jobs, '--out', args.out / data]
-    own += ['--results', args.results / data / f'{data}.json']
+    own += ['--results', result(args, data, data)]
     own += ['--thin'] if args.device == 'cpu' else []
     if args.toy:
-        toy = '--epochs 1 --images 4 --img-scale 96 72 --batch-size 2 --models HireMLP:tiny'
-        own += toy.split()
+        own += [
+            '--epochs',
+            '1',
+            '--images',
+            '4',
+            '--img-scale',
+            '96',
+            '72',
+            '--batch-size',
+            '2',
+            '--models',
+            'HireMLP:tiny',
+        ]
     for option in ('epochs', 'img_scale', 'models'):
         if value := getattr(args, option):
             own += [f'--{option.replace("_", "-")}', *(value if isinstance(value, list) else [value])]
     return [Step(data, [python('benchmarks/evidence/learning.py', data, *own)])]
 
 
-def camvid(args: argparse.Namespace) -> list[Step]:
-    return learning('camvid', args)
-
-
-def coco(args: argparse.Namespace) -> list[Step]:
-    return learning('coco', args)
-
-
-PARTS = dict(tests=tests, operators=operators, backbones=backbones, detectors=detectors, camvid=camvid, coco=coco)
+PARTS: dict[str, Callable[[argparse.Namespace], list[Step]]] = dict(
+    tests=tests,
+    operators=operators,
+    backbones=backbones,
+    detectors=detectors,
+    camvid=partial(learning, 'camvid'),
+    coco=partial(learning, 'coco'),
+)
