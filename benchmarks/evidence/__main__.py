@@ -97,6 +97,7 @@ def run(step: Step, file: Path, end: float, slots: BoundedSemaphore, args: argpa
             finally:
                 with suppress(ProcessLookupError):  # nothing is left
                     os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     with log.open('w') as output, ThreadPoolExecutor(len(step.commands)) as pool:
         try:
