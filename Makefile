@@ -66,7 +66,7 @@ bench: setup ## time backbones and detectors on this CPU (about 40 minutes on tw
 	@echo '== charts and numbers: work_dirs/benchmarks; their tables go into docs/performance.md'
 	$(BENCH)/report.py
 
-evidence: setup ## tests on a GPU, times and trainings on real images, for docs/evidence.md (PARTS="tests camvid"; DEVICE=cpu; TOY=1)
+evidence: setup ## docs/evidence.md: tests on a GPU, times, trainings on data/camvid and data/coco (PARTS="tests camvid"; DEVICE=cpu; TOY=1; ARGS=--help)
 	$(BENCH)/evidence $(PARTS) $(if $(DEVICE),--device $(DEVICE)) $(if $(TOY),--toy) $(ARGS)
 
 test: setup ## run all tests (12 to 20 minutes on two cores; ARGS="-m 'not slow'": the quick ones; STACK as above)

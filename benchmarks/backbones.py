@@ -9,7 +9,7 @@ from counting import gmacs
 from floor import GemmFloor
 from models import PEERS, build_peers, check_agreement, published_network, variants
 from report import report
-from timing import DTYPES, Candidate, Size, inference, measure, network_parser, parse_args, training_step
+from timing import DTYPES, Candidate, Size, alone, inference, measure, network_parser, parse_args, training_step
 from torch import Tensor, nn
 
 import mlp_dense
@@ -75,8 +75,14 @@ def call(model: nn.Module, x: Tensor, args: argparse.Namespace, dtype: str) -> C
 
     if not args.train:
         return inference(forward)
-    gradients = [torch.randn_like(out) for out in forward()]
-    return training_step(model, lambda: torch.autograd.backward(forward(), gradients))
+    gradients: list[Tensor] = []  # made by the first call, in which a compiled network is compiled
+
+    def forward_and_backward() -> None:
+        outputs = forward()
+        gradients.extend(torch.randn_like(output) for output in outputs[len(gradients) :])
+        torch.autograd.backward(outputs, gradients)
+
+    return training_step(model, forward_and_backward)
 
 
 def candidates_of(name: str, models: dict[str, nn.Module], x: Tensor, args: argparse.Namespace) -> list[Candidate]:
@@ -126,15 +132,15 @@ def main() -> None:
         x = torch.randn(args.batch_size, 3, *size, device=args.device)
         if args.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        candidates = [each for name, own in models.items() for each in candidates_of(name, own, x, args)]
+        with alone(args.lock, args.device):  # products are timed to choose the fastest
+            candidates = [each for name, own in models.items() for each in candidates_of(name, own, x, args)]
         rows += measure(candidates, str(size), args)
     left_out = [f'{name} {kind}' for name, own in models.items() for kind in own if not runs(name, kind, args)]
     left_out += [name for name in args.peers if name not in models]
     notes = [f'left out, since they do not run in {args.dtype}: {", ".join(left_out)}'] if left_out else []
     for name, own in models.items():
-        if (
-            'compiled' in own and not args.train and args.device == 'cpu'
-        ):  # in training inductor (PyTorch 2.13) may fail on dynamic sizes
+        # In training inductor (PyTorch 2.13) may fail on dynamic sizes; on a GPU each is compiled for one size.
+        if 'compiled' in own and not args.train and args.device == 'cpu':
             again = 'again' if compiles_again(own['compiled'], args) else 'nothing'
             notes.append(f'{name}, compiled for two sizes, compiles {again} for further batch and image sizes')
     report(rows, 'backbones', notes, args)

@@ -18,7 +18,7 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from models import PEERS, check_agreement, published_network, variants
 from report import report
-from timing import DTYPES, Candidate, Size, inference, measure, network_parser, parse_args, training_step
+from timing import DTYPES, Candidate, Size, alone, inference, measure, network_parser, parse_args, training_step
 from torch import nn
 
 from mlp_dense.engine.configs import adapt_to_cpu, enter_scope, read_config
@@ -157,13 +157,14 @@ def main() -> None:
     rows = []
     for head in args.heads:
         for size in args.size or [HEADS[head][1]]:
-            candidates = []
+            models = {}
             for name in args.models:
                 cfg = read(head, name, size, args)
-                data = batch(cfg, size, args.batch_size)
-                candidates += candidates_of(name, build_variants(cfg, args), data, args)
-            for name in args.peers:
-                candidates += candidates_of(name, {'peer': build_peer(cfg, name, args)}, data, args)
+                models[name] = build_variants(cfg, args)
+            models |= {name: {'peer': build_peer(cfg, name, args)} for name in args.peers}
+            data = batch(cfg, size, args.batch_size)
+            with alone(args.lock, args.device):  # products are timed to choose the fastest
+                candidates = [each for name, own in models.items() for each in candidates_of(name, own, data, args)]
             rows += measure(candidates, f'{head} {size}', args)
     report(rows, 'detectors', [], args)
 

@@ -16,10 +16,11 @@ GROUPS = {
     'products': 'mkldnn::_linear_pointwise aten::addmm aten::mm aten::bmm',  # with the bias and the activation
     'depthwise': '',
     'norms': """aten::native_batch_norm aten::native_layer_norm aten::native_group_norm
-        aten::native_batch_norm_backward aten::native_layer_norm_backward aten::native_group_norm_backward""",
+        aten::native_batch_norm_backward aten::native_layer_norm_backward aten::native_group_norm_backward
+        aten::var_mean aten::linalg_vector_norm""",
     'waves': 'aten::cos aten::sin',
     'arithmetic': """aten::add aten::add_ aten::mul aten::mul_ aten::addcmul_ aten::sum aten::gelu aten::gelu_backward
-        aten::clamp_min aten::threshold_backward aten::_softmax aten::_softmax_backward_data aten::div""",
+        aten::clamp_min aten::threshold_backward aten::addcmul aten::_softmax aten::_softmax_backward_data aten::div""",
     'copies': """aten::copy_ aten::cat aten::constant_pad_nd aten::fill_ aten::index aten::index_put_ aten::gather
         aten::masked_fill_ aten::where aten::index_select aten::index_add_""",
 }

@@ -41,9 +41,10 @@ def metrics_of(training: Training, folder: Path) -> dict[str, float]:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """What the newest run in a folder logged: of its iterations and its validations."""
-    scalars = max(folder.glob('*/vis_data/scalars.json'))
-    return [json.loads(line) for line in scalars.read_text().splitlines()]
+    """What the runs in a folder logged: of each iteration and validation what the last run says."""
+    lines = [line for file in sorted(folder.glob('*/vis_data/scalars.json')) for line in file.read_text().splitlines()]
+    logged = [json.loads(line) for line in lines]
+    return list({(each['step'], 'lr' in each): each for each in logged}.values())
 
 
 def train_all(
@@ -51,20 +52,24 @@ def train_all(
     args: argparse.Namespace,
     result_of: Callable[[Training, Path], dict[str, Any]] = metrics_of,
 ) -> dict[str, dict[str, Any]]:
-    """The result of every training, by its name: from the file of results, or after it. SystemExit: one failed."""
+    """The result of every training, by its name: from the file of results, or after it. SystemExit: one failed, and all
+    others are done."""
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
     missing = [name for name in trainings if name not in results]
     with ThreadPoolExecutor(args.jobs) as pool:
         started = {pool.submit(_train, trainings[name], args.out / name, args.jobs): name for name in missing}
+        failed = []
         for training in track(as_completed(started), 'training', total=len(started)):
             name = started[training]
             try:
                 training.result()
                 results[name] = result_of(trainings[name], args.out / name)
             except RuntimeError as error:
-                pool.shutdown(cancel_futures=True)
-                raise SystemExit(f'{name} failed:\n{error}') from None
+                failed.append(f'{name} failed:\n{error}')
+                continue
             args.results.write_text(json.dumps(results, indent=1, sort_keys=True) + '\n', encoding='utf-8')
+    if failed:
+        raise SystemExit('\n'.join(failed))
     return {name: results[name] for name in trainings}
 
 

@@ -77,8 +77,8 @@ def test_failure_is_said_and_stops_nothing(evidence, monkeypatch):
 def test_what_takes_too_long_is_ended_with_what_it_started(evidence, monkeypatch, tmp_path):
     import plan
 
-    code = "import subprocess as s; child = s.Popen(['sleep', '600']); print(child.pid, flush=True); child.wait()"
-    monkeypatch.setitem(plan.PARTS, 'operators', lambda args: [plan.Step('long', [[sys.executable, '-c', code]])])
+    command = ['sh', '-c', 'sleep 600 & echo $!; wait']
+    monkeypatch.setitem(plan.PARTS, 'operators', lambda args: [plan.Step('long', [command])])
     printed, status = evidence('operators', '--limit', '0.03')
     assert status == 1 and '| long | failed: not done in time, see ' in printed
     child = int((tmp_path / 'out' / 'logs' / 'long.log').read_text())
@@ -88,7 +88,18 @@ def test_what_takes_too_long_is_ended_with_what_it_started(evidence, monkeypatch
             time.sleep(0.1)
 
 
+def test_result_that_cannot_be_read_is_said(evidence, monkeypatch, tmp_path):
+    import plan
+
+    command = [sys.executable, '-c', '']
+    monkeypatch.setitem(plan.PARTS, 'operators', lambda args: [plan.Step('none', [command], plan.merge)])
+    printed, status = evidence('operators')
+    assert status == 1 and '| none | failed: ' in printed and (tmp_path / 'out' / 'evidence.md').exists()
+
+
 def test_unknown_part(evidence):
+    printed, status = evidence('operators', '--only', 'nothing')
+    assert status == '--only nothing: there are operators.'
     printed, status = evidence('backbone')
     assert status == 2 and 'backbone: the parts are tests, operators, backbones, detectors, camvid, coco.' in printed
 

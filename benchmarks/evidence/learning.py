@@ -29,10 +29,7 @@ import mlp_dense
 HERE = Path(__file__).parent
 NAMES = [*SMALLEST, *PEERS]
 CAMVID, COCO = dict(mIoU='mIoU', aAcc='aAcc'), {'box mAP': 'coco/bbox_mAP', 'mask mAP': 'coco/segm_mAP'}
-DATA = {  # metrics, image size (long, short side), images of a batch
-    'camvid': (CAMVID, (480, 360), 8),
-    'coco': (COCO, (640, 384), 8),
-}
+DATA = {'camvid': (CAMVID, (480, 360)), 'coco': (COCO, (640, 384))}  # metrics, image size (long, short side)
 THIN = {  # the config's heads for machines without a GPU, where they would take most of the time
     'camvid': {
         'model.neck.out_channels': 128,
@@ -59,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--models', nargs='+', choices=NAMES, default=NAMES, help='default: all')
     parser.add_argument('--epochs', type=int, default=100, metavar='N', help='the same for all (default: %(default)s)')
     parser.add_argument('--img-scale', nargs=2, type=int, metavar='PIXELS', help='long and short side')
-    parser.add_argument('--batch-size', type=int, metavar='N')
+    parser.add_argument('--batch-size', type=int, default=8, metavar='N', help='default: %(default)s')
     parser.add_argument('--images', type=int, metavar='N', help='only so many, of each part of the data')
     parser.add_argument('--thin', action='store_true', help='narrow heads and few proposals: for a CPU')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
@@ -68,8 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='of the trainings')
     parser.add_argument('--results', type=Path, required=True, metavar='FILE', help='JSON, with a row for every model')
     args = parser.parse_args()
-    _, scale, batch_size = DATA[args.data]
-    args.img_scale, args.batch_size = args.img_scale or scale, args.batch_size or batch_size
+    args.img_scale = args.img_scale or DATA[args.data][1]
     return args
 
 
@@ -98,7 +94,7 @@ def write_config(name: str, args: argparse.Namespace) -> Path:
     file = args.out / f'{name.replace(":", "_")}.py'
     file.parent.mkdir(parents=True, exist_ok=True)
     cfg.dump(file)
-    return file
+    return file.resolve()
 
 
 def label_maps(data_root: Path) -> list[Path]:
@@ -123,7 +119,7 @@ def class_weights(files: Sequence[Path], num_classes: int) -> list[float]:
 
 
 def training(name: str, args: argparse.Namespace) -> Training:
-    metrics, *_ = DATA[args.data]
+    metrics, _ = DATA[args.data]
     length = ('--epochs', args.epochs)
     if args.data == 'camvid':  # whose recipe counts iterations
         length = ('--iters', args.epochs * math.ceil(num_images(args) / args.batch_size))

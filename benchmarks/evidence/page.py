@@ -19,8 +19,8 @@ INTRODUCTION = """\
 # Evidence
 
 What this package does on real images and on GPUs. `python benchmarks/evidence/page.py` writes every table and plot from
-the JSON files in [evidence](evidence), which `make evidence` makes: part by part, none for longer than nine minutes on
-a GPU of the class of an H200, and again only what is not there. A part that has not run says so.
+the JSON files in [evidence](evidence), which `make evidence` makes: part by part, on a GPU none for longer than nine
+minutes, and again only what is not there. A part that has not run says so.
 """
 SECTIONS = {  # title, what it is, where the results of a part stand
     'tests': ('Tests on a GPU', 'The tests that need CUDA (`tests/cuda`), over all families.'),
@@ -36,7 +36,7 @@ SECTIONS = {  # title, what it is, where the results of a part stand
         'computed as its published code does it, / floor: times the matrix products alone, both in the first precision '
         'that has them; MB: peak memory of the call beyond the weights, and that of the published computation.',
     ),
-    'detectors': ('Whole models', 'Mask R-CNN and UperNet of this package with each backbone, with AMP.'),
+    'detectors': ('Whole models', 'Mask R-CNN and UperNet of this package with each backbone.'),
     'camvid': (
         'Learning CamVid from random weights',
         'Semantic FPN with every backbone under one recipe (`benchmarks/evidence/camvid.py`): trained on the training '
@@ -72,7 +72,11 @@ def tests(results: dict[str, Result], _: Path) -> list[str]:
     for result in results.values():
         rows = [[f'`{name}`', *counts.values()] for name, counts in result['tests'].items()]
         totals = [sum(row[i] for row in rows) for i in (1, 2, 3)]
-        parts += [provenance(result), table(['test', 'passed', 'failed', 'skipped'], [*rows, ['all', *totals]])]
+        rehearsal = '' if 'gpu' in result['environment'] else 'A rehearsal on a CPU: '
+        parts += [
+            rehearsal + provenance(result),
+            table(['test', 'passed', 'failed', 'skipped'], [*rows, ['all', *totals]]),
+        ]
     return parts
 
 
@@ -87,11 +91,9 @@ def backbones(results: dict[str, Result], _: Path) -> list[str]:
         mode, precision, batch, size, device = name.split('_')
         cases.setdefault((device, mode, batch, size), {})[precision] = result
     parts = []
-    for (mode, batch, size), own in sorted(
-        cases.items(), key=lambda case: (case[0][0], 'b16_800' not in '_'.join(case[0]))
-    ):
+    for (_, mode, batch, size), own in sorted(cases.items()):
         title = 'Inference' if mode == 'forward' else 'A training step'
-        parts.append(f'**{title}, batch {batch[1:]}, {size}**')
+        parts.append(f'**{title}, batch {batch[1:]}, {size}**, {provenance(next(iter(own.values())))}')
         parts.append(backbones_table({precision: own[precision] for precision in PRECISIONS if precision in own}))
     return parts
 
@@ -153,12 +155,21 @@ def learning(results: dict[str, Result], page: Path) -> list[str]:
         draw_curves(result, metrics[0], plot)
         together = f', {recipe["jobs"]} trainings at a time on one device' if recipe['jobs'] > 1 else ''
         parts += [
+            f'```bash\n{command(name, result)}\n```',
             f'{recipe["epochs"]} epochs of {recipe["images"]} images, {recipe["size"]}, batch {recipe["batch"]}, '
             f'{recipe["precision"]}, {recipe["heads"]} heads, seed {recipe["seed"]}{together}. {provenance(result)}',
             table(header, lines),
             f'![{metrics[0]} over the iterations]({plot.name})',
         ]
     return parts
+
+
+def command(name: str, result: Result) -> str:
+    """What makes the result of a training."""
+    part, _, device = name.partition('_')
+    recipe, models = result['recipe'], ' '.join(row['model'] for row in result['rows'])
+    options = f'--epochs {recipe["epochs"]} --img-scale {recipe["size"].replace("x", " ")} --models {models}'
+    return f'make evidence PARTS={part} DEVICE={device} ARGS="{options}"'
 
 
 def text(score: float) -> str:
@@ -212,13 +223,17 @@ WRITERS = dict(
 def write_page(folder: Path, page: Path) -> None:
     parts, results = [INTRODUCTION], read(folder)
     for part, (title, what) in SECTIONS.items():
-        parts += [f'## {title}', what, f'```bash\nmake evidence PARTS={part}\n```']
+        parts += [f'## {title}', what]
+        if not results[part] or WRITERS[part] is not learning:
+            parts.append(f'```bash\nmake evidence PARTS={part}\n```')
         parts += WRITERS[part](results[part], page) if results[part] else ['Not run yet.']
-        timed = next((each for name, each in results['backbones'].items() if name.startswith('forward_bf16_b16')), None)
-        if part == 'camvid' and results[part] and timed:
-            plot = page.with_name('evidence_costs.png')
-            draw_costs(next(iter(results[part].values())), timed, plot)
-            parts.append(f'![mIoU against the time and the memory of the backbone]({plot.name})')
+    for device in ('cpu', 'cuda'):  # accuracy beside costs, where both are of one device
+        learned = results['camvid'].get(f'camvid_{device}')
+        timed = results['backbones'].get(f'forward_bf16_b16_800x1280_{device}')
+        if learned and timed:
+            plot = page.with_name(f'evidence_costs_{device}.png')
+            draw_costs(learned, timed, plot)
+            parts += ['## Accuracy beside costs', f'![mIoU against time and memory of the backbone]({plot.name})']
     page.write_text('\n\n'.join(part.strip() for part in parts) + '\n', encoding='utf-8')
 
 

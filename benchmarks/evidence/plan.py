@@ -33,8 +33,8 @@ def written(args: argparse.Namespace, name: str) -> Path:
     return args.out / 'written' / f'{name}_{args.device}'
 
 
-def result(args: argparse.Namespace, part: str, name: str) -> Path:
-    """The result of a step."""
+def result_file(args: argparse.Namespace, part: str, name: str) -> Path:
+    """Where the result of a step belongs."""
     return args.results / part / f'{name}_{args.device}.json'
 
 
@@ -47,10 +47,10 @@ def tests(args: argparse.Namespace) -> list[Step]:
     command = [sys.executable, '-m', 'pytest', str(ROOT / 'tests/cuda'), '-q', '-n', str(args.jobs)]
     command += ['-p', 'no:cacheprovider', '-o', 'filterwarnings=default', f'--junitxml={folder / "junit.xml"}']
     command += ['-k', 'float64'] if args.toy else []
-    return [Step('tests', [command], lambda folder, result: count_tests(folder, result, args.device))]
+    return [Step('tests', [command], lambda folder, file: count_tests(folder, file, args.device))]
 
 
-def count_tests(folder: Path, result: Path, device: str) -> None:
+def count_tests(folder: Path, file: Path, device: str) -> None:
     """Outcomes of each test, over its parameters, from pytest's file in JUnit's format."""
     found: dict[str, dict[str, int]] = {}
     for case in ElementTree.parse(folder / 'junit.xml').iter('testcase'):
@@ -59,7 +59,7 @@ def count_tests(folder: Path, result: Path, device: str) -> None:
         outcome = 'failed' if kinds - {'skipped'} else 'skipped' if kinds else 'passed'
         counts = found.setdefault(name, dict(passed=0, failed=0, skipped=0))
         counts[outcome] += 1
-    write(result, dict(environment=environment(device), tests=found))
+    write(file, dict(environment=environment(device), tests=found))
 
 
 def write(file: Path, content: dict) -> None:
@@ -67,13 +67,13 @@ def write(file: Path, content: dict) -> None:
     file.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
 
 
-def merge(folder: Path, result: Path) -> None:
+def merge(folder: Path, file: Path) -> None:
     """The rows of all that benchmarks wrote below a folder, as one result."""
-    first, *others = [json.loads(file.read_text(encoding='utf-8')) for file in sorted(folder.rglob('*.json'))]
+    first, *others = [json.loads(each.read_text(encoding='utf-8')) for each in sorted(folder.rglob('*.json'))]
     for each in others:
         first['rows'] += each['rows']
         first['notes'] += [note for note in each['notes'] if note not in first['notes']]
-    write(result, first)
+    write(file, first)
 
 
 def benchmark(
@@ -139,7 +139,7 @@ def detectors(args: argparse.Namespace) -> list[Step]:
 def learning(data: str, args: argparse.Namespace) -> list[Step]:
     root = args.camvid if data == 'camvid' else args.coco
     own = ['--data-root', root, '--device', args.device, '--jobs', args.jobs, '--out', args.out / data]
-    own += ['--results', result(args, data, data)]
+    own += ['--results', result_file(args, data, data)]
     own += ['--thin'] if args.device == 'cpu' else []
     if args.toy:
         own += [

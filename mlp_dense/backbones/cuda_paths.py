@@ -24,7 +24,7 @@ def applies(*tensors: Tensor) -> bool:
 
 
 def is_on_gpu(*tensors: Tensor) -> bool:
-    """The same, also for torch.compile."""
+    """The same, but also while torch.compile traces a model."""
     return (
         all(tensor.is_cuda for tensor in tensors)
         and not torch.compiler.is_exporting()
@@ -78,11 +78,15 @@ class _GroupNorm(Function):
         of_scale = (of_scale - mean * of_shift) * inverse  # of the normalized x
         of_x = None
         if ctx.needs_input_grad[0]:
-            size = x[0].numel()
-            constant, slope = ((each * weight).sum(3, True) / size * inverse for each in (of_shift, of_scale))
+            # In fp16 what is small for maps of large values is multiplied last.
+            first, last = (1.0, inverse) if x.dtype == torch.float16 else (inverse, None)
+            size = x.shape[1:].numel()
+            constant, slope = ((each * weight).sum(3, True) / size * first for each in (of_shift, of_scale))
             slope = slope * inverse
             of_x = torch.addcmul((mean * slope - constant).to(x.dtype), x, -slope.to(x.dtype))
-            of_x.addcmul_(gradient, (weight * inverse).to(x.dtype))
+            of_x.addcmul_(gradient, (weight * first).to(x.dtype))
+            if last is not None:
+                of_x.mul_(last.to(x.dtype))
         return of_x, *(each.sum(0).flatten().to(weight.dtype) for each in (of_scale, of_shift)), None
 
 
@@ -184,17 +188,20 @@ def full_kernel(weight: Tensor) -> Tensor:
 
 
 class WeightedSum(Function):
-    """Of three maps (..., C), with weights that fewer positions have; PyTorch's own gradient of `addcmul` multiplies
-    each map by one first."""
+    """Of three maps (..., C), in their type, with weights that fewer positions have, and that autocast gives in
+    float32; PyTorch's own gradient of `addcmul` multiplies each map by one first."""
 
     @staticmethod
     def forward(ctx: Any, *maps_and_weights: Tensor) -> Tensor:
         ctx.save_for_backward(*maps_and_weights)
-        a, b, c, a_weight, b_weight, c_weight = maps_and_weights
+        a, b, c, *weights = maps_and_weights
+        a_weight, b_weight, c_weight = (weight.to(a.dtype) for weight in weights)
         return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         maps, weights = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
-        of_weights = [(gradient * x).sum_to_size(weight.shape) for x, weight in zip(maps, weights, strict=True)]
-        return *(gradient * weight for weight in weights), *of_weights
+        axes = [axis for axis, size in enumerate(weights[0].shape) if size == 1]
+        dtype = torch.float32 if gradient.dtype in HALF_TYPES else gradient.dtype  # fp16 would overflow
+        of_weights = [(gradient * x).sum(axes, True, dtype=dtype).to(weights[0].dtype) for x in maps]
+        return *(gradient * weight.to(gradient.dtype) for weight in weights), *of_weights

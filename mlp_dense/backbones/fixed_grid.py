@@ -38,7 +38,8 @@ class GridMixing(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        (height, width), x = x.shape[1:3], cuda_paths.in_autocast_type(x)
+        height, width = x.shape[1:3]
+        x = cuda_paths.in_autocast_type(x)
         if self.is_global:
             return resized(self.mix(resized(x, self.grid, self.grid)), height, width)
         rows, columns = (round_up(side, self.grid) for side in (height, width))

@@ -1,7 +1,7 @@
 """Layers that more than one family uses.
 
 Inside the stages feature maps are (B, H, W, C), so that a linear layer over the channels is one matrix product. Norms
-and convolutions are PyTorch's own and take (B, C, H, W): :func:`in_nchw` calls them on the same memory.
+and convolutions take (B, C, H, W): :func:`in_nchw` calls them on the same memory.
 """
 
 from collections.abc import Callable
@@ -84,8 +84,8 @@ class WeightedBranches(nn.Module):
         """Branches (..., dim); `axes` are those of the positions that share their weights."""
         # Not x.mean(), whose gradient is a whole feature map instead of one number for each channel.
         dtype = torch.float32 if a.dtype == torch.float16 else a.dtype  # fp16 would overflow
-        # One axis after the other, since on a CPU PyTorch is ten times slower over two that do not lie side by side; on
-        # a GPU it needs many numbers for each sum.
+        # One axis after the other, since on a CPU PyTorch is ten times slower over two that do not lie side by side; a
+        # GPU sums many numbers at once.
         together = cuda_paths.applies(a)
         total = sum(
             x.sum(axes, True, dtype=dtype) if together else x.sum(axes[1], True, dtype=dtype).sum(axes[0], True)
@@ -93,8 +93,7 @@ class WeightedBranches(nn.Module):
         )
         mean = (total / (a.shape[axes[0]] * a.shape[axes[1]])).to(a.dtype)
         scores = self.fc2(F.gelu(self.fc1(mean))).unflatten(-1, (-1, 3))  # branch k of channel c stands at 3c + k
-        # First, so that each is contiguous; in an autocast region it is float32, which would make the branches so.
-        a_weight, b_weight, c_weight = scores.movedim(-1, 0).softmax(0).to(a.dtype)
+        a_weight, b_weight, c_weight = scores.movedim(-1, 0).softmax(0)  # first, so that each is contiguous
         if together:
             return cuda_paths.WeightedSum.apply(a, b, c, a_weight, b_weight, c_weight)
         return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
@@ -136,7 +135,7 @@ class GroupNorm1(nn.GroupNorm):
         super().__init__(1, dim, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.affine and cuda_paths.applies(x, self.weight):
+        if self.bias is not None and cuda_paths.applies(x, self.bias):
             return cuda_paths.group_norm(x, self.weight, self.bias, self.eps)
         if fast_paths.applies_to_inference(x, self.weight, self.bias):
             return fast_paths.group_norm(x.permute(0, 2, 3, 1), 1, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)

@@ -126,6 +126,34 @@ def test_group_norm(offset, size, memory_format, gpu):
         torch.autograd.gradgradcheck(lambda *args: cuda_paths.group_norm(*args, 1e-5), inputs)
 
 
+@pytest.mark.parametrize('deviation', [1, 1000])
+def test_group_norm_in_fp16_of_large_values(deviation, gpu):
+    """Small factors of the gradient do not vanish."""
+    norm, x = GroupNorm1(64), (deviation * image(2, 64, 8, 8)).half()
+    gradient = (x / deviation + image(2, 64, 8, 8).flip(3)).half()
+
+    def of_x(norm, x, gradient):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(norm(x), x, gradient.to(x.dtype))[0].double()
+
+    found, expected = gpu(of_x, norm.half(), x, gradient), of_x(copy.deepcopy(norm).double(), x.double(), gradient)
+    assert (found - expected).norm() < 5e-3 * expected.norm()
+
+
+@pytest.mark.parametrize('norm', [GroupNorm1(6, bias=False), GroupNorm1(6, affine=False), GroupNorm1(6)])
+def test_group_norm_of_any_kind(norm, gpu):
+    x = image(2, 6, 5, 7)
+    torch.testing.assert_close(gpu(norm, x), norm(x))
+
+
+def test_gradients_of_weights_are_sums_in_float32(gpu):
+    maps = [torch.ones(1, 200, 304, 2).half().requires_grad_() for _ in range(3)]
+    weights = [torch.ones(1, 1, 1, 2, requires_grad=True) for _ in range(3)]
+    out = cuda_paths.WeightedSum.apply(*maps, *weights)
+    out.backward(2 * torch.ones_like(out))
+    assert out.dtype == torch.float16 and all((weight.grad == 121600).all() for weight in weights)
+
+
 def test_group_norm_keeps_its_input_alone():
     kept, x = [], image(2, 8, 5, 7).contiguous(memory_format=torch.channels_last).bfloat16().requires_grad_()
     weight, bias = (torch.rand(8, requires_grad=True) for _ in range(2))

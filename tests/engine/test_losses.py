@@ -28,6 +28,13 @@ def test_mean_over_the_pixels_that_are_not_ignored(loss, scores, ignore_index):
     assert half.dtype == torch.float32 and torch.allclose(half, expected, rtol=1e-2)
 
 
+def test_in_half_precision_and_with_whole_weights():
+    loss = MODELS.build(dict(type='mlp_dense.WeightedCrossEntropyLoss', class_weight=[1, 40])).half()
+    scores, labels = torch.zeros(1, 2, 512, 512).half(), torch.ones(1, 512, 512, dtype=torch.long)
+    assert torch.allclose(loss(scores, labels), torch.tensor(2.0).log())
+    assert loss(scores, labels, reduction_override='none').shape == labels.shape
+
+
 def test_of_no_pixel_it_is_zero(loss, scores):
     scores.requires_grad_()
     value = loss(scores, torch.full((2, 4, 5), 255))
