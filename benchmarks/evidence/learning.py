@@ -29,13 +29,18 @@ import mlp_dense
 HERE = Path(__file__).parent
 NAMES = [*SMALLEST, *PEERS]
 CAMVID, COCO = dict(mIoU='mIoU', aAcc='aAcc'), {'box mAP': 'coco/bbox_mAP', 'mask mAP': 'coco/segm_mAP'}
-DATA = {'camvid': (CAMVID, (480, 360)), 'coco': (COCO, (640, 384))}  # metrics, image size (long, short side)
+DATA = {  # metrics, image size (long, short side)
+    'camvid': (CAMVID, (480, 360)),
+    'camvid_upernet': (CAMVID, (480, 360)),
+    'coco': (COCO, (640, 384)),
+}
 THIN = {  # the config's heads for machines without a GPU, where they would take most of the time
     'camvid': {
         'model.neck.out_channels': 128,
         'model.decode_head.in_channels': [128] * 4,
         'model.decode_head.channels': 64,
     },
+    'camvid_upernet': {'model.decode_head.channels': 128, 'model.auxiliary_head.channels': 64},
     'coco': {
         **{f'model.{layer}': 64 for layer in ('neck.out_channels', 'rpn_head.in_channels', 'rpn_head.feat_channels')},
         **{f'model.roi_head.{part}_roi_extractor.out_channels': 64 for part in ('bbox', 'mask')},
@@ -51,7 +56,8 @@ THIN = {  # the config's heads for machines without a GPU, where they would take
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('data', choices=DATA, help='Semantic FPN on CamVid, or Mask R-CNN on a few images of COCO')
+    text = 'Semantic FPN or UperNet on CamVid, or Mask R-CNN on a few images of COCO'
+    parser.add_argument('data', choices=DATA, help=text)
     parser.add_argument('--data-root', type=Path, required=True, metavar='DIR', help='of the data')
     parser.add_argument('--models', nargs='+', choices=NAMES, default=NAMES, help='default: all')
     parser.add_argument('--epochs', type=int, default=100, metavar='N', help='the same for all (default: %(default)s)')
@@ -83,11 +89,19 @@ def backbone_of(name: str) -> tuple[dict[str, Any], list[int]]:
 
 def write_config(name: str, args: argparse.Namespace) -> Path:
     cfg = Config.fromfile(HERE / f'{args.data}.py')
-    cfg.model.backbone, cfg.model.neck.in_channels = backbone_of(name)
+    cfg.model.backbone, channels = backbone_of(name)
+    if cfg.model.get('neck'):
+        cfg.model.neck.in_channels = channels
+    else:
+        cfg.model.decode_head.in_channels = channels
+        cfg.model.auxiliary_head.in_channels = channels[cfg.model.auxiliary_head.in_index]
     cfg.merge_from_dict(THIN[args.data] if args.thin else {})
-    if args.data == 'camvid':
+    if is_camvid(args):
         weights = class_weights(label_maps(args.data_root), cfg.model.decode_head.num_classes)
-        cfg.model.decode_head.loss_decode = dict(type='mlp_dense.WeightedCrossEntropyLoss', class_weight=weights)
+        loss = dict(type='mlp_dense.WeightedCrossEntropyLoss', class_weight=weights)
+        cfg.model.decode_head.loss_decode = loss
+        if 'auxiliary_head' in cfg.model:
+            cfg.model.auxiliary_head.loss_decode = dict(loss, loss_weight=0.4)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader) if args.images else ():
         for dataset in loader.dataset.get('datasets', [loader.dataset]):
             dataset.indices = args.images
@@ -97,6 +111,10 @@ def write_config(name: str, args: argparse.Namespace) -> Path:
     return file.resolve()
 
 
+def is_camvid(args: argparse.Namespace) -> bool:
+    return args.data.startswith('camvid')
+
+
 def label_maps(data_root: Path) -> list[Path]:
     """Those that the recipe trains on."""
     return [file for part in ('train', 'val') for file in sorted((data_root / f'{part}annot').glob('*.png'))]
@@ -104,7 +122,7 @@ def label_maps(data_root: Path) -> list[Path]:
 
 def num_images(args: argparse.Namespace) -> int:
     """How many images are trained on."""
-    if args.data == 'camvid':
+    if is_camvid(args):
         return 2 * args.images if args.images else len(label_maps(args.data_root))
     file = args.data_root / 'annotations' / 'instances_train2017.json'
     return args.images or len(json.loads(file.read_text(encoding='utf-8'))['images'])
@@ -121,7 +139,7 @@ def class_weights(files: Sequence[Path], num_classes: int) -> list[float]:
 def training(name: str, args: argparse.Namespace) -> Training:
     metrics, _ = DATA[args.data]
     length = ('--epochs', args.epochs)
-    if args.data == 'camvid':  # whose recipe counts iterations
+    if is_camvid(args):  # whose recipe counts iterations
         length = ('--iters', args.epochs * math.ceil(num_images(args) / args.batch_size))
     arguments = (*length, '--img-scale', *args.img_scale, '--batch-size', args.batch_size)
     arguments += ('--amp',) if args.device == 'cuda' else ('--workers', 0)

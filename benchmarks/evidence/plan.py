@@ -6,7 +6,6 @@ import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,10 +135,26 @@ def detectors(args: argparse.Namespace) -> list[Step]:
     return steps[:1] if args.toy else steps
 
 
-def learning(data: str, args: argparse.Namespace) -> list[Step]:
-    root = args.camvid if data == 'camvid' else args.coco
-    own = ['--data-root', root, '--device', args.device, '--jobs', args.jobs, '--out', args.out / data]
-    own += ['--results', result_file(args, data, data)]
+def camvid(args: argparse.Namespace) -> list[Step]:
+    """Both heads; then, once Semantic FPN has shown which backbone is the best, that one for ten times as long."""
+    steps = [learning(name, args.camvid, args) for name in ('camvid', 'camvid_upernet')]
+    file = result_file(args, 'camvid', 'camvid')
+    if file.exists() and not args.toy:
+        result = json.loads(file.read_text(encoding='utf-8'))
+        best = max(result['rows'], key=lambda row: row['last']['mIoU'])['model']
+        longer = ['--epochs', 10 * result['recipe']['epochs'], '--models', best]
+        steps.append(learning('camvid', args.camvid, args, 'camvid_long', longer))
+    return steps
+
+
+def coco(args: argparse.Namespace) -> list[Step]:
+    return [learning('coco', args.coco, args)]
+
+
+def learning(data: str, root: Path, args: argparse.Namespace, name: str = '', options: Sequence[object] = ()) -> Step:
+    part, name = data.partition('_')[0], name or data
+    own = ['--data-root', root, '--device', args.device, '--jobs', args.jobs, '--out', args.out / name]
+    own += ['--results', result_file(args, part, name)]
     own += ['--thin'] if args.device == 'cpu' else []
     if args.toy:
         own += [
@@ -158,14 +173,7 @@ def learning(data: str, args: argparse.Namespace) -> list[Step]:
     for option in ('epochs', 'img_scale', 'models'):
         if value := getattr(args, option):
             own += [f'--{option.replace("_", "-")}', *(value if isinstance(value, list) else [value])]
-    return [Step(data, [python('benchmarks/evidence/learning.py', data, *own)])]
+    return Step(name, [python('benchmarks/evidence/learning.py', data, *own, *options)])
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], list[Step]]] = dict(
-    tests=tests,
-    operators=operators,
-    backbones=backbones,
-    detectors=detectors,
-    camvid=partial(learning, 'camvid'),
-    coco=partial(learning, 'coco'),
-)
+PARTS = dict(tests=tests, operators=operators, backbones=backbones, detectors=detectors, camvid=camvid, coco=coco)
