@@ -41,7 +41,7 @@ SECTIONS = {  # title, what it is, where the results of a part stand
         'Learning CamVid from random weights',
         'Semantic FPN, and UperNet, with every backbone under one recipe (`benchmarks/evidence/camvid.py`): trained on '
         'the training and the validation images with classes weighted by their share, random scale and mirror; tested '
-        'on the whole test images, 11 classes, the last checkpoint. From the papers, from random weights at 480x360 and '
+        'on the whole test images, 11 classes, the last checkpoint. From the papers, from random weights at 480x360, '
         'trained for far longer: ENet 51.3, FC-DenseNet103 66.9, LMFFNet 69.1, LETNet 70.5 mIoU.',
     ),
     'coco': (
