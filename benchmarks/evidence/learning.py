@@ -4,7 +4,6 @@ import argparse
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -158,7 +157,6 @@ def result_of(training: Training, folder: Path) -> dict[str, Any]:
     found = dict(
         curve=curve,
         last={name: curve[-1][name] for name in training.metrics},
-        seconds=round(statistics.median(record['time'] for record in steps), 4),
         gpu_mb=max(record.get('memory', 0) for record in steps),
     )
     if training.metrics is COCO:

@@ -146,14 +146,14 @@ def learning(results: dict[str, Result], page: Path) -> list[str]:
         recipe, rows = result['recipe'], result['rows']
         metrics = list(rows[0]['last'])
         rows = sorted(rows, key=lambda row: -row['last'][metrics[0]])
-        header = ['', 'parameters (M)', 'GMACs', *metrics, 's an iteration', 'GPU memory (MB)']
+        gpu = any(row['gpu_mb'] for row in rows)
+        header = ['', 'parameters (M)', 'GMACs', *metrics, *(['GPU memory (MB)'] if gpu else [])]
         lines = []
         for row in rows:
             scores = [
                 text(row['last'][m]) + (f' ({text(row["tested"][m])})' if 'tested' in row else '') for m in metrics
             ]
-            memory = row['gpu_mb'] or ''
-            lines.append([row['model'], row['parameters'], row['gmacs'], *scores, f'{row["seconds"]:.2f}', memory])
+            lines.append([row['model'], row['parameters'], row['gmacs'], *scores, *([row['gpu_mb']] if gpu else [])])
         plot = page.with_name(f'evidence_{name}.png')
         draw_curves(result, metrics[0], plot)
         together = f', {recipe["jobs"]} trainings at a time on one device' if recipe['jobs'] > 1 else ''
