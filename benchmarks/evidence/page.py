@@ -42,7 +42,8 @@ SECTIONS = {  # title, what it is, where the results of a part stand
         'Semantic FPN, and UperNet, with every backbone under one recipe (`benchmarks/evidence/camvid.py`): trained on '
         'the training and the validation images with classes weighted by their share, random scale and mirror; tested '
         'on the whole test images, 11 classes, the last checkpoint. From the papers, from random weights at 480x360, '
-        'trained for far longer: ENet 51.3, FC-DenseNet103 66.9, LMFFNet 69.1, LETNet 70.5 mIoU.',
+        'trained for far longer: ENet 51.3, FC-DenseNet103 66.9, LMFFNet 69.1, LETNet 70.5 mIoU. One seed: '
+        'a difference of a few points says little.',
     ),
     'coco': (
         'Learning a few images of COCO from random weights',
@@ -188,7 +189,7 @@ def draw_curves(result: Result, metric: str, file: Path) -> None:
         steps, values = zip(*((point['step'], point[metric]) for point in row['curve']), strict=True)
         peer = ':' not in row['model']
         ax.plot(
-            steps, values, '--' if peer else '-', color=f'C{i}', marker='.', label=f'{row["model"]} {values[-1]:.3g}'
+            steps, values, '--' if peer else '-', color=f'C{i}', marker='.', label=f'{row["model"]} {text(values[-1])}'
         )
     ax.set_xlabel('epoch' if result['recipe']['data'] == 'coco' else 'iteration')
     ax.set_ylabel(metric)
