@@ -135,7 +135,7 @@ def run(step: Step, file: Path, end: float, slots: BoundedSemaphore, args: argpa
         each.mkdir(parents=True, exist_ok=True)
 
     def call(command: list[str]) -> int:
-        with slots:  # a session of its own: with it end the processes that it started
+        with slots:  # a group of its own: with it end the processes that it started
             process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
             RUNNING.add(process)
             try:
