@@ -55,6 +55,14 @@ def on_cpu() -> None:
 
 
 @pytest.fixture
+def as_before():
+    """What --deterministic sets for the process holds for one test."""
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+
+
+@pytest.fixture
 def save(tmp_path):
     """Writes a checkpoint; returns its path."""
     return lambda content, name='weights.pth', **kwargs: checkpoints.write(tmp_path / name, content, **kwargs)

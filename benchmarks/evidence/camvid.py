@@ -10,14 +10,7 @@ model = dict(
     data_preprocessor=dict(size=(360, 480), seg_pad_val=11),
     decode_head=dict(num_classes=11, ignore_index=11, norm_cfg=dict(type='BN')),
 )
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(480, 360), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(360, 480), cat_max_ratio=0.75, ignore_index=11),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackSegInputs'),
-]
+train_pipeline = [step for step in _base_.train_pipeline if step['type'] != 'PhotoMetricDistortion']  # slow to load
 part = dict(_base_.camvid, pipeline=train_pipeline)
 train_dataloader = dict(
     num_workers=2,

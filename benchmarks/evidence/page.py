@@ -113,17 +113,12 @@ def backbones_table(results: dict[str, Result]) -> str:
         kind = 'ours' if any((model, 'ours') in own for own in rows.values()) else 'peer'
         found = {p: own.get((model, kind)) for p, own in rows.items()}
         first = next(row for row in found.values() if row)
-
-        def compared(other: str, kind: str = kind, model: str = model) -> tuple[dict, dict] | None:
-            pairs = [(own.get((model, kind)), own.get((model, other))) for own in rows.values()]
-            return next((pair for pair in pairs if all(pair)), None)
-
         times = []
         for column in columns:
             own = rows[column.split()[0]]
             row = own.get((model, {'ours': 'compiled', 'peer': 'compiled peer'}[kind] if ' ' in column else kind))
             times.append(f'{row["ms"]:.1f}' if row else '')
-        published, floor = compared('published'), compared('floor')
+        published, floor = (first_pair(rows, model, kind, other) for other in ('published', 'floor'))
         lines.append(
             [
                 model,
@@ -136,6 +131,12 @@ def backbones_table(results: dict[str, Result]) -> str:
             ]
         )
     return table(header, lines)
+
+
+def first_pair(rows: dict[str, dict], model: str, *kinds: str) -> list[dict] | None:
+    """Two rows of a model, in the first precision that has both."""
+    pairs = ([own.get((model, kind)) for kind in kinds] for own in rows.values())
+    return next((pair for pair in pairs if all(pair)), None)
 
 
 HEADS = dict(camvid='Semantic FPN', camvid_upernet='UperNet', coco='Mask R-CNN')

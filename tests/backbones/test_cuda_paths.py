@@ -17,7 +17,8 @@ from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, GroupNorm1, Wei
 from mlp_dense.backbones.mlp_mixer import MixerTokenMixing
 from mlp_dense.backbones.vip import PermuteMLP
 from mlp_dense.backbones.wave_mlp import GroupedConv, WaveAlong, WaveMLP
-from support.models import SMALL, image, loss_of, official
+from support.devices import built
+from support.models import image, loss_of
 
 SIZES = [(50, 75), (7, 90), (1, 1)]
 
@@ -38,13 +39,6 @@ def values_and_gradients(function, x, *parameters):
     x = x.detach().requires_grad_()
     out = function(x)
     return out.detach(), *torch.autograd.grad(loss_of([out]), (x, *parameters))
-
-
-def built(family: type) -> nn.Module:
-    """With weights and statistics of which each matters."""
-    model = family(SMALL).eval()
-    model.load_state_dict(official(family))
-    return model
 
 
 @pytest.mark.parametrize('size', SIZES)

@@ -23,13 +23,6 @@ QUICK = {
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('device')]
 
 
-@pytest.fixture
-def as_before():
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.deterministic = False
-
-
 def stopping(config: Path, at: int) -> Path:
     """The same config, whose training is stopped after so many iterations."""
     cfg = Config.fromfile(config)

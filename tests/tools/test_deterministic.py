@@ -10,13 +10,6 @@ from support.models import differing
 from support.tools import NO_WORKERS, call
 
 
-@pytest.fixture
-def as_before():
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.deterministic = False
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['detection/hire_mlp_mask_rcnn_shapes', 'segmentation/hire_mlp_upernet_shapes'])
 def test_the_same_seed_gives_the_same_bits(shapes, tmp_path, task, as_before):
