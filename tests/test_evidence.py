@@ -97,6 +97,12 @@ def test_result_that_cannot_be_read_is_said(evidence, monkeypatch, tmp_path):
     assert status == 1 and '| none | failed: ' in printed and (tmp_path / 'out' / 'evidence.md').exists()
 
 
+def test_data_that_is_missing_is_named(evidence, tmp_path):
+    printed, status = evidence('coco', '--coco', str(tmp_path / 'nowhere'))
+    assert status == 1 and '| coco | failed, see ' in printed
+    assert 'nowhere: there is no such folder' in (tmp_path / 'out' / 'logs' / 'coco.log').read_text()
+
+
 def test_unknown_part(evidence):
     printed, status = evidence('operators', '--only', 'nothing')
     assert status == '--only nothing: there are operators.'

@@ -70,6 +70,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='of the trainings')
     parser.add_argument('--results', type=Path, required=True, metavar='FILE', help='JSON, with a row for every model')
     args = parser.parse_args()
+    if not args.data_root.is_dir():
+        parser.error(
+            f'--data-root {args.data_root}: there is no such folder; docs/datasets.md says where the data are.'
+        )
     args.img_scale = args.img_scale or DATA[args.data][1]
     return args
 
