@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
+from mlp_dense.engine.memory import keep_freed_memory
+
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -92,6 +94,7 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
         parser.error('--dtype fp16 needs --device cuda; on a CPU take fp32 or bf16.')
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as the tools do
     torch.manual_seed(0)
     warnings.filterwarnings('ignore')  # those of the frameworks about their own code
     MMLogger.get_current_instance().setLevel(logging.ERROR)

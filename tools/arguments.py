@@ -100,7 +100,9 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config': 
     from mlp_dense.engine.adapting import shrink
     from mlp_dense.engine.configs import read_config, set_work_dir
     from mlp_dense.engine.launch import rank_of
+    from mlp_dense.engine.memory import keep_freed_memory
 
+    keep_freed_memory()
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     cfg.launcher = args.launcher
     names = ('img_scale', 'crop_size', 'batch_size', 'workers', 'epochs', 'iters')

@@ -39,6 +39,7 @@ def main() -> None:
     from mlp_dense import fuse, load_model
     from mlp_dense.engine.adapting import shrink
     from mlp_dense.engine.configs import make_folder, read_config
+    from mlp_dense.engine.memory import keep_freed_memory
     from mlp_dense.engine.tasks import task_of
     from mlp_dense.errors import UserError, counted
     from mlp_dense.inference.models import checked_device
@@ -49,6 +50,7 @@ def main() -> None:
     if args.input.suffix == '.py':
         raise UserError(f'{args.input} is a config; the order is INPUT CONFIG CHECKPOINT.')
     device = checked_device(args.device)
+    keep_freed_memory()
     cfg = read_config(args.config, args.cfg_options)
     if args.img_scale or args.crop_size:
         print(*shrink(cfg, ['test'], args.img_scale, args.crop_size), sep='\n')

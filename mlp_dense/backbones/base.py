@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoints.matching import FRESH, load_pretrained, match_and_log
 from ..errors import ArgumentError, UserError
-from .fast_paths import nchw_output
+from .outputs import nchw_output
 
 
 class MLPBackbone(nn.Module):
@@ -115,7 +115,7 @@ class MLPBackbone(nn.Module):
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.out_indices:
-                outs.append(nchw_output(self.norms[i](self.to_output(i, x, size))))
+                outs.append(nchw_output(self.to_output(i, x, size), self.norms[i]))
         return tuple(outs)
 
     def to_output(self, stage: int, x: Tensor, size: Sequence[int]) -> Tensor:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from .fast_paths import gradients_of_waves, is_transformed
+from .fast_paths import is_transformed
+from .wave_paths import gradients_of_waves
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
 

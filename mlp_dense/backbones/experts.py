@@ -124,14 +124,14 @@ def mix_experts(
 
 def _mix(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -> Tensor:
     order, counts = _by_expert(chosen, len(weights[0]))
-    parts = items[order // chosen.shape[1]].split(counts)
+    parts = items.index_select(0, order // chosen.shape[1]).split(counts)
     shares = gates.to(items.dtype).flatten()[order].unsqueeze(1).split(counts)
     outs = [
-        fast_paths.linear(fast_paths.linear(part, weight1, bias1, 'gelu'), weight2, bias2) * share
-        for part, share, weight1, bias1, weight2, bias2 in zip(parts, shares, *weights, strict=True)
+        fast_paths.mlp(part[None, None], *own)[0, 0] * share
+        for part, share, *own in zip(parts, shares, *weights, strict=True)
         if len(part)
     ]
-    out = torch.cat(outs)[order.argsort()].to(items.dtype)
+    out = torch.cat(outs).index_select(0, order.argsort()).to(items.dtype)
     return out if chosen.shape[1] == 1 else out.unflatten(0, chosen.shape).sum(1)
 
 

@@ -5,7 +5,7 @@ docs/performance.md says why. Feature maps are (B, H, W, C), contiguous, where n
 
 import logging
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ library = torch.library.Library('mlp_dense', 'DEF')
 is_transformed = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
 try:
     _linear_pointwise = torch.ops.mkldnn._linear_pointwise
-    _convolution_backward = torch.ops.aten.convolution_backward
+    convolution_backward = torch.ops.aten.convolution_backward
     _gelu_backward = torch.ops.aten.gelu_backward.grad_input
     _available = torch.backends.mkldnn.is_available()
     _DTYPES = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
@@ -94,15 +94,37 @@ def _conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
     maps = gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
-    of_x, of_weight, of_bias = _convolution_backward(
+    of_x, of_weight, of_bias = convolution_backward(
         *maps, weight[:, :, None, None], [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, needed
     )
     of_x = None if of_x is None else of_x.permute(0, 2, 3, 1)
     return [of_x, None if of_weight is None else of_weight.flatten(1), of_bias]
 
 
+def mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """Two linear layers over the channels with GELU between."""
+    weights = weight1, bias1, weight2, bias2
+    # torch.compile decides for itself what to recompute.
+    if not torch.compiler.is_compiling() and applies_to_training(x, *weights):
+        return TrainedMLP.apply(x, *weights)
+    return linear(linear(x, weight1, bias1, 'gelu'), weight2, bias2)
+
+
+def _with_graph(
+    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], needed: tuple[bool, ...], gradient: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The gradients of a function where they must have a derivative themselves (create_graph=True)."""
+    chosen = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(function(*inputs), chosen, gradient, create_graph=True))
+    return tuple(next(found) if need else None for need in needed)
+
+
+def _plain_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    return F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
+
+
 class TrainedMLP(Function):
-    """Two linear layers with GELU between, which is computed again in the backward pass instead of kept."""
+    """`mlp`, whose GELU is computed again in the backward pass instead of kept."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
@@ -113,19 +135,45 @@ class TrainedMLP(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, hidden, weight1, bias1, weight2, bias2 = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: the gradient must have a derivative itself
-            needed = [
-                t for t, need in zip((x, weight1, bias1, weight2, bias2), ctx.needs_input_grad, strict=True) if need
-            ]
-            out = F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
-            gradients = iter(torch.autograd.grad(out, needed, gradient, create_graph=True))
-            return tuple(next(gradients) if need else None for need in ctx.needs_input_grad)
+        if torch.is_grad_enabled():
+            return _with_graph(_plain_mlp, (x, weight1, bias1, weight2, bias2), ctx.needs_input_grad, gradient)
         need_x, *need_first, need_weight2, need_bias2 = ctx.needs_input_grad
         gradient, activated = gradient.contiguous(), F.gelu(hidden)
         gradient, *second = _conv1x1_backward(gradient, activated, weight2, (True, need_weight2, need_bias2))
         del activated
         gradient = _gelu_backward(gradient, hidden, grad_input=gradient)
         return *_conv1x1_backward(gradient, x, weight1, (need_x, *need_first)), *second
+
+
+def doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A transposed convolution of (B, C, H, W) whose kernels (C, out, 2, 2) do not overlap."""
+    if bias is not None and not torch.compiler.is_compiling() and applies_to_training(x, weight, bias):
+        return TrainedDoubling.apply(x, weight, bias)
+    return F.conv_transpose2d(x, weight, bias, stride=2)
+
+
+class TrainedDoubling(Function):
+    """Its gradient is that of a linear layer to four pixels: oneDNN takes up to seven times as long for the one of the
+    weights of a transposed convolution."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        return F.conv_transpose2d(x, weight, bias, stride=2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _with_graph(partial(F.conv_transpose2d, stride=2), (x, weight, bias), ctx.needs_input_grad, gradient)
+        gradient = gradient.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H, 2, W, 2, out)
+        gradient, linear = gradient.transpose(2, 3).flatten(3), weight.permute(2, 3, 1, 0).flatten(0, 2)
+        of_x, of_weight, of_bias = _conv1x1_backward(gradient, x.permute(0, 2, 3, 1), linear, ctx.needs_input_grad)
+        return (
+            None if of_x is None else of_x.permute(0, 3, 1, 2),
+            None if of_weight is None else of_weight.unflatten(0, (2, 2, -1)).permute(3, 2, 0, 1),
+            None if of_bias is None else of_bias.unflatten(0, (4, -1)).sum(0),
+        )
 
 
 class DepthwiseShift(Function):
@@ -141,58 +189,6 @@ class DepthwiseShift(Function):
         return DepthwiseShift.apply(gradient, ctx.kernel.flip(2, 3)), None
 
 
-class TrainedDepthwise(Function):
-    """A depthwise convolution of (B, H, W, C) whose kernels are trained."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
-        ctx.save_for_backward(x, kernel)
-        return depthwise(x.permute(0, 3, 1, 2), kernel).permute(0, 2, 3, 1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, kernel = ctx.saved_tensors
-        need_x, need_kernel = ctx.needs_input_grad
-        of_x = TrainedDepthwise.apply(gradient, kernel.flip(2, 3)) if need_x else None
-        if not need_kernel:
-            return of_x, None
-        if torch.is_grad_enabled():  # create_graph=True
-            out = F.conv2d(x.permute(0, 3, 1, 2), kernel, padding='same', groups=len(kernel))
-            return of_x, torch.autograd.grad(out, kernel, gradient.permute(0, 3, 1, 2), create_graph=True)[0]
-        # Of kernels along the width oneDNN is ten times slower than along the height.
-        turned = kernel.shape[2] < kernel.shape[3]
-        maps = [t.transpose(1, 2).contiguous() if turned else t.contiguous() for t in (gradient, x)]
-        kernel = kernel.transpose(2, 3) if turned else kernel
-        padding, needed = [size // 2 for size in kernel.shape[2:]], (False, True, False)
-        maps = [t.permute(0, 3, 1, 2) for t in maps]
-        _, found, _ = _convolution_backward(
-            *maps, kernel, None, [1, 1], padding, [1, 1], False, [0, 0], len(kernel), needed
-        )
-        return of_x, found.transpose(2, 3) if turned else found
-
-
-class TrainedWaves(Function):
-    """The real and the imaginary parts of waves (..., C) end to end, (..., 2C)."""
-
-    @staticmethod
-    def forward(ctx: Any, phase: Tensor, amplitude: Tensor) -> Tensor:
-        cos, sin = phase.cos(), phase.sin()
-        ctx.save_for_backward(phase, amplitude, cos, sin)
-        return torch.cat([amplitude * cos, amplitude * sin], -1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return gradients_of_waves(ctx, *gradient.chunk(2, -1))
-
-
-def gradients_of_waves(ctx: Any, of_real: Tensor, of_imaginary: Tensor) -> tuple[Tensor, Tensor]:
-    phase, amplitude, cos, sin = ctx.saved_tensors
-    if torch.is_grad_enabled():  # create_graph=True
-        cos, sin = phase.cos(), phase.sin()
-    of_phase = (of_imaginary * cos).addcmul(of_real, sin, value=-1) * amplitude
-    return of_phase, (of_real * cos).addcmul(of_imaginary, sin)
-
-
 @_opaque
 def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
     """(B, C, H, W), each channel with its own kernel (C, 1, odd, odd)."""
@@ -203,14 +199,3 @@ def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     # A permutation outside of the operator would have torch.compile compute residual sums again for each norm.
     return F.group_norm(x.permute(0, 3, 1, 2), groups, weight, bias, eps).permute(0, 2, 3, 1)
-
-
-def nchw_output(x: Tensor) -> Tensor:
-    """A copy of `x`, (B, C, H, W), in NCHW order, in which mmcv's RoIAlign reads memory, whatever the strides say; its
-    gradient is kept in channels_last memory like those inside the stages."""
-    if x.requires_grad and not torch.compiler.is_compiling():
-        # None: of a second derivative, where no gradient comes from this output.
-        x.register_hook(
-            lambda gradient: None if gradient is None else gradient.contiguous(memory_format=torch.channels_last)
-        )
-    return x.clone(memory_format=torch.contiguous_format)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import cuda_paths, cuda_windows
+from . import cuda_paths, cuda_windows, fast_paths
 from .compat import pad_right_bottom, round_up
 from .hierarchy import HierarchicalMLP
 from .layers import ConvDownsample, MakeNorm, in_nchw
@@ -95,6 +95,16 @@ class PatchStem(ConvDownsample):
         return F.interpolate(x.to(precise_type(x)), (height, width), mode='bilinear', antialias=True).to(x.dtype)
 
 
+class Doubling(nn.ConvTranspose2d):
+    """Twice the height and width of (B, dim, H, W): four pixels for each."""
+
+    def __init__(self, dim: int):
+        super().__init__(dim, dim, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fast_paths.doubled(x, self.weight, self.bias)
+
+
 class Rescaling(nn.Sequential):
     """What a stage gives, (B, dim, H, W), with 2**doublings the height and width: up by transposed convolutions, down
     by maxima; then without what lies outside of the image, whose size (height, width) goes with it."""
@@ -103,7 +113,7 @@ class Rescaling(nn.Sequential):
         layers: dict[str, nn.Module] = {}
         for i in range(doublings):
             layers |= {f'norm{i}': norm(dim), f'gelu{i}': nn.GELU()} if i else {}
-            layers[f'up{i}'] = nn.ConvTranspose2d(dim, dim, 2, stride=2)
+            layers[f'up{i}'] = Doubling(dim)
         if doublings < 0:
             layers['pool'] = nn.MaxPool2d(2**-doublings, ceil_mode=True)
         super().__init__(OrderedDict(layers))

@@ -59,11 +59,8 @@ class ChannelMLP(nn.Module):
         self.fc2 = Pointwise(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = (*self.fc1.parameters(), *self.fc2.parameters())
-        # torch.compile decides for itself what to recompute.
-        known = not torch.compiler.is_compiling() and is_unwrapped(self.fc1, self.fc2)
-        if known and fast_paths.applies_to_training(x, *weights):
-            return fast_paths.TrainedMLP.apply(x, *weights)
+        if is_unwrapped(self.fc1, self.fc2):
+            return fast_paths.mlp(x, *self.fc1.parameters(), *self.fc2.parameters())
         return self.fc2(pointwise_gelu(self.fc1, x))
 
     def fold_input_norm(self, norm: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import cuda_paths, fast_paths
+from . import cuda_paths, fast_paths, wave_paths
 from .folding import fold_after, fold_before, is_foldable
 from .hierarchy import NETWORK_NAMES, HierarchicalMLP
 from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw, is_unwrapped
@@ -33,7 +33,7 @@ class GroupedConv(nn.Conv2d):
         if self.bias is None and fast_paths.applies_to_inference(x, kernel):
             x = fast_paths.depthwise(x.permute(0, 3, 1, 2), kernel).permute(0, 2, 3, 1)
         elif self.bias is None and trains_fast(x, kernel):
-            x = fast_paths.TrainedDepthwise.apply(x, kernel)
+            x = wave_paths.TrainedDepthwise.apply(x, kernel)
         else:
             x = in_nchw(lambda x: F.conv2d(x, kernel, self.bias, padding='same', groups=len(kernel)), x)
         return x if len(kernel) == len(weight) else x[..., ::2] + x[..., 1::2]
@@ -46,7 +46,7 @@ def trains_fast(*tensors: Tensor) -> bool:
 def waves(phase: Tensor, amplitude: Tensor) -> Tensor:
     """Real and imaginary parts (..., 2C), end to end, of waves of phases and amplitudes (..., C)."""
     if trains_fast(phase, amplitude):
-        return fast_paths.TrainedWaves.apply(phase, amplitude)
+        return wave_paths.TrainedWaves.apply(phase, amplitude)
     return torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], -1)
 
 

@@ -1,0 +1,69 @@
+"""Output norms and the copy in NCHW order, in parts on a CPU at inference."""
+
+import pytest
+import torch
+from torch import nn
+
+from mlp_dense.backbones import fast_paths, outputs
+from mlp_dense.backbones.layers import ChannelLayerNorm, GroupNorm1
+from mlp_dense.backbones.outputs import nchw_output
+from support.models import image
+
+NORMS = {
+    'LN': lambda: ChannelLayerNorm(6),
+    'BN': lambda: nn.BatchNorm2d(6),
+    'BN of the batch': lambda: nn.BatchNorm2d(6, track_running_stats=False),
+    'BN in training': lambda: nn.BatchNorm2d(6).train(),
+    'GN1': lambda: GroupNorm1(6),
+    'none': nn.Identity,
+}
+
+
+@pytest.mark.parametrize('name', NORMS)
+@pytest.mark.parametrize('shape', [(2, 6, 5, 7), (1, 6, 1, 1), (3, 6, 40, 3)], ids=str)
+def test_parts_are_normalized_as_the_whole(monkeypatch, name, shape):
+    monkeypatch.setattr(outputs, 'PART', 100)
+    norm = NORMS[name]()
+    norm.train(name == 'BN in training')
+    for tensor in (*norm.parameters(), getattr(norm, 'running_mean', None), getattr(norm, 'running_var', None)):
+        if tensor is not None:
+            nn.init.uniform_(tensor, 0.5, 2)
+    x = image(*shape).contiguous(memory_format=torch.channels_last)
+    if name.startswith('BN') and shape[2:] == (1, 1):
+        x = x.expand(2, -1, -1, -1)
+    expected = norm(x)
+    with torch.no_grad():
+        found = nchw_output(x, norm)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_hook_of_a_norm_sees_the_whole_map(monkeypatch):
+    monkeypatch.setattr(outputs, 'PART', 100)
+    norm, seen = ChannelLayerNorm(6), []
+    norm.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    with torch.inference_mode():
+        nchw_output(image(2, 6, 20, 20), norm)
+    assert seen == [(2, 6, 20, 20)]
+
+
+def test_a_norm_that_is_trained_gets_its_gradient():
+    norm = ChannelLayerNorm(6)
+    nchw_output(image(2, 6, 5, 5), norm).square().sum().backward()
+    assert norm.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('frozen', [(), ('x',), ('weight',), ('bias',), ('x', 'bias')], ids=str)
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=str)
+def test_gradients_of_a_transposed_convolution(two_threads, frozen, layout):
+    given = dict(x=image(2, 5, 3, 4).contiguous(memory_format=layout), weight=image(5, 6, 2, 2), bias=image(6))
+    tensors = {name: tensor.requires_grad_(name not in frozen) for name, tensor in given.items()}
+    trained = [tensor for tensor in tensors.values() if tensor.requires_grad]
+    out = fast_paths.doubled(**tensors)
+    assert 'TrainedDoubling' in type(out.grad_fn).__name__
+    expected = nn.functional.conv_transpose2d(*tensors.values(), stride=2)
+    torch.testing.assert_close(out, expected)
+    outer = image(*out.shape)
+    for create_graph in (False, True):
+        found, wanted = (torch.autograd.grad(y, trained, outer, True, create_graph) for y in (out, expected))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
