@@ -15,6 +15,7 @@ _HOMES = {
     'VisionPermutator': 'backbones',
     'SparseMLP': 'backbones',
     'fuse': 'backbones.fusion',
+    'keep_freed_memory': 'engine.memory',
     'load_model': 'inference.models',
     'read_checkpoint': 'checkpoints.reading',
 }

@@ -8,10 +8,12 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Has glibc keep what this process frees, as PyTorch does on a GPU. Otherwise it returns large feature maps to the
-    system after use, and of each new one the kernel clears every page at its first use, which takes up to a fifth of a
-    network's time (docs/performance.md). Does nothing, and gives False, with another C library, or where the
-    environment says how memory is kept."""
+    """Has glibc keep what this process frees, as PyTorch does on a GPU: otherwise it returns large feature maps to the
+    system after use, and of each new one the kernel clears every page again (docs/performance.md).
+
+    Returns:
+        False, and nothing is changed, with another C library, or where the environment says how memory is kept.
+    """
     chosen = any(name.startswith('MALLOC_') for name in os.environ) or 'malloc' in os.environ.get('GLIBC_TUNABLES', '')
     if chosen or platform.libc_ver()[0] != 'glibc':
         return False
