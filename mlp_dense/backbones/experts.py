@@ -127,7 +127,7 @@ def _mix(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -> Tens
     parts = items.index_select(0, order // chosen.shape[1]).split(counts)
     shares = gates.to(items.dtype).flatten()[order].unsqueeze(1).split(counts)
     outs = [
-        fast_paths.mlp(part[None, None], *own)[0, 0] * share
+        fast_paths.mlp(part[None, None], *own).flatten(0, 2) * share
         for part, share, *own in zip(parts, shares, *weights, strict=True)
         if len(part)
     ]
