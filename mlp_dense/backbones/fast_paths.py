@@ -153,7 +153,7 @@ def doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class TrainedDoubling(Function):
-    """Its gradient is that of a linear layer to four pixels: oneDNN takes up to seven times as long for the one of the
+    """Its gradient is that of a linear layer to four pixels: oneDNN takes many times as long for the one of the
     weights of a transposed convolution."""
 
     @staticmethod
