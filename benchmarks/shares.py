@@ -1,11 +1,13 @@
-"""Shows which operators the inference, or a training step, of a backbone spends its time in."""
+"""Shows what the inference, or a training step, of a backbone spends its time in, as multiples of the GEMM floor."""
 
 from argparse import Namespace
 from collections import Counter
 
 import torch
-from backbones import SMALLEST, arch_name
-from timing import DTYPES, Size, common_parser, parse_args
+from backbones import SMALLEST, arch_name, call
+from floor import GemmFloor
+from models import published_network
+from timing import DTYPES, Size, common_parser, interleaved, parse_args, spread
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
@@ -35,33 +37,28 @@ def group_of(operator: FunctionEventAvg) -> str:
 
 
 def shares(name: str, size: Size, args: Namespace) -> dict[str, float]:
-    """Percent of the time of a backbone's inference or training step, by kind of operator: on a GPU of its kernels."""
+    """The time of a backbone's inference or training step by kind of operator (on a GPU of its kernels), and of all:
+    its parts of a profile, times what it takes without one relative to the products alone."""
     family, _, arch = name.partition(':')
-    gpu, dtype = args.device == 'cuda', DTYPES[args.dtype]
-    model = getattr(mlp_dense, family)(arch).to(args.device).train(args.train)
+    model = getattr(mlp_dense, family)(arch)
+    published = published_network(model).to(args.device)
     x = torch.randn(args.batch_size, 3, *size, device=args.device)
-    if not args.train:
-        model, x = model.to(dtype), x.to(dtype)
-
-    def call() -> None:
-        with torch.autocast(args.device, dtype, enabled=args.train and args.dtype != 'fp32'):
-            outputs = model(x)
-        if args.train:
-            torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
-
+    floor = GemmFloor(published, lambda: published(x), DTYPES[args.dtype], args.device, args.train)
+    run = call(model.to(args.device), x, args, args.dtype)
+    ours, alone = (spread(times)[0] for times in interleaved([run, floor], args.rounds, args.device, name))
+    gpu = args.device == 'cuda'
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
-    with torch.inference_mode(not args.train):
-        call()
-        with profile(activities=activities, record_shapes=True) as profiler:
-            for _ in range(args.rounds):
-                call()
-            if gpu:
-                torch.cuda.synchronize()
+    with profile(activities=activities, record_shapes=True) as profiler:
+        for _ in range(args.rounds):
+            run()
+        if gpu:
+            torch.cuda.synchronize()
     times: Counter[str] = Counter()
     for operator in profiler.key_averages(group_by_input_shape=True):
         if operator.device_type == DeviceType.CPU:  # else a kernel, whose time its operator has
             times[group_of(operator)] += operator.self_device_time_total if gpu else operator.self_cpu_time_total
-    return {group: 100 * times[group] / times.total() for group in (*GROUPS, 'other')}
+    parts = {group: times[group] / times.total() * ours / alone for group in (*GROUPS, 'other')}
+    return parts | {'all': ours / alone}
 
 
 def main() -> None:
@@ -72,11 +69,12 @@ def main() -> None:
     parser.set_defaults(batch_size=None, size=[Size(512, 512)], rounds=5)
     parser.add_argument('--arch', nargs='+', type=arch_name, default=SMALLEST, metavar='FAMILY:ARCH')
     args = parse_args(parser)
+    args.amp = args.train and args.dtype != 'fp32'
     for size in args.size:
-        print(f'| {size} | {" | ".join((*GROUPS, "other"))} |\n|---|{"---:|" * (len(GROUPS) + 1)}')
+        print(f'| {size} | {" | ".join((*GROUPS, "other", "all"))} |\n|---|{"---:|" * (len(GROUPS) + 2)}')
         for name in args.arch:
             found = shares(name, size, args)
-            print(f'| {name} | {" | ".join(f"{share:.0f} %" for share in found.values())} |')
+            print(f'| {name} | {" | ".join(f"{time:.2f}" for time in found.values())} |')
 
 
 if __name__ == '__main__':

@@ -78,7 +78,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'no
     """A linear layer over the channels, and an activation (none, gelu or relu)."""
     if applies_to_inference(x, weight, bias):
         return _linear(x, weight, bias, activation)
-    x = _conv1x1(x, weight, bias) if applies_to_training(x, weight, bias) else F.linear(x, weight, bias)
+    if not applies_to_training(x, weight, bias):
+        x = F.linear(x, weight, bias)
+    elif bias is None or torch.compiler.is_compiling():
+        x = _conv1x1(x, weight, bias)
+    else:
+        x = TrainedLinear.apply(x, weight, bias)
     return x if activation == 'none' else getattr(F, activation)(x)
 
 
@@ -94,20 +99,12 @@ def _conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
     maps = gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
-    of_x, of_weight, of_bias = convolution_backward(
-        *maps, weight[:, :, None, None], [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, needed
+    of_x, of_weight, _ = convolution_backward(
+        *maps, weight[:, :, None, None], None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, (*needed[:2], False)
     )
     of_x = None if of_x is None else of_x.permute(0, 2, 3, 1)
+    of_bias = gradient.sum((0, 1, 2)) if needed[2] else None  # oneDNN would take many times as long for it
     return [of_x, None if of_weight is None else of_weight.flatten(1), of_bias]
-
-
-def mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """Two linear layers over the channels with GELU between."""
-    weights = weight1, bias1, weight2, bias2
-    # torch.compile decides for itself what to recompute.
-    if not torch.compiler.is_compiling() and applies_to_training(x, *weights):
-        return TrainedMLP.apply(x, *weights)
-    return linear(linear(x, weight1, bias1, 'gelu'), weight2, bias2)
 
 
 def _with_graph(
@@ -117,6 +114,31 @@ def _with_graph(
     chosen = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
     found = iter(torch.autograd.grad(function(*inputs), chosen, gradient, create_graph=True))
     return tuple(next(found) if need else None for need in needed)
+
+
+class TrainedLinear(Function):
+    """`linear` with a bias, through the functions above."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        return _conv1x1(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _with_graph(F.linear, (x, weight, bias), ctx.needs_input_grad, gradient)
+        return tuple(_conv1x1_backward(gradient, x, weight, ctx.needs_input_grad))
+
+
+def mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """Two linear layers over the channels with GELU between."""
+    weights = weight1, bias1, weight2, bias2
+    # torch.compile decides for itself what to recompute.
+    if not torch.compiler.is_compiling() and applies_to_training(x, *weights):
+        return TrainedMLP.apply(x, *weights)
+    return linear(linear(x, weight1, bias1, 'gelu'), weight2, bias2)
 
 
 def _plain_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:

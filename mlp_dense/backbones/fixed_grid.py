@@ -34,19 +34,23 @@ class GridMixing(nn.Module):
         self.grid, self.is_global = grid, is_global
 
     def mix(self, x: Tensor) -> Tensor:
-        """(B, rows * grid, columns * grid, dim), each window of (grid, grid) by itself, to the same shape."""
+        """(B, rows * grid, columns * grid, dim), each window of (grid, grid) by itself, to the same size."""
         raise NotImplementedError
+
+    def project(self, x: Tensor) -> Tensor:
+        """What follows at every position by itself, so only where there is something: (B, H, W, ...) to dim."""
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         x = cuda_paths.in_autocast_type(x)
         if self.is_global:
-            return resized(self.mix(resized(x, self.grid, self.grid)), height, width)
+            return resized(self.project(self.mix(resized(x, self.grid, self.grid))), height, width)
         rows, columns = (round_up(side, self.grid) for side in (height, width))
         if cuda_paths.applies(x):
-            return cuda_windows.cropped(self.mix(cuda_windows.filled_up(x, rows, columns)), height, width)
+            return self.project(cuda_windows.cropped(self.mix(cuda_windows.filled_up(x, rows, columns)), height, width))
         x = in_nchw(partial(pad_right_bottom, height=rows, width=columns), x)
-        return self.mix(x)[:, :height, :width]
+        return self.project(self.mix(x)[:, :height, :width])
 
     def extra_repr(self) -> str:
         return f'grid={self.grid}, is_global={self.is_global}'

@@ -93,6 +93,11 @@ class WeightedBranches(nn.Module):
         a_weight, b_weight, c_weight = scores.movedim(-1, 0).softmax(0)  # first, so that each is contiguous
         if together:
             return cuda_paths.WeightedSum.apply(a, b, c, a_weight, b_weight, c_weight)
+        # Expanded along one axis: their gradients are sums over one axis after the other, too.
+        a_weight, b_weight, c_weight = (
+            weight.expand([-1 if axis != axes[1] % a.ndim else a.shape[axis] for axis in range(a.ndim)])
+            for weight in (a_weight, b_weight, c_weight)
+        )
         return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
 
 

@@ -27,7 +27,10 @@ class SparseTokenMixing(MixerTokenMixing):
 
     def mix(self, x: Tensor) -> Tensor:
         tokens = self.more_tokens(self.to_tokens(self.fewer_channels(x)))
-        return self.more_channels(self.from_tokens(self.fewer_tokens(self.mlp(tokens)), x.shape[0]))
+        return self.from_tokens(self.fewer_tokens(self.mlp(tokens)), x.shape[0])
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.more_channels(x)
 
 
 class SparseMLP(MLPMixer):

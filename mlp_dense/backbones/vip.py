@@ -27,8 +27,10 @@ class PermuteMLP(GridMixing):
         if cuda_paths.applies(x) and max(rows, columns) > self.grid:
             return cuda_windows.windows_joined(self.mix(cuda_windows.windows_apart(x, self.grid)), rows, columns)
         h, w, c = self.permuted(self.along_h, x, 2), self.permuted(self.along_w, x, 4), self.windows(self.channel(x))
-        x = self.reweight(h, w, c.flatten(5), axes=(2, 4))
-        return self.proj(x.flatten(3, 4).flatten(1, 2))
+        return self.reweight(h, w, c.flatten(5), axes=(2, 4)).flatten(3, 4).flatten(1, 2)
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.proj(x)
 
     def windows(self, x: Tensor) -> Tensor:
         """(B, rows * grid, columns * grid, dim) to (B, rows, grid, columns, grid, segments, dim / segments)."""

@@ -38,6 +38,31 @@ def test_parts_are_normalized_as_the_whole(monkeypatch, name, shape):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize('shape', [(2, 6, 5, 7), (1, 256, 3, 4), (2, 300, 16, 16), (1, 1, 1, 1)], ids=str)
+def test_what_is_trained_is_turned_round_and_back(monkeypatch, shape):
+    monkeypatch.setattr(outputs, 'PART', 2000)
+    x = image(*shape).contiguous(memory_format=torch.channels_last).requires_grad_()
+    given = x * 1  # hooks of a leaf would see what is accumulated
+    seen = []
+    given.register_hook(seen.append)
+    outer = image(*shape).requires_grad_()
+    out = nchw_output(given, nn.Identity())
+    assert out.is_contiguous() and torch.equal(out, x)
+    (found,) = torch.autograd.grad(out, x, outer, create_graph=True)
+    assert torch.equal(found, outer) and seen[0].is_contiguous(memory_format=torch.channels_last)
+    (second,) = torch.autograd.grad(found, outer, torch.ones_like(found))
+    assert torch.equal(second, torch.ones_like(found))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('width', [3, 32, 256])
+def test_the_memory_of_a_map_that_was_cut_off(dtype, width):
+    x = image(2, 256, 9, width + 2).to(dtype).contiguous(memory_format=torch.channels_last)[..., :8, :width]
+    with torch.inference_mode():
+        found = nchw_output(x, nn.Identity())
+    assert found.is_contiguous() and torch.equal(found, x)
+
+
 def test_a_hook_of_a_norm_sees_the_whole_map(monkeypatch):
     monkeypatch.setattr(outputs, 'PART', 100)
     norm, seen = ChannelLayerNorm(6), []
