@@ -7,9 +7,20 @@ from collections.abc import Callable
 import torch
 from counting import gmacs
 from floor import GemmFloor
-from models import PEERS, build_peers, check_agreement, published_network, variants
+from models import PEERS, build_peer, check_agreement, published_network, variants
 from report import report
-from timing import DTYPES, Candidate, Size, alone, inference, measure, network_parser, parse_args, training_step
+from timing import (
+    DTYPES,
+    Candidate,
+    Size,
+    alone,
+    inference,
+    measure,
+    network_parser,
+    parse_args,
+    release_memory,
+    training_step,
+)
 from torch import Tensor, nn
 
 import mlp_dense
@@ -43,12 +54,26 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def build_models(name: str, args: argparse.Namespace) -> dict[str, nn.Module]:
+    """The rows of a network, without the GEMM floor; none of a peer that does not run."""
+    if name in PEERS:
+        peer = build_peer(name, half=args.dtype != 'fp32' and not args.amp)
+        models = {'peer': peer.to(args.device)} if peer else {}
+    else:
+        models = build_variants(name, args)
+    if args.compile and models:
+        models['compiled peer' if name in PEERS else 'compiled'] = compiled(next(iter(models.values())), args)
+    return models
+
+
 def build_variants(name: str, args: argparse.Namespace) -> dict[str, nn.Module]:
     family, _, arch = name.partition(':')
     ours = getattr(mlp_dense, family)(arch)
     models = variants(ours, published_network(ours), args.train)
     models = {kind: model.to(args.device) for kind, model in models.items()}
-    check_agreement(models, torch.randn(1, 3, 128, 160, device=args.device))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # while they are compared
+    check_agreement(models, args.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
     if args.dtype != 'fp32' and args.device == 'cpu':
         models['fp32'] = copy.deepcopy(ours)
     return models
@@ -119,30 +144,27 @@ def main() -> None:
     args = parse_args(own_parser)
     if args.amp and args.dtype == 'fp32':
         own_parser.error('--amp goes with --dtype bf16 or fp16.')
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # while they are compared
-    models = {name: build_variants(name, args) for name in args.arch}
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
-    peers = build_peers(args.peers, half=args.dtype != 'fp32' and not args.amp)
-    models |= {name: {'peer': model.to(args.device)} for name, model in peers.items()}
-    if args.compile:
-        for own in models.values():
-            own['compiled peer' if 'peer' in own else 'compiled'] = compiled(next(iter(own.values())), args)
-    rows = []
-    for size in args.size:
-        x = torch.randn(args.batch_size, 3, *size, device=args.device)
-        if args.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with alone(args.lock, args.device):  # products are timed to choose the fastest
-            candidates = [each for name, own in models.items() for each in candidates_of(name, own, x, args)]
-        rows += measure(candidates, str(size), args)
-    left_out = [f'{name} {kind}' for name, own in models.items() for kind in own if not runs(name, kind, args)]
-    left_out += [name for name in args.peers if name not in models]
-    notes = [f'left out, since they do not run in {args.dtype}: {", ".join(left_out)}'] if left_out else []
-    for name, own in models.items():
+    rows, notes, left_out = [], [], []
+    for name in (*args.arch, *args.peers):
+        models = build_models(name, args)
+        left_out += [f'{name} {kind}' for kind in models if not runs(name, kind, args)] if models else [name]
+        for size in args.size if models else []:
+            x = torch.randn(args.batch_size, 3, *size, device=args.device)
+            if args.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
+            with alone(args.lock, args.device):  # products are timed to choose the fastest
+                candidates = candidates_of(name, models, x, args)
+            rows += measure(candidates, str(size), args)
+            del candidates
         # In training inductor (PyTorch 2.13) may fail on dynamic sizes; on a GPU each is compiled for one size.
-        if 'compiled' in own and not args.train and args.device == 'cpu':
-            again = 'again' if compiles_again(own['compiled'], args) else 'nothing'
+        if 'compiled' in models and not args.train and args.device == 'cpu':
+            again = 'again' if compiles_again(models['compiled'], args) else 'nothing'
             notes.append(f'{name}, compiled for two sizes, compiles {again} for further batch and image sizes')
+        del models
+        release_memory()
+    if left_out:
+        notes.insert(0, f'left out, since they do not run in {args.dtype}: {", ".join(left_out)}')
+    rows.sort(key=lambda row: list(map(str, args.size)).index(row['case']))
     report(rows, 'backbones', notes, args)
 
 

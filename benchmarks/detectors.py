@@ -89,7 +89,7 @@ def build_variants(cfg: Config, args: Namespace) -> dict[str, nn.Module]:
     published.backbone = published_network(ours.backbone)
     models = {kind: model.to(args.device) for kind, model in variants(ours, published, args.train).items()}
     backbones = {kind: model.backbone for kind, model in models.items()}
-    check_agreement(backbones, torch.randn(1, 3, 128, 160, device=args.device))
+    check_agreement(backbones, args.device)
     return models
 
 

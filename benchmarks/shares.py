@@ -7,7 +7,7 @@ import torch
 from backbones import SMALLEST, arch_name, call
 from floor import GemmFloor
 from models import published_network
-from timing import DTYPES, Size, common_parser, interleaved, parse_args, spread
+from timing import DTYPES, Size, common_parser, interleaved, parse_args, release_memory, spread
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
@@ -74,6 +74,7 @@ def main() -> None:
         print(f'| {size} | {" | ".join((*GROUPS, "other", "all"))} |\n|---|{"---:|" * (len(GROUPS) + 2)}')
         for name in args.arch:
             found = shares(name, size, args)
+            release_memory()
             print(f'| {name} | {" | ".join(f"{time:.2f}" for time in found.values())} |')
 
 

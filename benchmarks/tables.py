@@ -23,9 +23,9 @@ KINDS = {  # what it is, in short, its colour
     'floor': ('the matrix products (GEMMs) of ours and nothing else', 'GEMMs alone', 'black'),
 }
 COLUMNS = """\
-ms: median ± half the interquartile range; all rows are called in turn. / floor, / ours: time relative to the GEMM
-floor, and to ours. GMACs: of one image, forward. MB: peak memory of tensors during a call, beyond weights and their
-gradients."""
+ms: median ± half the interquartile range; the rows of a network are called in turn. / floor, / ours: time relative to
+the GEMM floor, and to ours. GMACs: of one image, forward. MB: peak memory of tensors during a call, beyond weights and
+their gradients."""
 NUMBERS = {  # what stands in a column; one in which no row has anything is left out
     'ms': lambda row: f'{row["ms"]:.1f} ± {row["spread_ms"]:.1f}',
     '/ floor': lambda row: f'{row["over_floor"]:.2f}' if row['over_floor'] else '',
