@@ -1,44 +1,71 @@
 """Shows what the inference, or a training step, of a backbone spends its time in, as multiples of the GEMM floor."""
 
+import time
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 import torch
 from backbones import SMALLEST, arch_name, call
 from floor import GemmFloor
 from models import published_network
 from timing import DTYPES, Size, common_parser, interleaved, parse_args, release_memory, spread
+from torch import Tensor
 from torch.autograd import DeviceType
-from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import mlp_dense
 
-GROUPS = {
-    'products': 'mkldnn::_linear_pointwise aten::addmm aten::mm aten::bmm',  # with the bias and the activation
+GROUPS = {  # by a part of the name; the first that fits. Products have their bias and activation with them
+    'products': 'mkldnn::_linear_pointwise conv aten::linear addmm aten::mm aten::bmm',
     'depthwise': '',
-    'norms': """aten::native_batch_norm aten::native_layer_norm aten::native_group_norm
-        aten::native_batch_norm_backward aten::native_layer_norm_backward aten::native_group_norm_backward
-        aten::var_mean aten::linalg_vector_norm""",
+    'norms': 'norm var_mean',
     'waves': 'aten::cos aten::sin',
-    'arithmetic': """aten::add aten::add_ aten::mul aten::mul_ aten::addcmul_ aten::sum aten::gelu aten::gelu_backward
-        aten::clamp_min aten::threshold_backward aten::addcmul aten::_softmax aten::_softmax_backward_data aten::div""",
-    'copies': """aten::copy_ aten::cat aten::constant_pad_nd aten::fill_ aten::index aten::index_put_ aten::gather
-        aten::masked_fill_ aten::where aten::index_select aten::index_add_""",
+    'arithmetic': 'add mul sum gelu clamp_min threshold softmax div relu sub',
+    'copies': 'copy clone cat pad fill zeros contiguous reshape flatten index gather where slice_backward',
 }
-GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
 
 
-def group_of(operator: FunctionEventAvg) -> str:
-    weight = 2 if 'backward' in operator.key else 1
-    if 'convolution' in operator.key and operator.input_shapes[weight : weight + 1]:
-        return 'depthwise' if operator.input_shapes[weight][1:2] == [1] else 'products'
-    return GROUP_OF.get(operator.key, 'other')
+def group_of(name: str, shapes: Sequence[Sequence[int]]) -> str:
+    weight = 2 if 'backward' in name else 1
+    if 'conv' in name and shapes[weight : weight + 1] and list(shapes[weight][1:2]) == [1]:
+        return 'depthwise'
+    return next((group for group, parts in GROUPS.items() if any(part in name for part in parts.split())), 'other')
+
+
+class Times(TorchDispatchMode):
+    """The seconds of the operators that run on a CPU, by their groups: a profiler slows those that pass over memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.of: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        begin = time.perf_counter()
+        made = operator(*args, **(kwargs or {}))
+        taken = time.perf_counter() - begin
+        shapes = [arg.shape for arg in args if isinstance(arg, Tensor)]
+        self.of[group_of(operator.name(), shapes)] += taken
+        return made
+
+
+def times_on_gpu(run: Callable[[], object], rounds: int) -> Counter[str]:
+    """The same of the kernels on a GPU."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], record_shapes=True) as profiler:
+        for _ in range(rounds):
+            run()
+        torch.cuda.synchronize()
+    times: Counter[str] = Counter()
+    for operator in profiler.key_averages(group_by_input_shape=True):
+        if operator.device_type == DeviceType.CPU:  # else a kernel, whose time its operator has
+            times[group_of(operator.key, operator.input_shapes)] += operator.self_device_time_total
+    return times
 
 
 def shares(name: str, size: Size, args: Namespace) -> dict[str, float]:
-    """The time of a backbone's inference or training step by kind of operator (on a GPU of its kernels), and of all:
-    its parts of a profile, times what it takes without one relative to the products alone."""
+    """The time of a backbone's inference or training step by kind of operator, and of all, relative to the products
+    alone."""
     family, _, arch = name.partition(':')
     model = getattr(mlp_dense, family)(arch)
     published = published_network(model).to(args.device)
@@ -46,17 +73,13 @@ def shares(name: str, size: Size, args: Namespace) -> dict[str, float]:
     floor = GemmFloor(published, lambda: published(x), DTYPES[args.dtype], args.device, args.train)
     run = call(model.to(args.device), x, args, args.dtype)
     ours, alone = (spread(times)[0] for times in interleaved([run, floor], args.rounds, args.device, name))
-    gpu = args.device == 'cuda'
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
-    with profile(activities=activities, record_shapes=True) as profiler:
-        for _ in range(args.rounds):
-            run()
-        if gpu:
-            torch.cuda.synchronize()
-    times: Counter[str] = Counter()
-    for operator in profiler.key_averages(group_by_input_shape=True):
-        if operator.device_type == DeviceType.CPU:  # else a kernel, whose time its operator has
-            times[group_of(operator)] += operator.self_device_time_total if gpu else operator.self_cpu_time_total
+    if args.device == 'cuda':
+        times = times_on_gpu(run, args.rounds)
+    else:
+        with Times() as mode:
+            for _ in range(args.rounds):
+                run()
+        times = mode.of
     parts = {group: times[group] / times.total() * ours / alone for group in (*GROUPS, 'other')}
     return parts | {'all': ours / alone}
 
@@ -75,7 +98,7 @@ def main() -> None:
         for name in args.arch:
             found = shares(name, size, args)
             release_memory()
-            print(f'| {name} | {" | ".join(f"{time:.2f}" for time in found.values())} |')
+            print(f'| {name} | {" | ".join(f"{each:.2f}" for each in found.values())} |')
 
 
 if __name__ == '__main__':

@@ -103,7 +103,7 @@ def _conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple
         *maps, weight[:, :, None, None], None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, (*needed[:2], False)
     )
     of_x = None if of_x is None else of_x.permute(0, 2, 3, 1)
-    of_bias = gradient.sum((0, 1, 2)) if needed[2] else None  # oneDNN would take many times as long for it
+    of_bias = gradient.sum((0, 1, 2)) if needed[2] else None  # oneDNN would take longer for it
     return [of_x, None if of_weight is None else of_weight.flatten(1), of_bias]
 
 
