@@ -6,7 +6,8 @@ import math
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from importlib.util import find_spec
 from operator import itemgetter
 from types import FrameType
@@ -49,10 +50,8 @@ BACKENDS = {  # of mmengine, which import their package when the training begins
     'NeptuneVisBackend': 'neptune',
     'DVCLiveVisBackend': 'dvclive',
 }
-LOADER_KEYS = [  # what mmengine understands beside PyTorch's
-    *('num_batch_per_epoch', 'disable_subprocess_warning'),
-    *inspect.signature(DataLoader).parameters,
-]
+# Beside PyTorch's, what mmengine understands.
+LOADER_KEYS = ['num_batch_per_epoch', 'disable_subprocess_warning', *inspect.signature(DataLoader).parameters]
 
 
 def check_settings(cfg: Config) -> None:
@@ -226,15 +225,18 @@ def _ancestors(file: str) -> Iterator[Config]:
 
 def _unknown_type(name: str, registry: Registry) -> str:
     prefix, dot, bare = name.rpartition('.')
-    known, rest = set(), [registry.root]
-    while rest:
-        one = rest.pop()
-        known |= one.module_dict.keys()
-        rest += one.children.values()
+    for package in ('mmdet', 'mmseg'):  # a scope that nobody has asked for yet has registered nothing yet
+        with suppress(ImportError):
+            import_module(f'{package}.registry')
+    registries = [registry.root]
+    for one in registries:
+        with suppress(ImportError):
+            one.import_from_location()
+        registries += one.children.values()
+    known = {key for one in registries for key in one.module_dict}
     close = difflib.get_close_matches(bare, known, n=1)
     hint = f'; did you mean {prefix}{dot}{close[0]}?' if close else '. Is the name right, and its module imported?'
-    if bare in known:
-        hint = ', but in that of another scope. Is default_scope right?'
+    hint = ', but in that of another scope. Is default_scope right?' if bare in known else hint
     return f'{name} is not in the {registry.scope}::{registry.name} registry{hint}'
 
 

@@ -116,6 +116,7 @@ def test_misspelt_backbone_argument(fails, shapes, tmp_path):
         ('model.train_cfg.rpn.assigner.iou=0.5', 'model.train_cfg.rpn.assigner: MaxIoUAssigner does not know iou'),
         ('optim_wrapper.constructor=Decay', 'optim_wrapper.constructor: Decay is not in the'),
         ('default_scope=mmengine', 'Is default_scope right'),
+        ('default_scope=mmseg', 'Is default_scope right'),
         ('randomness.seed=4294967296', 'give a number below 4294967296'),
         ('model.backbone.init_cfg=imagenet.pth', "give dict(type='Pretrained', checkpoint='imagenet.pth')"),
         ('randomness.sed=0', "unexpected keyword argument 'sed'"),
