@@ -80,7 +80,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'no
         return _linear(x, weight, bias, activation)
     if not applies_to_training(x, weight, bias):
         x = F.linear(x, weight, bias)
-    elif bias is None or torch.compiler.is_compiling():
+    elif torch.compiler.is_compiling():
         x = _conv1x1(x, weight, bias)
     else:
         x = TrainedLinear.apply(x, weight, bias)
@@ -98,13 +98,28 @@ def _conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
-    maps = gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
-    of_x, of_weight, _ = convolution_backward(
-        *maps, weight[:, :, None, None], None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, (*needed[:2], False)
-    )
-    of_x = None if of_x is None else of_x.permute(0, 2, 3, 1)
-    of_bias = gradient.sum((0, 1, 2)) if needed[2] else None  # oneDNN would take longer for it
-    return [of_x, None if of_weight is None else of_weight.flatten(1), of_bias]
+    needs_x, needs_weight, needs_bias = needed
+    of_bias = gradient.sum((0, 1, 2)) if needs_bias else None  # oneDNN would take longer for it
+    shape = x.shape
+    gradient, x = (each.flatten(1, 2).unsqueeze(1) for each in (gradient, x))  # oneDNN is faster with longer rows
+    turned = needs_weight and _is_faster_turned(weight)
+    of_x, of_weight = _gradients(gradient, x, weight, (needs_x, needs_weight and not turned))
+    if turned:
+        of_weight = _gradients(x, gradient, weight.t(), (False, True))[1].t().contiguous()
+    return [None if of_x is None else of_x.view(shape), of_weight, of_bias]
+
+
+def _is_faster_turned(weight: Tensor) -> bool:
+    """Whether oneDNN computes the gradient of (out, in) faster as that of (in, out): it wants the wider of the two
+    maps as its input, but not if 16 lines of its channels share a place of the nearest cache: 4096 bytes apart."""
+    out, wide = len(weight), max(weight.shape)
+    return (out == wide) != (wide * weight.element_size() % 4096 == 0) and out != weight.shape[1]
+
+
+def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, bool]) -> tuple[Tensor | None, ...]:
+    maps = gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight[:, :, None, None]
+    of_x, of_weight, _ = convolution_backward(*maps, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, (*needed, False))
+    return None if of_x is None else of_x.permute(0, 2, 3, 1), None if of_weight is None else of_weight.flatten(1)
 
 
 def _with_graph(
@@ -117,10 +132,10 @@ def _with_graph(
 
 
 class TrainedLinear(Function):
-    """`linear` with a bias, through the functions above."""
+    """`linear` through the functions above."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         return _conv1x1(x, weight, bias)
 
