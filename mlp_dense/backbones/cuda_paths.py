@@ -186,23 +186,3 @@ def full_kernel(weight: Tensor) -> Tensor:
     all of them, (C, K * C, ...): most of its products are with zeros, but they run on tensor cores, and cuDNN takes ten
     times longer for few channels along one axis."""
     return torch.diag_embed(weight.movedim(0, -1)).movedim((-2, -1), (0, 1)).flatten(1, 2)
-
-
-class WeightedSum(Function):
-    """Of three maps (..., C), in their type, with weights that fewer positions have, and that autocast gives in
-    float32; PyTorch's own gradient of `addcmul` multiplies each map by one first."""
-
-    @staticmethod
-    def forward(ctx: Any, *maps_and_weights: Tensor) -> Tensor:
-        ctx.save_for_backward(*maps_and_weights)
-        a, b, c, *weights = maps_and_weights
-        a_weight, b_weight, c_weight = (weight.to(a.dtype) for weight in weights)
-        return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        maps, weights = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
-        axes = [axis for axis, size in enumerate(weights[0].shape) if size == 1]
-        dtype = torch.float32 if gradient.dtype in HALF_TYPES else gradient.dtype  # fp16 would overflow
-        of_weights = [(gradient * x).sum(axes, True, dtype=dtype).to(weights[0].dtype) for x in maps]
-        return *(gradient * weight.to(gradient.dtype) for weight in weights), *of_weights

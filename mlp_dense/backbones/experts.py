@@ -2,7 +2,6 @@
 
 import logging
 from contextlib import nullcontext
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -130,12 +129,13 @@ def _mix(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -> Tens
     # oneDNN builds a product anew for every number of rows that it has not seen: a few more, of any item, cost less.
     step = ROWS if fast_paths.applies(items, *weights) else 1
     rows = [round_up(count, step) for count in counts]
-    before = torch.tensor([0, *accumulate(more - count for more, count in zip(rows, counts, strict=True))][:-1])
-    places = before.to(order.device).repeat_interleave(torch.tensor(counts, device=order.device))
-    places += torch.arange(len(order), device=order.device)
+    length, room = torch.tensor([counts, rows], device=order.device)
+    before = (room - length).cumsum(0) - (room - length)
+    places = torch.arange(len(order), device=order.device)
+    places += before.repeat_interleave(length, output_size=len(order))
     sources = order.new_zeros(sum(rows)).scatter_(0, places, order // chosen.shape[1])
     outs = [
-        fast_paths.mlp(part[None, None], *own).flatten(0, 2)
+        fast_paths.mlp(part[None, None], *own, keep_gelu=True).flatten(0, 2)
         for part, *own in zip(items.index_select(0, sources).split(rows), *weights, strict=True)
         if len(part)
     ]

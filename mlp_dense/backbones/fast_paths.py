@@ -97,7 +97,8 @@ def _conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
 
 
-def _conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
+def conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
+    """The gradients of the input, of the weight and of the bias of a linear layer."""
     needs_x, needs_weight, needs_bias = needed
     of_bias = gradient.sum((0, 1, 2)) if needs_bias else None  # oneDNN would take longer for it
     shape = x.shape
@@ -122,7 +123,7 @@ def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, 
     return None if of_x is None else of_x.permute(0, 2, 3, 1), None if of_weight is None else of_weight.flatten(1)
 
 
-def _with_graph(
+def with_graph(
     function: Callable[..., Tensor], inputs: tuple[Tensor, ...], needed: tuple[bool, ...], gradient: Tensor
 ) -> tuple[Tensor | None, ...]:
     """The gradients of a function where they must have a derivative themselves (create_graph=True)."""
@@ -143,16 +144,16 @@ class TrainedLinear(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _with_graph(F.linear, (x, weight, bias), ctx.needs_input_grad, gradient)
-        return tuple(_conv1x1_backward(gradient, x, weight, ctx.needs_input_grad))
+            return with_graph(F.linear, (x, weight, bias), ctx.needs_input_grad, gradient)
+        return tuple(conv1x1_backward(gradient, x, weight, ctx.needs_input_grad))
 
 
-def mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """Two linear layers over the channels with GELU between."""
+def mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, keep_gelu: bool = False) -> Tensor:
+    """Two linear layers over the channels with GELU between, which training computes again instead of keeping it."""
     weights = weight1, bias1, weight2, bias2
     # torch.compile decides for itself what to recompute.
     if not torch.compiler.is_compiling() and applies_to_training(x, *weights):
-        return TrainedMLP.apply(x, *weights)
+        return TrainedMLP.apply(x, *weights, keep_gelu)
     return linear(linear(x, weight1, bias1, 'gelu'), weight2, bias2)
 
 
@@ -161,25 +162,28 @@ def _plain_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2
 
 
 class TrainedMLP(Function):
-    """`mlp`, whose GELU is computed again in the backward pass instead of kept."""
+    """`mlp`; the gradient of GELU takes the place of the one behind it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, *weights_and_choice: Any) -> Tensor:
+        weight1, bias1, weight2, bias2, keep_gelu = weights_and_choice
         hidden = _conv1x1(x, weight1, bias1).contiguous()
-        ctx.save_for_backward(x, hidden, weight1, bias1, weight2, bias2)
-        return _conv1x1(F.gelu(hidden), weight2, bias2)
+        activated = F.gelu(hidden)
+        ctx.save_for_backward(x, hidden, activated if keep_gelu else None, weight1, bias1, weight2, bias2)
+        return _conv1x1(activated, weight2, bias2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, hidden, weight1, bias1, weight2, bias2 = ctx.saved_tensors
+        x, hidden, activated, weight1, bias1, weight2, bias2 = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:5]
         if torch.is_grad_enabled():
-            return _with_graph(_plain_mlp, (x, weight1, bias1, weight2, bias2), ctx.needs_input_grad, gradient)
-        need_x, *need_first, need_weight2, need_bias2 = ctx.needs_input_grad
-        gradient, activated = gradient.contiguous(), F.gelu(hidden)
-        gradient, *second = _conv1x1_backward(gradient, activated, weight2, (True, need_weight2, need_bias2))
+            return *with_graph(_plain_mlp, (x, weight1, bias1, weight2, bias2), needed, gradient), None
+        need_x, *need_first, need_weight2, need_bias2 = needed
+        activated = F.gelu(hidden) if activated is None else activated
+        gradient, *second = conv1x1_backward(gradient, activated, weight2, (True, need_weight2, need_bias2))
         del activated
         gradient = _gelu_backward(gradient, hidden, grad_input=gradient)
-        return *_conv1x1_backward(gradient, x, weight1, (need_x, *need_first)), *second
+        return *conv1x1_backward(gradient, x, weight1, (need_x, *need_first)), *second, None
 
 
 def doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -202,10 +206,10 @@ class TrainedDoubling(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _with_graph(partial(F.conv_transpose2d, stride=2), (x, weight, bias), ctx.needs_input_grad, gradient)
+            return with_graph(partial(F.conv_transpose2d, stride=2), (x, weight, bias), ctx.needs_input_grad, gradient)
         gradient = gradient.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H, 2, W, 2, out)
         gradient, linear = gradient.transpose(2, 3).flatten(3), weight.permute(2, 3, 1, 0).flatten(0, 2)
-        of_x, of_weight, of_bias = _conv1x1_backward(gradient, x.permute(0, 2, 3, 1), linear, ctx.needs_input_grad)
+        of_x, of_weight, of_bias = conv1x1_backward(gradient, x.permute(0, 2, 3, 1), linear, ctx.needs_input_grad)
         return (
             None if of_x is None else of_x.permute(0, 3, 1, 2),
             None if of_weight is None else of_weight.unflatten(0, (2, 2, -1)).permute(3, 2, 0, 1),

@@ -4,11 +4,13 @@ Inside the stages feature maps are (B, H, W, C), so that a linear layer over the
 and convolutions take (B, C, H, W): :func:`in_nchw` calls them on the same memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from . import cuda_paths, fast_paths
 from .compat import Conv, group_norm_input, pad_right_bottom
@@ -51,16 +53,18 @@ def is_unwrapped(*layers: nn.Module, kind: type = Pointwise) -> bool:
 
 
 class ChannelMLP(nn.Module):
-    """Channel mixing: two linear layers with GELU between."""
+    """Channel mixing: two linear layers with GELU between, which training on a CPU keeps (`keep_gelu`), or computes
+    again for its gradient."""
 
-    def __init__(self, dim: int, hidden_dim: int):
+    def __init__(self, dim: int, hidden_dim: int, keep_gelu: bool = False):
         super().__init__()
+        self.keep_gelu = keep_gelu
         self.fc1 = Pointwise(dim, hidden_dim)
         self.fc2 = Pointwise(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         if is_unwrapped(self.fc1, self.fc2):
-            return fast_paths.mlp(x, *self.fc1.parameters(), *self.fc2.parameters())
+            return fast_paths.mlp(x, *self.fc1.parameters(), *self.fc2.parameters(), self.keep_gelu)
         return self.fc2(pointwise_gelu(self.fc1, x))
 
     def fold_input_norm(self, norm: nn.Module) -> nn.Module:
@@ -78,27 +82,53 @@ class WeightedBranches(nn.Module):
         self.fc2 = Pointwise(dim // 4, 3 * dim)
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor, axes: tuple[int, int] = (1, 2)) -> Tensor:
-        """Branches (..., dim); `axes` are those of the positions that share their weights."""
+        """Branches (..., dim), the channels maybe in several axes; `axes`, in front of them, are those of the positions
+        that share their weights."""
         # Not x.mean(), whose gradient is a whole feature map instead of one number for each channel.
         dtype = torch.float32 if a.dtype == torch.float16 else a.dtype  # fp16 would overflow
-        # One axis after the other, since on a CPU PyTorch is ten times slower over two that do not lie side by side; a
-        # GPU sums many numbers at once.
-        together = cuda_paths.applies(a)
-        total = sum(
-            x.sum(axes, True, dtype=dtype) if together else x.sum(axes[1], True, dtype=dtype).sum(axes[0], True)
-            for x in (a, b, c)
-        )
-        mean = (total / (a.shape[axes[0]] * a.shape[axes[1]])).to(a.dtype)
+        total = sum(sum_of_positions(x, axes, dtype) for x in (a, b, c))
+        mean = (total / (a.shape[axes[0]] * a.shape[axes[1]])).to(a.dtype).flatten(axes[1] + 1)
         scores = self.fc2(F.gelu(self.fc1(mean))).unflatten(-1, (-1, 3))  # branch k of channel c stands at 3c + k
-        a_weight, b_weight, c_weight = scores.movedim(-1, 0).softmax(0)  # first, so that each is contiguous
-        if together:
-            return cuda_paths.WeightedSum.apply(a, b, c, a_weight, b_weight, c_weight)
-        # Expanded along one axis: their gradients are sums over one axis after the other, too.
-        a_weight, b_weight, c_weight = (
-            weight.expand([-1 if axis != axes[1] % a.ndim else a.shape[axis] for axis in range(a.ndim)])
-            for weight in (a_weight, b_weight, c_weight)
-        )
-        return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
+        weights = scores.movedim(-1, 0).softmax(0).view(3, *total.shape)  # first, so that each is contiguous
+        a_weight, b_weight, c_weight = weights
+        if cuda_paths.applies(a) or (fast_paths.applies(a, *weights) and not torch.compiler.is_compiling()):
+            return WeightedSum.apply(a, b, c, a_weight, b_weight, c_weight)
+        return (a * a_weight).addcmul(b, b_weight).addcmul(c, c_weight)
+
+
+def sum_of_positions(x: Tensor, axes: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The sum over the axes of positions, which stay with size 1."""
+    if x.is_cuda:  # which sums many numbers at once
+        return x.sum(axes, True, dtype=dtype)
+    # On a CPU PyTorch is ten times slower over axes that do not lie side by side than over one after the other.
+    for axis in axes[::-1] if torch.compiler.is_compiling() else sorted(axes, key=x.stride):
+        x = x.sum(axis, True, dtype=dtype)
+    return x
+
+
+class WeightedSum(Function):
+    """Of three maps, in their type, with weights that fewer positions have, and that autocast gives in float32;
+    PyTorch's own gradient of `addcmul` multiplies each map by one first."""
+
+    @staticmethod
+    def forward(ctx: Any, *maps_and_weights: Tensor) -> Tensor:
+        ctx.save_for_backward(*maps_and_weights)
+        a, b, c, *weights = maps_and_weights
+        a_weight, b_weight, c_weight = (weight.to(a.dtype) for weight in weights)
+        out = torch.mul(a, a_weight, out=a.new_empty(a.shape))  # contiguous, whatever the order of the maps
+        return out.addcmul_(b, b_weight).addcmul_(c, c_weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        a, b, c, *weights = ctx.saved_tensors
+        axes = [axis for axis, size in enumerate(weights[0].shape) if size != gradient.shape[axis]]
+        dtype = torch.float32 if gradient.dtype in cuda_paths.HALF_TYPES else gradient.dtype  # fp16 would overflow
+        of_maps, of_weights = [], []
+        for x, weight in zip((a, b, c), weights, strict=True):
+            own = gradient if gradient.stride() == x.stride() else torch.empty_like(x).copy_(gradient)
+            of_maps.append(own * weight.to(gradient.dtype))
+            of_weights.append(sum_of_positions(own * x, axes, dtype).to(weight.dtype))
+        return *of_maps, *of_weights
 
 
 class ChannelShift(nn.Module):

@@ -4,12 +4,14 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from . import cuda_paths, cuda_windows
+from . import cuda_paths, cuda_windows, fast_paths
 from .fixed_grid import FixedGridMLP, GridMixing
 from .hierarchy import NETWORK_NAMES
-from .layers import ChannelLayerNorm, Pointwise, WeightedBranches, init_linear_layers
+from .layers import ChannelLayerNorm, Pointwise, WeightedBranches, init_linear_layers, is_unwrapped
+from .vip_paths import AlongAxis
 
 
 class PermuteMLP(GridMixing):
@@ -26,8 +28,9 @@ class PermuteMLP(GridMixing):
         _, rows, columns, _ = x.shape
         if cuda_paths.applies(x) and max(rows, columns) > self.grid:
             return cuda_windows.windows_joined(self.mix(cuda_windows.windows_apart(x, self.grid)), rows, columns)
-        h, w, c = self.permuted(self.along_h, x, 2), self.permuted(self.along_w, x, 4), self.windows(self.channel(x))
-        return self.reweight(h, w, c.flatten(5), axes=(2, 4)).flatten(3, 4).flatten(1, 2)
+        c, x = self.windows(self.channel(x)), self.windows(x)
+        h, w = self.along(self.along_h, x, 2), self.along(self.along_w, x, 4)
+        return joined(self.reweight(h, w, c, axes=(2, 4)))
 
     def project(self, x: Tensor) -> Tensor:
         return self.proj(x)
@@ -37,11 +40,16 @@ class PermuteMLP(GridMixing):
         size = (-1, self.grid)
         return x.unflatten(3, (self.grid, -1)).unflatten(2, size).unflatten(1, size)
 
-    def permuted(self, linear: nn.Module, x: Tensor, axis: int) -> Tensor:
-        """Positions along an axis of the windows and segments of channels change places for a linear layer; gives
-        (B, rows, grid, columns, grid, dim)."""
-        x = linear(self.windows(x).transpose(axis, 5).flatten(5).flatten(3, 4).flatten(1, 2))
-        return self.windows(x).transpose(axis, 5).flatten(5)
+    def along(self, linear: nn.Module, x: Tensor, axis: int) -> Tensor:
+        """Positions along an axis of the windows and segments of channels change places for a linear layer."""
+        if is_unwrapped(linear) and fast_paths.applies(x, linear.weight) and not torch.compiler.is_compiling():
+            return AlongAxis.apply(x.contiguous(), linear.weight, axis)
+        return self.windows(linear(joined(x.transpose(axis, 5)))).transpose(axis, 5).contiguous()
+
+
+def joined(x: Tensor) -> Tensor:
+    """Of windows, the way back."""
+    return x.flatten(5).flatten(3, 4).flatten(1, 2)
 
 
 class VisionPermutator(FixedGridMLP):
@@ -63,6 +71,7 @@ class VisionPermutator(FixedGridMLP):
     arch_defaults = dict(mlp_ratios=(3, 3, 3, 3), patch_size=14, segments=(16, 16, 16, 16))
     norms_allowed = {'LN': ChannelLayerNorm}
     first_stride = 3.5
+    keeps_gelu = True
     official_names = ((r'\.attn\.mlp_([hw])\.', r'.token_mixing.along_\1.'), *NETWORK_NAMES)
 
     def __init__(self, *args: Any, resize_input: bool = True, **kwargs: Any):

@@ -13,7 +13,7 @@ from mlp_dense.backbones.as_mlp import axial_shift
 from mlp_dense.backbones.cycle_mlp import CycleTokenMixing, cycle_shift
 from mlp_dense.backbones.experts import Experts
 from mlp_dense.backbones.hire_mlp import cyclic_window
-from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, GroupNorm1, WeightedBranches
+from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, GroupNorm1, WeightedBranches, WeightedSum
 from mlp_dense.backbones.mlp_mixer import MixerTokenMixing
 from mlp_dense.backbones.vip import PermuteMLP
 from mlp_dense.backbones.wave_mlp import GroupedConv, WaveAlong, WaveMLP
@@ -143,9 +143,17 @@ def test_group_norm_of_any_kind(norm, gpu):
 def test_gradients_of_weights_are_sums_in_float32(gpu):
     maps = [torch.ones(1, 200, 304, 2).half().requires_grad_() for _ in range(3)]
     weights = [torch.ones(1, 1, 1, 2, requires_grad=True) for _ in range(3)]
-    out = cuda_paths.WeightedSum.apply(*maps, *weights)
+    out = WeightedSum.apply(*maps, *weights)
     out.backward(2 * torch.ones_like(out))
     assert out.dtype == torch.float16 and all((weight.grad == 121600).all() for weight in weights)
+
+
+def test_derivatives_of_a_weighted_sum_of_maps_in_any_memory():
+    maps = [torch.rand(1, 2, 2, 2, 2).double().transpose(i, i + 1).requires_grad_() for i in (1, 2, 3)]
+    weights = [torch.rand(1, 1, 2, 1, 2).double().requires_grad_() for _ in range(3)]
+    assert WeightedSum.apply(*maps, *weights).is_contiguous()
+    assert torch.autograd.gradcheck(WeightedSum.apply, (*maps, *weights))
+    assert torch.autograd.gradgradcheck(WeightedSum.apply, (*maps, *weights))
 
 
 def test_group_norm_keeps_its_input_alone():

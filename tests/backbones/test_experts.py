@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlp_dense.backbones import experts as module
-from mlp_dense.backbones.experts import BALANCE_WEIGHT, Experts, imbalance, set_balance_scale
+from mlp_dense.backbones import fast_paths
+from mlp_dense.backbones.experts import BALANCE_WEIGHT, ROWS, Experts, imbalance, set_balance_scale
 from mlp_dense.engine.hooks import BalanceHook
 from support.configs import config
 from support.tools import call
@@ -51,6 +52,19 @@ def test_only_the_chosen_experts_are_computed():
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(x)
     assert counter.get_total_flops() == 2 * 30 * (DIM * EXPERTS + CHOSEN * 2 * DIM * HIDDEN)
+
+
+def test_rows_are_filled_up_on_a_cpu_without_a_trace(monkeypatch, two_threads):
+    model, x = built().float().eval(), torch.randn(150, DIM)
+    exact, rows = built().eval(), []
+    assert not fast_paths.applies(x.double())
+    right = fast_paths.mlp
+    monkeypatch.setattr(fast_paths, 'mlp', lambda x, *rest, **more: rows.append(x.shape[2]) or right(x, *rest, **more))
+    for each, type_ in ((model, torch.float32), (exact, torch.float64)):
+        each(x.to(type_)).square().sum().backward()
+    assert all(count % ROWS == 0 for count in rows[:EXPERTS]) and sum(rows[EXPERTS:]) == CHOSEN * len(x)
+    for a, b in zip(model.parameters(), exact.parameters(), strict=True):
+        torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-3, atol=1e-3)
 
 
 def test_imbalance_is_the_formula():

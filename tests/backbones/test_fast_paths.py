@@ -16,6 +16,7 @@ from mlp_dense.backbones.cycle_mlp import cycle_shift
 from mlp_dense.backbones.experts import Experts
 from mlp_dense.backbones.hire_mlp import cyclic_window
 from mlp_dense.backbones.layers import ChannelMLP, ChannelShift, Pointwise, in_nchw
+from mlp_dense.backbones.vip_paths import AlongAxis
 from mlp_dense.backbones.wave_mlp import WaveAlong, waves
 from support.models import SMALL, image, loss_of, official
 
@@ -117,7 +118,7 @@ MUTANTS = {
     'gradient of GELU left out': (compare_training, '_gelu_backward', lambda right, gradient, x, grad_input: gradient),
     'other weights in backward': (
         compare_training,
-        '_conv1x1_backward',
+        'conv1x1_backward',
         lambda right, gradient, x, w, needed: right(gradient, x, w.roll(1, 0), needed),
     ),
     'one channel shifted wrongly': (
@@ -296,3 +297,32 @@ def test_torch_func_takes_the_plain_path(small, two_threads):
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss_of(model(leaf)), leaf)
     torch.testing.assert_close(tangents, gradient.sum(), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ('in_dim', 'out_dim', 'turned'),
+    [(8, 24, True), (24, 8, False), (12, 12, False), (16, 1024, False), (1024, 16, True), (1024, 1024, False)],
+)
+def test_gradients_of_a_linear_layer_either_way_round(two_threads, in_dim, out_dim, turned):
+    torch.manual_seed(0)
+    layer, x = Pointwise(in_dim, out_dim), torch.randn(2, 5, 7, in_dim, requires_grad=True)
+    assert fast_paths.applies_to_training(x, layer.weight) and fast_paths._is_faster_turned(layer.weight) == turned
+    exact, exact_x = copy.deepcopy(layer).double(), x.detach().double().requires_grad_()
+    gradient = torch.randn(2, 7, 5, out_dim).transpose(1, 2)  # not contiguous
+    layer(x).backward(gradient)
+    exact(exact_x).backward(gradient.double())
+    for a, b in ((x, exact_x), *zip(layer.parameters(), exact.parameters(), strict=True)):
+        torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-4, atol=1e-4)
+        assert a.grad.is_contiguous()
+
+
+@pytest.mark.parametrize('axis', [2, 4])
+def test_a_linear_layer_along_an_axis_and_its_derivatives(axis):
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 2, 3, 1, 3, 3, 2, dtype=torch.float64), torch.randn(6, 6, dtype=torch.float64)
+    rule = {2: 'brhcwsd,HDhd->brHcwsD', 4: 'brhcwsd,WDwd->brhcWsD'}[axis]
+    wanted = torch.einsum(rule, x, weight.view(3, 2, 3, 2))
+    torch.testing.assert_close(AlongAxis.apply(x, weight, axis), wanted)
+    inputs = x.requires_grad_(), weight.requires_grad_()
+    assert torch.autograd.gradcheck(lambda *each: AlongAxis.apply(*each, axis), inputs)
+    assert torch.autograd.gradgradcheck(lambda *each: AlongAxis.apply(*each, axis), inputs)
