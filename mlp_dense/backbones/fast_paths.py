@@ -111,8 +111,8 @@ def conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[
 
 
 def _is_faster_turned(weight: Tensor) -> bool:
-    """Whether oneDNN computes the gradient of (out, in) faster as that of (in, out): it wants the wider of the two
-    maps as its input, but not if 16 lines of its channels share a place of the nearest cache: 4096 bytes apart."""
+    """Whether oneDNN computes the gradient of (out, in) faster as that of (in, out): it wants the wider of the two maps
+    as its input, unless lines of that one share places of the nearest cache, a multiple of 4 KiB apart."""
     out, wide = len(weight), max(weight.shape)
     return (out == wide) != (wide * weight.element_size() % 4096 == 0) and out != weight.shape[1]
 
