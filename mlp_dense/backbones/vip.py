@@ -42,7 +42,8 @@ class PermuteMLP(GridMixing):
 
     def along(self, linear: nn.Module, x: Tensor, axis: int) -> Tensor:
         """Positions along an axis of the windows and segments of channels change places for a linear layer."""
-        if is_unwrapped(linear) and fast_paths.applies(x, linear.weight) and not torch.compiler.is_compiling():
+        plain = torch.compiler.is_compiling() or x.dtype == torch.bfloat16  # which the convolution is slower in
+        if not plain and is_unwrapped(linear) and fast_paths.applies(x, linear.weight):
             return AlongAxis.apply(x.contiguous(), linear.weight, axis)
         return self.windows(linear(joined(x.transpose(axis, 5)))).transpose(axis, 5).contiguous()
 
