@@ -93,7 +93,7 @@ class WeightedBranches(nn.Module):
         a_weight, b_weight, c_weight = weights
         if cuda_paths.applies(a) or (fast_paths.applies(a, *weights) and not torch.compiler.is_compiling()):
             return WeightedSum.apply(a, b, c, a_weight, b_weight, c_weight)
-        return (a * a_weight).addcmul(b, b_weight).addcmul(c, c_weight)
+        return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
 
 
 def sum_of_positions(x: Tensor, axes: Sequence[int], dtype: torch.dtype) -> Tensor:
