@@ -141,7 +141,7 @@ def _mix(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -> Tens
     ]
     out = torch.cat(outs).index_select(0, torch.empty_like(order).scatter_(0, order, places))
     out = out.to(items.dtype).unflatten(0, chosen.shape) * gates.to(items.dtype).unsqueeze(2)
-    return out[:, 0] if chosen.shape[1] == 1 else out.sum(1)
+    return out.flatten(0, 1) if chosen.shape[1] == 1 else out.sum(1)
 
 
 def _by_expert(chosen: Tensor, num_experts: int) -> tuple[Tensor, list[int]]:
