@@ -75,9 +75,11 @@ test: setup ## run all tests (12 to 20 minutes on two cores; ARGS="-m 'not slow'
 soak: setup ## train for long and look for leaks of memory, processes and files (minutes; not part of test)
 	ONEDNN_PRIMITIVE_CACHE_CAPACITY=32 LRU_CACHE_CAPACITY=32 $(BIN)/python -m pytest tests/soak/soak.py -s
 
-lint: setup ## check style and formatting with ruff
+lint: setup ## check style, formatting, spelling and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell -D - -D .codespell-banned
+	$(BIN)/mypy
 
 # The steps of the set-up. A step that failed or was interrupted left no stamp, so the next call takes it up again.
 $(VENV)/.created:

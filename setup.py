@@ -38,7 +38,7 @@ setup(
     license='Apache-2.0',
     cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mlp_dense', 'mlp_dense.*']),
-    package_data={'mlp_dense.analysis': ['page/*']},
+    package_data={'mlp_dense.reports': ['template/*'], 'mlp_dense': ['py.typed']},
     python_requires='>=3.10',
     install_requires=['torch>=2.7'],  # 2.7: the first with torch.compiler.is_exporting; torch.load is safe since 2.6
     extras_require={
@@ -65,6 +65,6 @@ setup(
         # tools/export.py; PyTorch's own exporter writes ONNX through onnxscript
         'export': ['onnx>=1.23', 'onnxscript>=0.7', 'onnxruntime>=1.32'],
         'timm-tests': ['segmentation-models-pytorch', 'transformers'],
-        'dev': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff'],
+        'dev': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'codespell', 'mypy'],
     },
 )

@@ -13,8 +13,7 @@ import torch
 from report import report
 from timing import Candidate, Size, common_parser, inference, measure, parse_args
 
-from mlp_dense.engine.adapting import EXPORTED
-from mlp_dense.engine.configs import read_config
+from mlp_dense.config.reading import read_config
 from mlp_dense.errors import UserError
 from mlp_dense.export.check import compare
 from mlp_dense.export.conversion import check_installed, to_onnx, traced
@@ -24,8 +23,9 @@ from mlp_dense.export.graphs import Graph
 from mlp_dense.export.parts import graph_of
 from mlp_dense.export.pictures import Pictures, read_pictures
 from mlp_dense.export.quantization import quantized
-from mlp_dense.inference.complexity import complexity
-from mlp_dense.inference.models import load_model
+from mlp_dense.inference.loading import load_model
+from mlp_dense.reports.complexity import complexity
+from mlp_dense.training.setup import EXPORTED
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = [f'configs/segmentation/{name}_upernet_ade20k-512x512.py' for name in ('hire_mlp_tiny', 'cycle_mlp_b1')]

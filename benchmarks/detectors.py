@@ -21,7 +21,7 @@ from report import report
 from timing import DTYPES, Candidate, Size, alone, inference, measure, network_parser, parse_args, training_step
 from torch import nn
 
-from mlp_dense.engine.configs import adapt_to_cpu, enter_scope, read_config
+from mlp_dense.config.reading import adapt_to_cpu, enter_scope, read_config
 from mlp_dense.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -17,10 +17,10 @@ from timing import Candidate, Size, common_parser, inference, measure, parse_arg
 from torch import Tensor
 
 from mlp_dense import operators
+from mlp_dense.config.reading import adapt_to_cpu, enter_scope, read_config
 from mlp_dense.datasets.shapes import write_shapes
-from mlp_dense.engine.configs import adapt_to_cpu, enter_scope, read_config
-from mlp_dense.engine.runner import DenseRunner
 from mlp_dense.operators import extension, nms, roi_align
+from mlp_dense.training.runner import DenseRunner
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / 'configs/detection/hire_mlp_mask_rcnn_shapes.py'

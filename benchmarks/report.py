@@ -19,7 +19,7 @@ from rich.console import Console
 from tables import COLUMNS, KINDS, add_ratios, cases, markdown, peers_table, provenance, times_table
 
 from mlp_dense import operators
-from mlp_dense.engine.provenance import versions
+from mlp_dense.training.run_info import versions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path('work_dirs/benchmarks')

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
-from mlp_dense.engine.memory import keep_freed_memory
+from mlp_dense.kernels.memory import keep_freed_memory
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 

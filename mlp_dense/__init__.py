@@ -15,8 +15,8 @@ _HOMES = {
     'VisionPermutator': 'backbones',
     'SparseMLP': 'backbones',
     'fuse': 'backbones.fusion',
-    'keep_freed_memory': 'engine.memory',
-    'load_model': 'inference.models',
+    'keep_freed_memory': 'kernels.memory',
+    'load_model': 'inference.loading',
     'read_checkpoint': 'checkpoints.reading',
 }
 """Where a public name is found when it is first used, so that importing the package costs next to nothing."""
@@ -34,4 +34,4 @@ def __getattr__(name: str) -> Any:
 
 if find_spec('mmengine'):
     from . import operators  # noqa: F401  before anything imports mmdet
-    from .engine import families  # noqa: F401  so that configs find the backbones by their bare names
+    from .training import families  # noqa: F401  so that configs find the backbones by their bare names

@@ -20,17 +20,19 @@ def _if_installed(package: str, *modules: str) -> tuple[str, ...]:
 
 MODELS = _child(
     root.MODELS,
-    'engine.families',
-    *_if_installed('mmdet', 'engine.tta', 'export.detector'),
-    *_if_installed('mmseg', 'engine.losses', 'export.segmentor'),
+    'training.families',
+    *_if_installed('mmdet', 'training.tta', 'export.detector'),
+    *_if_installed('mmseg', 'training.losses', 'export.segmentor'),
     *_if_installed('timm', 'classification.model'),
 )
-HOOKS = _child(root.HOOKS, 'engine.hooks', 'engine.numerics', 'engine.reporting', 'engine.saving')
-CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optim')
+HOOKS = _child(
+    root.HOOKS, 'training.hooks', 'training.finite_loss_hook', 'training.report_hook', 'training.checkpoint_hook'
+)
+CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'training.layer_decay')
 METRICS = _child(
     root.METRICS,
-    'engine.metrics',
-    *_if_installed('mmdet', 'engine.coco'),
+    'training.label_maps',
+    *_if_installed('mmdet', 'training.coco_metric'),
     *_if_installed('timm', 'classification.metrics'),
 )
 DATASETS = _child(root.DATASETS, *_if_installed('timm', 'classification.data'))

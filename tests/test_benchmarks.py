@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mlp_dense.engine.configs import read_config
+from mlp_dense.config.reading import read_config
 from support.configs import ROOT, thin
 from support.tools import load
 
@@ -97,7 +97,7 @@ def test_detectors(monkeypatch, run, tmp_path, options, expected):
         thin(cfg)
         return cfg
 
-    monkeypatch.setattr('mlp_dense.engine.configs.read_config', read_thin)
+    monkeypatch.setattr('mlp_dense.config.reading.read_config', read_thin)
     rows = rows_of(tmp_path, run('detectors', '--out', str(tmp_path), *options, '--cfg-options', *FEW_PROPOSALS))
     for case in ('mask_rcnn 64x96', 'upernet 64x96'):
         assert {row['kind'] for row in rows if row['case'] == case} == expected
@@ -153,7 +153,7 @@ def test_deploy(monkeypatch, run, tmp_path):
         cfg.model.backbone.arch = dict(cfg.model.backbone.arch, depths=(1, 1, 1, 1))
         return cfg
 
-    monkeypatch.setattr('mlp_dense.engine.configs.read_config', read_thin)
+    monkeypatch.setattr('mlp_dense.config.reading.read_config', read_thin)
     wanted = ['ours', 'bf16', 'onnxruntime', 'int8']
     config = ['--configs', 'configs/segmentation/cycle_mlp_upernet_shapes.py', '--kinds', *wanted]
     printed = run('deploy', '--out', str(tmp_path), *config)

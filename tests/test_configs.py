@@ -12,8 +12,8 @@ from mmengine.structures import PixelData
 from torch import nn
 
 from mlp_dense.backbones import FAMILIES
-from mlp_dense.engine.configs import adapt_to_cpu, walk
-from mlp_dense.engine.data import dataset_meta
+from mlp_dense.checks.data_config import dataset_meta
+from mlp_dense.config.reading import adapt_to_cpu, walk
 from reference import reference_of
 from support.configs import CONFIGS, thin
 

@@ -10,11 +10,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, VISBACKENDS, init_default_scope
 
-from mlp_dense.engine.adapting import for_training
-from mlp_dense.engine.configs import walk
-from mlp_dense.engine.data import dataset_meta
-from mlp_dense.engine.settings import BACKENDS
+from mlp_dense.checks.data_config import dataset_meta
+from mlp_dense.config.reading import walk
+from mlp_dense.config.validation import BACKENDS
 from mlp_dense.errors import NotInstalledError
+from mlp_dense.training.setup import for_training
 from support.configs import DETECTION, ROOT
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]

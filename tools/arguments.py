@@ -97,10 +97,10 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config': 
     Raises:
         UserError: an argument is wrong.
     """
-    from mlp_dense.engine.adapting import shrink
-    from mlp_dense.engine.configs import read_config, set_work_dir
-    from mlp_dense.engine.launch import rank_of
-    from mlp_dense.engine.memory import keep_freed_memory
+    from mlp_dense.config.reading import read_config, set_work_dir
+    from mlp_dense.kernels.memory import keep_freed_memory
+    from mlp_dense.training.machine import rank_of
+    from mlp_dense.training.setup import shrink
 
     keep_freed_memory()
     cfg = read_config(args.config, args.cfg_options, args.data_root)
@@ -120,7 +120,7 @@ def check_out_file(file: Path, *suffixes: str) -> None:
     Raises:
         UserError: its name ends otherwise, or the folder cannot be written.
     """
-    from mlp_dense.engine.configs import make_folder
+    from mlp_dense.config.reading import make_folder
     from mlp_dense.errors import UserError
 
     if file.suffix.lower() not in suffixes or file.is_dir():

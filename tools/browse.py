@@ -31,14 +31,14 @@ def main() -> None:
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
-    from mlp_dense.engine.adapting import shrink
-    from mlp_dense.engine.configs import enter_scope, need, read_config
-    from mlp_dense.engine.data import check_data, labels_keep_their_size
-    from mlp_dense.engine.runner import DenseRunner
-    from mlp_dense.engine.settings import building, check_settings
-    from mlp_dense.engine.tasks import task_of
+    from mlp_dense.checks.data_config import check_data, labels_keep_their_size
+    from mlp_dense.config.reading import enter_scope, need, read_config
+    from mlp_dense.config.validation import building, check_settings
     from mlp_dense.errors import UserError, counted
-    from mlp_dense.reports.drawing import contact_sheet, draw_item
+    from mlp_dense.tasks import task_of
+    from mlp_dense.training.runner import DenseRunner
+    from mlp_dense.training.setup import shrink
+    from mlp_dense.visualization.drawing import contact_sheet, draw_item
 
     if args.num < 1:
         raise UserError(f'--num is {args.num}; give 1 or more.')

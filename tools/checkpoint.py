@@ -38,8 +38,8 @@ def main() -> None:
     from mlp_dense.backbones import FAMILIES
     from mlp_dense.checkpoints.inspection import describe
     from mlp_dense.checkpoints.reading import Checkpoint
-    from mlp_dense.engine.configs import read_config
-    from mlp_dense.inference.models import compare_with_model
+    from mlp_dense.config.reading import read_config
+    from mlp_dense.inference.loading import compare_with_model
 
     checkpoint = Checkpoint.read(args.file)
     said = list(describe(checkpoint, FAMILIES))

@@ -96,7 +96,7 @@ def row(model: dict, size: tuple[int, int], notes: list[str]) -> str:
     from mmengine.registry import init_default_scope
 
     from mlp_dense.errors import UserError
-    from mlp_dense.inference.complexity import complexity
+    from mlp_dense.reports.complexity import complexity
 
     cfg = Config.fromfile(ROOT / model['Config'])
     init_default_scope(cfg.default_scope)

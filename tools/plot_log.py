@@ -27,9 +27,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mlp_dense.engine.tasks import TASKS
     from mlp_dense.errors import UserError
-    from mlp_dense.reports.curves import plot_runs, read_run
+    from mlp_dense.tasks import TASKS
+    from mlp_dense.visualization.curves import plot_runs, read_run
 
     if not 0 <= args.smooth < 1:
         raise UserError(f'--smooth is {args.smooth}; give a number from 0 to below 1, for example 0.9.')

@@ -37,13 +37,13 @@ def main() -> None:
     from rich.progress import track
 
     from mlp_dense import fuse, load_model
-    from mlp_dense.engine.adapting import shrink
-    from mlp_dense.engine.configs import make_folder, read_config
-    from mlp_dense.engine.memory import keep_freed_memory
-    from mlp_dense.engine.tasks import task_of
+    from mlp_dense.config.reading import make_folder, read_config
     from mlp_dense.errors import UserError, counted
-    from mlp_dense.inference.models import checked_device
+    from mlp_dense.inference.loading import checked_device
     from mlp_dense.inference.prediction import ImageSource, PredictionWriter, predict
+    from mlp_dense.kernels.memory import keep_freed_memory
+    from mlp_dense.tasks import task_of
+    from mlp_dense.training.setup import shrink
 
     if args.batch_size < 1 or not 0 <= args.score_thr <= 1:
         raise UserError('--batch-size is 1 or more, --score-thr from 0 to 1.')

@@ -36,8 +36,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mlp_dense.analysis import make_comparison, make_report
     from mlp_dense.errors import UserError
+    from mlp_dense.reports import make_comparison, make_report
 
     if not 0 <= args.score_thr <= 1 or args.pictures < 0 or args.resamples < 1:
         raise UserError('--score-thr is from 0 to 1, --pictures 0 or more, --resamples 1 or more.')

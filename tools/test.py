@@ -48,11 +48,11 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from mlp_dense.analysis import make_report
-    from mlp_dense.engine.adapting import for_test
-    from mlp_dense.engine.configs import make_folder
-    from mlp_dense.engine.runner import build_runner
-    from mlp_dense.inference.complexity import count_into
+    from mlp_dense.config.reading import make_folder
+    from mlp_dense.reports import make_report
+    from mlp_dense.reports.complexity import count_into
+    from mlp_dense.training.runner import build_runner
+    from mlp_dense.training.setup import for_test
 
     if args.out:
         check_out_file(Path(args.out), '.pkl', '.pickle', '.json')

@@ -53,15 +53,15 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from mlp_dense.engine.adapting import for_training
-    from mlp_dense.engine.runner import build_runner
+    from mlp_dense.training.runner import build_runner
+    from mlp_dense.training.setup import for_training
 
     cfg = read_run_config(args, writes=not args.dry_run)
     if args.check_data:
         cfg.check_data = True
     for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed, args.deterministic)
     if args.dry_run:
-        from mlp_dense.engine.dry_run import dry_run
+        from mlp_dense.training.dry_run import dry_run
 
         said = dry_run(cfg)
         if is_main_process():

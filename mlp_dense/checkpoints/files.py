@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.hub import tqdm
 
 from ..errors import CheckpointError
+from .safe_types import safe_globals
 from .scanning import scan
-from .stand_ins import safe_globals
 
 
 def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, Any]:

@@ -9,14 +9,14 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..backbones.fusion import fuse
+from ..checkpoints.atomic import write_whole
 from ..checkpoints.files import local_file, sha256_of
-from ..checkpoints.whole import write_whole
-from ..engine.adapting import EXPORTED
-from ..engine.configs import leaves, make_folder
-from ..engine.provenance import versions
-from ..engine.tasks import task_of
+from ..config.reading import leaves, make_folder
 from ..errors import UserError
-from ..inference.models import load_model
+from ..inference.loading import load_model
+from ..tasks import task_of
+from ..training.run_info import versions
+from ..training.setup import EXPORTED
 from .check import compare
 from .conversion import check_installed, to_onnx, to_pt2, traced
 from .files import ExportedFile, as_texts

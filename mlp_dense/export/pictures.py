@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from torch import Tensor
 
+from ..config.reading import leaves
 from ..datasets.shapes import make_scene
-from ..engine.configs import leaves
 from ..errors import UserError
 from ..inference.prediction import ImageSource
 

@@ -15,11 +15,11 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from torch import nn
 
+from ..config.reading import leaves
 from ..datasets import SUFFIXES
-from ..engine.configs import leaves
-from ..engine.tasks import task_of
 from ..errors import UserError
-from ..reports.drawing import draw_labels
+from ..tasks import task_of
+from ..visualization.drawing import draw_labels
 
 
 class Frame(NamedTuple):

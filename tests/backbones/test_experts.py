@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mlp_dense.backbones import experts as module
 from mlp_dense.backbones import fast_paths
 from mlp_dense.backbones.experts import BALANCE_WEIGHT, ROWS, Experts, imbalance, set_balance_scale
-from mlp_dense.engine.hooks import BalanceHook
+from mlp_dense.training.hooks import BalanceHook
 from support.configs import config
 from support.tools import call
 from support.trainings import ScaledOnCPU, records_of, write_config

@@ -11,9 +11,9 @@ from torch import nn
 timm = pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
 import mlp_dense  # noqa: E402
 from mlp_dense.backbones import FAMILIES  # noqa: E402
-from mlp_dense.engine.configs import enter_scope  # noqa: E402
+from mlp_dense.config.reading import enter_scope  # noqa: E402
 from mlp_dense.errors import CheckpointError, UserError  # noqa: E402
-from mlp_dense.inference.complexity import complexity  # noqa: E402
+from mlp_dense.reports.complexity import complexity  # noqa: E402
 from mlp_dense.timm import name_of  # noqa: E402
 from reference import fingerprint_of, reference_of  # noqa: E402
 from support.configs import config  # noqa: E402

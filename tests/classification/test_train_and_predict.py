@@ -15,7 +15,7 @@ from PIL import Image
 
 pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
 from mlp_dense.datasets.shapes import CLASSES
-from mlp_dense.engine.state import ResumeHook
+from mlp_dense.training.resume_hook import ResumeHook
 from support.configs import config
 from support.tools import before_training, call
 from support.trainings import assert_equal_states, records_of, start, two_processes, wait
@@ -47,8 +47,8 @@ def test_resumed_is_unbroken(on_cpu, quick, tmp_path, at):
 
 def test_copies_of_an_image_are_augmented_otherwise(quick):
     """In one epoch; what a seed gives is the same in every run."""
-    from mlp_dense.engine.configs import enter_scope
-    from mlp_dense.engine.order import SeededDataset
+    from mlp_dense.config.reading import enter_scope
+    from mlp_dense.training.data_order import SeededDataset
 
     cfg = Config.fromfile(quick())
     enter_scope(cfg)
@@ -84,7 +84,7 @@ def test_resumed_with_other_batches(quick, tmp_path):
 def test_processes_draw_other_numbers(monkeypatch):
     drawn = []
     for rank in (0, 1, 2, 1):
-        monkeypatch.setattr('mlp_dense.engine.state.get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr('mlp_dense.training.resume_hook.get_rank', lambda rank=rank: rank)
         torch.manual_seed(5), np.random.seed(5), random.seed(5)
         ResumeHook().before_train(SimpleNamespace(seed=5))
         drawn.append((torch.rand(1).item(), np.random.rand(), random.random()))

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mlp_dense.export.conversion import PACKAGES
 from mlp_dense.export.exporting import spread_scores
 from mlp_dense.export.pictures import read_pictures
-from mlp_dense.inference.models import load_model
+from mlp_dense.inference.loading import load_model
 from support.configs import config, thin
 from support.models import SMALL
 

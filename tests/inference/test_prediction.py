@@ -13,9 +13,9 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from mlp_dense import load_model
-from mlp_dense.engine.tasks import coco_category_ids
 from mlp_dense.errors import UserError
 from mlp_dense.inference import prediction
+from mlp_dense.tasks import coco_category_ids
 from support.configs import DETECTION, SEGMENTATION, config
 from support.tools import call
 

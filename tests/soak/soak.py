@@ -14,9 +14,9 @@ from statistics import mean
 import pytest
 from mmengine.hooks import Hook
 
-from mlp_dense.engine.adapting import for_training
-from mlp_dense.engine.configs import read_config, set_work_dir
-from mlp_dense.engine.runner import build_runner
+from mlp_dense.config.reading import read_config, set_work_dir
+from mlp_dense.training.runner import build_runner
+from mlp_dense.training.setup import for_training
 from support.configs import thin_config
 
 ITERATIONS, WARM_UP, VALIDATE, LOOK = 300, 100, 50, 10

@@ -6,7 +6,7 @@ import tempfile
 import pytest
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from mlp_dense.engine.configs import first_line
+from mlp_dense.config.reading import first_line
 from support.configs import DETECTION, SEGMENTATION, thin_config
 from support.tools import call
 

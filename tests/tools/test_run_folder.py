@@ -9,7 +9,7 @@ import mmengine
 import pytest
 import torch
 
-from mlp_dense.engine.provenance import fingerprint, git_state
+from mlp_dense.training.run_info import fingerprint, git_state
 from support.configs import DETECTION, SEGMENTATION, thin_config
 from support.tools import call
 

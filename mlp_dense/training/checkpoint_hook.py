@@ -1,0 +1,216 @@
+"""Checkpoints of a training: written whole, enough to go on exactly, and removed only when there is a better one."""
+
+import hashlib
+import io
+import logging
+import math
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mmengine.hooks
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process, master_only
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import print_log
+
+from ..checkpoints.atomic import BETWEEN, newest_checkpoint, remove_unfinished, write_whole
+from ..checkpoints.reading import Checkpoint
+from ..registry import HOOKS
+from .resume_hook import training_state
+
+
+class WholeFiles(LocalBackend):
+    """Files of this machine, each of which is whole or not there."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_whole(Path(filepath), obj)
+
+
+register_backend('mlp_dense', WholeFiles, force=True)
+
+
+@HOOKS.register_module()
+class CheckpointHook(mmengine.hooks.CheckpointHook):
+    """mmengine's CheckpointHook for the files of a machine; saves every `minutes`, too, and when asked to stop.
+
+    A file is whole or not there (``checkpoints/atomic.py``). Older ones are removed only afterwards, and only files of
+    the names that this hook gives, directly in its own folder. On SIGTERM or SIGINT the iteration is finished and a
+    checkpoint written; the exit status is then 128 plus the number of the signal, as of a shell: 143 or 130. A second
+    signal stops at once.
+    """
+
+    def __init__(self, *args: Any, minutes: float | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs, backend_args=dict(backend='mlp_dense'))
+        self.minutes = minutes
+        self.asked_to_stop = 0  # the number of a signal
+        self.saved_at = self.validated_at = -1  # iterations
+
+    def before_train(self, runner: Any) -> None:
+        # The files that a checkpoint names are not trusted: it may come from elsewhere, or its folder was moved.
+        info = runner.message_hub.runtime_info
+        named = {key: info.pop(key) for key in list(info) if re.match('best_ckpt|last_ckpt|keep_ckpt_ids', key)}
+        super().before_train(runner)
+        self.folder = Path(self.out_dir)
+        for key, value in named.items():
+            if key.startswith('best_ckpt') and (path := self.folder / Path(str(value)).name).is_file():
+                runner.message_hub.update_info(key, str(path))
+        if is_main_process():
+            remove_unfinished(self.folder)
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.group = torch.distributed.new_group(backend='gloo') if several else None  # for messages without a GPU
+        self.saved_time = time.monotonic()
+        if runner._resume and Path(runner._load_from).resolve().parent == self.folder.resolve():
+            self.last_ckpt, self.saved_at = str(self.folder / Path(runner._load_from).name), runner.iter
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        now, late = runner.iter + 1, self.minutes and time.monotonic() - self.saved_time >= 60 * self.minutes
+        stop, late = self._agreed(self.asked_to_stop, int(bool(late)))
+        if (stop or late) and self.saved_at != now:
+            self._save(runner, BETWEEN, dict(epoch=runner.epoch, iter=now))
+        self._stop(runner, stop)
+
+    def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        (stop,) = self._agreed(self.asked_to_stop)
+        if self.saved_at == runner.iter:  # else after the next iteration of the training
+            self._stop(runner, stop)
+
+    def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
+        self.validated_at = runner.iter
+        super().after_val_epoch(runner, metrics or {})
+        if self.saved_at == runner.iter:  # once more: it knows now what is the best, and that this point is validated
+            self._save(runner, Path(self.last_ckpt).name, dict(epoch=runner.epoch, iter=runner.iter))
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        if 'optimizer' in checkpoint:
+            checkpoint['mlp_dense_state'] = self.state
+
+    def after_train(self, runner: Any) -> None:
+        info = runner.message_hub.runtime_info
+        for key in ('last_ckpt', *(key for key in info if key.startswith('best_ckpt'))):
+            if self.published_keys and key in info:
+                self._publish(runner, Path(info[key]))
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Inside, SIGTERM and SIGINT ask for the end of the training."""
+
+        def handle(number: int, frame: Any) -> None:
+            if self.asked_to_stop:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            self.asked_to_stop = number
+
+        numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+        before = {number: signal.signal(number, handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _agreed(self, *values: int) -> list[int]:
+        """The greatest values of all processes, so that all do the same."""
+        if self.group is None:
+            return list(values)
+        greatest = torch.tensor(values)
+        torch.distributed.all_reduce(greatest, torch.distributed.ReduceOp.MAX, group=self.group)
+        return greatest.tolist()
+
+    def _stop(self, runner: Any, number: int) -> None:
+        if number:
+            name = signal.Signals(number).name
+            runner.logger.warning(
+                f'Stopped by {name}: {self.last_ckpt} is whole; go on with the same command and --resume.'
+            )
+            raise SystemExit(128 + number)
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
+        self._save(runner, self.filename_tmpl.format(step), meta)
+
+    def _save(self, runner: Any, name: str, meta: dict) -> None:
+        """Saves a checkpoint, points to it, and then removes what it makes superfluous."""
+        self.state = training_state(runner, validated=self.validated_at == meta['iter'])
+        self.last_ckpt = str(self.folder / name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        save = dict(save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler)
+        args = dict(backend_args=self.backend_args, by_epoch=self.by_epoch, meta=meta, **save, **self.args)
+        runner.save_checkpoint(self.out_dir, name, **args)
+        self.saved_at, self.saved_time = meta['iter'], time.monotonic()
+        if not is_main_process():
+            return
+        write_whole(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
+        if name != BETWEEN:
+            (self.folder / BETWEEN).unlink(missing_ok=True)
+            # Greater numbers are of a training that was not resumed from its end.
+            paths = [path for path in self._own('') if self._step(path) <= self._step(self.folder / name)]
+            for path in paths[self.max_keep_ckpts :] if self.max_keep_ckpts > 0 else []:
+                path.unlink(missing_ok=True)
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
+        if not self.save_best:
+            return
+        if 'auto' in self.key_indicators:
+            self._init_rule(self.rules, [next(iter(metrics))])
+        step = runner.epoch if self.by_epoch else runner.iter
+        info = runner.message_hub.runtime_info
+        for key, rule in zip(self.key_indicators, self.rules, strict=True):
+            of = f'_{key}' if len(self.key_indicators) > 1 else ''
+            score, best = metrics.get(key), info.get(f'best_score{of}', self.init_value_map[rule])
+            if score is None or not math.isfinite(score) or not self.is_better_than[key](score, best):
+                continue
+            prefix = f'best_{key}_'.replace('/', '_')
+            path = self.folder / f'{prefix}{self.filename_tmpl.format(step)}'
+            runner.message_hub.update_info_dict({f'best_score{of}': score, f'best_ckpt{of}': str(path)})
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            args = dict(backend_args=self.backend_args, by_epoch=False, meta=meta)
+            runner.save_checkpoint(self.out_dir, path.name, save_optimizer=False, save_param_scheduler=False, **args)
+            runner.logger.info(f'{path.name} is the best so far: {key} {score:.4f}')
+            for other in self._own(prefix) if is_main_process() else []:
+                if other != path:
+                    other.unlink(missing_ok=True)
+
+    def _own(self, prefix: str) -> list[Path]:
+        """The files that this hook names so, the last one first."""
+        name = re.compile(re.escape(prefix + self.filename_tmpl).replace(r'\{\}', r'\d+'))
+        paths = (path for path in self.folder.iterdir() if name.fullmatch(path.name))
+        return sorted(
+            (path for path in paths if path.is_file() and not path.is_symlink()), key=self._step, reverse=True
+        )
+
+    def _step(self, path: Path) -> int:
+        before, _, after = self.filename_tmpl.partition('{}')
+        return int(path.name.removesuffix(after).rpartition(before)[2])
+
+    @master_only
+    def _publish(self, runner: Any, path: Path) -> None:
+        content = {key: value for key, value in Checkpoint.read(path).content.items() if key in self.published_keys}
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        digest = hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
+        write_whole(path.with_name(f'{path.stem}-{digest}.pth'), buffer.getvalue())
+        runner.logger.info(f'{path.name} is published as {path.stem}-{digest}.pth')
+
+
+def resume_from(cfg: Config, resume: str | None) -> None:
+    """Says in a config what a training goes on from, by default the newest checkpoint in its work dir, and with which
+    seed: the data are ordered before it is loaded. CheckpointError: none there is whole, or the file is unusable."""
+    file = cfg.get('load_from') if resume in (None, 'auto') else resume
+    if file is None:
+        file, skipped = newest_checkpoint(Path(cfg.work_dir))
+        for each in skipped:
+            print_log(f'Passed over: {each}', logger='current', level=logging.WARNING)
+    cfg.load_from, cfg.resume = file and str(file), file is not None
+    if file is None:
+        print_log(f'There is nothing to resume in {cfg.work_dir}: the training starts anew.', logger='current')
+        return
+    meta = Checkpoint.read(file).content.get('meta')
+    if isinstance(meta, dict) and isinstance(seed := meta.get('seed'), int):
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)

@@ -1,0 +1,148 @@
+"""Stops a training at the iteration whose numbers are no longer finite."""
+
+import math
+import random
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
+from torch import Tensor, nn
+
+from ..errors import UserError, some
+from ..registry import HOOKS
+from .machine import unwrapped
+
+ADVICE = (
+    'Go on from the last checkpoint (--resume) with a lower learning rate, longer warm-up, gradient clipping, '
+    'or without --amp.'
+)
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stops a training at the iteration where a loss, a gradient or a weight is no longer finite, with a sentence that
+    names it and the first module whose output is not.
+
+    It raises before the optimizer spoils the weights, and before the hooks that save, whose priority is lower: all that
+    is ever saved is finite. The device reduces everything to one number each; mmengine waits for it in every
+    iteration anyway. In mixed precision the scaler may skip steps that overflow; `max_skipped` in a row are an error.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, max_skipped: int = 50):
+        self.max_skipped = max_skipped
+        self.skipped = 0  # steps in a row
+        self.stepped = False
+
+    def before_train(self, runner: Any) -> None:
+        self.model = unwrapped(runner.model)
+        self.parameters = dict(self.model.named_parameters())
+        if wrong := _not_finite(self.parameters):
+            raise UserError(f'{some(wrong)} is not finite before the training: load other weights.')
+        buffers = dict(self.model.named_buffers())
+        spoilt = _not_finite(buffers)  # a mask may hold -inf
+        self.state = self.parameters | {name: buffer for name, buffer in buffers.items() if name not in spoilt}
+        wrapper = runner.optim_wrapper
+        self.wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        self.scaled = any(hasattr(wrapper, 'loss_scaler') for wrapper in self.wrappers)
+        self.handles = [w.optimizer.register_step_pre_hook(lambda *_: self.before_step(runner)) for w in self.wrappers]
+
+    def after_train(self, runner: Any) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        self.batch, self.stepped = data_batch, False
+        self.random = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        self.random_cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+
+    def before_step(self, runner: Any) -> None:
+        self.stepped = True
+        if not self.scaled:  # the scaler looks at the gradients itself
+            self._check_gradients(runner)
+
+    def _check_gradients(self, runner: Any) -> None:
+        if wrong := _not_finite({name: p.grad for name, p in self.parameters.items() if p.grad is not None}):
+            # In mid-cycle of an accumulation a process may be alone, and would wait for ever in a synchronized norm.
+            details = self._explain() if self.stepped or get_world_size() == 1 else ''
+            raise self._error(runner, f'the gradient of {some(wrong)} is not finite', details)
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        losses = {name: torch.as_tensor(value) for name, value in (outputs or {}).items() if 'loss' in name}
+        if self.scaled:
+            self._count_skipped(runner)
+        elif wrong := _not_finite(losses):
+            raise self._error(runner, f'{some(wrong)} is not finite', self._explain() if get_world_size() == 1 else '')
+        elif not self.stepped:
+            self._check_gradients(runner)
+        if wrong := _not_finite(self.state):
+            raise self._error(runner, f'{some(wrong)} is not finite')
+
+    def _count_skipped(self, runner: Any) -> None:
+        if self.stepped:
+            self.skipped = 0
+        elif all(wrapper.should_update() for wrapper in self.wrappers):
+            self.skipped += 1
+        if self.skipped >= self.max_skipped:
+            reason = f'gradients overflowed in {self.skipped} steps in a row, which the scaler skipped'
+            raise self._error(runner, reason, self._explain() if get_world_size() == 1 else '')
+
+    def _explain(self) -> str:
+        """Runs the batch again, with the same random numbers: names the loss terms and the module at fault."""
+        found: list[str] = []
+
+        def look(name: str, out: Any) -> None:
+            if not found and not _are_finite(_tensors(out)):
+                found.append(name or type(self.model).__name__)
+
+        handles = [
+            module.register_forward_hook(lambda _, args, out, name=name: look(name, out))
+            for name, module in self.model.named_modules()
+        ]
+        random.setstate(self.random[0])
+        np.random.set_state(self.random[1])
+        torch.set_rng_state(self.random[2])
+        if self.random_cuda is not None:
+            torch.cuda.set_rng_state(self.random_cuda)
+        try:
+            with torch.no_grad(), self.wrappers[0].optim_context(self.model):
+                losses = self.model._run_forward(self.model.data_preprocessor(self.batch, True), mode='loss')
+        finally:
+            for handle in handles:
+                handle.remove()
+        wrong = [name for name, value in losses.items() if not _are_finite(_tensors(value))]
+        terms = f'of the losses {some(wrong)}' if wrong else 'no loss'
+        module = f'the first module with such an output is {found[0]}' if found else 'all outputs of modules are finite'
+        return f' ({terms}; {module})'
+
+    @staticmethod
+    def _error(runner: Any, reason: str, details: str = '') -> UserError:
+        return UserError(f'Stopped at iteration {runner.iter + 1}: {reason}{details}. {ADVICE}')
+
+
+def _not_finite(tensors: dict[str, Tensor]) -> list[str]:
+    """The names of those that are not: one number for all says whether there are any."""
+    if _are_finite(tensors.values()):
+        return []
+    return [name for name, tensor in tensors.items() if not _are_finite([tensor])]
+
+
+def _are_finite(tensors: Iterable[Tensor]) -> bool:
+    tensors = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    if not tensors or math.isfinite(nn.utils.get_total_norm(tensors)):
+        return True
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)  # squares of large numbers overflow
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(each)

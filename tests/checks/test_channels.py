@@ -1,0 +1,34 @@
+"""A backbone that does not fit is noticed before the first iteration."""
+
+import pytest
+from mmengine.registry import MODELS, init_default_scope
+
+from mlp_dense import load_model
+from mlp_dense.checks.channels import check_channels
+from mlp_dense.config.reading import adapt_to_cpu, read_config
+from mlp_dense.errors import UserError
+from support.configs import CONFIGS, DETECTION, SEGMENTATION, thin
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_every_config_fits(path):
+    cfg = read_config(path)
+    thin(cfg)
+    adapt_to_cpu(cfg)
+    init_default_scope(cfg.default_scope)
+    check_channels(MODELS.build(cfg.model))
+
+
+@pytest.mark.parametrize(
+    ('config', 'option', 'sentence'),
+    [
+        (DETECTION, 'model.backbone.arch=large', r'model\.neck\.in_channels is .* HireMLP gives \['),
+        (DETECTION, 'model.neck.in_channels=[1,2,3]', r'model\.neck\.in_channels is \[1, 2, 3\]'),
+        (SEGMENTATION, 'model.backbone.arch=large', r'model\.decode_head\.in_channels is'),
+        (SEGMENTATION, 'model.auxiliary_head.in_channels=7', r'model\.auxiliary_head\.in_channels is 7'),
+        (SEGMENTATION, 'model.auxiliary_head.in_index=9', r'auxiliary_head\.in_index is 9, but HireMLP gives 4'),
+    ],
+)
+def test_a_backbone_that_does_not_fit(config, option, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load_model(read_config(config, [option]), None, 'cpu')

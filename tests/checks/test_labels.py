@@ -1,0 +1,146 @@
+"""Label maps and tests that would give wrong numbers in silence."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mlp_dense.checks.data_config import check_class_count, check_label_map
+from mlp_dense.datasets.shapes import write_shapes
+from mlp_dense.errors import UserError
+from support.configs import DETECTION, SEGMENTATION
+from support.tools import call
+from support.trainings import write_config
+
+SHORT = {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 2}
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    write_shapes(tmp_path / 'data', num_train=8, num_val=4, size=96)
+    return tmp_path / 'data'
+
+
+def spoil(labels: np.ndarray, how: str) -> np.ndarray:
+    if how == 'a label that is no class':
+        labels[:5] = 200
+    return {
+        '16 bits': labels.astype(np.uint16) * 256,
+        'colours': np.dstack([labels, labels + 1, labels]),
+        'another size': labels[:50],
+    }.get(how, labels)
+
+
+SAID = {
+    'a label that is no class': 'holds the label 200, but there are 6 classes (1 to 6, and 0 and 255 for pixels',
+    '16 bits': 'has 16 bits a pixel',
+    'colours': 'has colours; a label map has one channel',
+    'another size': 'is 96x50, but its image 96x96 pixels',
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how', SAID)
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_label_map_that_is_wrong(data, tmp_path, capsys, how, split):
+    """In training, and in the validation."""
+    for file in (data / 'labels' / split).iterdir():
+        cv2.imwrite(str(file), spoil(cv2.imread(str(file), cv2.IMREAD_UNCHANGED), how))
+    file = write_config(SEGMENTATION, tmp_path, data, **SHORT)
+    assert call('train', file, '--work-dir', tmp_path / 'run') == 2
+    said = capsys.readouterr().err
+    assert SAID[how] in said and f'labels/{split}/' in said and len(said.strip().splitlines()) == 1
+
+
+def test_label_that_a_data_set_ignores(tmp_path):
+    """Instead of 255, which is always ignored, as mmsegmentation's ``ignore_index`` says."""
+    labels, file = np.array([[0, 3, 11, 255]], np.uint8), tmp_path / 'x.png'
+    cv2.imwrite(str(file), labels)
+    check_label_map(file, labels, (1, 4), classes=4, ignored=11)
+    for classes, ignored, said in (
+        (4, 255, 'label 11, .*0 to 3, and 255'),
+        (3, 11, 'label 3, .*0 to 2, and 11 and 255'),
+    ):
+        with pytest.raises(UserError, match=f'holds the {said} for pixels that are ignored'):
+            check_label_map(file, labels, (1, 4), classes, ignored=ignored)
+
+
+@pytest.mark.slow
+def test_nothing_detected_is_0_and_undefined_is_null(shapes, tmp_path, capsys):
+    changes = {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'model.test_cfg.rcnn.score_thr': 1.0}
+    file = write_config(DETECTION, tmp_path, shapes, **changes)
+    assert call('train', file, '--work-dir', tmp_path / 'det') == 0
+    assert call('test', file, tmp_path / 'det' / 'epoch_1.pth', '--work-dir', tmp_path / 'det') == 0
+    metrics = json.loads((tmp_path / 'det' / 'metrics.json').read_text())
+    assert metrics['coco/bbox_mAP'] == metrics['coco/segm_mAP'] == 0.0
+    assert 'Nothing was detected in any image: all metrics are 0.' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_metric_that_is_undefined(shapes, tmp_path, capsys, monkeypatch):
+    file = write_config(SEGMENTATION, tmp_path, shapes, **SHORT)
+    assert call('train', file, '--work-dir', tmp_path / 'seg') == 0
+    monkeypatch.setattr('mmseg.evaluation.IoUMetric.compute_metrics', lambda *_: dict(mIoU=float('nan'), aAcc=1.0))
+    assert call('test', file, tmp_path / 'seg' / 'iter_2.pth', '--work-dir', tmp_path / 'seg') == 0
+    text = (tmp_path / 'seg' / 'metrics.json').read_text()
+    assert json.loads(text) == dict(mIoU=None, aAcc=1.0) and 'NaN' not in text
+    assert 'Undefined, and null in metrics.json: mIoU' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_training_without_validation(shapes, tmp_path):
+    none = dict.fromkeys(('val_dataloader', 'val_cfg', 'val_evaluator'))
+    file = write_config(SEGMENTATION, tmp_path, shapes, **SHORT)
+    cfg = Config.fromfile(file)
+    cfg.update(none)
+    cfg.dump(file)
+    assert call('train', file, '--work-dir', tmp_path / 'run') == 0
+    assert (tmp_path / 'run' / 'iter_2.pth').exists()
+
+
+@pytest.mark.slow
+def test_equal_names_in_two_folders_are_drawn_apart(data, tmp_path):
+    """And several data sets in one are trained on."""
+    other = tmp_path / 'other'
+    data.rename(tmp_path / 'one')
+    write_shapes(other, num_train=8, num_val=4, size=96, seed=1)
+    file = write_config(SEGMENTATION, tmp_path, tmp_path / 'one', **SHORT)
+    cfg = Config.fromfile(file)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        both = [loader.dataset, loader.dataset.copy()]
+        both[1].data_root = str(other)
+        loader.dataset = dict(type='ConcatDataset', datasets=both)
+    cfg.dump(file)
+    assert call('train', file, '--work-dir', tmp_path / 'run') == 0
+    drawn = tmp_path / 'drawn'
+    assert call('test', file, tmp_path / 'run' / 'iter_2.pth', '--work-dir', tmp_path, '--show-dir', drawn) == 0
+    assert {path.relative_to(drawn).parts[0] for path in drawn.rglob('*.png')} == {'one', 'other'}
+    assert len(list(drawn.rglob('*.png'))) == 4
+
+
+def head(classes: int, **more) -> dict:
+    return dict(num_classes=classes, **more)
+
+
+@pytest.mark.parametrize(
+    ('model', 'fits'),
+    [
+        (dict(roi_head=dict(bbox_head=[head(3), head(3)], mask_head=head(3))), True),
+        (dict(roi_head=dict(bbox_head=[head(3), head(80)])), False),
+        (dict(decode_head=head(19)), False),
+        (dict(decode_head=head(19), test_cfg=dict(check_num_classes=False)), True),
+        (dict(roi_head=dict(bbox_head=head(3), semantic_head=head(183))), True),  # HTC, DetectoRS, SCNet
+        (dict(decode_head=head(3), auxiliary_head=[head(2, type='STDCHead')]), True),
+        (dict(bbox_head=head(80), panoptic_fusion_head=dict(num_stuff_classes=53)), True),
+    ],
+)
+def test_class_count(model, fits):
+    try:
+        check_class_count(model, ('a', 'b', 'c'), 'the data')
+    except UserError as error:
+        assert not fits and 'have 3 classes: make them equal' in str(error)
+    else:
+        assert fits

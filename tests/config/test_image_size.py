@@ -1,0 +1,177 @@
+"""--img-scale and --crop-size find the sizes of a config, wherever they are."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config, ConfigDict
+
+from mlp_dense.config.reading import enter_scope, setting
+from mlp_dense.errors import UserError
+from mlp_dense.training.runner import DenseRunner
+from mlp_dense.training.setup import shrink
+from support.configs import DETECTION, SEGMENTATION, config
+
+ALL = ('train', 'val', 'test')
+COCO = config('detection/hire_mlp_mask_rcnn_coco')
+MULTISCALE = config('detection/as_mlp_small_mask_rcnn_3x_coco')
+ADE20K = config('segmentation/hire_mlp_upernet_ade20k')
+CAMVID = config('segmentation/hire_mlp_tiny_upernet_camvid')
+CLASSIFIER = config('classification/hire_mlp_tiny_imagenet')
+
+
+def shrunk(file: str, loaders=ALL, change=lambda cfg: None, **asked) -> tuple[Config, list[str]]:
+    cfg = Config.fromfile(file)
+    change(cfg)
+    return cfg, shrink(cfg, loaders, **asked)
+
+
+def test_every_change_is_said():
+    cfg, lines = shrunk(COCO, img_scale=(320, 192))
+    assert lines == [
+        f'{path}.scale: (1333, 800) -> (320, 192)'
+        for path in (
+            'train_dataloader.dataset.pipeline.2',
+            'val_dataloader.dataset.pipeline.1',
+            'test_dataloader.dataset.pipeline.1',
+            'tta_pipeline.1.transforms.0.0',
+        )
+    ]
+    assert setting(cfg, 'train_dataloader.dataset.pipeline.2.scale') == (320, 192)
+    assert shrink(cfg, ALL, img_scale=(320, 192)) == [], 'it has that size'
+
+
+def test_multi_scale_follows_in_proportion():
+    cfg, _ = shrunk(MULTISCALE, img_scale=(667, 400))  # half
+    (first,), (second, crop, third) = cfg.train_dataloader.dataset.pipeline[3].transforms
+    assert first.scales == third.scales == [(short // 2, 667) for short in range(480, 801, 32)]
+    assert second.scales == [(200, 2102), (250, 2102), (300, 2102)] and crop.crop_size == (192, 300)
+
+
+def test_crops_and_padding_follow():
+    cfg, _ = shrunk(ADE20K, img_scale=(512, 128))
+    assert cfg.train_dataloader.dataset.pipeline[2].scale == (512, 128)
+    assert cfg.train_dataloader.dataset.pipeline[3].crop_size == (128, 128) == cfg.model.data_preprocessor.size
+    assert [each.scale for each in cfg.tta_pipeline[1].transforms[0]][::5] == [(256, 64), (896, 224)]
+    cfg, lines = shrunk(ADE20K, img_scale=(512, 128), crop_size=(64, 96))
+    assert cfg.train_dataloader.dataset.pipeline[3].crop_size == (64, 96) == cfg.model.data_preprocessor.size
+    cfg, lines = shrunk(ADE20K, crop_size=(64, 96))
+    assert lines == [
+        'train_dataloader.dataset.pipeline.3.crop_size: (512, 512) -> (64, 96)',
+        'model.data_preprocessor.size: (512, 512) -> (64, 96)',
+    ]
+
+
+def test_sliding_windows_are_crops():
+    def slide(cfg):
+        cfg.model.test_cfg = dict(mode='slide', crop_size=(512, 512), stride=(341, 256))
+
+    cfg, _ = shrunk(ADE20K, ('test',), slide, crop_size=(64, 128))
+    assert cfg.model.test_cfg == dict(mode='slide', crop_size=(64, 128), stride=(43, 64))
+    assert cfg.train_dataloader.dataset.pipeline[3].crop_size == (512, 512), 'a test changes its own data'
+    cfg, _ = shrunk(ADE20K, ('test',), slide, img_scale=(1024, 256))
+    assert cfg.model.test_cfg == dict(mode='slide', crop_size=(256, 256), stride=(170, 128))
+
+
+def test_images_that_kept_their_size():
+    cfg, _ = shrunk(CAMVID, img_scale=(240, 180))
+    resize = dict(type='Resize', scale=(240, 180), keep_ratio=True)
+    assert cfg.train_dataloader.dataset.pipeline[2].scale == (240, 180)
+    assert cfg.train_dataloader.dataset.pipeline[3].crop_size == (180, 240)
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        assert [step['type'] for step in loader.dataset.pipeline][:3] == [
+            'LoadImageFromFile',
+            'Resize',
+            'LoadAnnotations',
+        ]
+        assert loader.dataset.pipeline[1] == resize
+    assert [each.scale for each in cfg.tta_pipeline[1].transforms[0]][1:3] == [(180, 135), (240, 180)]
+    cfg, lines = shrunk(SEGMENTATION, img_scale=[64])
+    assert cfg.train_dataloader.dataset.pipeline[2] == dict(type='Resize', scale=(64, 64), keep_ratio=True)
+    assert any(line.startswith('train_dataloader.dataset.pipeline.2: new, ') for line in lines)
+
+
+def test_wrapped_data_sets_and_steps_of_others():
+    def wrap(cfg):
+        inner = cfg.train_dataloader.dataset
+        inner.pipeline = inner.pipeline[:2]
+        steps = [
+            dict(type='mmdet.Mosaic', img_scale=(800, 800)),
+            dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], keep_ratio=True),
+            dict(type='RandomCrop', crop_type='relative_range', crop_size=(0.5, 0.5)),
+            dict(type='Pad', size=(1333, 800)),
+        ]
+        wrapper = dict(
+            type='MultiImageMixDataset', dataset=dict(type='ConcatDataset', datasets=[inner]), pipeline=steps
+        )
+        cfg.train_dataloader.dataset = ConfigDict(wrapper)
+
+    cfg, lines = shrunk(COCO, change=wrap, img_scale=(667, 400))
+    mosaic, resize, crop, pad = cfg.train_dataloader.dataset.pipeline
+    assert mosaic.img_scale == (400, 400) and resize.scale == [(667, 320), (667, 400)]
+    assert crop.crop_size == (0.5, 0.5) and pad.size == (666, 400)
+    assert len(cfg.train_dataloader.dataset.dataset.datasets[0].pipeline) == 2, 'they are resized once'
+    assert 'train_dataloader.dataset.pipeline.0.img_scale: (800, 800) -> (400, 400)' in lines
+
+
+@pytest.mark.parametrize(
+    ('file', 'asked', 'sentence'),
+    [
+        (COCO, dict(img_scale=(192, 320)), '--img-scale 192 320: give the long and the short side, or one number'),
+        (COCO, dict(img_scale=(0,)), 'of 1 pixel or more.'),
+        (COCO, dict(img_scale=(3, 2, 1)), '--img-scale 3 2 1: give'),
+        (COCO, dict(crop_size=(64, 64)), r'--crop-size: the training of .*coco.py crops no image to a fixed size'),
+        (ADE20K, dict(crop_size=(0, 64)), '--crop-size 0 64: give a height and a width of 1 pixel or more.'),
+        (CLASSIFIER, dict(img_scale=(64, 48)), 'are square; give one number.'),
+        (COCO, dict(batch_size=0), '--batch-size 0: give 1 image or more.'),
+        (COCO, dict(workers=-1), '--workers -1: give 0 or more'),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else '',
+)
+def test_one_clear_sentence(file, asked, sentence):
+    with pytest.raises(UserError, match=sentence):
+        shrunk(file, **asked)
+
+
+def test_an_unknown_step_is_refused():
+    def change(cfg):
+        cfg.train_dataloader.dataset.pipeline[2] = ConfigDict(type='FixShapeResize', width=64, height=64)
+
+    with pytest.raises(UserError, match=r'train_dataloader\.dataset\.pipeline\.2 is a FixShapeResize, which only'):
+        shrunk(COCO, change=change, img_scale=(320, 192))
+
+    def without(cfg):
+        cfg.train_dataloader.dataset.pipeline = []
+
+    with pytest.raises(UserError, match=r'the train data of .* load no image that it could resize'):
+        shrunk(DETECTION, change=without, img_scale=(320, 192))
+
+
+def test_workers_and_batches():
+    cfg, lines = shrunk(COCO, batch_size=3, workers=0)
+    assert cfg.train_dataloader.batch_size == 3 and cfg.test_dataloader.batch_size == 1
+    for name in ALL:
+        loader = cfg[f'{name}_dataloader']
+        assert loader.num_workers == 0 and 'persistent_workers' not in loader
+        assert f'{name}_dataloader.num_workers: 2 -> 0' in lines
+    cfg, lines = shrunk(COCO, ('test',), batch_size=3, workers=1)
+    assert lines == ['test_dataloader.batch_size: 1 -> 3', 'test_dataloader.num_workers: 2 -> 1']
+
+
+@pytest.mark.parametrize(
+    ('file', 'data', 'scale'),
+    [(MULTISCALE, 'coco_tiny', (160, 96)), (CAMVID, 'camvid', (120, 90))],
+    ids=['coco', 'camvid'],
+)
+def test_the_images_have_that_size(file, data, scale, shared):
+    cfg = Config.fromfile(file)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = str(Path(shared, 'data', data))
+    shrink(cfg, ALL, img_scale=scale, workers=0)
+    enter_scope(cfg)
+    for name in ('train', 'test'):
+        item = DenseRunner.build_dataloader(cfg[f'{name}_dataloader']).dataset[0]
+        height, width = item['inputs'].shape[1:]
+        assert max(height, width) <= scale[0] and min(height, width) <= scale[1]
+        assert max(height, width) > scale[0] / 3
+    if data == 'camvid':
+        assert item['data_samples'].gt_sem_seg.shape == (360, 480), 'measured at the full size'

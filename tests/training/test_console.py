@@ -1,0 +1,134 @@
+"""What a run says of its progress, and of what slows it down."""
+
+import io
+import logging
+import os
+import re
+import sys
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from rich.console import Console
+from rich.progress import Progress
+
+from mlp_dense.errors import counted
+from mlp_dense.training import console
+from mlp_dense.training import console as progress
+from mlp_dense.training.data_order import IterLoop
+
+
+@pytest.fixture
+def runner():
+    """As far as it matters here: after 10 of 100 iterations, with a validation after every 25."""
+    hub, hook = MessageHub.get_instance('progress'), progress.ProgressHook()
+    for name in ('time', 'data_time', 'loss'):
+        hub.update_scalar(f'train/{name}', 1.0)
+    hub.update_info('eta', 3600.0)
+    loop = IterLoop.__new__(IterLoop)
+    loop.__dict__.update(_max_iters=100, val_interval=25, val_begin=1, _iter=9, _dataloader=[0])
+    return SimpleNamespace(
+        message_hub=hub,
+        hooks=[hook],
+        train_loop=loop,
+        _train_loop=loop,
+        val_loop=loop,
+        iter=9,
+        max_iters=100,
+        test_loop=SimpleNamespace(dataloader=range(3)),
+        console=console.ConsoleFilter(),
+    )
+
+
+def said(runner) -> tuple[str, datetime]:
+    """What stands before the estimated end, and that time."""
+    _, line = progress.TimedLog(by_epoch=False).get_log_after_iter(runner, 9, 'train')
+    found = re.search(r'eta: 1:00:00  end: (after )?(\d{4}-\d\d-\d\d \d\d:\d\d)  time: 1.0000', line)
+    assert found, line
+    return found[1] or '', datetime.fromisoformat(found[2])
+
+
+def test_the_end_counts_validations(runner):
+    hook, hour = runner.hooks[0], timedelta(hours=1)
+    before = datetime.now()
+    word, end = said(runner)
+    assert word == 'after ' and timedelta(0) <= before + hour - end < timedelta(minutes=2)
+    hook.validations = [500.0, 700.0]  # four of 10 minutes are left
+    word, end = said(runner)
+    assert word == '' and timedelta(0) <= before + hour + timedelta(minutes=40) - end < timedelta(minutes=2)
+    runner.val_loop, hook.validations = None, []
+    assert said(runner)[0] == ''
+
+
+def test_validations_are_measured(runner):
+    hook = runner.hooks[0]
+    hook.before_val(runner)
+    hook.after_val(runner)
+    assert len(hook.validations) == 1 and 0 <= hook.validations[0] < 1
+
+
+@pytest.mark.parametrize('terminal', [True, False])
+def test_one_bar_on_a_terminal(runner, monkeypatch, terminal):
+    out = io.StringIO()
+    shown = Console(file=out, force_terminal=True, width=80)
+    monkeypatch.setattr(progress, 'Progress', lambda: Progress(console=shown))
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal, raising=False)
+    hook, line = runner.hooks[0], logging.makeLogRecord(dict(msg='Epoch(test) [1/3]  eta', levelno=logging.INFO))
+    runner.console.is_open = True
+    hook.before_test(runner)
+    assert runner.console.filter(line) != terminal, 'lines, or a bar'
+    for i in range(3):
+        hook.after_test_iter(runner, i)
+    assert runner.console.filter(line) and hook.bar is None, 'the metrics have a line'
+    assert ('testing' in out.getvalue() and '100%' in out.getvalue()) == terminal
+
+
+def test_a_test_that_fails_gives_the_terminal_back(runner, monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(progress, 'Progress', lambda: Progress(console=Console(file=out, force_terminal=True)))
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
+    hook = runner.hooks[0]
+    hook.before_test(runner)
+    hook.close(runner)
+    hook.close(runner)
+    assert out.getvalue().endswith('\x1b[?25h'), 'the cursor is shown again'
+
+
+@pytest.mark.parametrize(
+    ('load', 'cores', 'threads', 'policy', 'hint'),
+    [
+        (3.2, 2, 2, None, True),
+        (1.3, 2, 2, None, False),  # the run itself
+        (3.2, 16, 2, None, False),
+        (9.5, 16, 8, None, True),
+        (3.2, 2, 1, None, False),  # one thread waits for none
+        (3.2, 2, 2, 'PASSIVE', False),
+    ],
+)
+def test_a_busy_machine(monkeypatch, load, cores, threads, policy, hint):
+    monkeypatch.setattr(os, 'getloadavg', lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(os, 'cpu_count', lambda: cores)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+    if policy:
+        monkeypatch.setenv('OMP_WAIT_POLICY', policy)
+    found = console.busy_machine(1)
+    assert bool(found) == hint
+    if hint:
+        assert f'its load is {load} with {cores} cores' in found and 'OMP_WAIT_POLICY=passive' in found
+
+
+def test_a_system_that_does_not_say_its_load(monkeypatch):
+    def fail():
+        raise OSError
+
+    monkeypatch.setattr(os, 'getloadavg', fail)
+    assert console.busy_machine(1) is None
+
+
+def test_plurals():
+    assert counted(1, 'image') == '1 image' and counted(0, 'image') == '0 images'
+    assert [counted(2, noun) for noun in ('epoch', 'batch', 'process')] == ['2 epochs', '2 batches', '2 processes']
+    assert counted('?', 'image') == '? images'

@@ -1,0 +1,93 @@
+"""Reading configs, building the Runner, its hooks and what merges views."""
+
+from unittest.mock import Mock
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+
+from mlp_dense.config.reading import read_config
+from mlp_dense.training import machine as launch
+from mlp_dense.training import runner
+from mlp_dense.training.tta import InstanceTTAModel
+from support.configs import CONFIGS, DETECTION
+
+
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
+def test_data_root_reaches_every_data_set_and_evaluator(config, tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    old = Config.fromfile(config).data_root
+    text = str(read_config(config, data_root=tmp_path / 'elsewhere')._cfg_dict)
+    assert old not in text
+    assert text.count(f"'{tmp_path}/elsewhere/") >= 4  # the variable and three loaders
+
+
+@pytest.mark.parametrize('installed', [True, False])
+def test_tensorboard_is_used_only_if_installed(monkeypatch, shapes, installed):
+    cfg = read_config(DETECTION, data_root=shapes)
+    cfg.launcher = 'none'
+    built = []
+    monkeypatch.setattr(runner, 'find_spec', lambda name: object() if installed else None)
+    monkeypatch.setattr(
+        runner.DenseRunner, 'from_cfg', lambda cfg: built.append(cfg) or Mock(model=torch.nn.Identity())
+    )
+    runner.build_runner(cfg, ('train', 'val', 'test'))
+    types = [backend.type for backend in built[0].visualizer.vis_backends]
+    assert types == ['LocalVisBackend', *(['TensorboardVisBackend'] if installed else [])]
+
+
+def test_slurm_and_mpi_variables_reach_gloo(monkeypatch):
+    """Without a GPU, the variables of either launcher are translated for torch.distributed."""
+    started = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', started.append)
+    monkeypatch.setenv('MASTER_ADDR', 'first-machine')
+    for launcher, prefix, names in (
+        ('slurm', 'SLURM_', 'PROCID NTASKS LOCALID'),
+        ('mpi', 'OMPI_COMM_WORLD_', 'RANK SIZE LOCAL_RANK'),
+    ):
+        for value, name in zip('372', names.split(), strict=True):
+            monkeypatch.setenv(prefix + name, value)
+        for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
+            monkeypatch.setenv(name, '')
+        cfg = Config(dict(launcher=launcher))
+        launch.start_processes(cfg)
+        assert [launch.os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['3', '7', '2']
+        assert cfg.model_wrapper_cfg.device_ids is None
+    assert started == ['gloo', 'gloo']
+
+
+def test_unused_parameters_are_found_under_gloo(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: None)
+    for name, value in dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, MASTER_ADDR='here').items():
+        monkeypatch.setenv(name, str(value))
+    for wanted in (True, False):
+        cfg = Config(dict(launcher='pytorch', find_unused_parameters=wanted))
+        launch.start_processes(cfg)
+        assert cfg.model_wrapper_cfg.find_unused_parameters is wanted
+
+
+def test_flipped_boxes_and_masks_are_flipped_back_before_merging():
+    height, width = 4, 10
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    mask[:, 1:3, 1:4] = True
+
+    def view(boxes, masks, score, flip):
+        instances = InstanceData(
+            bboxes=torch.tensor([boxes]), masks=masks, scores=torch.tensor([score]), labels=torch.tensor([0])
+        )
+        meta = dict(ori_shape=(height, width), flip=flip, flip_direction='horizontal' if flip else None)
+        return DetDataSample(metainfo=meta, pred_instances=instances)
+
+    unflipped = view([1.0, 1.0, 4.0, 3.0], torch.zeros_like(mask), 0.2, False)
+    flipped = view([6.0, 1.0, 9.0, 3.0], mask.flip(-1), 0.9, True)
+    detector = torch.nn.Identity()
+    detector.test_step = None  # asked for, but not called by the merging
+    model = InstanceTTAModel(nms=dict(type='nms', iou_threshold=0.5), max_per_img=5, module=detector)
+    merged = model._merge_single_sample([unflipped, flipped]).pred_instances
+    assert merged.bboxes.tolist() == [[1.0, 1.0, 4.0, 3.0]]
+    assert merged.scores.tolist() == pytest.approx([0.9])
+    assert torch.equal(merged.masks, mask), 'the better box keeps its own mask'
