@@ -6,6 +6,8 @@ from typing import Any
 
 from .errors import explained_imports
 
+__version__ = '0.2.0'
+
 _HOMES = {
     'HireMLP': 'backbones',
     'ASMLP': 'backbones',
