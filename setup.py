@@ -1,3 +1,5 @@
+"""Packaging of mlp_dense."""
+
 import os
 import re
 import shutil

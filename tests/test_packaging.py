@@ -37,7 +37,7 @@ def start(*command, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture
 def clone(tmp_path):
-    """A copy of the repository: its files are tracked by git, and a config of the user's own is not."""
+    """Return a copy of the repository. Its files are tracked by git, a config of the user is not."""
     clone = tmp_path / 'clone'
     for name in ('mlp_dense', 'configs', 'tools'):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns('__pycache__', '.mim'))
