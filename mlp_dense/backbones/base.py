@@ -32,6 +32,14 @@ NETWORK_NAMES = (
 """``official_names`` of families whose code keeps stages and downsamplings in one list, ``network``."""
 
 
+def _parameters(base: type) -> list[inspect.Parameter]:
+    """Return the named parameters that a backbone class adds to the constructor."""
+    if not issubclass(base, MLPBackbone) or '__init__' not in vars(base):
+        return []
+    _, *parameters = inspect.signature(vars(base)['__init__']).parameters.values()  # without self
+    return [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+
+
 class MLPBackbone(nn.Module):
     """A vision MLP that returns a feature pyramid for images of any size: a stem, then stages.
 
@@ -318,14 +326,6 @@ def _match_on_load(backbone: MLPBackbone, state_dict: dict[str, Any], prefix: st
 
 def _make_norm(norm: Callable[..., nn.Module], requires_grad: bool, dim: int, **arguments: Any) -> nn.Module:
     return norm(dim, **arguments).requires_grad_(requires_grad)
-
-
-def _parameters(base: type) -> list[inspect.Parameter]:
-    """Return the named parameters that a backbone class adds to the constructor."""
-    if not issubclass(base, MLPBackbone) or '__init__' not in vars(base):
-        return []
-    _, *parameters = inspect.signature(vars(base)['__init__']).parameters.values()  # without self
-    return [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
 
 
 def _names(names: Iterable[object]) -> str:

@@ -42,10 +42,8 @@ class VisionPermutator(FixedGridMLP):
     """Vision Permutator (arXiv 2106.12368, table 2) as a feature pyramid: archs s7, s14, m7 and l7.
 
     Args:
-        resize_input: whether images are filled up with zeros to a multiple of 16 pixels and resized by 7/8, so that
-            patches of 7 or 14 pixels give strides of 4, 8, 16 and 32; without it strides are 3.5, 7, 14 and 28.
-
-    The others: see :class:`FixedGridMLP`.
+        resize_input: whether images are zero-padded to a multiple of 16 pixels and resized by 7/8, so that patches of
+            7 or 14 pixels give strides of 4, 8, 16 and 32; without it strides are 3.5, 7, 14 and 28.
     """
 
     archs = {

@@ -65,9 +65,7 @@ def known_layer(layer: Layer) -> Layer:
     return layer
 
 
-def operation(
-    reference: Callable[Arguments, Result], fast: Callable[Arguments, Result]
-) -> Callable[Arguments, Result]:
+def operation(reference: Callable[Arguments, Result], fast: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Return a function that runs `fast` if :func:`applies` accepts its arguments, else `reference`."""
 
     @wraps(reference)

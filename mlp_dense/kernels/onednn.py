@@ -50,9 +50,11 @@ def with_reference(operation: Callable[..., Tensor]) -> Callable[[Callable[..., 
             options = getattr(ctx, 'options', ())
             needed = ctx.needs_input_grad[: len(ctx.needs_input_grad) - len(options)]
             inputs = ctx.saved_tensors[: len(needed)]
-            chosen = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
             with torch.enable_grad():
+                # An input may depend on another one: gradients of aliases do not include that path.
+                inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
                 out = operation(*inputs, *options)
+            chosen = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
             gradients = iter(torch.autograd.grad(out, chosen, gradient, create_graph=torch.is_grad_enabled()))
             return *(next(gradients) if is_needed else None for is_needed in needed), *(None for _ in options)
 
@@ -113,7 +115,9 @@ def _run_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str)
 # which would cost every import a second for torch._dynamo.
 library.define(f'linear{torch.library.infer_schema(_run_linear, mutates_args=())}')
 library.impl('linear', _run_linear, 'CompositeExplicitAutograd')
-torch.library.register_fake('mlp_dense::linear', lambda x, weight, *_: x.new_empty(*x.shape[:-1], len(weight)), lib=library)
+torch.library.register_fake(
+    'mlp_dense::linear', lambda x, weight, *_: x.new_empty(*x.shape[:-1], len(weight)), lib=library
+)
 
 
 def _conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -185,7 +189,9 @@ class TrainedMLP(Function):
         return _conv1x1(activated, weight2, bias2)
 
     @staticmethod
-    @with_reference(lambda x, weight1, bias1, weight2, bias2, _: reference.expert_mlp(x, weight1, bias1, weight2, bias2))
+    @with_reference(
+        lambda x, weight1, bias1, weight2, bias2, _: reference.expert_mlp(x, weight1, bias1, weight2, bias2)
+    )
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight1, _, weight2, _, hidden, activated = ctx.saved_tensors
         needs_x, needs_weight1, needs_bias1, needs_weight2, needs_bias2, _ = ctx.needs_input_grad
@@ -385,11 +391,11 @@ class WeightedSum(Function):
     @staticmethod
     @with_reference(reference.weighted_sum)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        maps, weights = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+        a, b, c, *weights = ctx.saved_tensors  # once, as activation checkpointing requires
         axes = [axis for axis, size in enumerate(weights[0].shape) if size != gradient.shape[axis]]
         dtype = torch.float32 if gradient.dtype == torch.bfloat16 else gradient.dtype
         map_gradients, weight_gradients = [], []
-        for x, weight in zip(maps, weights, strict=True):
+        for x, weight in zip((a, b, c), weights, strict=True):
             ordered = gradient if gradient.stride() == x.stride() else torch.empty_like(x).copy_(gradient)
             map_gradients.append(ordered * weight)
             product = ordered * x
