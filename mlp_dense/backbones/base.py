@@ -77,6 +77,7 @@ class MLPBackbone(nn.Module):
     A :class:`~mlp_dense.checkpoints.matching.LeftOut` instead of our name explains why a tensor is not loaded."""
     stem: nn.Module
     stages: nn.ModuleList
+    __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs: Any):
         """Show the arguments of the base classes in ``help()`` and ``inspect.signature()`` as well."""
@@ -299,7 +300,7 @@ class HierarchicalMLP(MLPBackbone):
         return dict(depths=tuple(depths[i] for i in range(len(dims))), dims=tuple(dims), mlp_ratios=ratios)
 
 
-def layers_of(network: nn.Module) -> list[list[nn.Module]]:
+def layers_of(network: Any) -> list[list[nn.Module]]:
     """Return :meth:`MLPBackbone.layers` of a network with a ``stem`` and ``stages``."""
     layers = [[network.stem]]
     for stage in network.stages:
@@ -307,7 +308,7 @@ def layers_of(network: nn.Module) -> list[list[nn.Module]]:
     return layers
 
 
-def keep_frozen(network: nn.Module) -> None:
+def keep_frozen(network: Any) -> None:
     """Apply ``frozen_stages`` and ``norm_eval`` of a network with a ``stem`` and ``stages``, after ``train()``."""
     if network.frozen_stages >= 0:
         for module in (network.stem, *network.stages[: network.frozen_stages]):

@@ -125,7 +125,7 @@ class ConvDownsample(nn.Sequential):
             self.norm = nn.Identity()
 
 
-def init_linear_layers(module: nn.Module, kinds: tuple[type, ...]) -> None:
+def init_linear_layers(module: nn.Module, kinds: tuple[type[nn.Linear | nn.Conv2d], ...]) -> None:
     """Draw truncated normal weights (std 0.02) and zero biases for every layer of the given types."""
     for layer in module.modules():
         if isinstance(layer, kinds):

@@ -1,8 +1,8 @@
 """The operations that the networks run, each as a reference and at most one faster implementation.
 
-The references (``reference.py``) define what is computed; ``onednn.py`` computes the same faster on a CPU. The choice is
-made per call by one predicate, :func:`~mlp_dense.kernels.dispatch.applies`. ``with use('reference'):`` disables every
-faster implementation.
+The references (``reference.py``) define what is computed; ``onednn.py`` computes the same faster on a CPU. For each
+call one predicate, :func:`~mlp_dense.kernels.dispatch.applies`, selects one of them. ``with use('reference'):``
+disables every faster implementation.
 """
 
 from . import onednn, reference

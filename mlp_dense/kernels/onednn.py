@@ -20,7 +20,7 @@ library = torch.library.Library('mlp_dense', 'DEF')
 TILE = 2**18
 """Values of a feature map that stay in a core's cache while they are normalized and copied to another order."""
 
-_linear_pointwise = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
+_linear_pointwise: Any = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
 _gelu_backward = torch.ops.aten.gelu_backward.grad_input
 _convolution_backward = torch.ops.aten.convolution_backward
 _is_batched = getattr(torch._C._functorch, 'is_legacy_batchedtensor', lambda tensor: False)
@@ -36,7 +36,7 @@ def _uses_convolutions(x: Tensor) -> bool:
     return x.ndim == 4 and (torch.compiler.is_compiling() or torch.get_num_threads() > 1)
 
 
-# Autograd functions: inputs that are tensors come first and are the first saved tensors, further ones are `ctx.options`.
+# In each autograd function tensors are the first inputs and the first saved tensors; other inputs are `ctx.options`.
 
 
 def with_reference(operation: Callable[..., Tensor]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -75,14 +75,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return (_conv1x1 if torch.compiler.is_compiling() else TrainedLinear.apply)(x, weight, bias)
 
 
-def linear_gelu(x: Tensor, layer: nn.Module) -> Tensor:
+def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
     """Apply GELU in the pass of the linear layer, for inference."""
     if needs_gradients(x, layer.weight, layer.bias):
         return reference.linear_gelu(x, layer)
     return _linear(x, layer.weight, layer.bias, 'gelu')
 
 
-def mlp(x: Tensor, fc1: nn.Module, fc2: nn.Module, keep_gelu: bool = False) -> Tensor:
+def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, keep_gelu: bool = False) -> Tensor:
     """Let oneDNN's linear layer apply GELU for inference; store less, or compute less, for training."""
     weights = fc1.weight, fc1.bias, fc2.weight, fc2.bias
     if not needs_gradients(x, *weights):
@@ -233,7 +233,7 @@ class TrainedUpsample(Function):
         )
 
 
-def along_axis(x: Tensor, layer: nn.Module, axis: int) -> Tensor:
+def along_axis(x: Tensor, layer: nn.Linear, axis: int) -> Tensor:
     """Run the layer as a convolution over the axis, which copies nothing."""
     if torch.compiler.is_compiling() or x.dtype == torch.bfloat16 or layer.bias is not None:  # slower in bfloat16
         return reference.along_axis(x, layer, axis)
@@ -241,7 +241,7 @@ def along_axis(x: Tensor, layer: nn.Module, axis: int) -> Tensor:
 
 
 class AlongAxis(Function):
-    """A linear layer along an axis of windows, see :func:`reference.along_axis`; the result has another memory order."""
+    """A linear layer along an axis of windows, see :func:`reference.along_axis`, with a result in another order."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, axis: int) -> Tensor:
@@ -337,7 +337,7 @@ def _kernel_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
     return kernel_gradient.transpose(2, 3) if transposed else kernel_gradient
 
 
-def mix_waves(phase: Tensor, amplitude: Tensor, mix: nn.Module) -> Tensor:
+def mix_waves(phase: Tensor, amplitude: Tensor, mix: nn.Conv2d) -> Tensor:
     """Mix real and imaginary parts separately for inference, which saves a pass; store sines for training."""
     if needs_gradients(phase, amplitude, mix.weight):
         if torch.compiler.is_compiling() or not _uses_convolutions(phase):

@@ -1,4 +1,4 @@
-"""Mixtures of experts: the chosen ones and no other, and a balancing loss that joins the gradient exactly once."""
+"""Mixtures of experts: only the chosen experts are computed, and a balancing loss joins the gradient exactly once."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ def built(seed: int = 0) -> Experts:
 
 
 def gradients(model: nn.Module, *images: Tensor, weight: float = 0.0) -> dict[str, Tensor]:
-    """Of the balancing loss alone, or also of `weight` times the outputs, over some batches."""
+    """Return gradients of the balancing loss, plus `weight` times the outputs, over some batches."""
     model.zero_grad()
     for i, x in enumerate(images):
         torch.manual_seed(i)
@@ -134,7 +134,7 @@ def test_gradient_is_that_of_the_formula():
 
 
 def without_loss(model: Experts, x: Tensor) -> Tensor:
-    """The sum of the outputs with the noise of a training, without the balancing loss."""
+    """Return the sum of the outputs with the noise of a training, without the balancing loss."""
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'BALANCE_WEIGHT', 0.0)

@@ -22,7 +22,7 @@ NATIVE = dict(
 
 
 def built(cls: type, global_blocks: str) -> nn.Module:
-    """A backbone in float64 for pictures of four patches a side."""
+    """Build a backbone in float64 for images with four patches per side."""
     arch = dict(SMALL, **NATIVE[cls.__name__])
     model = cls(arch, global_blocks=global_blocks, **reference_of(cls).native).double().eval()
     model.load_state_dict(official(cls, arch))
@@ -30,12 +30,12 @@ def built(cls: type, global_blocks: str) -> nn.Module:
 
 
 def side_of(model: nn.Module) -> int:
-    """Pixels of the published image."""
+    """Return the side of the published image in pixels."""
     return model.arch['patch_size'] * model.grid_sizes(model.arch)[0]
 
 
 def stages_of(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """What each stage gives, before it is rescaled."""
+    """Return the output of each stage before it is rescaled."""
     x, outs = model.stem(x), []
     for stage in model.stages:
         outs.append(x := stage(x))
@@ -92,8 +92,8 @@ def test_every_form_equals_the_reference(cls, form, size):
         model = built(cls, form)
     x = image(1, 3, *size, dtype=torch.float64)
     expected = reference_of(cls).forward(official(cls, model.arch), x, model.arch, form)
-    for out, wanted in zip(model(x), expected, strict=True):
-        torch.testing.assert_close(out, wanted, rtol=1e-9, atol=1e-9)
+    for out, reference in zip(model(x), expected, strict=True):
+        torch.testing.assert_close(out, reference, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize('size', [(14, 14), (1, 1), (5, 31), (40, 3)])
@@ -102,12 +102,12 @@ def test_resizing_is_that_of_pytorch(size):
     ours = resized(x, *size)
     theirs = F.interpolate(x.permute(0, 3, 1, 2), size, mode='bilinear', antialias=True).permute(0, 2, 3, 1)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    gradients = (torch.autograd.grad(each, x, torch.ones_like(each))[0] for each in (ours, theirs))
+    gradients = (torch.autograd.grad(out, x, torch.ones_like(out))[0] for out in (ours, theirs))
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ('cls', 'arguments', 'said'),
+    ('cls', 'arguments', 'texts'),
     [
         (MLPMixer, dict(arch='s16', global_blocks='first'), ["'first'", 'last, all, none']),
         (MLPMixer, dict(arch=dict(SMALL, patch_size=12)), ['12', '4 times a power of two']),
@@ -117,10 +117,10 @@ def test_resizing_is_that_of_pytorch(size):
         (VisionPermutator, dict(arch=dict(SMALL, dims=(16, 32, 40, 64))), ['(16, 32, 40, 64)', 'multiples']),
     ],
 )
-def test_value_that_is_not_allowed(cls, arguments, said):
+def test_value_that_is_not_allowed(cls, arguments, texts):
     with pytest.raises(UserError) as error:
         cls(**arguments)
-    assert [text for text in said if text not in str(error.value)] == []
+    assert [text for text in texts if text not in str(error.value)] == []
 
 
 def test_vip_on_unresized_images_has_other_strides():

@@ -15,18 +15,18 @@ HALF = [torch.bfloat16, torch.float16]
 
 
 def part_of(model: nn.Module) -> float:
-    """How much of the outputs is compared where logits are rounded: a rounded item may go to another expert."""
+    """Return the fraction of outputs to compare if logits are rounded: an item may go to another expert."""
     return 0.9 if hasattr(model, 'is_sparse') else 1.0
 
 
 def loss_of(outs: tuple[Tensor, ...]) -> Tensor:
-    """A number that every value of every feature map has its own part in."""
+    """Return a weighted sum of every value of every feature map."""
     weights = (torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view(x.shape).to(x) for x in outs)
     return sum((x * weight).sum() for x, weight in zip(outs, weights, strict=True))
 
 
 def step(model: nn.Module, x: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    """Outputs, and the gradients of the input and of all parameters."""
+    """Return outputs, and the gradients of the input and of all parameters."""
     x = x.detach().requires_grad_()
     torch.manual_seed(0)
     outs = model(x)
@@ -35,7 +35,7 @@ def step(model: nn.Module, x: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]
 
 @pytest.fixture
 def noise_of_the_cpu(monkeypatch):
-    """A router draws the same noise on every device."""
+    """Draw the same noise for a router on every device."""
     monkeypatch.setattr(torch, 'randn_like', lambda x, dtype: torch.randn(x.shape, dtype=dtype).to(x.device))
 
 

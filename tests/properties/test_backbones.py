@@ -1,4 +1,4 @@
-"""What holds for every family, arch, size, batch and dtype, looked for by hypothesis."""
+"""Properties of every family, arch, size, batch and dtype, checked by hypothesis."""
 
 import copy
 
@@ -26,7 +26,7 @@ OF_ALL = dict(
 
 @st.composite
 def arguments(draw, cls: type) -> dict:
-    """Valid arguments of a family."""
+    """Draw valid arguments of a family."""
     stages = draw(st.integers(1, 4))
 
     def each(values):
