@@ -338,16 +338,10 @@ def _kernel_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def mix_waves(phase: Tensor, amplitude: Tensor, mix: nn.Conv2d) -> Tensor:
-    """Mix real and imaginary parts separately for inference, which saves a pass; store sines for training."""
-    if needs_gradients(phase, amplitude, mix.weight):
-        if torch.compiler.is_compiling() or not _uses_convolutions(phase):
-            return reference.mix_waves(phase, amplitude, mix)
-        return mix(TrainedWaves.apply(phase, amplitude))
-    if phase.shape[-1] % 2:  # a pair of channels contains both parts
+    """Store sines and cosines for training instead of computing them again."""
+    if torch.compiler.is_compiling() or not (needs_gradients(phase, amplitude) and _uses_convolutions(phase)):
         return reference.mix_waves(phase, amplitude, mix)
-    parts = phase.cos().mul_(amplitude), phase.sin().mul_(amplitude)
-    halves = zip(parts, mix.weight.chunk(2), strict=True)
-    return torch.cat([reference.grouped_conv(part, weight) for part, weight in halves], -1)
+    return mix(TrainedWaves.apply(phase, amplitude))
 
 
 class TrainedWaves(Function):
@@ -368,40 +362,7 @@ class TrainedWaves(Function):
         return phase_gradient, (real * cos).addcmul_(imaginary, sin)
 
 
-# Sums and outputs
-
-
-def weighted_sum(a: Tensor, b: Tensor, c: Tensor, a_weight: Tensor, b_weight: Tensor, c_weight: Tensor) -> Tensor:
-    """Write a contiguous sum, with a gradient that copies no map."""
-    if torch.compiler.is_compiling():
-        return reference.weighted_sum(a, b, c, a_weight, b_weight, c_weight)
-    return WeightedSum.apply(a, b, c, a_weight, b_weight, c_weight)
-
-
-class WeightedSum(Function):
-    """A weighted sum of three feature maps: PyTorch's gradient of `addcmul` multiplies each map by one first."""
-
-    @staticmethod
-    def forward(ctx: Any, *maps_and_weights: Tensor) -> Tensor:
-        ctx.save_for_backward(*maps_and_weights)
-        a, b, c, a_weight, b_weight, c_weight = maps_and_weights
-        out = torch.mul(a, a_weight, out=a.new_empty(a.shape))  # contiguous, whatever the order of the maps
-        return out.addcmul_(b, b_weight).addcmul_(c, c_weight)
-
-    @staticmethod
-    @with_reference(reference.weighted_sum)
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        a, b, c, *weights = ctx.saved_tensors  # once, as activation checkpointing requires
-        axes = [axis for axis, size in enumerate(weights[0].shape) if size != gradient.shape[axis]]
-        dtype = torch.float32 if gradient.dtype == torch.bfloat16 else gradient.dtype
-        map_gradients, weight_gradients = [], []
-        for x, weight in zip((a, b, c), weights, strict=True):
-            ordered = gradient if gradient.stride() == x.stride() else torch.empty_like(x).copy_(gradient)
-            map_gradients.append(ordered * weight)
-            product = ordered * x
-            total = reference.sum_positions(product, sorted(axes, key=product.stride, reverse=True), dtype)
-            weight_gradients.append(total.to(weight.dtype))
-        return *map_gradients, *weight_gradients
+# Outputs
 
 
 def nchw_output(x: Tensor, norm: nn.Module) -> Tensor:
@@ -439,17 +400,5 @@ def _in_order(x: Tensor, norm: nn.Module, memory_format: torch.memory_format) ->
     rows = max(1, TILE // (x.shape[1] * x.shape[3]))
     for image, target in zip(x.split(1), out.split(1), strict=True):
         for tile, target_tile in zip(image.split(rows, 2), target.split(rows, 2), strict=True):
-            _transpose(norm(tile)[0].flatten(1), target_tile[0].flatten(1))
+            target_tile[0].flatten(1).copy_(norm(tile)[0].flatten(1))
     return out
-
-
-def _transpose(x: Tensor, out: Tensor) -> None:
-    """Copy (C, positions) into memory of the other order."""
-    if max(x.stride()) * x.element_size() % 1024 == 0:
-        # Power-of-two strides map to few L1 sets: copy to padded rows first.
-        x = _padded(x.t()).t() if x.stride(0) == 1 else _padded(x)
-    out.copy_(x)
-
-
-def _padded(x: Tensor) -> Tensor:
-    return x.new_empty(len(x), x.shape[1] + 64 // x.element_size())[:, : x.shape[1]].copy_(x)
