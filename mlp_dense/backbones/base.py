@@ -249,8 +249,6 @@ class HierarchicalMLP(MLPBackbone):
     """
 
     stem_stride: ClassVar[int] = 4
-    keeps_gelu: ClassVar[bool] = False
-    """Whether training stores the output of GELU, see :func:`kernels.mlp`."""
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         """Make the layer (B, in_channels, H, W) to (B, dim, about H / stem_stride, about W / stem_stride)."""
@@ -267,7 +265,7 @@ class HierarchicalMLP(MLPBackbone):
     def make_channel_mixing(self, stage: int, index: int) -> nn.Module:
         """Make the channel mixing of a block: two linear layers, unless a family overrides it."""
         dim = self.arch['dims'][stage]
-        return ChannelMLP(dim, int(dim * self.arch['mlp_ratios'][stage]), self.keeps_gelu)
+        return ChannelMLP(dim, int(dim * self.arch['mlp_ratios'][stage]))
 
     def stage_stride(self, stage: int) -> int | float:
         return self.stem_stride * 2**stage

@@ -90,7 +90,7 @@ class MLPMixer(FixedGridMLP):
 
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
         grid = self.arch['grid_size']
-        mlp = ChannelMLP(grid**2, max(1, self.arch['dims'][stage] // 2), self.keeps_gelu)
+        mlp = ChannelMLP(grid**2, max(1, self.arch['dims'][stage] // 2))
         return MixerTokenMixing(grid, self.is_global(stage, index), mlp)
 
     def init_family_weights(self) -> None:

@@ -7,7 +7,7 @@ disables every faster implementation.
 
 from . import onednn, reference
 from .dispatch import applies, known_layer, operation, use
-from .reference import cyclic_window, sum_positions, weighted_sum
+from .reference import along_axis, cyclic_window, sum_positions, weighted_sum
 
 linear = operation(reference.linear, onednn.linear)
 linear_gelu = operation(reference.linear_gelu, onednn.linear_gelu)
@@ -16,7 +16,6 @@ expert_mlp = operation(reference.expert_mlp, onednn.expert_mlp)
 shift = operation(reference.shift, onednn.shift)
 grouped_conv = operation(reference.grouped_conv, onednn.grouped_conv)
 mix_waves = operation(reference.mix_waves, onednn.mix_waves)
-along_axis = operation(reference.along_axis, onednn.along_axis)
 upsample = operation(reference.upsample, onednn.upsample)
 nchw_output = operation(reference.nchw_output, onednn.nchw_output)
 

@@ -4,8 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import expert_mlp
+from . import applies, expert_mlp
+from .compat import round_up
 from .onednn import library, needs_gradients
+
+
+ROWS = 64
+"""oneDNN builds a new product for every new number of rows: computing up to so many additional rows costs less."""
 
 
 def mix_experts(
@@ -39,14 +44,19 @@ def mix_all(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -> T
 def mix_chosen(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -> Tensor:
     """Sort the items by expert and compute each expert for its own items."""
     order, counts = _by_expert(chosen, len(weights[0]))
-    sorted_items = items.index_select(0, order // chosen.shape[1])
+    step = ROWS if applies(items, *weights) else 1
+    rows = [round_up(count, step) for count in counts]  # additional rows compute any item
+    length, room = torch.tensor([counts, rows], device=order.device)
+    before = (room - length).cumsum(0) - (room - length)
+    places = torch.arange(len(order), device=order.device)
+    places += before.repeat_interleave(length, output_size=len(order))
+    sources = order.new_zeros(sum(rows)).scatter_(0, places, order // chosen.shape[1])
     outs = [
         expert_mlp(expert_items, *expert_weights)
-        for expert_items, *expert_weights in zip(sorted_items.split(counts), *weights, strict=True)
+        for expert_items, *expert_weights in zip(items.index_select(0, sources).split(rows), *weights, strict=True)
         if len(expert_items)
     ]
-    places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    out = torch.cat(outs).index_select(0, places)
+    out = torch.cat(outs).index_select(0, torch.empty_like(order).scatter_(0, order, places))
     out = out.to(items.dtype).unflatten(0, chosen.shape) * gates.to(items.dtype).unsqueeze(2)
     return out.flatten(0, 1) if chosen.shape[1] == 1 else out.sum(1)
 

@@ -36,7 +36,7 @@ def _uses_convolutions(x: Tensor) -> bool:
     return x.ndim == 4 and (torch.compiler.is_compiling() or torch.get_num_threads() > 1)
 
 
-# In each autograd function tensors are the first inputs and the first saved tensors; other inputs are `ctx.options`.
+# Autograd functions; their inputs are the first saved tensors.
 
 
 def with_reference(operation: Callable[..., Tensor]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -47,16 +47,14 @@ def with_reference(operation: Callable[..., Tensor]) -> Callable[[Callable[..., 
         def call(ctx: Any, gradient: Tensor) -> Any:
             if not (torch.is_grad_enabled() or is_transformed() or _is_batched(gradient)):
                 return backward(ctx, gradient)
-            options = getattr(ctx, 'options', ())
-            needed = ctx.needs_input_grad[: len(ctx.needs_input_grad) - len(options)]
-            inputs = ctx.saved_tensors[: len(needed)]
+            needed = ctx.needs_input_grad
             with torch.enable_grad():
                 # An input may depend on another one: gradients of aliases do not include that path.
-                inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-                out = operation(*inputs, *options)
+                inputs: list[Any] = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[: len(needed)]]
+                out = operation(*inputs)
             chosen = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
             gradients = iter(torch.autograd.grad(out, chosen, gradient, create_graph=torch.is_grad_enabled()))
-            return *(next(gradients) if is_needed else None for is_needed in needed), *(None for _ in options)
+            return tuple(next(gradients) if is_needed else None for is_needed in needed)
 
         return call
 
@@ -82,14 +80,14 @@ def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
     return _linear(x, layer.weight, layer.bias, 'gelu')
 
 
-def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, keep_gelu: bool = False) -> Tensor:
-    """Let oneDNN's linear layer apply GELU for inference; store less, or compute less, for training."""
+def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
+    """Let oneDNN's linear layer apply GELU for inference; for training, compute GELU again instead of storing it."""
     weights = fc1.weight, fc1.bias, fc2.weight, fc2.bias
     if not needs_gradients(x, *weights):
         return _linear(_linear(x, fc1.weight, fc1.bias, 'gelu'), fc2.weight, fc2.bias, 'none')
     if torch.compiler.is_compiling() or not _uses_convolutions(x):  # a compiler decides what to recompute
         return reference.mlp(x, fc1, fc2)
-    return TrainedMLP.apply(x, *weights, keep_gelu)
+    return TrainedMLP.apply(x, *weights)
 
 
 def expert_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
@@ -99,7 +97,7 @@ def expert_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2
         return _linear(_linear(x, weight1, bias1, 'gelu'), weight2, bias2, 'none')
     if torch.compiler.is_compiling() or not _uses_convolutions(x[None, None]):
         return reference.expert_mlp(x, *weights)
-    return TrainedMLP.apply(x[None, None], *weights, True)[0, 0]
+    return TrainedMLP.apply(x[None, None], *weights)[0, 0]
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
@@ -179,27 +177,20 @@ class TrainedMLP(Function):
     """Two linear layers with GELU between them for training; the gradient of GELU overwrites the one behind it."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, keep_gelu: bool
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
         hidden = _conv1x1(x, weight1, bias1).contiguous()
-        activated = F.gelu(hidden)
-        ctx.save_for_backward(x, weight1, bias1, weight2, bias2, hidden, activated if keep_gelu else None)
-        ctx.options = (keep_gelu,)
-        return _conv1x1(activated, weight2, bias2)
+        ctx.save_for_backward(x, weight1, bias1, weight2, bias2, hidden)
+        return _conv1x1(F.gelu(hidden), weight2, bias2)
 
     @staticmethod
-    @with_reference(
-        lambda x, weight1, bias1, weight2, bias2, _: reference.expert_mlp(x, weight1, bias1, weight2, bias2)
-    )
+    @with_reference(reference.expert_mlp)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight1, _, weight2, _, hidden, activated = ctx.saved_tensors
-        needs_x, needs_weight1, needs_bias1, needs_weight2, needs_bias2, _ = ctx.needs_input_grad
-        activated = F.gelu(hidden) if activated is None else activated
-        inner, *second = conv1x1_backward(gradient, activated, weight2, (True, needs_weight2, needs_bias2))
-        del activated
+        x, weight1, _, weight2, _, hidden = ctx.saved_tensors
+        needs_x, needs_weight1, needs_bias1, needs_weight2, needs_bias2 = ctx.needs_input_grad
+        needed = True, needs_weight2, needs_bias2
+        inner, *second = conv1x1_backward(gradient, F.gelu(hidden), weight2, needed)
         inner = _gelu_backward(inner, hidden, grad_input=inner)
-        return *conv1x1_backward(inner, x, weight1, (needs_x, needs_weight1, needs_bias1)), *second, None
+        return *conv1x1_backward(inner, x, weight1, (needs_x, needs_weight1, needs_bias1)), *second
 
 
 def upsample(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -231,49 +222,6 @@ class TrainedUpsample(Function):
             None if weight_gradient is None else weight_gradient.unflatten(0, (2, 2, -1)).permute(3, 2, 0, 1),
             None if bias_gradient is None else bias_gradient.unflatten(0, (4, -1)).sum(0),
         )
-
-
-def along_axis(x: Tensor, layer: nn.Linear, axis: int) -> Tensor:
-    """Run the layer as a convolution over the axis, which copies nothing."""
-    if torch.compiler.is_compiling() or x.dtype == torch.bfloat16 or layer.bias is not None:  # slower in bfloat16
-        return reference.along_axis(x, layer, axis)
-    return AlongAxis.apply(x.contiguous(), layer.weight, axis)
-
-
-class AlongAxis(Function):
-    """A linear layer along an axis of windows, see :func:`reference.along_axis`, with a result in another order."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, axis: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.options = (axis,)
-        maps = x.flatten(0, axis - 1).flatten(2, -2).permute(0, 3, 1, 2)  # (.., depth, grid, other positions)
-        kernel = weight.unflatten(1, (x.shape[axis], -1)).transpose(1, 2).unsqueeze(3)
-        return _restored(F.conv2d(maps, kernel).permute(0, 2, 3, 1), x.shape, axis)
-
-    @staticmethod
-    @with_reference(lambda x, weight, axis: _restored(F.linear(_rows(x, axis), weight), x.shape, axis))
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), (axis,) = ctx.saved_tensors, ctx.options
-        gradient_rows, x_rows = (_rows(tensor, axis).flatten(1, -2).unsqueeze(1) for tensor in (gradient, x))
-        needed = *ctx.needs_input_grad[:2], False
-        x_gradient, weight_gradient, _ = conv1x1_backward(gradient_rows, x_rows, weight, needed)
-        return None if x_gradient is None else _restored(x_gradient, x.shape, axis), weight_gradient, None
-
-
-def _order(axis: int) -> list[int]:
-    return [*(other for other in range(6) if other != axis), axis, 6]
-
-
-def _rows(x: Tensor, axis: int) -> Tensor:
-    """Return windows as (B, ..., grid * depth), a row for each product."""
-    return x.permute(_order(axis)).flatten(5)
-
-
-def _restored(rows: Tensor, shape: torch.Size, axis: int) -> Tensor:
-    """Invert :func:`_rows`."""
-    order = _order(axis)
-    return rows.reshape([shape[i] for i in order]).permute([order.index(i) for i in range(7)])
 
 
 # Convolutions of single channels

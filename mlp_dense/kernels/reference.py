@@ -23,12 +23,8 @@ def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
     return F.gelu(layer(x))
 
 
-def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, keep_gelu: bool = False) -> Tensor:
-    """Apply two linear layers with GELU between them.
-
-    `keep_gelu` lets training store the activation for the backward pass instead of computing it again: faster, if a
-    network has the memory to spare.
-    """
+def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
+    """Apply two linear layers with GELU between them."""
     return fc2(linear_gelu(x, fc1))
 
 

@@ -48,11 +48,15 @@ def test_only_the_chosen_experts_are_computed():
     assert counter.get_total_flops() == 2 * 30 * (DIM * EXPERTS + CHOSEN * 2 * DIM * HIDDEN)
 
 
-def test_gradients_in_float32_equal_those_in_float64(two_threads):
-    model, exact, x = built().float().eval(), built().eval(), torch.randn(150, DIM)
-    assert kernels.applies(x) and not kernels.applies(x.double())
+def test_rows_are_padded_on_a_cpu(monkeypatch, two_threads):
+    model, x = built().float().eval(), torch.randn(150, DIM)
+    exact, rows = built().eval(), []
+    assert not kernels.applies(x.double())
+    expert_mlp = mixing.expert_mlp
+    monkeypatch.setattr(mixing, 'expert_mlp', lambda x, *weights: rows.append(len(x)) or expert_mlp(x, *weights))
     for experts, dtype in ((model, torch.float32), (exact, torch.float64)):
         experts(x.to(dtype)).square().sum().backward()
+    assert all(count % mixing.ROWS == 0 for count in rows[:EXPERTS]) and sum(rows[EXPERTS:]) == CHOSEN * len(x)
     for a, b in zip(model.parameters(), exact.parameters(), strict=True):
         torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-3, atol=1e-3)
 
