@@ -8,7 +8,6 @@ from . import applies, expert_mlp
 from .compat import round_up
 from .onednn import library, needs_gradients
 
-
 ROWS = 64
 """oneDNN builds a new product for every new number of rows: computing up to so many additional rows costs less."""
 
