@@ -128,7 +128,7 @@ def test_names_parameters_and_multiply_adds_of_every_arch(monkeypatch, cls, arch
     classifier, backbone, gmacs = reference_of(cls).published[arch]
     model = cls(arch, **reference_of(cls).native).to('meta').eval()
     dim = model.out_channels[-1]
-    raw = sum(p.numel() for part in (model.stem, model.stages) for p in part.parameters())
+    raw = sum(p.numel() for module in (model.stem, model.stages) for p in module.parameters())
     assert sum(p.numel() for p in model.parameters()) == backbone
     assert raw + 2 * dim + 1000 * (dim + 1) == classifier
 

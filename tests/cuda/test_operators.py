@@ -40,7 +40,7 @@ def by(device, monkeypatch) -> Chooses:
     return by
 
 
-def test_what_runs_by_itself(gpu):
+def test_operators_choose_torchvision_if_installed(gpu):
     values = torch.ones(1, device=gpu)
     assert by_torchvision(values) == has_torchvision('cuda') and not by_torchvision(values.cpu())
     with deterministic():

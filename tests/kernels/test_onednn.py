@@ -239,7 +239,7 @@ def test_linear_layer_with_and_without_activation(bias):
     assert all(tensor.requires_grad for tensor in recorded) and not any(tensor.requires_grad for tensor in fast)
 
 
-def test_a_bias_alone_is_trained():
+def test_bias_of_a_frozen_weight_is_trained():
     layer = Pointwise(6, 4)
     layer.weight.requires_grad_(False)
     layer(image(2, 3, 3, 6)).sum().backward()
