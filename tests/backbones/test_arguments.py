@@ -1,7 +1,9 @@
-"""Arguments and initial weights, and what Python does to a backbone: subclasses, copies, the meta device."""
+"""Arguments and initial weights, subclasses, copies, and the meta device."""
 
 import copy
+import inspect
 import pickle
+import pydoc
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ def test_arguments_of_the_caller_are_not_modified(family):
     model.train()(image(2, 3, 64, 64))
     assert arguments == before and family.archs == archs
     (first, *_) = (module for module in model.modules() if isinstance(module, nn.Conv2d))
-    assert (first.weight == 0.5).all()  # the other kinds of init_cfg work as everywhere
+    assert (first.weight == 0.5).all()  # other types of init_cfg work as in mmengine
     norms = [p for name, p in model.named_parameters() if 'norm' in name]
     assert norms and not any(p.requires_grad for p in norms)
 
@@ -66,9 +68,20 @@ def test_subclass_with_its_own_arguments_and_a_mixin(family, subclass):
 def test_unknown_argument_of_a_subclass_lists_what_is_allowed(family, subclass):
     with pytest.raises(ArgumentError) as error:
         subclass(extra=2, arch=SMALL, drop_path=0.1)
-    said, _, allowed = str(error.value).partition(';')
-    assert said == 'Extended does not know drop_path'
+    problem, _, allowed = str(error.value).partition(';')
+    assert problem == 'Extended does not know drop_path'
     assert {'extra', 'arch', 'drop_path_rate', 'out_indices'} <= set(allowed.strip('. ').replace(',', '').split())
+
+
+def test_help_lists_all_arguments(family, subclass):
+    inherited = {'arch', 'in_channels', 'out_indices', 'drop_path_rate', 'norm_cfg', 'init_cfg'}
+    for cls in (family, subclass):
+        parameters = inspect.signature(cls).parameters
+        assert inherited <= parameters.keys() and ('extra' in parameters) == (cls is subclass)
+        assert parameters['arch'].default is inspect.Parameter.empty
+    text = pydoc.plain(pydoc.render_doc(family))
+    _, _, arguments = text.partition('Args:')
+    assert all(f'{name}: ' in arguments for name in inspect.signature(family).parameters)
 
 
 def test_sync_bn():

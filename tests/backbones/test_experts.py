@@ -1,4 +1,4 @@
-"""Mixtures of experts: the chosen ones and no other, and a balancing loss that joins the gradient exactly once."""
+"""Mixtures of experts: only the chosen experts are computed, and a balancing loss joins the gradient exactly once."""
 
 import logging
 import math
@@ -13,22 +13,16 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mlp_dense import kernels
 from mlp_dense.backbones import experts as module
-from mlp_dense.backbones import fast_paths
-from mlp_dense.backbones.experts import BALANCE_WEIGHT, ROWS, Experts, imbalance, set_balance_scale
+from mlp_dense.backbones.experts import BALANCE_WEIGHT, Experts, imbalance
+from mlp_dense.kernels import experts as mixing
 from mlp_dense.training.hooks import BalanceHook
 from support.configs import config
 from support.tools import call
 from support.trainings import ScaledOnCPU, records_of, write_config
 
 DIM, HIDDEN, EXPERTS, CHOSEN = 6, 5, 4, 2
-
-
-@pytest.fixture(autouse=True)
-def scale_of_one():
-    set_balance_scale(1.0)
-    yield
-    set_balance_scale(1.0)
 
 
 def built(seed: int = 0) -> Experts:
@@ -39,7 +33,7 @@ def built(seed: int = 0) -> Experts:
 
 
 def gradients(model: nn.Module, *images: Tensor, weight: float = 0.0) -> dict[str, Tensor]:
-    """Of the balancing loss alone, or also of `weight` times the outputs, over some batches."""
+    """Return gradients of the balancing loss, plus `weight` times the outputs, over some batches."""
     model.zero_grad()
     for i, x in enumerate(images):
         torch.manual_seed(i)
@@ -54,17 +48,39 @@ def test_only_the_chosen_experts_are_computed():
     assert counter.get_total_flops() == 2 * 30 * (DIM * EXPERTS + CHOSEN * 2 * DIM * HIDDEN)
 
 
-def test_rows_are_filled_up_on_a_cpu_without_a_trace(monkeypatch, two_threads):
+def test_rows_are_padded_on_a_cpu(monkeypatch, two_threads):
     model, x = built().float().eval(), torch.randn(150, DIM)
     exact, rows = built().eval(), []
-    assert not fast_paths.applies(x.double())
-    right = fast_paths.mlp
-    monkeypatch.setattr(fast_paths, 'mlp', lambda x, *rest, **more: rows.append(x.shape[2]) or right(x, *rest, **more))
-    for each, type_ in ((model, torch.float32), (exact, torch.float64)):
-        each(x.to(type_)).square().sum().backward()
-    assert all(count % ROWS == 0 for count in rows[:EXPERTS]) and sum(rows[EXPERTS:]) == CHOSEN * len(x)
+    assert not kernels.applies(x.double())
+    expert_mlp = mixing.expert_mlp
+    monkeypatch.setattr(mixing, 'expert_mlp', lambda x, *weights: rows.append(len(x)) or expert_mlp(x, *weights))
+    for experts, dtype in ((model, torch.float32), (exact, torch.float64)):
+        experts(x.to(dtype)).square().sum().backward()
+    assert all(count % mixing.ROWS == 0 for count in rows[:EXPERTS]) and sum(rows[EXPERTS:]) == CHOSEN * len(x)
     for a, b in zip(model.parameters(), exact.parameters(), strict=True):
         torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_all_experts_masked_equal_the_chosen_ones():
+    """Compiled training computes them."""
+    model, items = built(), torch.randn(30, DIM, dtype=torch.float64, requires_grad=True)
+    gates, chosen = torch.rand(30, EXPERTS, dtype=torch.float64).topk(CHOSEN)
+    gates.requires_grad_()
+    weights = model.fc1.weight, model.fc1.bias, model.fc2.weight, model.fc2.bias
+    outer = torch.randn(30, DIM, dtype=torch.float64)
+    outs = [mix(items, gates, chosen, *weights) for mix in (mixing.mix_all, mixing.mix_chosen)]
+    torch.testing.assert_close(*outs)
+    torch.testing.assert_close(*(torch.autograd.grad(out, (items, gates, *weights), outer) for out in outs))
+
+
+def test_wrapped_router_is_called():
+    """LoRA wraps it."""
+    model, x = built().eval(), torch.randn(20, DIM, dtype=torch.float64)
+    expected, router = model(x), model.router
+    model.router = nn.Sequential(router)
+    assert torch.equal(model(x), expected)
+    model.router.register_forward_hook(lambda module, inputs, logits: -logits)
+    assert not torch.equal(model(x), expected)
 
 
 def test_imbalance_is_the_formula():
@@ -89,7 +105,7 @@ def test_imbalance_is_the_formula():
 
 def test_gradient_is_that_of_the_formula():
     model, x = built().train(), torch.randn(9, DIM, dtype=torch.float64)
-    found = gradients(model, x)
+    actual = gradients(model, x)
 
     def value() -> float:
         torch.manual_seed(0)
@@ -106,19 +122,19 @@ def test_gradient_is_that_of_the_formula():
                 values.append(value())
                 with torch.no_grad():
                     weight[i, j] -= sign * step
-            assert found['router.weight'][i, j].item() == pytest.approx(
+            assert actual['router.weight'][i, j].item() == pytest.approx(
                 (values[0] - values[1]) / (2 * step), rel=1e-4, abs=1e-9
             )
-    assert all(not gradient.any() for name, gradient in found.items() if not name.startswith('router'))
+    assert all(not gradient.any() for name, gradient in actual.items() if not name.startswith('router'))
     # It is added to the gradient of what is minimized, and nothing is added in evaluation.
     both = gradients(model, x, weight=1.0)['router.weight']
     alone = (value(), torch.autograd.grad(without_loss(model, x), model.router.weight))[1][0]
-    torch.testing.assert_close(both, alone + found['router.weight'])
+    torch.testing.assert_close(both, alone + actual['router.weight'])
     assert not gradients(model.eval(), x)['router.weight'].any()
 
 
 def without_loss(model: Experts, x: Tensor) -> Tensor:
-    """The sum of the outputs with the noise of a training, without the balancing loss."""
+    """Return the sum of the outputs with the noise of a training, without the balancing loss."""
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'BALANCE_WEIGHT', 0.0)
@@ -127,27 +143,34 @@ def without_loss(model: Experts, x: Tensor) -> Tensor:
 
 def test_accumulated_gradients_count_the_loss_once():
     model, images = built().train(), [torch.randn(9, DIM, dtype=torch.float64) for _ in range(2)]
-    each = []
+    single = []
     for i, x in enumerate(images):
         torch.manual_seed(i)
         model.zero_grad()
         (0 * model(x)).sum().backward()
-        each.append(model.router.weight.grad)
-    set_balance_scale(0.5)
-    torch.testing.assert_close(gradients(model, *images)['router.weight'], (each[0] + each[1]) / 2)
+        single.append(model.router.weight.grad)
+    model.set_loss_scale(0.5)
+    torch.testing.assert_close(gradients(model, *images)['router.weight'], (single[0] + single[1]) / 2)
 
 
-def test_hook_tells_the_scale_of_the_loss():
-    model = nn.Sequential(built())
+def test_hook_sets_the_scale_of_the_loss():
+    model = nn.Sequential(built(), built())
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     plain = OptimWrapper(optimizer, accumulative_counts=4)
     for wrapper, expected in ((plain, 0.25), (ScaledOnCPU(optimizer=optimizer), 4.0)):
         runner, hook = SimpleNamespace(model=model, optim_wrapper=wrapper), BalanceHook()
         hook.before_train(runner)
         hook.before_train_iter(runner, 0)
-        assert module._balance_scale.item() == expected
+        assert [experts.loss_scale.item() for experts in model] == [expected] * 2
         hook.after_train(runner)
-        assert module._balance_scale.item() == 1.0
+        assert [experts.loss_scale.item() for experts in model] == [1.0] * 2
+
+
+def test_loss_scales_of_two_models_are_independent():
+    scaled, other, x = built().train(), built().train(), torch.randn(9, DIM, dtype=torch.float64)
+    scaled.set_loss_scale(4.0)
+    torch.testing.assert_close(gradients(scaled, x)['router.weight'], 4 * gradients(other, x)['router.weight'])
+    assert 'loss_scale' not in scaled.state_dict()
 
 
 def test_experts_without_items_have_a_gradient_of_zero():
@@ -156,9 +179,9 @@ def test_experts_without_items_have_a_gradient_of_zero():
         model.router.weight.zero_()
         model.router.weight[0] = 100.0
         model.router.weight[1] = 50.0
-    found = gradients(model, torch.rand(9, DIM, dtype=torch.float64) + 1, weight=1.0)
+    actual = gradients(model, torch.rand(9, DIM, dtype=torch.float64) + 1, weight=1.0)
     for name in ('fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias'):
-        assert not found[name][2:].any() and found[name][0].any()
+        assert not actual[name][2:].any() and actual[name][0].any()
 
 
 PROCESS = """
@@ -179,20 +202,29 @@ def test_two_processes_average_their_losses(tmp_path):
     model, images = built().train(), torch.randn(2, 9, DIM, dtype=torch.float64)
     torch.save((model, images), tmp_path / 'given.pt')
     processes = [subprocess.Popen([sys.executable, '-c', PROCESS, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [each.wait() for each in processes] == [0, 0]
+    assert [process.wait() for process in processes] == [0, 0]
     alone = [gradients(model, x, weight=1.0).values() for x in images]
     for rank in range(2):
-        for found, first, second in zip(torch.load(tmp_path / f'{rank}.pt'), *alone, strict=True):
-            torch.testing.assert_close(found, (first + second) / 2)
+        for gradient, first, second in zip(torch.load(tmp_path / f'{rank}.pt'), *alone, strict=True):
+            torch.testing.assert_close(gradient, (first + second) / 2)
 
 
-def test_fp16_without_the_hook_is_said_once(monkeypatch, caplog):
-    monkeypatch.setattr(module, '_scale_is_known', False)
+def test_fp16_without_the_hook_warns_once(caplog):
+    module._warn_of_loss_scaling.cache_clear()
     model = Experts(DIM, HIDDEN, EXPERTS, CHOSEN).train()
     with caplog.at_level(logging.WARNING, 'mlp_dense'), torch.autocast('cpu', torch.float16):
         model(torch.randn(9, DIM))
         model(torch.randn(9, DIM))
     assert [record for record in caplog.messages if 'BalanceHook' in record] == caplog.messages[:1] != []
+
+
+def test_fp16_with_a_known_scale_does_not_warn(caplog):
+    module._warn_of_loss_scaling.cache_clear()
+    model = Experts(DIM, HIDDEN, EXPERTS, CHOSEN).train()
+    model.set_loss_scale(8.0)
+    with caplog.at_level(logging.WARNING, 'mlp_dense'), torch.autocast('cpu', torch.float16):
+        model(torch.randn(9, DIM))
+    assert caplog.messages == []
 
 
 @pytest.mark.slow

@@ -5,7 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import mlp_dense
+from mlp_dense import kernels
 from mlp_dense.backbones import FAMILIES
+from mlp_dense.backbones.cycle_mlp import OFFSETS
 from reference import fingerprint_of, reference_of
 from reference.cycle_mlp import cycle_offset, cycle_shift
 from support.models import ARCHS, SMALL, official
@@ -60,8 +62,8 @@ def compare_with_reference(cls: type, arch: dict, x: torch.Tensor, norms=(0, 1, 
     outs = built(cls, arch, weights, out_indices=indices, out_norm=bool(norms))(x)
     expected = reference_of(cls).forward(weights, x, arch)
     assert len(outs) == len(expected) == len(indices)
-    for out, wanted in zip(outs, expected, strict=True):
-        torch.testing.assert_close(out, wanted, rtol=1e-9, atol=1e-9)
+    for out, reference in zip(outs, expected, strict=True):
+        torch.testing.assert_close(out, reference, rtol=1e-9, atol=1e-9)
     return outs, expected
 
 
@@ -97,8 +99,8 @@ def test_gradients_of_raw_feature_maps_equal_those_of_the_reference(family):
     x = torch.randn(2, 3, 37, 22, dtype=torch.float64, requires_grad=True)
     outs, expected = compare_with_reference(family, SMALL, x, norms=())
     cotangents = [torch.randn_like(out) for out in outs]
-    gradient, wanted = (torch.autograd.grad(each, x, cotangents)[0] for each in (outs, expected))
-    torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-8)
+    gradients = (torch.autograd.grad(maps, x, cotangents)[0] for maps in (outs, expected))
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8)
 
 
 def test_shift_of_cyclefc_is_the_deformable_convolution_of_the_official_code():
@@ -113,7 +115,8 @@ def test_shift_of_cyclefc_is_the_deformable_convolution_of_the_official_code():
         offset = weights[f'{name}.offset'].expand(2, -1, 6, 5).contiguous()  # (dy, dx) for each channel
         deformed = ops.deform_conv2d(x, offset, weights[f'{name}.weight'], 1, 0, 1, 1, dim)
         deformed = deformed + weights[f'{name}.bias'][:, None, None]
-        torch.testing.assert_close(layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), deformed, **EXACT)
+        shifted = kernels.shift(x.permute(0, 2, 3, 1), OFFSETS, axis - 1)
+        torch.testing.assert_close(layer(shifted).permute(0, 3, 1, 2), deformed, **EXACT)
         identity = ops.deform_conv2d(x, offset, torch.eye(dim, dtype=x.dtype)[..., None, None], 1, 0, 1, 1, dim)
         torch.testing.assert_close(cycle_shift(x, axis), identity, **EXACT)
     assert [cycle_offset(channel) for channel in range(6)] == [0, 1, -1, 0, 1, -1]
@@ -125,7 +128,7 @@ def test_names_parameters_and_multiply_adds_of_every_arch(monkeypatch, cls, arch
     classifier, backbone, gmacs = reference_of(cls).published[arch]
     model = cls(arch, **reference_of(cls).native).to('meta').eval()
     dim = model.out_channels[-1]
-    raw = sum(p.numel() for part in (model.stem, model.stages) for p in part.parameters())
+    raw = sum(p.numel() for module in (model.stem, model.stages) for p in module.parameters())
     assert sum(p.numel() for p in model.parameters()) == backbone
     assert raw + 2 * dim + 1000 * (dim + 1) == classifier
 
