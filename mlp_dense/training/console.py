@@ -33,7 +33,7 @@ LINES_OF_A_TEST = ('Epoch(test)', 'Iter(test)')
 
 
 class ConsoleFilter(logging.Filter):
-    """A filter of messages with a `hidden` prefix, and until it is open of all but warnings and records with `console`."""
+    """A filter that hides useless messages and, until it is open, all but warnings and records with `console`."""
 
     def __init__(self, is_open: bool = False):
         super().__init__()

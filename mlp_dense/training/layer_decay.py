@@ -14,7 +14,8 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
 
     With n layers (``backbone.layers()``: the stem, then every block), the learning rate of layer k (from 0) is
     multiplied by ``layer_decay_rate ** (n - k)``. Output norms, pyramid, neck and heads keep their learning rate. Use
-    it with ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))``.
+    it with ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor',
+    paramwise_cfg=dict(layer_decay_rate=0.9))``.
     """
 
     def _validate_cfg(self) -> None:

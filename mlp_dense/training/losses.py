@@ -37,14 +37,9 @@ class WeightedCrossEntropyLoss(nn.Module):
         reduction_override: str | None = None,
         **_: Any,
     ) -> Tensor:
-        """Return the loss of scores (B, classes, H, W) and labels (B, H, W).
+        """Return the loss of scores (B, classes, H, W) and labels (B, H, W), with weights (B, H, W) of a pixel sampler.
 
-        Args:
-            scores: Logits.
-            labels: Indices of classes.
-            weight: (B, H, W) weights from a pixel sampler.
-            ignore_index: Label of ignored pixels.
-            reduction_override: ``'none'`` returns the losses of all pixels (B, H, W), which pixel samplers need.
+        ``reduction_override='none'`` returns the losses of all pixels (B, H, W), which pixel samplers need.
         """
         class_weight = self.class_weight.float()  # the sum over all pixels overflows 16 bits
         losses = F.cross_entropy(scores.float(), labels, class_weight, ignore_index=ignore_index, reduction='none')

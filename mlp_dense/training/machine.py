@@ -29,8 +29,8 @@ def adapt_to_machine(cfg: Config) -> None:
         adapt_to_cpu(cfg)
     if cfg.get('launcher', 'none') != 'none':
         start_processes(cfg)
-    backends = cfg.visualizer.get('vis_backends') or [] if cfg.get('visualizer') else None
-    if find_spec('tensorboard') and backends is not None:
+    if cfg.get('visualizer') and find_spec('tensorboard'):
+        backends = cfg.visualizer.get('vis_backends') or []
         if not any('TensorboardVisBackend' in str(backend['type']) for backend in backends):
             cfg.visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
             print_log('TensorBoard is installed: TensorboardVisBackend is added to visualizer.', logger='current')

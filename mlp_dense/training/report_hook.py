@@ -1,4 +1,4 @@
-"""What a test leaves for its report (tools/test.py --report)."""
+"""Results of a test for its report (tools/test.py --report)."""
 
 import shutil
 import time
@@ -24,8 +24,11 @@ NAMES = {DETECTION: 'detection', SEGMENTATION: 'segmentation', CLASSIFICATION: '
 
 
 def leave_results(cfg: Config, folder: Path) -> None:
-    """Adapts the config of a test: its metrics and a hook write the results. UserError: they cannot, or something else
-    is in the folder."""
+    """Add metrics and a hook to the config of a test that write the results into a folder.
+
+    Raises:
+        UserError: The metrics cannot do so, or the folder contains other files.
+    """
     check_folder(folder)
     results = folder / FOLDER
     make_folder(folder)
@@ -47,7 +50,7 @@ def leave_results(cfg: Config, folder: Path) -> None:
 
 @HOOKS.register_module()
 class ResultsHook(Hook):
-    """Measures the forward passes of a test, and writes what was tested: ``results/run.json``."""
+    """Measures the forward passes of a test and writes ``results/run.json``."""
 
     def __init__(self, folder: str):
         self.folder, self.handles = Path(folder), ()
