@@ -57,6 +57,12 @@ class ConsoleHook(Hook):
         batch = f'{runner.world_size} x {counted(cfg.train_dataloader.batch_size, "image")}'
         length = f'{counted(loop.max_iters, "iteration")}{epochs} of {batch}'
         self._open(runner, 'Training', loop.dataloader, length)
+        pretrained = cfg.model.backbone.get('init_cfg') or cfg.get('load_from')
+        if not pretrained and cfg.get('default_scope') != CLASSIFICATION.scope:
+            runner.logger.warning(
+                'The backbone starts from random weights. Published recipes start from ImageNet weights: --cfg-options '
+                'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE_OR_URL'
+            )
 
     def before_test(self, runner: Any) -> None:
         self._open(runner, 'Testing', runner.test_dataloader)
