@@ -92,7 +92,7 @@ def newest_checkpoint(work_dir: Path, template: str | None = None) -> tuple[Path
     if pointer.is_file() and (named := pointer.read_text(encoding='utf-8', errors='replace').strip()):
         here = work_dir / Path(named).name  # the work dir may have been moved
         paths = [path for path in (here, Path(named)) if path.is_file()][:1] + [path for path in paths if path != here]
-    skipped = []
+    skipped: list[str] = []
     for path in paths:
         if not (reason := damage(path)):
             return path, skipped

@@ -100,7 +100,7 @@ class SeededBatches(BatchSampler):
         self.inner = DATA_SAMPLERS.build(inner, default_args=dict(sampler=sampler, batch_size=batch_size))
         self.first: int | None = None
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
         if self.first is None:
             return
         if isinstance(self.sampler, InfiniteSampler):

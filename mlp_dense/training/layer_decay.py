@@ -33,7 +33,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         if not hasattr(backbone, 'layers'):
             raise UserError(f'LayerDecayConstructor is for backbones of this package, not {type(backbone).__name__}.')
         layers = backbone.layers()
-        scales = {}
+        scales: dict[int, float] = {}
         for k, layer in enumerate(layers):
             parameters = (id(parameter) for module in layer for parameter in module.parameters())
             scales |= dict.fromkeys(parameters, rate ** (len(layers) - k))

@@ -23,6 +23,8 @@ class WeightedCrossEntropyLoss(nn.Module):
         loss_name: Name in the log, which must begin with ``loss_``.
     """
 
+    class_weight: Tensor
+
     def __init__(self, class_weight: Sequence[float], loss_weight: float = 1.0, loss_name: str = 'loss_ce'):
         super().__init__()
         self.register_buffer('class_weight', torch.tensor(class_weight, dtype=torch.float32), persistent=False)

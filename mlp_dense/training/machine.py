@@ -3,6 +3,7 @@
 import os
 import subprocess
 from importlib.util import find_spec
+from typing import cast
 
 import torch
 from mmengine.config import Config
@@ -75,4 +76,4 @@ def start_processes(cfg: Config) -> None:
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """Return the model inside of its wrapper for several processes."""
-    return model.module if is_model_wrapper(model) else model
+    return cast(torch.nn.Module, model.module) if is_model_wrapper(model) else model
