@@ -99,7 +99,7 @@ class ConsoleHook(Hook):
             f'    weights  {weights}{at}\n'
             + (f'    schedule {schedule}\n' if schedule else '')
             + f'    output   {runner.work_dir}\n'
-            f'    log      {runner._log_dir}/{runner.timestamp}.log'
+            f'    log      {runner.log_dir}/{runner.timestamp}.log'
         )
         if runner.cfg.get('default_scope') != CLASSIFICATION.scope:  # classifiers need no operator of mmcv
             operators.announce()
