@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ..errors import UserError
+from ..tasks import TASKS
 
 FOLDER = 'results'  # in that of the report
-TASKS = ('detection', 'segmentation', 'classification')
 KINDS = ('bbox', 'segm')
 
 
@@ -22,7 +22,7 @@ class Results:
     """
 
     name: str
-    task: str  # one of TASKS
+    task: str  # name of one of TASKS
     classes: Sequence[str]
     palette: Sequence | None
     metrics: Mapping[str, float | None]
@@ -66,6 +66,7 @@ def read_results(folder: Path) -> Results:
     except (ValueError, TypeError) as error:
         known = ', '.join(each.name for each in fields(Results) if each.name != 'folder')
         raise UserError(f'{file} cannot be read ({error}); it must hold {known}.') from error
-    if results.task not in TASKS:
-        raise UserError(f'{file}: task is {results.task!r}; allowed: {", ".join(TASKS)}.')
+    names = [task.name for task in TASKS.values()]
+    if results.task not in names:
+        raise UserError(f'{file}: task is {results.task!r}; allowed: {", ".join(names)}.')
     return results
