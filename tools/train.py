@@ -39,8 +39,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--check-data',
         action='store_true',
-        help='look at all images and labels first, not only at a sample',
+        help='check all images, labels and annotations instead of training',
     )
+    parser.add_argument('--train', action='store_true', help='train after --check-data')
     parser.add_argument(
         '--deterministic',
         action='store_true',
@@ -57,8 +58,7 @@ def main() -> None:
     from mlp_dense.training.setup import for_training
 
     cfg = read_run_config(args, writes=not args.dry_run)
-    if args.check_data:
-        cfg.check_data = True
+    cfg.check_data = cfg.get('check_data', False) or (args.check_data and (args.train or args.dry_run))
     for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed, args.deterministic)
     if args.dry_run:
         from mlp_dense.training.dry_run import dry_run
@@ -67,7 +67,15 @@ def main() -> None:
         if is_main_process():
             print(said)
         return
-    build_runner(cfg, ('train', 'val')).train()
+    runner = build_runner(cfg, ('train', 'val'))
+    if args.check_data and not args.train:
+        from mlp_dense.checks.data_check_hook import check_training_data
+
+        images = check_training_data(runner)
+        if is_main_process():
+            print(f'Checked {images} images, their labels and annotations.')
+        return
+    runner.train()
 
 
 if __name__ == '__main__':
