@@ -75,6 +75,13 @@ def _check_same_classes(classes: Sequence[str], training: Any) -> None:
                 )
 
 
+def labels_keep_their_size(dataset: Any) -> bool:
+    """Whether a pipeline loads labels after resizing the image, as test pipelines do, so that they keep their size."""
+    names = [str(transform['type']) for transform in next(leaves(dataset))['pipeline']]
+    loading = next((i for i, name in enumerate(names) if 'Annotations' in name), 0)
+    return any('Resize' in name for name in names[:loading])
+
+
 def explain_empty(cfg: Any, error: ValueError) -> Exception:
     """Return an error that names the paths of a data set without images if that is the reason of `error`."""
     if 'need at least one array' not in str(error):  # raised by mmengine's data sets if they are empty
