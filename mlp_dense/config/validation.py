@@ -171,18 +171,12 @@ def _path_of(frames: list[FrameType], sections: dict[str, Any]) -> str:
             candidates = [
                 (sum(value.get(key) == node.get(key) for key in value), f'{start}{below}'.lstrip('.'), value)
                 for below, _, _, value in walk(inside)
-                if isinstance(value, dict) and 'type' in value
-                if value['type'] == node['type'] or _differs_in_type_only(value, node)
+                if isinstance(value, dict) and value.get('type') == node['type']
             ]
             if candidates:
                 _, path, owner = max(candidates, key=itemgetter(0))
                 break
     return path
-
-
-def _differs_in_type_only(value: dict, node: Mapping) -> bool:
-    """Whether an object is built as another type than its config names, as code may replace a type."""
-    return len(value) > 1 and all(value[key] == node.get(key) for key in value if key != 'type')
 
 
 def _arguments(built: Any) -> list[str]:

@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
 from mlp_dense.errors import UserError
-from mlp_dense.training.data_order import EpochLoop, IterLoop, validations_left
+from mlp_dense.training.loops import EpochLoop, IterLoop, validations_left
 from mlp_dense.training.setup import shrink
 from support.configs import CLASSIFIERS, CONFIGS, DETECTION, config
 
@@ -70,7 +70,7 @@ def test_intervals_of_the_config_stay():
     cfg = Config.fromfile(COCO_1X)
     cfg.train_cfg.update(val_interval=2, val_begin=9)
     shrink(cfg, ALL, epochs=6)
-    assert cfg.train_cfg == dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=2, val_begin=6)
+    assert cfg.train_cfg == dict(type='mlp_dense.EpochLoop', max_epochs=6, val_interval=2, val_begin=6)
 
 
 @pytest.mark.parametrize(

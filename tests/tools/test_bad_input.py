@@ -117,7 +117,7 @@ def test_invalid_option_of_a_test_is_explained(fails, tmp_path):
         ),
         (
             "train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)",
-            'Loop has no argument max_epochs; settings of the inherited EpochBasedTrainLoop',
+            'Loop has no argument max_epochs; settings of the inherited EpochLoop',
         ),
         ("optim_wrapper = dict(optimizer=dict(type='SGD', lr=1, betas=(0, 1)))", 'SGD has no argument betas'),
         (

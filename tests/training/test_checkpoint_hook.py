@@ -64,7 +64,7 @@ def test_newest_whole_checkpoint(tmp_path):
         path, reasons = newest_checkpoint(tmp_path)
         assert path.name == ('iter_10.pth' if step == 4 else 'iter_2.pth') and reasons == skipped
     (tmp_path / 'iter_2.pth').write_bytes(b'')
-    with pytest.raises(CheckpointError, match=r'No checkpoint in .* is whole \(iter_4.pth: it is empty; iter_10'):
+    with pytest.raises(CheckpointError, match=r'No checkpoint in .* is complete \(iter_4.pth: it is empty; iter_10'):
         newest_checkpoint(tmp_path)
     assert newest_checkpoint(tmp_path / 'absent') == (None, [])
 
@@ -88,7 +88,7 @@ def test_moved_work_dir(trained, tmp_path, capsys):
     (moved / '.iter_5.pth.17.unfinished').write_bytes(b'half')
     assert call('train', file, '--work-dir', moved, '--resume', *MORE) == 0
     printed = capsys.readouterr().out
-    assert 'Passed over: iter_4.pth: it is incomplete' in printed and 'iteration 2' in printed
+    assert 'Skipped: iter_4.pth: it is incomplete' in printed and 'iteration 2' in printed
     assert not list(moved.glob('.*')) and (moved / 'iter_6.pth').exists()
 
 
@@ -96,7 +96,7 @@ def test_a_training_is_not_begun_over_another(trained, capsys):
     file, work_dir = trained
     (work_dir / 'last_checkpoint').unlink()
     assert call('train', file, '--work-dir', work_dir) == 2
-    assert 'holds a training already (iter_4.pth)' in capsys.readouterr().err
+    assert 'contains a training already (iter_4.pth)' in capsys.readouterr().err
     for path in work_dir.glob('iter_*.pth'):
         path.write_bytes(b'')
     assert call('train', file, '--work-dir', work_dir, '--resume') == 2
