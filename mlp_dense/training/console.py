@@ -19,7 +19,7 @@ from rich.progress import Progress
 from .. import operators
 from ..config.reading import leaves
 from ..errors import counted
-from ..tasks import CLASSIFICATION
+from ..tasks import task_of
 from .data_order import validations_left
 from .machine import unwrapped
 
@@ -77,7 +77,7 @@ class ConsoleHook(Hook):
         length = f'{counted(loop.max_iters, "iteration")}{epochs} of {batch}'
         self._open(runner, 'Training', loop.dataloader, length)
         starts = cfg.model.backbone.get('init_cfg') or cfg.get('load_from')
-        if not starts and cfg.get('default_scope') != CLASSIFICATION.scope:
+        if not starts and task_of(cfg.get('default_scope')).dense:
             runner.logger.warning(
                 'The backbone starts from random weights. Published recipes start from ImageNet weights: --cfg-options '
                 'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE_OR_URL'
@@ -122,7 +122,7 @@ class ConsoleHook(Hook):
             + f'    output   {runner.work_dir}\n'
             f'    log      {runner._log_dir}/{runner.timestamp}.log'
         )
-        if runner.cfg.get('default_scope') != CLASSIFICATION.scope:  # which needs none
+        if task_of(runner.cfg.get('default_scope')).dense:
             operators.announce()
 
 

@@ -22,9 +22,8 @@ from ..checks.data_check_hook import DataCheckHook
 from ..checks.data_config import check_built, check_data, explain_empty
 from ..checks.unreadable import SkippingHook, explained
 from ..config.reading import adapt_to_cpu, enter_scope, leaves
-from ..config.safe_loaders import check_pretrained, safe_loaders
-from ..config.scaling import without_nothing
-from ..config.validation import ExplainedRunner, building, check_settings
+from ..config.safe_loaders import check_pretrained
+from ..config.validation import building, check_settings
 from ..errors import CheckpointError, UserError, counted
 from .checkpoint_hook import CheckpointHook
 from .console import ConsoleFilter, ConsoleHook, ProgressHook, TimedLog
@@ -35,7 +34,7 @@ from .resume_hook import ResumeHook
 from .run_info import RunHook
 
 
-class DenseRunner(ExplainedRunner):
+class DenseRunner(Runner):
     """mmengine's Runner: reads checkpoints safely and loudly, names unreadable images and keeps the console short."""
 
     fine_tuning = False
@@ -43,12 +42,13 @@ class DenseRunner(ExplainedRunner):
     def train(self) -> torch.nn.Module:
         self.fine_tuning = not self._resume
         saving = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
-        with explained(self.rank), safe_loaders(), saving.stoppable() if saving else nullcontext():
+        stoppable = saving.stoppable() if saving else nullcontext()
+        with building(self.cfg, running=True), explained(self.rank), stoppable:
             return super().train()
 
     def test(self) -> dict[str, float]:
         try:
-            with explained(self.rank):
+            with building(self.cfg, running=True), explained(self.rank):
                 return super().test()
         finally:
             for hook in self.hooks:
@@ -76,9 +76,6 @@ class DenseRunner(ExplainedRunner):
             advice = 'lower train_dataloader.batch_size, or set drop_last=False there'
             raise UserError(f'{few} {counted(self.world_size, "process")}: {advice}.')
         return loop
-
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        return super().build_param_scheduler(without_nothing(scheduler, lambda: len(self.train_dataloader)))
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger, self.console = super().build_logger(*args, **kwargs), ConsoleFilter()
