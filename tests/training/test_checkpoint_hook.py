@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlp_dense.checkpoints.atomic import damage, newest_checkpoint, write_whole
+from mlp_dense.checkpoints.atomic import damage, newest_checkpoint, step_in, write_whole
 from mlp_dense.errors import CheckpointError, UserError
+from mlp_dense.training.checkpoint_hook import CheckpointHook
 from support.configs import DETECTION, SEGMENTATION
 from support.tools import call, log_of
 from support.trainings import assert_equal_states, write_config
@@ -101,6 +102,43 @@ def test_a_training_is_not_begun_over_another(trained, capsys):
         path.write_bytes(b'')
     assert call('train', file, '--work-dir', work_dir, '--resume') == 2
     assert 'No checkpoint in' in capsys.readouterr().err
+
+
+def test_resuming_honours_filename_tmpl(shapes, tmp_path, capsys):
+    """Also if the pointer is lost and the newest checkpoint is damaged."""
+    named = {'default_hooks.checkpoint.filename_tmpl': 'step_{:04d}.pth', 'default_hooks.checkpoint.max_keep_ckpts': 2}
+    file, work_dir = write_config(SEGMENTATION, tmp_path, shapes, **SHORT, **named), tmp_path / 'run'
+    assert call('train', file, '--work-dir', work_dir, '--seed', 1) == 0
+    assert sorted(path.name for path in work_dir.glob('step_*')) == ['step_0002.pth', 'step_0004.pth']
+    (work_dir / 'last_checkpoint').unlink()
+    assert call('train', file, '--work-dir', work_dir) == 2
+    assert 'contains a training already (step_0004.pth)' in capsys.readouterr().err
+    (work_dir / 'step_0004.pth').write_bytes(b'half')
+    assert call('train', file, '--work-dir', work_dir, '--resume', *MORE) == 0
+    printed = capsys.readouterr().out
+    assert 'Skipped: step_0004.pth: it is incomplete' in printed and 'iteration 2' in printed
+    assert sorted(path.name for path in work_dir.glob('step_*')) == ['step_0004.pth', 'step_0006.pth']
+
+
+@pytest.mark.parametrize(
+    ('name', 'template', 'step'),
+    [
+        ('iter_12.pth', 'iter_{}.pth', 12),
+        ('step_0012.pth', 'step_{:04d}.pth', 12),
+        ('iter_x.pth', 'iter_{}.pth', None),
+        ('best_iter_12.pth', 'iter_{}.pth', None),
+        ('iter_12xpth', 'iter_{}.pth', None),
+        ('last.pth', 'last.pth', None),
+    ],
+)
+def test_step_in_name(name, template, step):
+    assert step_in(name, template) == step
+
+
+def test_remote_checkpoints_are_refused():
+    for arguments in (dict(out_dir='s3://bucket'), dict(backend_args=dict(backend='petrel'))):
+        with pytest.raises(UserError, match="set default_hooks.checkpoint.type='CheckpointHook'"):
+            CheckpointHook(interval=1, **arguments)
 
 
 def test_nothing_to_resume_starts_anew(shapes, tmp_path, capsys):
