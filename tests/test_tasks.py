@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mlp_dense import tasks
 from mlp_dense.config.reading import enter_scope
 from mlp_dense.errors import NotInstalledError, UserError
+from mlp_dense.reports.making import make_report
 from mlp_dense.reports.results import Results, read_results
 from mlp_dense.tasks import DETECTION, SEGMENTATION, TASKS, task_of
 from mlp_dense.training.report_hook import leave_results
@@ -64,8 +65,6 @@ def test_new_task_is_tested_with_its_metrics(cfg, tmp_path):
 
 
 def test_new_task_keeps_results_for_its_report(keypoints, cfg, tmp_path, monkeypatch):
-    import mlp_dense.reports as reports
-
     leave_results(cfg, tmp_path / 'report')
     assert cfg.test_evaluator[-1] == dict(type='KeepKeypoints', folder=str(tmp_path / 'report' / 'results'))
     results = Results('name', 'keypoints', ['a'], None, {}, 'config.py', 'weights.pth', 'images')
@@ -76,8 +75,10 @@ def test_new_task_keeps_results_for_its_report(keypoints, cfg, tmp_path, monkeyp
     module.report = lambda results, *_: SimpleNamespace(name=results.name)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     written = []
-    monkeypatch.setattr('mlp_dense.reports.page.write_report', lambda report, folder: written.append(report) or folder)
-    reports.make_report(tmp_path / 'report')
+    monkeypatch.setattr(
+        'mlp_dense.reports.making.write_report', lambda report, folder: written.append(report) or folder
+    )
+    make_report(tmp_path / 'report')
     assert written[0].name == 'name'
     content = json.loads((tmp_path / 'report' / 'results' / 'run.json').read_text())
     (tmp_path / 'report' / 'results' / 'run.json').write_text(json.dumps(content | dict(task='other')))

@@ -261,7 +261,7 @@ def test_invalid_arguments_of_other_tools_are_explained(tmp_path, capsys):
     (tmp_path / 'file').write_text('precious')
     for expected, *command in (
         ('16 pixels or more', 'make_shapes', tmp_path / 'new', '--size', 5),
-        ('At least 1 image', 'make_shapes', tmp_path / 'new', '--num-train', 0),
+        ('t least 1 image', 'make_shapes', tmp_path / 'new', '--num-train', 0),
         ('a seed from 0', 'make_shapes', tmp_path / 'new', '--seed', -1),
         ('is a file; ', 'make_shapes', tmp_path / 'file', '--num-train', 1, '--num-val', 1),
         ('cannot be written', 'model_zoo', '--out', tmp_path / 'file' / 'zoo.md'),
