@@ -1,4 +1,7 @@
-"""Files that are whole or not there: what a killed process, a full disk or a lost machine leaves behind can be read."""
+"""Atomic writing of files, and the newest complete checkpoint of a training.
+
+A killed process, a full disk or a crash leaves either the previous file or the complete new one.
+"""
 
 import os
 import re
@@ -8,14 +11,16 @@ from pathlib import Path
 
 from ..errors import CheckpointError, UserError
 
-BETWEEN = 'resume.pth'  # saved between the regular checkpoints: when asked to stop, or after some minutes
+BETWEEN = 'resume.pth'  # saved between the regular checkpoints, at a stop signal or after some minutes
 NAMES = re.compile(rf'(epoch|iter)_\d+\.pth|{re.escape(BETWEEN)}')
 UNFINISHED = re.compile(r'\..+\.\d+\.unfinished')
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Writes a file under another name, has the disk keep it, reads its size and its zip directory back, and only then
-    gives it its name. UserError: it cannot be written; nothing is left behind, and a file of that name stays as it is.
+    """Write a file atomically: under a temporary name, checked and flushed to the disk, then renamed.
+
+    Raises:
+        UserError: The file cannot be written. An existing file of that name is unchanged.
     """
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}.unfinished')
     try:
@@ -26,19 +31,19 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
         if unfinished.stat().st_size != len(data):
             raise OSError(f'only {unfinished.stat().st_size} of {len(data)} bytes arrived')
         if path.suffix == '.pth' and not zipfile.is_zipfile(unfinished):
-            raise OSError('what was written cannot be read back')
+            raise OSError('the written file cannot be read back')
         unfinished.replace(path)
-        _keep_name(path.parent)
+        _flush_folder(path.parent)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f'{path} cannot be written ({reason}); what was there before is unchanged.') from error
+        raise UserError(f'{path} cannot be written ({reason}); its previous version is unchanged.') from error
     finally:
         with suppress(OSError):
             unfinished.unlink()
 
 
-def _keep_name(folder: Path) -> None:
-    """Has the disk keep the names in a folder, where the system can."""
+def _flush_folder(folder: Path) -> None:
+    """Flush the names of a folder's files to the disk, if the operating system supports it."""
     if os.name == 'posix':
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -48,14 +53,14 @@ def _keep_name(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what killed processes left of :func:`write_whole` in a folder."""
+    """Remove the temporary files that killed processes left in a folder."""
     for path in folder.iterdir():
         if UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 
 def damage(path: Path) -> str:
-    """Why a checkpoint of PyTorch's zip format is not whole; empty if it is: every checksum in it is compared."""
+    """Return why a checkpoint of PyTorch's zip format is damaged, empty if all of its checksums are correct."""
     if not path.stat().st_size:
         return 'it is empty'
     try:
@@ -67,28 +72,33 @@ def damage(path: Path) -> str:
 
 
 def newest_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint of a work dir to go on from: the one that was written last, else that of most iterations; None if
-    there is none. And of each that was passed over, its name and why. CheckpointError: there are some, but none is
-    whole."""
+    """Return the newest complete checkpoint of a work dir, and the name and damage of each newer one.
+
+    This is the last one that was written, otherwise the one with the most iterations, or None if there are no
+    checkpoints.
+
+    Raises:
+        CheckpointError: All checkpoints are damaged.
+    """
     pointer, paths = work_dir / 'last_checkpoint', checkpoints_in(work_dir)
-    if pointer.is_file() and (named := pointer.read_text(encoding='utf-8', errors='replace').strip()):
-        here = work_dir / Path(named).name  # the work dir may have been moved
-        paths = [path for path in (here, Path(named)) if path.is_file()][:1] + [path for path in paths if path != here]
-    skipped = []
+    if pointer.is_file() and (last := pointer.read_text(encoding='utf-8', errors='replace').strip()):
+        local = work_dir / Path(last).name  # the work dir may have been moved
+        paths = [path for path in (local, Path(last)) if path.is_file()][:1] + [path for path in paths if path != local]
+    skipped: list[str] = []
     for path in paths:
         if not (reason := damage(path)):
             return path, skipped
         skipped.append(f'{path.name}: {reason}')
     if skipped:
         raise CheckpointError(
-            f'No checkpoint in {work_dir} is whole ({"; ".join(skipped)}); '
-            'name another one with --resume FILE, or start anew with another --work-dir.'
+            f'All checkpoints in {work_dir} are damaged ({"; ".join(skipped)}). '
+            'Choose another one with --resume FILE, or start a new training with another --work-dir.'
         )
     return None, []
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints of a training in a folder, the one with the greatest number first."""
+    """Return the checkpoints of a training in a folder by descending number."""
 
     def number(path: Path) -> int:
         return int(''.join(filter(str.isdigit, path.stem)) or -1)

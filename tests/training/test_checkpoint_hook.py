@@ -64,7 +64,7 @@ def test_newest_whole_checkpoint(tmp_path):
         path, reasons = newest_checkpoint(tmp_path)
         assert path.name == ('iter_10.pth' if step == 4 else 'iter_2.pth') and reasons == skipped
     (tmp_path / 'iter_2.pth').write_bytes(b'')
-    with pytest.raises(CheckpointError, match=r'No checkpoint in .* is whole \(iter_4.pth: it is empty; iter_10'):
+    with pytest.raises(CheckpointError, match=r'All checkpoints in .* are damaged \(iter_4.pth: it is empty; iter_10'):
         newest_checkpoint(tmp_path)
     assert newest_checkpoint(tmp_path / 'absent') == (None, [])
 
