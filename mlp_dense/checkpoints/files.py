@@ -23,10 +23,9 @@ from .scanning import scan
 
 
 def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, Any]:
-    """Read a checkpoint file. `source` is its name in errors.
+    """Read a checkpoint file, or raise a CheckpointError if it is unusable or could run code.
 
-    Raises:
-        CheckpointError: The file is unusable or could run code.
+    `source` is the name of the file in errors.
     """
     try:
         content = _read(path, map_location)
@@ -107,11 +106,7 @@ def _read(path: Path, map_location: Any) -> Any:
 
 
 def import_safetensors() -> ModuleType:
-    """Import the optional package safetensors.
-
-    Raises:
-        CheckpointError: The package is missing.
-    """
+    """Import the optional package safetensors, or raise a CheckpointError."""
     try:
         import safetensors.torch
     except ImportError as error:
@@ -129,11 +124,7 @@ def sha256_of(path: Path) -> str:
 
 
 def local_file(source: str | Path) -> Path:
-    """Return the path of a file, or that of the cached download of a URL.
-
-    Raises:
-        CheckpointError: The file does not exist or cannot be downloaded.
-    """
+    """Return the path of a file or of the cached download of a URL, or raise a CheckpointError."""
     source = str(source)
     if not _is_url(source):
         path = Path(url2pathname(urlparse(source).path) if source.startswith('file://') else source).expanduser()
@@ -161,11 +152,7 @@ def local_file(source: str | Path) -> Path:
 
 
 def check_exists(source: str | Path) -> None:
-    """Check that a local file exists. A URL is not checked.
-
-    Raises:
-        CheckpointError: The file is missing.
-    """
+    """Raise a CheckpointError if a local file is missing. URLs are not checked."""
     if not _is_url(source):
         local_file(source)
 
@@ -187,12 +174,7 @@ class CheckedRedirects(HTTPRedirectHandler):
 
 
 def _download(url: str, path: Path) -> None:
-    """Download a file under a temporary name, and rename it if its size and the hash in its name are correct.
-
-    Raises:
-        OSError: The file cannot be downloaded.
-        CheckpointError: The file has another hash, or the URL redirects to http.
-    """
+    """Download a file under a temporary name, and rename it if its size and the hash in its name are correct."""
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         with build_opener(CheckedRedirects).open(Request(url, headers={'User-Agent': 'mlp_dense'})) as response:

@@ -17,11 +17,7 @@ BUFFERS = ('.running_mean', '.running_var', '.num_batches_tracked')
 
 
 def describe(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> Iterator[tuple[str, str]]:
-    """Yield pairs (topic, text) on a checkpoint file, whose backbone may belong to one of the families.
-
-    Raises:
-        CheckpointError: The checkpoint is unusable.
-    """
+    """Yield pairs (topic, text) that describe a checkpoint file, whose backbone may belong to one of the families."""
     weights, container, path = checkpoint.weights, checkpoint.container, checkpoint.path
     assert path is not None
     yield 'file', f'{path}, {path.stat().st_size / 1e6:.1f} MB'

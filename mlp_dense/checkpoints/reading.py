@@ -50,11 +50,7 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The tensors by name, without ``module.``.
-
-        Raises:
-            CheckpointError: The file does not contain weights.
-        """
+        """The tensors by name, without ``module.``. A file without weights raises a CheckpointError."""
         tensors = _tensors(self.content[self.container] if self.container else self.content)
         if not tensors and self.path:
             keys, allowed = ', '.join(map(str, list(self.content)[:8])), ' or '.join(CONTAINERS)
@@ -100,11 +96,7 @@ class Checkpoint:
 
     @property
     def ema_weights(self) -> dict[str, Tensor]:
-        """The exponential moving average of the weights.
-
-        Raises:
-            CheckpointError: The checkpoint does not contain it.
-        """
+        """The exponential moving average of the weights. Without one a CheckpointError is raised."""
         for key in ('model_ema', 'state_dict_ema', 'state_dict' if self.averaged else 'ema_state_dict'):
             if tensors := _tensors(self.content.get(key)):
                 return tensors

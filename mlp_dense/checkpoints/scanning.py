@@ -35,7 +35,7 @@ LEGACY_PICKLES = 5  # in a file before the zip format: magic number, version, ma
 
 
 def scan(path: Path, allowed: Collection[str]) -> None:
-    """Check a PyTorch file before it is loaded. `allowed` are additional names.
+    """Check a PyTorch file before it is loaded. `allowed` are names in addition to PLAIN.
 
     Raises:
         UnpicklingError: The file contains a name that is not allowed.

@@ -338,9 +338,9 @@ def test_wrong_arguments_of_other_tools(tmp_path, capsys):
     (tmp_path / 'file').write_text('precious')
     for expected, *command in (
         ('16 pixels or more', 'make_shapes', tmp_path / 'new', '--size', 5),
-        ('At least 1 image', 'make_shapes', tmp_path / 'new', '--num-train', 0),
+        ('at least 1 image', 'make_shapes', tmp_path / 'new', '--num-train', 0),
         ('a seed from 0', 'make_shapes', tmp_path / 'new', '--seed', -1),
-        ('is a file; give another folder', 'make_shapes', tmp_path / 'file', '--num-train', 1, '--num-val', 1),
+        ('is a file; choose another folder', 'make_shapes', tmp_path / 'file', '--num-train', 1, '--num-val', 1),
         ('cannot be written', 'model_zoo', '--out', tmp_path / 'file' / 'zoo.md'),
         ('ends in .md', 'model_zoo', '--out', tmp_path),
         ('cannot be written', 'test', DETECTION, 'x.pth', '--show-dir', tmp_path / 'file'),
