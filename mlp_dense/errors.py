@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(ValueError):
@@ -34,8 +35,8 @@ def explained_imports() -> Iterator[None]:
     try:
         yield
     except (ModuleNotFoundError, RuntimeError) as error:
-        explain = explain_missing if isinstance(error, ModuleNotFoundError) else explain_torchvision
-        if explanation := explain(error):
+        is_missing = isinstance(error, ModuleNotFoundError)
+        if explanation := explain_missing(error) if is_missing else explain_torchvision(error):
             raise NotInstalledError(explanation) from error
         raise
 
@@ -50,7 +51,7 @@ def explain_torchvision(error: BaseException) -> str | None:
     return f'{problem}: install both in one command, at matching versions, or pip uninstall torchvision timm.'
 
 
-def explain_missing(error: ImportError) -> str | None:
+def explain_missing(error: Any) -> str | None:
     """Return the command that installs a missing package of OpenMMLab or timm, None for other packages."""
     package = (error.name or '').partition('.')[0]
     remedies = dict.fromkeys(('mmengine', 'mmdet', 'mmseg'), "pip install -e '.[mim]' in the folder of mlp_dense")

@@ -74,7 +74,7 @@ class Checkpoint:
         Raises:
             CheckpointError: The checkpoint does not contain the state of a training.
         """
-        meta = self.content.get('meta')
+        meta: Any = self.content.get('meta')
         is_training = isinstance(meta, Mapping) and {'optimizer', 'message_hub', 'state_dict'} <= self.content.keys()
         if not is_training or not all(type(meta.get(key)) is int and meta[key] >= 0 for key in ('epoch', 'iter')):
             raise CheckpointError(

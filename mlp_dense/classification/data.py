@@ -27,8 +27,8 @@ from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 class ClassFolders(BaseDataset):
     """Images in and below one folder per class: ``data_root/data_prefix['img_path']/CLASS/``.
 
-    Classes are sorted by name, unless ``metainfo['classes']`` defines their order. Each must have a folder. Hidden files
-    and folders are ignored.
+    Classes are sorted by name, unless ``metainfo['classes']`` defines their order. Hidden files and folders are
+    ignored. A class without a folder raises a UserError.
     """
 
     @classmethod

@@ -52,7 +52,7 @@ class ImageClassifier(BaseModel):
         classes = head['num_classes']
         self.backbone = VisionMLP(family, arch, classes, drop_rate=head.get('drop_rate', 0.0), **backbone)
         if 'bias' in head:
-            torch.nn.init.constant_(self.backbone.get_classifier().bias, head['bias'])
+            torch.nn.init.constant_(self.backbone.get_classifier().get_parameter('bias'), head['bias'])
         loss = dict(train_cfg.get('loss') or dict(type='CrossEntropyLoss'))
         loss_type = loss.pop('type')
         loss_class = getattr(timm.loss, loss_type, None) or getattr(torch.nn, loss_type, None)

@@ -79,7 +79,7 @@ class VisionMLP(nn.Module):
         with torch.device(device) if device else nullcontext():
             stages = len(family._resolve_arch(arch)['depths'])
             outputs = range(stages) if pyramid else [stages - 1]
-            backbone = family(arch, in_chans, outputs, drop_path_rate, **arguments)
+            backbone: Any = family(arch, in_chans, outputs, drop_path_rate, **arguments)
             self.stem, self.stages, self.norm = backbone.stem, backbone.stages, backbone.norms[-1]
             raw = issubclass(family, FixedGridMLP) and not pyramid
             if hasattr(backbone, 'pyramid') and not raw:
@@ -130,7 +130,7 @@ class VisionMLP(nn.Module):
         output_fmt: str = 'NCHW',
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the output of :meth:`forward_features` and the feature maps (B, C, h, w) of some stages, as timm does."""
+        """Return the output of :meth:`forward_features` and the feature maps (B, C, h, w) of some stages, see timm."""
         if output_fmt != 'NCHW':
             raise ArgumentError(f"output_fmt is {output_fmt!r}; allowed: 'NCHW'.")
         selected, last = feature_take_indices(len(self.stages), indices)
@@ -203,7 +203,7 @@ class VisionMLP(nn.Module):
         self.load_state_dict({**self.state_dict(), **tensors})
 
     def matched(self, checkpoint: Checkpoint, in_chans: int) -> tuple[dict[str, Tensor], str]:
-        """Return the tensors of a checkpoint by our names, without a head for other classes, and a report in one line."""
+        """Return the tensors of a checkpoint by our names, without a head for other classes, and a report."""
         ours, norm_and_head, others = self.state_dict(), {}, {}
         last_norm = f'norms.{len(self.feature_info) - 1}'  # of a dense backbone
         for key, tensor in checkpoint.weights.items():

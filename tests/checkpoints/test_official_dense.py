@@ -1,7 +1,7 @@
-"""Whole official AS-MLP detectors and segmentors (of mmdet 2.11 and mmseg 0.11) load into the configs, every tensor.
+"""Complete official AS-MLP detectors and segmentors (mmdet 2.11 and mmseg 0.11) load into the configs.
 
-The names and shapes of their heads are written down here, as those versions have them; the head classes of mmdet 3 and
-mmseg 1 still use them.
+This file contains the names and shapes of their heads in those versions. The heads of mmdet 3 and mmseg 1 still use
+them.
 """
 
 import pytest
@@ -28,7 +28,7 @@ THIN = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
 
 
 def conv_bn(shapes: Shapes, name: str, *shape: int) -> None:
-    """Adds mmcv's ConvModule with a BatchNorm, and so without a bias."""
+    """Add mmcv's ConvModule with a BatchNorm, and therefore without a bias."""
     shapes.layer(f'{name}.conv', *shape, bias=False)
     shapes.batch_norm(f'{name}.bn', shape[0])
 
@@ -86,7 +86,7 @@ def read(kind: str) -> Config:
 
 
 def thin(kind: str) -> Config:
-    """The config with THIN's backbone and heads of 8 channels and 12 hidden ones."""
+    """Return the config with THIN's backbone, and heads of 8 channels and 12 hidden channels."""
     cfg = read(kind)
     model = cfg.model
     model.backbone.arch = THIN
@@ -113,7 +113,7 @@ def kind(request) -> str:
 
 @pytest.fixture
 def published(kind, save):
-    """(path, weights) of a file as these versions and apex leave it."""
+    """Return (path, weights) of a file as these versions and apex write it."""
     shapes = shapes_of(kind, THIN, 8, 12)
     weights = reference_of(mlp_dense.ASMLP).official_weights(shapes, std=0.1, dtype=torch.float32)
     classes = tuple(f'class {i}' for i in range(150 if kind == 'upernet' else 80))
@@ -124,48 +124,48 @@ def published(kind, save):
     return save(dict(meta=meta, state_dict=weights, optimizer=optimizer, amp=amp)), weights
 
 
-def test_names_and_shapes_are_those_of_the_config(kind):
+def test_names_and_shapes_equal_those_of_the_config(kind):
     with torch.device('meta'):
         shapes = shapes_of(kind, TINY, *((512, 256) if kind == 'upernet' else (256, 1024)))
         weights = {name: torch.empty(shape) for name, shape in shapes.items()}
     count = len(weights)
-    said = compare_with_model(read(kind), Checkpoint('file', None, weights))
-    assert said == f'loads: {count} of its {count} tensors fit'
+    report = compare_with_model(read(kind), Checkpoint('file', None, weights))
+    assert report == f'loads: {count} of its {count} tensors fit'
 
 
-def test_every_tensor_arrives_where_it_should(kind, published):
+def test_every_tensor_is_loaded_into_its_module(kind, published):
     path, weights = published
     model = mlp_dense.load_model(thin(kind), path, 'cpu')
-    own = model.state_dict()
+    loaded = model.state_dict()
     heads = {name: tensor for name, tensor in weights.items() if not name.startswith('backbone.')}
-    assert len(own) == len(weights) and all(torch.equal(own[name], heads[name]) for name in heads)
+    assert len(loaded) == len(weights) and all(torch.equal(loaded[name], heads[name]) for name in heads)
     if kind == 'upernet':
-        placed = {
+        tensors = {
             'decode_head.psp_modules.2.1.bn.running_var': model.decode_head.psp_modules[2][1].bn.running_var,
             'decode_head.fpn_convs.1.conv.weight': model.decode_head.fpn_convs[1].conv.weight,
             'auxiliary_head.convs.0.bn.running_mean': model.auxiliary_head.convs[0].bn.running_mean,
         }
         assert model.dataset_meta['palette'][7] == (7, 7, 7)
     elif kind == 'cascade_mask_rcnn':
-        placed = {
+        tensors = {
             'roi_head.bbox_head.1.shared_convs.2.bn.running_var': (
                 model.roi_head.bbox_head[1].shared_convs[2].bn.running_var
             ),
             'roi_head.mask_head.2.conv_logits.weight': model.roi_head.mask_head[2].conv_logits.weight,
         }
     else:
-        placed = {
+        tensors = {
             'roi_head.bbox_head.shared_fcs.1.weight': model.roi_head.bbox_head.shared_fcs[1].weight,
             'rpn_head.rpn_reg.bias': model.rpn_head.rpn_reg.bias,
         }
-    assert all(torch.equal(weights[name], tensor) for name, tensor in placed.items())
+    assert all(torch.equal(weights[name], tensor) for name, tensor in tensors.items())
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
     assert model.dataset_meta['classes'][2] == 'class 2'
     backbone = {name.removeprefix('backbone.'): t.double() for name, t in weights.items() if name not in heads}
     assert_computes(model.backbone, backbone)
 
 
-def test_one_tensor_less_or_more_is_an_error(kind, published, save):
+def test_missing_and_unexpected_tensors_are_an_error(kind, published, save):
     _, weights = published
     for name in ('neck.fpn_convs.2.conv.bias', 'decode_head.bottleneck.bn.weight'):
         changed = {('other' if key == name else key): tensor for key, tensor in weights.items()}
