@@ -9,6 +9,7 @@ from .errors import explained_imports
 __version__ = '0.2.0'
 
 _HOMES = {
+    'config_path': 'registry',
     'MLPBackbone': 'backbones.base',
     'HireMLP': 'backbones',
     'ASMLP': 'backbones',
@@ -36,4 +37,4 @@ def __getattr__(name: str) -> Any:
 
 
 if find_spec('mmengine'):
-    from .training import families  # noqa: F401  registers the backbones under their bare names for configs
+    from . import registry  # noqa: F401  registers the bare names of the backbones for configs

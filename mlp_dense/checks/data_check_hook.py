@@ -13,6 +13,7 @@ from rich.progress import track
 
 from ..config.reading import leaves
 from ..errors import UnreadableError, UserError, some
+from ..registry import HOOKS
 from .annotations import left_out
 from .data_config import Reading
 
@@ -30,6 +31,7 @@ CUT_OFF, OTHER_SIZE, UNREADABLE, IN_BOTH, WRONG = (
 )
 
 
+@HOOKS.register_module()
 class DataCheckHook(Hook):
     """Before a training, decodes a sample of the images and labels, or `everything`, and compares them with what the
     annotations say; before a test, looks at the annotations alone. One table says what is wrong; what would stop the
@@ -37,7 +39,7 @@ class DataCheckHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, everything: bool):
+    def __init__(self, everything: bool = False):
         self.everything = everything
 
     def before_train(self, runner: Any) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from ..errors import UserError
+from ..registry import HOOKS
 
 
+@HOOKS.register_module()
 class SkippingHook(Hook):
     """Says which images were skipped since they or their labels cannot be decoded (:class:`SeededDataset` takes the
     next one instead), each once. UserError: they are more than ``max_unreadable`` of all, 1 % if a config is silent."""

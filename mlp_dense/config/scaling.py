@@ -250,7 +250,7 @@ def _set_loop(edits: Edits, cfg: Config, by_epoch: bool, to_epochs: bool, new: i
         counted = 'max_epochs' if by_epoch else 'max_iters'
         edits.remove(loop, counted, f'train_cfg.{counted}')
         loop.pop('by_epoch', None)
-        edits.set(loop, 'type', 'EpochBasedTrainLoop' if to_epochs else 'IterBasedTrainLoop', 'train_cfg.type')
+        edits.set(loop, 'type', _loop_type(loop, to_epochs), 'train_cfg.type')
         _count_otherwise(edits, cfg, to_epochs)
     key = 'max_epochs' if to_epochs else 'max_iters'
     edits.set(loop, key, new, f'train_cfg.{key}')
@@ -271,6 +271,13 @@ def _set_loop(edits: Edits, cfg: Config, by_epoch: bool, to_epochs: bool, new: i
     if not to_epochs and 'type' in logger:
         interval = min(logger.get('interval', 10), max(1, new // MOST))
         edits.set(logger, 'interval', interval, 'default_hooks.logger.interval')
+
+
+def _loop_type(loop: Any, to_epochs: bool) -> str:
+    """Return the type of the loop that counts otherwise: exact if the loop is."""
+    exact = str(loop.get('type')).rpartition('.')[2] in ('EpochLoop', 'IterLoop')
+    types = ('mlp_dense.EpochLoop', 'mlp_dense.IterLoop') if exact else ('EpochBasedTrainLoop', 'IterBasedTrainLoop')
+    return types[0] if to_epochs else types[1]
 
 
 def _count_otherwise(edits: Edits, cfg: Config, to_epochs: bool) -> None:

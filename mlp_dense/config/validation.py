@@ -100,7 +100,7 @@ def check_backends(cfg: Config) -> None:
 
 
 @contextmanager
-def building(cfg: Config) -> Iterator[None]:
+def building(cfg: Config, running: bool = False) -> Iterator[None]:
     """Around the building of what a config describes: what a constructor does not take is a UserError that says where
     in the config it is, and what no user can mend no warning."""
     try:
@@ -113,37 +113,9 @@ def building(cfg: Config) -> Iterator[None]:
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         registry = [frame for frame in frames if frame.f_globals['__name__'] == 'mmengine.registry.build_functions']
         own = not registry and frames[-1].f_globals['__name__'].startswith('mlp_dense.')
-        if own or isinstance(error, torch.OutOfMemoryError):  # no setting is at fault
+        if own or (running and not registry) or isinstance(error, torch.OutOfMemoryError):  # no setting is at fault
             raise
         raise UserError(_explanation(error, registry, cfg)) from error
-
-
-class ExplainedRunner(Runner):
-    """mmengine's Runner; what a setting of its config breaks is a UserError while it builds its parts for a run."""
-
-    def build_train_loop(self, loop: Any) -> Any:
-        with building(self.cfg):
-            return super().build_train_loop(loop)
-
-    def build_val_loop(self, loop: Any) -> Any:
-        with building(self.cfg):
-            return super().build_val_loop(loop)
-
-    def build_test_loop(self, loop: Any) -> Any:
-        with building(self.cfg):
-            return super().build_test_loop(loop)
-
-    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        with building(self.cfg):
-            return super().build_optim_wrapper(optim_wrapper)
-
-    def _init_model_weights(self) -> None:
-        with building(self.cfg):
-            super()._init_model_weights()
-
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        with building(self.cfg):
-            return super().build_param_scheduler(scheduler)
 
 
 def _explanation(error: Exception, frames: list[FrameType], cfg: Config) -> str:

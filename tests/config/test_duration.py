@@ -11,7 +11,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 
 from mlp_dense.config.scaling import without_nothing
 from mlp_dense.errors import UserError
-from mlp_dense.training.data_order import EpochLoop, IterLoop, validations_left
+from mlp_dense.training.loops import EpochLoop, IterLoop, validations_left
 from mlp_dense.training.setup import shrink
 from support.configs import CLASSIFIERS, CONFIGS, DETECTION, config
 
@@ -57,7 +57,7 @@ def test_iterations_of_iterations():
 
 def test_iterations_of_epochs():
     cfg, _ = shrunk(COCO_1X, iters=120)
-    assert cfg.train_cfg == dict(type='IterBasedTrainLoop', max_iters=120, val_interval=12)
+    assert cfg.train_cfg == dict(type='mlp_dense.IterLoop', max_iters=120, val_interval=12)
     warmup, steps = cfg.param_scheduler
     assert (warmup.end, steps.end, steps.by_epoch, steps.milestones) == (12, 120, False, [80, 110])
     hooks = cfg.default_hooks
@@ -67,7 +67,7 @@ def test_iterations_of_epochs():
 
 def test_epochs_of_iterations():
     cfg, _ = shrunk(ADE20K, epochs=4)
-    assert cfg.train_cfg == dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=1)
+    assert cfg.train_cfg == dict(type='mlp_dense.EpochLoop', max_epochs=4, val_interval=1)
     assert cfg.train_dataloader.sampler == dict(type='DefaultSampler', shuffle=True) and cfg.train_dataloader.drop_last
     assert [(each.begin, each.end) for each in cfg.param_scheduler] == [(0, 0.04), (0.04, 4)]
     assert cfg.log_processor.by_epoch and cfg.default_hooks.checkpoint.by_epoch
@@ -76,7 +76,7 @@ def test_epochs_of_iterations():
 def test_hooks_that_wait_for_an_epoch():
     cfg = Config.fromfile(COCO_1X)
     cfg.custom_hooks.append(dict(type='mmdet.PipelineSwitchHook', switch_epoch=10, switch_pipeline=[]))
-    assert 'custom_hooks.1.switch_epoch: 10 -> 5' in shrink(cfg, ALL, epochs=6)
+    assert 'custom_hooks.0.switch_epoch: 10 -> 5' in shrink(cfg, ALL, epochs=6)
 
 
 @pytest.mark.parametrize(

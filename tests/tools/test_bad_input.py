@@ -148,7 +148,7 @@ def test_wrong_option_of_a_test(fails, tmp_path):
         ),
         (
             "train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)",
-            'Loop does not know max_epochs; settings of the inherited EpochBasedTrainLoop',
+            'Loop does not know max_epochs; settings of the inherited EpochLoop',
         ),
         ("optim_wrapper = dict(optimizer=dict(type='SGD', lr=1, betas=(0, 1)))", 'SGD does not know betas'),
         (

@@ -47,8 +47,8 @@ def dry_run(shapes, tmp_path, monkeypatch, capsys):
 def test_says_what_a_training_needs(dry_run, config, schedule, metric):
     status, said, _ = dry_run(config)
     assert status == 0 and 'training and validation work; nothing is written' in said
-    assert f'schedule    {schedule}: about 0:' in said and metric in said
-    assert 's with 8 images' in said and 'GB in this process' in said and ' MB; ' in said
+    assert f'end         {schedule}: about 0:' in said and metric in said
+    assert 's with 8 images' in said and 'GB in this process' in said
 
 
 @pytest.mark.filterwarnings('ignore:Detected call of `scheduler.step')  # mmengine, when gradients are accumulated
@@ -80,7 +80,7 @@ def test_what_a_training_would_refuse(dry_run, tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'last_checkpoint').write_text('iter_1.pth')
     status, _, error = dry_run(SEGMENTATION)
-    assert status == 2 and 'holds a training already' in error
+    assert status == 2 and 'contains a training already' in error
 
 
 def test_a_work_dir_that_cannot_be_written(dry_run, tmp_path):

@@ -110,7 +110,7 @@ def test_refuses_to_overwrite_and_resumes_when_asked(trained, capsys):
     config, work_dir, checkpoint, options = trained
     before = checkpoint.stat().st_mtime_ns
     assert call('train', config, '--work-dir', work_dir, *options) == 2
-    assert capsys.readouterr().err.strip().endswith('go on with --resume, or give another --work-dir.')
+    assert capsys.readouterr().err.strip().endswith('resume it with --resume, or choose another --work-dir.')
     assert checkpoint.stat().st_mtime_ns == before
     assert call('train', config, '--work-dir', work_dir, '--resume', *options) == 0
     assert 'resumed epoch: ' in log_of(work_dir)
