@@ -72,8 +72,7 @@ def damage(path: Path) -> str:
 def step_in(name: str, template: str) -> int | None:
     """Return the epoch or iteration in the name of a checkpoint, or None if it is not a name of this template.
 
-    Args:
-        template: A `filename_tmpl` of mmengine's CheckpointHook, such as ``epoch_{}.pth`` or ``step_{:06d}.pth``.
+    `template` is a `filename_tmpl` of mmengine's CheckpointHook, such as ``epoch_{}.pth`` or ``step_{:06d}.pth``.
     """
     pattern = r'(\d+)'.join(map(re.escape, re.split(r'\{[^}]*\}', template, maxsplit=1)))
     match = re.fullmatch(pattern, name)
@@ -83,10 +82,8 @@ def step_in(name: str, template: str) -> int | None:
 def newest_checkpoint(work_dir: Path, template: str | None = None) -> tuple[Path | None, list[str]]:
     """Return the checkpoint of a work dir to resume from, and the name and defect of each that was skipped.
 
-    It is the one that was written last, else the intact one with the greatest number, and None if there are none.
-
-    Args:
-        template: The `filename_tmpl` of the training, if it differs from mmengine's.
+    It is the one that was written last, else the intact one with the greatest number, or None without checkpoints.
+    `template` is the `filename_tmpl` of the training, if it differs from mmengine's.
 
     Raises:
         CheckpointError: There are checkpoints, but none is intact.

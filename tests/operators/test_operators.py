@@ -193,7 +193,7 @@ def test_deformable_convolution_passes_gradcheck():
 
 
 def test_deformable_attention_equals_mmcvs_reference(fallback):
-    """mmcv calls the operators only on a GPU, and its PyTorch reference elsewhere."""
+    """On a CPU mmcv itself calls the PyTorch reference."""
     module = sys.modules['mmcv.ops.multi_scale_deform_attn']
     apply, reference = module.MultiScaleDeformableAttnFunction.apply, module.multi_scale_deformable_attn_pytorch
     shapes = torch.tensor([[6, 4], [3, 2]])
