@@ -70,7 +70,7 @@ def damage(path: Path) -> str:
 
 
 def step_in(name: str, template: str) -> int | None:
-    """Return the epoch or iteration in the name of a checkpoint, or None if it is not a name of this template.
+    """Return the epoch or iteration in the name of a checkpoint, or None if it does not follow the template.
 
     `template` is a `filename_tmpl` of mmengine's CheckpointHook, such as ``epoch_{}.pth`` or ``step_{:06d}.pth``.
     """

@@ -37,7 +37,8 @@ class BalanceHook(Hook):
     """Has the balancing losses of mixtures of experts follow what a training does to its loss before the backward pass
     (fp16 multiplies it, accumulated gradients divide it), and logs their sum as `loss_balance`. Every `interval`
     iterations it writes the share of the items that each expert got (``expert/MODULE/NUMBER``, for
-    tools/plot_log.py), and warns of experts that got next to none."""
+    tools/plot_log.py), and warns of experts that got next to none.
+    """
 
     priority = 'HIGH'
 

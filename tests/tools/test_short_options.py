@@ -87,7 +87,7 @@ def test_a_dry_run_takes_them(file, shapes, tmp_path, capsys):
         ('train', ['--epochs', 0], '--epochs 0: give 1 or more.'),
         ('train', ['--iters', -1], '--iters -1: give 1 or more.'),
         ('train', ['--batch-size', 0], '--batch-size 0: use 1 image or more.'),
-        ('test', ['--workers', -1], '--workers -1: give 0 or more'),
+        ('test', ['--workers', -1], '--workers -1: use 0 or more'),
         ('test', ['--show-dir', 'drawn', '--score-thr', 1.5], '--score-thr is 1.5; use a number from 0 to 1.'),
         ('test', ['--crop-size', 32, 32], 'the test of '),
         ('browse', ['--img-scale', 0, '--out', 'sheet.png'], 'of 1 pixel or more.'),
