@@ -38,7 +38,10 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='equal results in every run with the same --seed; slower, and an error if PyTorch cannot',
     )
-    parser.add_argument('--check-data', action='store_true', help='check all images and labels first, not a sample')
+    parser.add_argument(
+        '--check-data', action='store_true', help='check all images, labels and annotations instead of training'
+    )
+    parser.add_argument('--train', action='store_true', help='train after --check-data')
     parser.add_argument(
         '--print-config',
         action='store_true',
@@ -77,7 +80,15 @@ def main() -> None:
         if is_main_process():
             print(report)
         return
-    build_runner(cfg, ('train', 'val')).train()
+    runner = build_runner(cfg, ('train', 'val'))
+    if args.check_data and not args.train:
+        from mlp_dense.checks.data_check_hook import check_training_data
+
+        images = check_training_data(runner)
+        if is_main_process():
+            print(f'Checked {images} images, their labels and annotations.')
+        return
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ from .. import operators
 from ..config.reading import leaves
 from ..errors import counted
 from ..registry import HOOKS, LOG_PROCESSORS
-from ..tasks import CLASSIFICATION
+from ..tasks import task_of
 from .loops import validations_left
 from .machine import unwrapped
 
@@ -101,7 +101,7 @@ class ConsoleHook(Hook):
             + f'    output   {runner.work_dir}\n'
             f'    log      {runner._log_dir}/{runner.timestamp}.log'
         )
-        if runner.cfg.get('default_scope') != CLASSIFICATION.scope:  # classifiers need no operator of mmcv
+        if task_of(runner.cfg.get('default_scope')).dense:  # classifiers need no operator of mmcv
             operators.announce()
 
 

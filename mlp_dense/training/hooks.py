@@ -13,7 +13,7 @@ from mmengine.model import is_model_wrapper
 
 from ..backbones.experts import Experts, set_balance_scale
 from ..backbones.fusion import fuse
-from ..config.reading import leaves
+from ..datasets.layout import image_folder, leaves
 from ..registry import HOOKS
 from ..tasks import task_of
 from ..visualization.drawing import draw_labels
@@ -118,8 +118,7 @@ def _image(path: str, dataset: Any, flag: str) -> np.ndarray:
 
 def _below_its_root(image: Path, dataset: Any) -> Path:
     """Return the path of an image below the common folder of all images, so that equal names stay distinct."""
-    prefixes = [getattr(leaf, 'data_prefix', None) or {} for leaf in leaves(dataset)]
-    roots = {os.path.abspath(prefix[key]) for prefix in prefixes for key in ('img', 'img_path') if key in prefix}
+    roots = {os.path.abspath(folder) for leaf in leaves(dataset) if (folder := image_folder(leaf))}
     image = Path(os.path.abspath(image))
     root = os.path.commonpath(roots) if roots else image.parent
     return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)

@@ -20,8 +20,7 @@ from ..checks.channels import check_channels
 from ..checks.data_config import check_built, check_data, explain_empty
 from ..checks.unreadable import explained
 from ..config.reading import enter_scope, leaves
-from ..config.safe_loaders import check_pretrained, safe_loaders
-from ..config.scaling import without_nothing
+from ..config.safe_loaders import check_pretrained
 from ..config.validation import building, check_settings
 from ..errors import CheckpointError, UserError
 from ..registry import RUNNERS
@@ -62,7 +61,6 @@ class DenseRunner(Runner):
         with (
             building(self.cfg, running=True),
             explained(self.rank),
-            safe_loaders(),
             saving.stoppable() if saving else nullcontext(),
         ):
             return super().train()
