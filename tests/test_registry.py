@@ -75,9 +75,9 @@ def test_each_row_names_a_type_of_its_module(registry):
 @pytest.mark.parametrize('how', ['import', 'custom_imports'])
 def test_bare_name_is_found_after_an_import(tmp_path, how):
     config = tmp_path / 'config.py'
-    config.write_text("custom_imports = dict(imports=['mlp_dense'], allow_failed_imports=False)\n")
+    config.write_text("custom_imports = dict(imports=['mlp_dense.operators'], allow_failed_imports=False)\n")
     from_config = f'from mmengine.config import Config; Config.fromfile({str(config)!r})'
-    importing = 'import mlp_dense' if how == 'import' else from_config
+    importing = 'import mlp_dense.operators' if how == 'import' else from_config
     in_fresh_python(f"""
 {importing}
 import mmengine.registry, mmdet.registry, mmseg.registry
