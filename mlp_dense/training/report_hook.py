@@ -1,4 +1,4 @@
-"""What a test leaves for its report (tools/test.py --report)."""
+"""Results of a test for its report (tools/test.py --report)."""
 
 import shutil
 import time
@@ -10,58 +10,53 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from torch.utils.hooks import RemovableHandle
 
-from ..config.reading import evaluators, leaves, make_folder
-from ..errors import UserError
+from ..config.reading import evaluators, make_folder
+from ..datasets.layout import image_folder, leaves
 from ..registry import HOOKS
 from ..reports.page import check_folder
 from ..reports.results import FOLDER, Results
-from ..tasks import CLASSIFICATION, DETECTION, SEGMENTATION, task_of
+from ..tasks import task_of
 from .machine import unwrapped
 from .run_info import versions
 
-NAMES = {DETECTION: 'detection', SEGMENTATION: 'segmentation', CLASSIFICATION: 'classification'}
-
 
 def leave_results(cfg: Config, folder: Path) -> None:
-    """Adapts the config of a test: its metrics and a hook write the results. UserError: they cannot, or something else
-    is in the folder."""
+    """Add metrics and a hook to the config of a test that write the results into a folder.
+
+    Raises:
+        UserError: The metrics cannot do so, or the folder contains other files.
+    """
     check_folder(folder)
     results = folder / FOLDER
     make_folder(folder)
     shutil.rmtree(results, ignore_errors=True)  # of an earlier test
     results.mkdir()
-    metrics, task = evaluators(cfg, 'test'), task_of(cfg.default_scope)
-    if task is DETECTION:
-        coco = [each for each in metrics if each.type.endswith('CocoMetric') and each.get('ann_file')]
-        if not coco:
-            raise UserError('--report: the test_evaluator is no CocoMetric with an ann_file, which a report needs.')
-        coco[0].outfile_prefix = str(results / 'predictions')
-    elif task is SEGMENTATION:
-        metrics = [*metrics, dict(type='mlp_dense.WriteLabelMaps', folder=str(results))]
-    else:
-        metrics = [*metrics, dict(type='mlp_dense.DumpClasses', out_file_path=str(results / 'predictions.json'))]
-    cfg.test_evaluator = metrics
+    cfg.test_evaluator = task_of(cfg.default_scope).keep_results(evaluators(cfg, 'test'), results)
     cfg.custom_hooks.append(dict(type='mlp_dense.ResultsHook', folder=str(folder)))
 
 
 @HOOKS.register_module()
 class ResultsHook(Hook):
-    """Measures the forward passes of a test, and writes what was tested: ``results/run.json``."""
+    """Measures the forward passes of a test and writes ``results/run.json``."""
 
     def __init__(self, folder: str):
-        self.folder, self.handles = Path(folder), ()
+        self.folder = Path(folder)
+        self.handles: tuple[RemovableHandle, ...] = ()
+        self.times: list[float] = []  # milliseconds an image
+        self.images: list[int] = []
 
     def before_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if not self.handles:  # not before: the model may be fused first
-            self.times, self.images, model = [], [], unwrapped(runner.model)
+            model = unwrapped(runner.model)
             self.handles = (
                 model.register_forward_pre_hook(self._start, with_kwargs=True),
                 model.register_forward_hook(self._stop),
             )
 
     def _start(self, model: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-        inputs = kwargs.get('inputs', args[0] if args else None)
+        inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
         self.images.append(len(inputs))
         self.size = tuple(inputs.shape[-2:]) if isinstance(inputs, torch.Tensor) else None
         self.times.append(_now())
@@ -84,13 +79,13 @@ class ResultsHook(Hook):
         device = next((parameter.device.type for parameter in model.parameters()), 'cpu')
         Results(
             name=Path(cfg.filename).stem,
-            task=NAMES[task],
+            task=task.name,
             classes=list(meta['classes']),
             palette=meta.get('palette'),
             metrics={name: float(value) for name, value in (metrics or {}).items()},
             config=str(cfg.filename),
             checkpoint=str(cfg.load_from or tested.get('file')),
-            images=str(Path((getattr(dataset, 'data_prefix', None) or {}).get('img', '')).absolute()),
+            images=str((image_folder(dataset) or Path()).absolute()),
             annotations=str(Path(of_coco[0]).absolute()) if of_coco else '',
             ignore_index=next((each.ignore_index for each in written if 'ignore_index' in each), 255),
             size=self.size,

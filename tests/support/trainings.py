@@ -1,7 +1,9 @@
-"""Quick trainings in which everything is random that can be, ways to interrupt them, and what they are compared by."""
+"""Quick trainings with everything random, interruptions of them, and comparisons of their results."""
 
+import importlib.util
 import json
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -9,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -18,12 +21,12 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 
 from support.configs import thin
-from support.tools import call
+from support.tools import call, own_globals
 
 
 @HOOKS.register_module(force=True)
 class SignalHook(Hook):
-    """Sends signals to its own process in an iteration, but not once torchrun has started it again."""
+    """Sends signals to its process in an iteration, unless torchrun has restarted the process."""
 
     def __init__(self, at: int, signals: tuple[str, ...], rank: int = 0):
         self.at, self.signals, self.rank = at, signals, rank
@@ -37,7 +40,7 @@ class SignalHook(Hook):
 
 @OPTIM_WRAPPERS.register_module(force=True)
 class ScaledOnCPU(AmpOptimWrapper):
-    """Mixed precision as on a GPU."""
+    """Mixed precision with a scaler, as on a GPU."""
 
     def __init__(self, **kwargs):
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
@@ -48,7 +51,7 @@ class ScaledOnCPU(AmpOptimWrapper):
 
 
 def write_config(base: str, folder: Path, data: Path, **changes) -> Path:
-    """A quick config in which everything is random that can be: order, augmentation, dropout and stochastic depth."""
+    """Write a quick config with random order, augmentation, dropout and stochastic depth; return its path."""
     cfg = Config.fromfile(base)
     thin(cfg)
     cfg.model.backbone.drop_path_rate = 0.3
@@ -68,7 +71,7 @@ def write_config(base: str, folder: Path, data: Path, **changes) -> Path:
 
 
 def records_of(work_dir: Path) -> dict[int, dict]:
-    """The last record of every iteration, without what is measured with a clock."""
+    """Return the last record of every iteration, without measured times."""
     files = sorted(work_dir.glob('*/vis_data/scalars.json'))
     lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     timed = ('time', 'data_time', 'memory')
@@ -78,7 +81,7 @@ def records_of(work_dir: Path) -> dict[int, dict]:
 
 
 def assert_equal_states(one: Path, other: Path) -> None:
-    """Weights, averaged weights, optimizer and schedule of two checkpoints are the same bits."""
+    """Check that weights, averaged weights, optimizer and schedule of two checkpoints are bit-identical."""
     first, second = (torch.load(file, weights_only=False) for file in (one, other))
     for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'mlp_dense_state'):
         leaves, others = (torch.utils._pytree.tree_leaves(content.get(key)) for content in (first, second))
@@ -87,12 +90,18 @@ def assert_equal_states(one: Path, other: Path) -> None:
             assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, key
 
 
-def start(
-    *arguments, log: Path, tool: str = 'train', prepare: Callable[[], None] = lambda: None, **environment: str
-) -> int:
-    """Starts `tools/TOOL.py` in a process of its own, a copy of this one, whose imports it has; returns its number.
+def foreign_script(package: str) -> Path:
+    """Return the training script that `mmdet` or `mmseg` installs."""
+    return Path(importlib.util.find_spec(package).origin).with_name('.mim') / 'tools' / 'train.py'
 
-    `prepare` runs in it first; its output goes to a file."""
+
+def start(
+    *arguments, log: Path, tool: str | Path = 'train', prepare: Callable[[], None] = lambda: None, **environment: str
+) -> int:
+    """Start `tools/TOOL.py`, or the script of a path, in a fork of this process; return its number.
+
+    `prepare` runs in it first. Its output goes to a file.
+    """
     if pid := os.fork():
         return pid
     try:
@@ -104,7 +113,7 @@ def start(
         os.environ.update(environment)
         warnings.resetwarnings()
         prepare()
-        status = call(tool, *arguments)
+        status = call(tool, *arguments) if isinstance(tool, str) else _run_script(tool, *arguments)
     except BaseException:
         traceback.print_exc()
         status = 70
@@ -113,13 +122,19 @@ def start(
         os._exit(status if isinstance(status, int) else 71)
 
 
+def _run_script(script: Path, *arguments) -> int:
+    with patch.object(sys, 'argv', [str(script), *map(str, arguments)]), own_globals():
+        runpy.run_path(str(script), run_name='__main__')
+    return 0
+
+
 def wait(pid: int) -> int:
-    """The exit status of a process, or minus the number of the signal that killed it."""
+    """Return the exit status of a process, or minus the number of the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def two_processes() -> list[dict[str, str]]:
-    """The environments of the processes of a distributed training on this machine."""
+    """Return the environments of the two processes of a distributed training on this machine."""
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
         port = server.getsockname()[1]

@@ -1,28 +1,25 @@
-"""What a run says of its progress, and of what slows it down."""
+"""Estimated end of a training and progress bar of a test."""
 
 import io
 import logging
-import os
 import re
 import sys
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-import torch
 from mmengine.logging import MessageHub
 from rich.console import Console
 from rich.progress import Progress
 
 from mlp_dense.errors import counted
-from mlp_dense.training import console
 from mlp_dense.training import console as progress
-from mlp_dense.training.data_order import IterLoop
+from mlp_dense.training.loops import IterLoop
 
 
 @pytest.fixture
 def runner():
-    """As far as it matters here: after 10 of 100 iterations, with a validation after every 25."""
+    """Return a fake Runner after 10 of 100 iterations, with a validation every 25 iterations."""
     hub, hook = MessageHub.get_instance('progress'), progress.ProgressHook()
     for name in ('time', 'data_time', 'loss'):
         hub.update_scalar(f'train/{name}', 1.0)
@@ -38,31 +35,31 @@ def runner():
         iter=9,
         max_iters=100,
         test_loop=SimpleNamespace(dataloader=range(3)),
-        console=console.ConsoleFilter(),
+        console=progress.ConsoleFilter(),
     )
 
 
-def said(runner) -> tuple[str, datetime]:
-    """What stands before the estimated end, and that time."""
+def end_in_log(runner) -> tuple[str, datetime]:
+    """Return the word before the estimated end in the log, and that time."""
     _, line = progress.TimedLog(by_epoch=False).get_log_after_iter(runner, 9, 'train')
-    found = re.search(r'eta: 1:00:00  end: (after )?(\d{4}-\d\d-\d\d \d\d:\d\d)  time: 1.0000', line)
-    assert found, line
-    return found[1] or '', datetime.fromisoformat(found[2])
+    match = re.search(r'eta: 1:00:00  end: (after )?(\d{4}-\d\d-\d\d \d\d:\d\d)  time: 1.0000', line)
+    assert match, line
+    return match[1] or '', datetime.fromisoformat(match[2])
 
 
-def test_the_end_counts_validations(runner):
+def test_estimated_end_includes_validations(runner):
     hook, hour = runner.hooks[0], timedelta(hours=1)
     before = datetime.now()
-    word, end = said(runner)
+    word, end = end_in_log(runner)
     assert word == 'after ' and timedelta(0) <= before + hour - end < timedelta(minutes=2)
     hook.validations = [500.0, 700.0]  # four of 10 minutes are left
-    word, end = said(runner)
+    word, end = end_in_log(runner)
     assert word == '' and timedelta(0) <= before + hour + timedelta(minutes=40) - end < timedelta(minutes=2)
     runner.val_loop, hook.validations = None, []
-    assert said(runner)[0] == ''
+    assert end_in_log(runner)[0] == ''
 
 
-def test_validations_are_measured(runner):
+def test_validations_are_timed(runner):
     hook = runner.hooks[0]
     hook.before_val(runner)
     hook.after_val(runner)
@@ -70,7 +67,7 @@ def test_validations_are_measured(runner):
 
 
 @pytest.mark.parametrize('terminal', [True, False])
-def test_one_bar_on_a_terminal(runner, monkeypatch, terminal):
+def test_bar_replaces_lines_on_a_terminal(runner, monkeypatch, terminal):
     out = io.StringIO()
     shown = Console(file=out, force_terminal=True, width=80)
     monkeypatch.setattr(progress, 'Progress', lambda: Progress(console=shown))
@@ -85,7 +82,7 @@ def test_one_bar_on_a_terminal(runner, monkeypatch, terminal):
     assert ('testing' in out.getvalue() and '100%' in out.getvalue()) == terminal
 
 
-def test_a_test_that_fails_gives_the_terminal_back(runner, monkeypatch):
+def test_failing_test_restores_the_terminal(runner, monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr(progress, 'Progress', lambda: Progress(console=Console(file=out, force_terminal=True)))
     monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
@@ -96,39 +93,7 @@ def test_a_test_that_fails_gives_the_terminal_back(runner, monkeypatch):
     assert out.getvalue().endswith('\x1b[?25h'), 'the cursor is shown again'
 
 
-@pytest.mark.parametrize(
-    ('load', 'cores', 'threads', 'policy', 'hint'),
-    [
-        (3.2, 2, 2, None, True),
-        (1.3, 2, 2, None, False),  # the run itself
-        (3.2, 16, 2, None, False),
-        (9.5, 16, 8, None, True),
-        (3.2, 2, 1, None, False),  # one thread waits for none
-        (3.2, 2, 2, 'PASSIVE', False),
-    ],
-)
-def test_a_busy_machine(monkeypatch, load, cores, threads, policy, hint):
-    monkeypatch.setattr(os, 'getloadavg', lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr(os, 'cpu_count', lambda: cores)
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
-    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
-    if policy:
-        monkeypatch.setenv('OMP_WAIT_POLICY', policy)
-    found = console.busy_machine(1)
-    assert bool(found) == hint
-    if hint:
-        assert f'its load is {load} with {cores} cores' in found and 'OMP_WAIT_POLICY=passive' in found
-
-
-def test_a_system_that_does_not_say_its_load(monkeypatch):
-    def fail():
-        raise OSError
-
-    monkeypatch.setattr(os, 'getloadavg', fail)
-    assert console.busy_machine(1) is None
-
-
-def test_plurals():
+def test_counted_nouns_have_plurals():
     assert counted(1, 'image') == '1 image' and counted(0, 'image') == '0 images'
     assert [counted(2, noun) for noun in ('epoch', 'batch', 'process')] == ['2 epochs', '2 batches', '2 processes']
     assert counted('?', 'image') == '? images'
