@@ -247,8 +247,8 @@ def _check_classes(ours: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
     bias = next((tensors[name] for name in names if name in tensors), None)
     if bias is not None and 'head.fc.bias' in ours and len(bias) != len(ours['head.fc.bias']):
         raise CheckpointError(
-            f'{SOURCE.get()} has {len(bias)} classes, the model {len(ours["head.fc.bias"])}: create it with num_classes='
-            f'{len(bias)}, or with pretrained=True, pretrained_cfg_overlay=dict(file=...) for a new head.'
+            f'{SOURCE.get()} has {len(bias)} classes, the model {len(ours["head.fc.bias"])}: create it with '
+            f'num_classes={len(bias)}, or with pretrained=True, pretrained_cfg_overlay=dict(file=...) for a new head.'
         )
 
 
