@@ -13,7 +13,8 @@ from support.tools import run
 
 PACKAGE = ROOT / 'mlp_dense'
 FLOORS = (  # from bottom to top
-    ('errors', 'registry'),
+    ('errors',),
+    ('registry',),
     ('checkpoints', 'visualization', 'datasets', 'operators', 'kernels'),
     ('backbones', 'tasks'),
     ('config', 'reports', 'timm', 'torchvision'),

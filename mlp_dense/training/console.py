@@ -58,7 +58,7 @@ class ConsoleHook(Hook):
         length = f'{counted(loop.max_iters, "iteration")}{epochs} of {batch}'
         self._open(runner, 'Training', loop.dataloader, length)
         pretrained = cfg.model.backbone.get('init_cfg') or cfg.get('load_from')
-        if not pretrained and cfg.get('default_scope') != CLASSIFICATION.scope:
+        if not pretrained and task_of(cfg.get('default_scope')).dense:
             runner.logger.warning(
                 'The backbone starts from random weights. Published recipes start from ImageNet weights: --cfg-options '
                 'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE_OR_URL'
@@ -99,7 +99,7 @@ class ConsoleHook(Hook):
             f'    weights  {weights}{at}\n'
             + (f'    schedule {schedule}\n' if schedule else '')
             + f'    output   {runner.work_dir}\n'
-            f'    log      {runner._log_dir}/{runner.timestamp}.log'
+            f'    log      {runner.log_dir}/{runner.timestamp}.log'
         )
         if task_of(runner.cfg.get('default_scope')).dense:  # classifiers need no operator of mmcv
             operators.announce()
