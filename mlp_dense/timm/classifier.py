@@ -232,7 +232,7 @@ def _match_on_load(model: VisionMLP, state_dict: dict[str, Any], prefix: str, _:
     tensors = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
     ours = model.state_dict()
     if strict and not prefix:
-        _check_classes(model, tensors)
+        _check_classes(ours, tensors)
     if tensors.keys() != ours.keys():
         is_backbone = not prefix and any(key.startswith('norms.') for key in tensors)
         may_be_fresh = ('pyramid.', 'head.') if is_backbone else ('pyramid.',)
@@ -242,13 +242,13 @@ def _match_on_load(model: VisionMLP, state_dict: dict[str, Any], prefix: str, _:
     state_dict.update({prefix + key: tensor for key, tensor in tensors.items()})
 
 
-def _check_classes(model: VisionMLP, tensors: Mapping[str, Tensor]) -> None:
-    biases = (tensors.get(f'{name}.bias') for name in ('backbone.head.fc', 'head.fc', 'head'))
-    bias = next((bias for bias in biases if bias is not None), None)
-    if bias is not None and model.num_classes not in (0, len(bias)):
+def _check_classes(ours: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    names = ('backbone.head.fc.bias', 'head.fc.bias', 'head.bias')
+    bias = next((tensors[name] for name in names if name in tensors), None)
+    if bias is not None and 'head.fc.bias' in ours and len(bias) != len(ours['head.fc.bias']):
         raise CheckpointError(
-            f'{SOURCE.get()} has {len(bias)} classes, the model {model.num_classes}: create it with num_classes='
-            f'{len(bias)}, or with pretrained=True, pretrained_cfg_overlay=dict(file=...) for a new head.'
+            f'{SOURCE.get()} has {len(bias)} classes, the model {len(ours["head.fc.bias"])}: create it with '
+            f'num_classes={len(bias)}, or with pretrained=True, pretrained_cfg_overlay=dict(file=...) for a new head.'
         )
 
 
