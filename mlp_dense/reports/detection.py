@@ -44,7 +44,8 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     """Return the report of a test; the worst images of each class are drawn."""
     data = read_data(results)
     evaluations = [_Evaluation(results, data, geometry, score_thr, pool) for geometry in sorted(data.found)]
-    sections, values = [], {}
+    sections: list[Table | Plot | Gallery] = []
+    values = {}
     for evaluation in evaluations:
         values[evaluation.geometry], geometry_sections = evaluation.values(), evaluation.sections()
         sections += geometry_sections

@@ -71,7 +71,7 @@ def match_image(truth: Sequence[Mapping], found: Sequence[Mapping], geometry: st
     ignored = (types != HIT) & (in_crowd.max(1, initial=0) > FOREGROUND)
 
     becomes_hit, fixable = np.zeros(count, dtype=bool), set()
-    for i in np.flatnonzero(types != HIT) if objects else ():
+    for i in np.flatnonzero(types != HIT).tolist() if objects else ():
         nearest, nearest_other = int(iou_same[i].argmax()), int(iou_other[i].argmax())
         if BACKGROUND <= iou_same[i, nearest] <= FOREGROUND:
             types[i], target[i] = 'localization', nearest

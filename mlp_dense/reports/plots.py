@@ -25,7 +25,7 @@ def confusion_sections(counts: np.ndarray, names: Sequence[str], note: str, subj
         Column('fraction', 'of the row of the true class', 3),
     ]
     return [
-        Plot(f'Confusion{suffix}', f'{note} Percent of a row.', name, confusion(counts, names, names)),
+        Plot(f'Confusion{suffix}', f'{note} Percent of a row.', name, confusion(counts, names)),
         Table(f'Most frequent confusions{suffix}', '', columns, rows),
     ]
 

@@ -71,9 +71,9 @@ def read_results(folder: Path) -> Results:
     except (ValueError, TypeError) as error:
         names = ', '.join(field.name for field in fields(Results) if field.name != 'folder')
         raise UserError(f'{file} cannot be read ({error}); its keys must be {names}. Run the test again.') from error
-    names = [task.name for task in TASKS.values()]
-    if results.task not in names:
-        raise UserError(f'{file}: task is {results.task!r}; allowed: {", ".join(names)}.')
+    tasks = [task.name for task in TASKS.values()]
+    if results.task not in tasks:
+        raise UserError(f'{file}: task is {results.task!r}; set it to {" or ".join(tasks)}.')
     return results
 
 

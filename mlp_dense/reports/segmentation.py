@@ -198,8 +198,8 @@ def _gallery(
         jobs.append(Job(sources[name], name, caption, tags))
     drawn = draw_all(jobs, results.folder, pool, partial(draw, results=results))
     note = (
-        f'{len(drawn)} of {len(images)} images: the worst images of each class, sorted by the fraction of wrong pixels. '
-        'Each shows the image, the ground truth, the prediction, and the wrong pixels in red.'
+        f'{len(drawn)} of {len(images)} images: the worst images of each class, sorted by their fraction of wrong '
+        'pixels. Each shows the image, the ground truth, the prediction, and the wrong pixels in red.'
     )
     return Gallery('Images', note, list(results.classes), KINDS, drawn)
 
