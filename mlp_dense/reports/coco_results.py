@@ -31,19 +31,12 @@ class CocoData:
 
 
 def read_data(results: Results) -> CocoData:
-    """Read the ground truth and the detections of a test.
-
-    Raises:
-        UserError: a file is missing or contains unknown categories or images.
-    """
+    """Read the ground truth and the detections of a test. Raises UserError if the files do not fit together."""
     file = Path(results.annotations)
     content = read_json(file)
     ids = {category['name']: category['id'] for category in content['categories']}
     if missing := [name for name in results.classes if name not in ids]:
-        raise UserError(
-            f'{file} has no category {missing[0]!r}, which is a class in {results.file("run.json")}; restore the '
-            'annotations of the test.'
-        )
+        raise UserError(f'{file} has no category {missing[0]!r}; restore the annotations of the test.')
     categories = [ids[name] for name in results.classes]
     index = {category: i for i, category in enumerate(categories)}
     images = sorted(content['images'], key=lambda image: image['id'])
@@ -53,10 +46,7 @@ def read_data(results: Results) -> CocoData:
         gathered = defaultdict(list)
         for item in items:
             if item['image_id'] not in known:
-                raise UserError(
-                    f'{source} has an object in image {item["image_id"]}, which {file} does not list; restore the '
-                    'annotations of the test.'
-                )
+                raise UserError(f'{file} has no image {item["image_id"]} of {source}; restore the annotations.')
             if item['category_id'] in index:
                 gathered[item['image_id']].append({**item, 'class': index[item['category_id']]})
         return gathered

@@ -55,11 +55,7 @@ def complexity(cfg: ConfigDict, height: int, width: int) -> Complexity:
 
 
 def count_macs(run: Callable[[], object]) -> int:
-    """Count the MACs of a call.
-
-    Raises:
-        UserError: the call uses an operator without a known number of MACs.
-    """
+    """Count the MACs of a call. Raises UserError if it uses an operator whose MACs are unknown."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter, _KnownOperators():
         run()
     return counter.get_total_flops() // 2

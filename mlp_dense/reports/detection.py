@@ -38,6 +38,7 @@ COLOURS = {
     'truth': '#bbbbbb',
 }
 """Colours of hits, missed objects, error types, and objects with a hit."""
+CORRECT = (HIT, 'truth')
 
 
 def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
@@ -75,6 +76,7 @@ class _Evaluation:
         self.results, self.data, self.geometry, self.score_thr = results, data, geometry, score_thr
         self.classes, self.subject = list(results.classes), TITLES[geometry]
         self.matches, self.images = match_all(data, geometry, score_thr, pool)
+        self.objects = [list(self._objects(i)) for i in range(len(self.images))]
         curves = [[matches.curve() for matches in areas] for areas in self.matches]
         self.precision = np.array([areas[0][0] for areas in curves])  # (C, T, recalls)
         self.ap = self.precision.mean(2)  # (C, T)
@@ -201,20 +203,17 @@ class _Evaluation:
 
     def gallery(self, max_images: int, pool: Executor) -> Gallery:
         """Draw the images with most errors of each class."""
-        errors, jobs = self.errors(), []
-        tags = [
-            sorted({(item.label, item.kind) for item, _ in self._objects(i) if item.kind != 'truth'})
-            for i in range(len(self.images))
-        ]
-        for i in choose(errors, [{label for label, kind in pairs if kind != HIT} for pairs in tags], max_images):
-            record, objects = self.data.images[i], list(self._objects(i))
-            masks = []
+        wrong_classes = [{item.label for item, _ in objects if item.kind not in CORRECT} for objects in self.objects]
+        jobs = []
+        for i in choose(self.errors(), wrong_classes, max_images):
+            record, objects, masks = self.data.images[i], self.objects[i], []
             if self.geometry == 'segm':
                 masks = [as_rle(item['segmentation'], record['height'], record['width']) for _, item in objects]
+            tags = sorted({(item.label, item.kind) for item, _ in objects if item.kind != 'truth'})
             counts = Counter(item.kind for item, _ in objects if item.kind != 'truth')
             caption = ', '.join(f'{count} {kind}' for kind, count in counts.items()) or 'no objects, no detections'
             source = str(Path(self.results.images, record['file_name']))
-            jobs.append(Job(source, record['file_name'], caption, tags[i], [item for item, _ in objects], masks))
+            jobs.append(Job(source, record['file_name'], caption, tags, [item for item, _ in objects], masks))
         drawn = draw_all(jobs, self.results.folder, pool)
         note = (
             f'{len(drawn)} of {len(self.images)} images: the images with most errors of each class, at IoU 0.50 and a '
@@ -224,8 +223,7 @@ class _Evaluation:
 
     def errors(self) -> list[int]:
         """Return the number of errors in each image."""
-        kinds = [[item.kind for item, _ in self._objects(i)] for i in range(len(self.images))]
-        return [sum(kind not in (HIT, 'truth') for kind in image_kinds) for image_kinds in kinds]
+        return [sum(item.kind not in CORRECT for item, _ in objects) for objects in self.objects]
 
     def _objects(self, i: int) -> Iterator[tuple[DrawnObject, Mapping]]:
         """Yield the objects to draw in an image, each with its annotation or detection."""

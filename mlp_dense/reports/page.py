@@ -95,11 +95,7 @@ class Report:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder is new or contains a report only.
-
-    Raises:
-        UserError: the folder contains other files.
-    """
+    """Check that a folder is new or contains a report only. Raises UserError if it contains other files."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if others := sorted(names - {FOLDER, 'index.html', 'data.js', 'report.json', 'plots', IMAGES}):
         raise UserError(f'{folder} contains files that are not part of a report ({others[0]}); choose an empty folder.')

@@ -58,11 +58,7 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """Read the results in the folder of a report.
-
-    Raises:
-        UserError: the results are missing or cannot be read.
-    """
+    """Read the results in the folder of a report. Raises UserError if they are missing or damaged."""
     file = folder / FOLDER / 'run.json'
     if not file.is_file():
         raise UserError(f'{folder} has no results ({FOLDER}/run.json); run tools/test.py --report {folder} first.')
@@ -78,11 +74,7 @@ def read_results(folder: Path) -> Results:
 
 
 def read_json(file: Path) -> Any:
-    """Read a JSON file of the results, or of the ground truth.
-
-    Raises:
-        UserError: the file is missing or is not JSON.
-    """
+    """Read a JSON file of the results or of the ground truth. Raises UserError if that fails."""
     try:
         return json.loads(file.read_text(encoding='utf-8'))
     except FileNotFoundError as error:

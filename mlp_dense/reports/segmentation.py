@@ -113,11 +113,7 @@ def _ious(counts: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 
 def count_images(results: Results, names: Mapping[str, str], pool: Executor) -> list[ImageCounts]:
-    """Count the pixels and regions of all images.
-
-    Raises:
-        UserError: a label map is missing.
-    """
+    """Count the pixels and regions of all images. Raises UserError if a label map is missing."""
     count = partial(count_image, results=results)
     return list(track(pool.map(count, sorted(names), chunksize=8), 'counting', len(names)))
 

@@ -17,6 +17,7 @@ from ..errors import UserError
 
 STYLES = ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 COUNTS = ('iter', 'epoch', 'step')
+NOT_METRICS = ('step', 'iter', 'time', 'data_time')
 
 Curve = dict[float, float]  # values by iteration
 
@@ -35,10 +36,8 @@ class Run:
 def read_run(path: Path) -> Run:
     """Read the curves of a work dir, of a time-stamped folder in it, or of a scalars.json.
 
-    Each later log of a resumed training overrides the earlier logs from its first iteration on.
-
-    Raises:
-        UserError: there are no scalars, or a line is not JSON.
+    Each later log of a resumed training overrides the earlier logs from its first iteration on. Raises UserError if
+    there are no scalars, or if a line is not JSON.
     """
     if not path.exists():
         raise UserError(f'{path} does not exist; pass the work dir of a training, or a scalars.json.')
@@ -50,10 +49,7 @@ def read_run(path: Path) -> Run:
         start = min((iteration for iteration, _ in new), default=math.inf)
         records = [*(record for record in records if record[0] < start), *new]
     if not records:
-        raise UserError(
-            f'{path} has no scalars of a training yet (no lines in */vis_data/scalars.json); pass the work dir of a '
-            'training that has logged.'
-        )
+        raise UserError(f'{path} has no scalars (*/vis_data/scalars.json); pass the work dir of a started training.')
     in_vis_data = path.is_file() and path.resolve().parent.name == 'vis_data'
     run = Run((path.resolve().parents[2] if in_vis_data else path.resolve()).name)
     for iteration, record in records:
@@ -61,29 +57,20 @@ def read_run(path: Path) -> Run:
         if is_training:
             run.lr[iteration] = record['lr']  # first parameter group; --auto-scale-lr does not change `base_lr`
         for name, value in record.items():
-            curves: dict[str, Curve] | None = None
             if name.startswith('expert/'):
-                curves = run.shares
+                run.shares.setdefault(name.removeprefix('expert/'), {})[iteration] = value
             elif is_training and 'loss' in name:
-                curves = run.losses
-            elif not is_training and name not in ('step', 'iter', 'time', 'data_time') and value != -1:
-                curves = run.metrics  # COCO reports -1 if no object has the size
-            if curves is not None:
-                curves.setdefault(name.removeprefix('expert/'), {})[iteration] = value
+                run.losses.setdefault(name, {})[iteration] = value
+            elif not is_training and name not in NOT_METRICS and value != -1:  # COCO's value without such objects
+                run.metrics.setdefault(name, {})[iteration] = value
     return run
 
 
 def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smooth: float = 0.0) -> None:
     """Draw losses, learning rate and validation metrics of runs into a PNG.
 
-    One run has a colour per quantity. Several runs have a colour each and a line style per quantity, and only their
-    main metrics are drawn.
-
-    Args:
-        runs: the curves.
-        file: the PNG.
-        main_metrics: endings of the names of the main metrics.
-        smooth: weight of the past in the moving average of the losses, below 1.
+    One run has a colour per quantity. Several runs have a colour each and a line style per quantity, and only metrics
+    with an ending in `main_metrics` are drawn. `smooth` is the weight of the past in the moving average of the losses.
     """
     several = len(runs) > 1
     with_experts = not several and bool(runs[0].shares)
@@ -165,9 +152,7 @@ def _read_lines(file: Path) -> list[dict]:
         for name, value in records[-1].items():
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or (name in COUNTS and not (math.isfinite(value) and value >= 0)):
-                raise UserError(
-                    f'Line {number} of {file}: {name} is {str(value)[:50]!r}, which cannot be drawn; delete the line.'
-                )
+                raise UserError(f'Line {number} of {file}: {name} is {str(value)[:50]!r}, not a number; delete it.')
     return records
 
 

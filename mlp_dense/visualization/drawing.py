@@ -42,17 +42,11 @@ def draw_labels(
     captions: Sequence[str] = (),
     bgr: bool = False,
 ) -> np.ndarray:
-    """Draw labels on copies of an image, from left to right.
+    """Draw labels on copies of an RGB image (H, W, 3), from left to right; with `bgr`, image and result are BGR.
 
-    Args:
-        image: RGB image (H, W, 3).
-        labels: ground truth or predictions, None to skip one.
-        draw: :func:`draw_instances`, :func:`draw_label_map` or :func:`draw_class`.
-        meta: ``classes`` and ``palette``.
-        size: size of a drawn image; None enlarges small images.
-        label_size: size that the labels refer to; None is the size of the image.
-        captions: a line of text above each of `labels`.
-        bgr: whether the image is BGR, as is then the result.
+    `labels` are ground truth or predictions; None is skipped. `draw` is :func:`draw_instances`, :func:`draw_label_map`
+    or :func:`draw_class`. `meta` has ``classes`` and ``palette``. A drawn image gets `size`; without it, small images
+    are enlarged. Labels refer to `label_size`, by default the size of the image. Each label can have a caption.
     """
     image = np.ascontiguousarray(image[..., ::-1]) if bgr else image
     label_size = label_size or image.shape[:2]

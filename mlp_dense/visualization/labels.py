@@ -1,7 +1,9 @@
 """Text on drawn images, in a legible size and inside the image."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from matplotlib.font_manager import findfont
@@ -27,10 +29,8 @@ def write(
     canvas = _Canvas(image)
     for text, (x, y), colour in zip(texts, positions, colours, strict=True):
         width, height = canvas.size_of(text)
-        left, top = (x - width // 2, y - height // 2) if centred else (x, y - height)
-        left, top = canvas.moved_inside(left, top, width, height)
-        free = (y for y in (top, top + height, top + 2 * height) if not canvas.is_taken(left, y, width, height))
-        canvas.write(text, *canvas.moved_inside(left, next(free, top), width, height), colour)
+        left, top = canvas.inside(*((x - width // 2, y - height // 2) if centred else (x, y - height)), width, height)
+        canvas.place(text, [(left, top), (left, top + height), (left, top + 2 * height)], colour, required=True)
     return np.array(canvas.image)
 
 
@@ -51,11 +51,8 @@ def write_names(
     largest = [names.index(name) for name in dict.fromkeys(names)]
     for i in sorted(range(len(names)), key=lambda i: (i not in largest, i)):
         for text in filter(None, (texts[i], scores[i])):
-            size = canvas.size_of(text)
-            positions = list(_positions(boxes[i], *size, inside=not small[i]))
-            free = [position for position in positions if canvas.is_free(*position, *size)]
-            if free or i in largest:
-                canvas.write(text, *canvas.moved_inside(*(free or positions)[0], *size), colours[i])
+            positions = _positions(boxes[i], *canvas.size_of(text), inside=not small[i])
+            if canvas.place(text, positions, colours[i], required=i in largest):
                 break
     return np.array(canvas.image)
 
@@ -80,6 +77,17 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return text
 
 
+def distinct_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Return the names of runs; equal names are followed by the path components in which they differ."""
+    components = [path.absolute().parts for path in paths]
+    start = len(os.path.commonprefix(components))
+    end = len(os.path.commonprefix([path[start:][::-1] for path in components]))
+    different = ['/'.join(path[start : len(path) - end]) or '.' for path in components]
+    return [
+        f'{name} ({where})' if names.count(name) > 1 else name for name, where in zip(names, different, strict=True)
+    ]
+
+
 class _Canvas:
     """An image to write on, and a mask of the pixels that text must not cover."""
 
@@ -93,15 +101,23 @@ class _Canvas:
         width, height = (int(end) + 4 for end in self.draw.textbbox((0, 0), text, font=self.font)[2:])
         return width, height
 
-    def moved_inside(self, x: int, y: int, width: int, height: int) -> tuple[int, int]:
+    def inside(self, x: int, y: int, width: int, height: int) -> tuple[int, int]:
+        """Return a position moved into the image."""
         return max(0, min(x, self.width - width)), max(0, min(y, self.height - height))
 
-    def is_taken(self, x: int, y: int, width: int, height: int) -> bool:
-        return bool(self.taken[y : y + height, x : x + width].any())
-
-    def is_free(self, x: int, y: int, width: int, height: int) -> bool:
-        is_inside = 0 <= x <= self.width - width and 0 <= y <= self.height - height
-        return is_inside and not self.is_taken(x, y, width, height)
+    def place(self, text: str, positions: Sequence[tuple[int, int]], colour: Colour, required: bool) -> bool:
+        """Write a text at the first free position, or if `required` at the first one; return whether it was written."""
+        width, height = self.size_of(text)
+        free = [
+            (x, y)
+            for x, y in positions
+            if 0 <= x <= self.width - width
+            and 0 <= y <= self.height - height
+            and not self.taken[y : y + height, x : x + width].any()
+        ]
+        if free or required:
+            self.write(text, *self.inside(*(free or positions)[0], width, height), colour)
+        return bool(free or required)
 
     def write(self, text: str, x: int, y: int, colour: Colour) -> None:
         width, height = self.size_of(text)
@@ -111,18 +127,12 @@ class _Canvas:
         self.draw.text((x + 2, y + 1), text, fill='white' if is_dark else 'black', font=self.font)
 
 
-def _positions(box: np.ndarray, width: int, height: int, inside: bool) -> Iterator[tuple[int, int]]:
-    """Yield the positions of a text of this size at a box, the best first, if `inside` also inside the box."""
+def _positions(box: np.ndarray, width: int, height: int, inside: bool) -> list[tuple[int, int]]:
+    """Return the positions of a text of this size at a box, the best first, if `inside` also inside the box."""
     left, top, right, bottom = box.tolist()
-    yield left, top - height
-    if inside:
-        yield max(0, left), max(0, top)
-    yield right - width, top - height
-    yield left, bottom
-    yield right - width, bottom
-    yield right, top
-    yield left - width, top
-    if inside:
-        yield left, bottom - height
-        yield right - width, top
-        yield right - width, bottom - height
+    above, *around = [(x, y) for y in (top - height, bottom) for x in (left, right - width)]
+    around += [(right, top), (left - width, top)]
+    if not inside:
+        return [above, *around]
+    corners = [(left, bottom - height), (right - width, top), (right - width, bottom - height)]
+    return [above, (max(0, left), max(0, top)), *around, *corners]

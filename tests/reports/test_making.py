@@ -15,7 +15,6 @@ from pycocotools import mask as masks
 from mlp_dense.errors import UserError
 from mlp_dense.reports import segmentation
 from mlp_dense.reports.coco_results import as_rle
-from mlp_dense.reports.comparison import run_names
 from mlp_dense.reports.gallery import choose, outline
 from mlp_dense.reports.making import make_comparison, make_report, module_of, processes
 from mlp_dense.reports.results import Results
@@ -82,6 +81,14 @@ def test_detection_report_has_all_values_and_sections(results):
     assert len(list((results / 'pictures').iterdir())) == 5, 'images of the larger report are removed'
 
 
+def test_compared_runs_with_one_name_have_short_names(results, tmp_path):
+    other = write_results(tmp_path / 'other', seed=1)
+    page = make_comparison([results, other], tmp_path / 'compared', resamples=5)
+    content = json.loads((page.parent / 'report.json').read_text())
+    assert content['tables']['Runs'][1]['run'].startswith('random 1 (') and '/report' not in content['title']
+    assert content['tables']['Runs'][1]['run'].endswith('/other)')
+
+
 def test_boxes_come_before_masks(results):
     make_report(results, max_images=1)
     titles = [section['title'] for section in page_of(results)['sections']]
@@ -111,21 +118,6 @@ def test_comparison_has_differences_and_intervals(results, tmp_path):
         file = same / 'results' / 'run.json'
         file.write_text(file.read_text().replace('"class4"', '"other"'))
         make_comparison([results, same], tmp_path / 'refused')
-
-
-@pytest.mark.parametrize(
-    ('runs', 'names'),
-    [
-        ([('a', 'x/1/report'), ('b', 'x/2/report')], ['a', 'b']),
-        ([('a', '/x/1/report'), ('a', '/x/2/report')], ['a (1)', 'a (2)']),
-        ([('a', '/x/1/fold/r'), ('b', '/x/2/r'), ('a', '/x/2/fold/r')], ['a (1/fold)', 'b', 'a (2/fold)']),
-        ([('a', '/x'), ('a', '/x/y')], ['a (.)', 'a (y)']),
-        ([('a', '/x/y'), ('a', '/x/y/y')], ['a (.)', 'a (y)']),
-    ],
-)
-def test_run_names_have_the_shortest_distinct_folders(runs, names):
-    no_values = dict(task='', classes=[], palette=None, metrics={}, config='', checkpoint='', images='')
-    assert run_names([Results(name=name, folder=Path(folder), **no_values) for name, folder in runs]) == names
 
 
 def test_every_task_has_a_report_module():

@@ -61,7 +61,7 @@ def test_bad_input(shapes, tmp_path, capsys):
         (['configs/absent.py', '--out', tmp_path / 'a.png'], 'does not exist'),
         ([DETECTION, '--data-root', tmp_path, '--out', tmp_path / 'a.png'], 'does not exist, and the train data'),
         ([DETECTION, '--data-root', shapes, '--out', tmp_path / 'a.gif'], 'ends in .png'),
-        ([DETECTION, '--data-root', shapes, '--out', tmp_path / 'a.png', '--num', 0], 'give 1 or more'),
+        ([DETECTION, '--data-root', shapes, '--out', tmp_path / 'a.png', '--num', 0], 'set it to 1 or more'),
     ):
         assert call('browse', *arguments) == 2
         assert sentence in capsys.readouterr().err
