@@ -1,4 +1,4 @@
-"""The contact sheet of what a pipeline makes of the data, with labels where they belong."""
+"""Contact sheets of a data pipeline, with labels at the right positions."""
 
 import shutil
 
@@ -15,7 +15,7 @@ ADE20K = config('segmentation/hire_mlp_upernet_ade20k')
 
 @pytest.mark.parametrize('config', [DETECTION, SEGMENTATION])
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_sheet(config, split, shapes, tmp_path, capsys):
+def test_sheet_depends_on_the_seed_only(config, split, shapes, tmp_path, capsys):
     def sheet(seed: int) -> np.ndarray:
         out = tmp_path / 'new' / f'{seed}.png'
         arguments = ['--data-root', shapes, '--out', out, '--num', 3, '--seed', seed, '--split', split]
@@ -29,26 +29,26 @@ def test_sheet(config, split, shapes, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(('config', 'data'), [(COCO, 'coco_tiny'), (ADE20K, 'ade_tiny')])
-def test_genuine_images(config, data, shared, tmp_path):
+def test_sheet_of_coco_and_ade20k_is_written(config, data, shared, tmp_path):
     out = tmp_path / 'sheet.png'
     assert call('browse', config, '--data-root', shared / 'data' / data, '--out', out, '--num', 2) == 0
     assert cv2.imread(str(out)) is not None
 
 
-def test_ground_truth_in_another_size_than_the_image(shapes, tmp_path, monkeypatch):
-    """A test pipeline resizes the image alone; the boxes must fall on the same objects nevertheless."""
+def test_boxes_do_not_depend_on_the_image_scale_of_validation(shapes, tmp_path, monkeypatch):
+    """A test pipeline resizes the image but not the ground truth."""
     boxes = []
     for factor in (1.0, 2.0):
-        found = []
-        monkeypatch.setattr(cv2, 'rectangle', lambda _, *corners, found=found: found.append(corners[:2]))
+        corners = []
+        monkeypatch.setattr(cv2, 'rectangle', lambda _, *args, corners=corners: corners.append(args[:2]))
         options = ['--cfg-options', f'val_dataloader.dataset.pipeline.1.scale_factor={factor}']
         arguments = ['--data-root', shapes, '--split', 'val', '--num', 1, '--out', tmp_path / 'sheet.png', *options]
         assert call('browse', DETECTION, *arguments) == 0
-        boxes.append(found)
+        boxes.append(corners)
     assert len(boxes[0]) and boxes[0] == boxes[1]
 
 
-def test_unreadable_image(shapes, tmp_path, capsys):
+def test_unreadable_image_is_an_error(shapes, tmp_path, capsys):
     copy = tmp_path / 'shapes'
     shutil.copytree(shapes, copy)
     (copy / 'val' / '000003.jpg').write_bytes(b'')
@@ -56,7 +56,7 @@ def test_unreadable_image(shapes, tmp_path, capsys):
     assert '000003.jpg is missing or no readable image' in capsys.readouterr().err
 
 
-def test_bad_input(shapes, tmp_path, capsys):
+def test_wrong_arguments_raise_errors(shapes, tmp_path, capsys):
     for arguments, sentence in (
         (['configs/absent.py', '--out', tmp_path / 'a.png'], 'does not exist'),
         ([DETECTION, '--data-root', tmp_path, '--out', tmp_path / 'a.png'], 'does not exist, and the train data'),
