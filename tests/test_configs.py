@@ -137,7 +137,7 @@ def test_hooks_precision_and_learning_rate_scaling(path):
     metric = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}[cfg.default_scope]
     assert cfg.default_hooks.checkpoint.save_best == metric
     assert cfg.default_hooks.visualization.draw
-    assert any('FiniteLoss' in hook.type for hook in cfg.custom_hooks)
+    assert cfg.default_hooks.finite_loss.type == 'mlp_dense.FiniteLossHook'
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     gpus = 1 if 'shapes' in path.stem or 'camvid' in path.stem else 8
     assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=gpus * cfg.train_dataloader.batch_size)

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from PIL import Image, ImageFile
 from rich.progress import track
 
+from ..config.validation import building
 from ..datasets.layout import leaves
 from ..errors import UnreadableError, UserError, some
 from ..registry import HOOKS
@@ -64,9 +65,9 @@ def check_training_data(runner: Any, everything: bool = True) -> int:
     Raises:
         UserError: an image, label or annotation would stop the run.
     """
-    loaders = dict(train=runner.train_loop.dataloader)
-    if runner.val_loop:
-        loaders['val'] = runner.val_loop.dataloader
+    with building(runner.cfg, running=True):  # the loops, on first use
+        loops = dict(train=runner.train_loop, val=runner.val_loop)
+    loaders = {name: loop.dataloader for name, loop in loops.items() if loop}
     data = [(name, dataset) for name, loader in loaders.items() for dataset in leaves(loader.dataset)]
     findings = [*_in_images(data, everything)]
     if is_main_process():

@@ -171,8 +171,7 @@ def _path_of(frames: list[FrameType], sections: dict[str, Any]) -> str:
             candidates = [
                 (sum(value.get(key) == node.get(key) for key in value), f'{start}{below}'.lstrip('.'), value)
                 for below, _, _, value in walk(inside)
-                if isinstance(value, dict) and 'type' in value
-                if value['type'] == node['type'] or _differs_in_type_only(value, node)
+                if isinstance(value, dict) and value.get('type') == node['type']
             ]
             if candidates:
                 _, path, owner = max(candidates, key=itemgetter(0))
@@ -180,15 +179,12 @@ def _path_of(frames: list[FrameType], sections: dict[str, Any]) -> str:
     return path
 
 
-def _differs_in_type_only(value: dict, node: Mapping) -> bool:
-    """Whether an object is built as another type than its config names, as code may replace a type."""
-    return len(value) > 1 and all(value[key] == node.get(key) for key in value if key != 'type')
-
-
 def _arguments(built: Any) -> list[str]:
     """Return the names of the arguments of a function, or of a class and its bases."""
     classes = built.__mro__ if inspect.isclass(built) else ()
-    constructors = [cls.__init__ for cls in classes if '__init__' in vars(cls) and cls is not object] or [built]
+    constructors = [vars(cls)['__init__'] for cls in classes if '__init__' in vars(cls) and cls is not object] or [
+        built
+    ]
     parameters = [p for constructor in constructors for p in inspect.signature(constructor).parameters.values()]
     names = dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
     return [name for name in names if name != 'self']

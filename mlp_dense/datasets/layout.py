@@ -56,13 +56,6 @@ def dataset_meta(dataset: Any) -> dict[str, Any]:
     return dict(dataset.get('metainfo') or getattr(dataset_class, 'METAINFO', {}))
 
 
-def labels_keep_their_size(dataset: Any) -> bool:
-    """Whether a pipeline loads labels after resizing the image, as test pipelines do, so that they keep their size."""
-    names = [str(transform['type']) for transform in next(leaves(dataset))['pipeline']]
-    loading = next((i for i, name in enumerate(names) if 'Annotations' in name), 0)
-    return any('Resize' in name for name in names[:loading])
-
-
 def _get(dataset: Any, key: str) -> Any:
     return dataset.get(key) if isinstance(dataset, dict) else getattr(dataset, key, None)
 

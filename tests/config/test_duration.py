@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
 from mlp_dense.errors import UserError
-from mlp_dense.training.data_order import EpochLoop, IterLoop, validations_left
+from mlp_dense.training.loops import EpochLoop, IterLoop, validations_left
 from mlp_dense.training.setup import shrink
 from support.configs import CLASSIFIERS, CONFIGS, DETECTION, config
 
@@ -70,7 +70,7 @@ def test_intervals_of_the_config_stay():
     cfg = Config.fromfile(COCO_1X)
     cfg.train_cfg.update(val_interval=2, val_begin=9)
     shrink(cfg, ALL, epochs=6)
-    assert cfg.train_cfg == dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=2, val_begin=6)
+    assert cfg.train_cfg == dict(type='mlp_dense.EpochLoop', max_epochs=6, val_interval=2, val_begin=6)
 
 
 @pytest.mark.parametrize(
@@ -109,18 +109,15 @@ def rates(cfg: Config, epoch_length: int) -> list[float]:
     return values
 
 
-def marked_configs() -> list:
-    """Return all configs; those whose schedule another config has are marked as slow."""
-    seen, params = set(), []
+def one_config_per_schedule() -> list:
+    configs = {}
     for path in (*CONFIGS, *CLASSIFIERS):
-        schedule = (path.parent.name, path.stem.split('_mlp' if path in CLASSIFIERS else '_')[-1])
-        params.append(pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if schedule in seen else []))
-        seen.add(schedule)
-    return params
+        configs.setdefault((path.parent.name, path.stem.split('_mlp' if path in CLASSIFIERS else '_')[-1]), path)
+    return list(configs.values())
 
 
-@pytest.mark.parametrize('path', marked_configs())
-def test_every_config_keeps_the_shape_of_its_learning_rate(path):
+@pytest.mark.parametrize('path', one_config_per_schedule(), ids=lambda path: path.stem)
+def test_every_schedule_keeps_the_shape_of_its_learning_rate(path):
     original = Config.fromfile(path)
     classifier = path in CLASSIFIERS
     if classifier:

@@ -121,7 +121,7 @@ def test_img_scale_changes_wrapped_data_sets():
         (COCO, dict(crop_size=(64, 64)), r'--crop-size: the training of .*coco.py has no crop of a fixed size'),
         (ADE20K, dict(crop_size=(0, 64)), '--crop-size 0 64: pass a height and a width of 1 pixel or more.'),
         (CLASSIFIER, dict(img_scale=(64, 48)), 'are square; pass one number.'),
-        (COCO, dict(batch_size=0), '--batch-size 0: give 1 image or more.'),
+        (COCO, dict(batch_size=0), '--batch-size 0: use 1 image or more.'),
         (COCO, dict(workers=-1), '--workers -1: give 0 or more'),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else '',
