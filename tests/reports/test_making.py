@@ -71,7 +71,7 @@ def test_detection_report_has_all_values_and_sections(results):
     assert titles[:2] == ['Classes: boxes', 'Images'] and max(boxes) < min(masks), 'boxes come before masks'
     (gallery,) = (section for section in sections if section['type'] == 'gallery')
     assert len(gallery['images']) == 12 == len(list((results / 'pictures').iterdir()))
-    errors = [sum(item['kind'] not in ('hit', 'truth') for item in image['objects']) for image in gallery['images']]
+    errors = [sum(item['outcome'] not in ('hit', 'truth') for item in image['objects']) for image in gallery['images']]
     assert errors == sorted(errors, reverse=True) and errors[0] > 0
     never = content['tables']['Objects missed by every threshold']
     assert len(never) == sum(row['never hit'] for row in table) > 0

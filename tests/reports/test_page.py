@@ -38,21 +38,21 @@ def report(folder: Path) -> Report:
     images = []
     for i in range(30):
         cv2.imwrite(str(folder / f'pictures/{i}.jpg'), np.full((60, 80, 3), 8 * i, np.uint8))
-        kind = ('missed', 'background')[i % 2]
+        outcome = ('missed', 'background')[i % 2]
         objects = [
-            DrawnObject(kind, i % 3, [10, 10, 40, 30], 0.5, 0.25, 2, 'M10 10L50 10L50 40Z'),
+            DrawnObject(outcome, i % 3, [10, 10, 40, 30], 0.5, 0.25, 2, 'M10 10L50 10L50 40Z'),
             DrawnObject('truth', 0, [1, 1, 5, 5]),
         ]
-        tags = [(i % 3, kind)]
+        tags = [(i % 3, outcome)]
         images.append(GalleryImage(f'pictures/{i}.jpg', f'image {i}', 80, 60, f'{i} errors', tags, objects))
     crowd = [DrawnObject('missed', k % 3, [k, 20 + k % 4, 12, 9]) for k in range(60)]
     images[0].objects = [*images[0].objects, *crowd]
-    kinds = {'missed': '#4477aa', 'background': '#ee3333', 'truth': '#bbbbbb'}
+    outcomes = {'missed': '#4477aa', 'background': '#ee3333', 'truth': '#bbbbbb'}
     figure = Figure(figsize=(4, 3))
     figure.subplots().plot([0, 1])
     sections = [
         Table('Classes', 'A note & more.', columns, rows, sort=1),
-        Gallery('Images', 'The worst.', ['cat', 'dog', 'emu'], kinds, images),
+        Gallery('Images', 'The worst.', ['cat', 'dog', 'emu'], outcomes, images),
         Plot('Curve', 'A line.', 'curve', figure),
         Table('Nothing', '', columns, []),
         *(Table(f'Most frequent confusions: {subject}', '', columns, []) for subject in ('boxes', 'masks')),
@@ -127,12 +127,12 @@ def test_gallery_filters_and_enlarges(page):
         TEXTS
         + """
         const names = () => [...document.querySelectorAll('#s1 figcaption')].map(node => node.firstChild.textContent);
-        const [classes, kinds] = document.querySelectorAll('#s1 select'), change = new Event('change');
+        const [classes, outcomes] = document.querySelectorAll('#s1 select'), change = new Event('change');
         const [previous, next] = document.querySelectorAll('#s1 .controls button');
         const out = {first: names(), options: texts('#s1 select option'), position: texts('#s1 .controls span')[0]};
         next.click(); out.second = names(); previous.click();
         classes.value = 1; classes.dispatchEvent(change); out.dogs = names();
-        kinds.value = 'missed'; kinds.dispatchEvent(change); out.missed = names();
+        outcomes.value = 'missed'; outcomes.dispatchEvent(change); out.missed = names();
         out.counted = texts('#s1 .controls span')[0];
         out.rects = document.querySelectorAll('#s1 figure:first-child rect').length;
         out.titles = texts('#s1 figure:first-child rect title');
@@ -144,7 +144,7 @@ def test_gallery_filters_and_enlarges(page):
     )
     assert result['errors'] == [] and result['first'] == [f'image {i}' for i in range(12)]
     assert result['second'] == [f'image {i}' for i in range(12, 24)] and result['position'] == '30 images, page 1 of 3'
-    assert result['options'] == ['all classes', 'cat', 'dog', 'emu', 'all kinds', 'missed', 'background']
+    assert result['options'] == ['all classes', 'cat', 'dog', 'emu', 'all outcomes', 'missed', 'background']
     assert result['dogs'] == [f'image {i}' for i in range(1, 30, 3)]
     assert result['missed'] == [f'image {i}' for i in range(4, 30, 6)] and result['counted'] == '5 images, page 1 of 1'
     assert result['rects'] == 2 and result['hidden'] == 1 and result['open'] and result['closed']
