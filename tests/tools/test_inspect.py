@@ -151,6 +151,6 @@ def test_control_characters_in_names_are_replaced(save, inspect):
 
 def test_sparse_and_meta_tensors_are_refused(save, tmp_path, capsys):
     kinds = [(torch.eye(3).to_sparse(), 'holds torch._utils._rebuild_sparse_tensor')]
-    for tensor, topics in [*kinds, (torch.ones(10**12, device='meta'), 'w is sparse, quantized or without values')]:
+    for tensor, message in [*kinds, (torch.ones(10**12, device='meta'), 'w is sparse, quantized or without values')]:
         assert call('checkpoint', 'publish', save(dict(w=tensor)), tmp_path / 'out.pth') == 2
-        assert topics in capsys.readouterr().err
+        assert message in capsys.readouterr().err
