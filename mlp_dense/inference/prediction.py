@@ -115,8 +115,7 @@ class PredictionWriter:
         if self.task.label_map:
             dtype = np.uint8 if len(self.ids) <= 256 else np.uint16
             self._write(f'labels/{frame.name}.png', self.task.label_map(found).astype(dtype))
-        image = np.ascontiguousarray(frame.image[..., ::-1])
-        drawn = draw_labels(image, [found], self.task.draw, self.meta)[..., ::-1]
+        drawn = draw_labels(frame.image, [found], self.task.draw, self.meta, bgr=True)
         if self.source.fps:
             self._append(drawn)
         else:
@@ -128,7 +127,7 @@ class PredictionWriter:
             self.video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'mp4v'), self.source.fps, size)
             if not self.video.isOpened():
                 raise UserError(f'OpenCV cannot write {file} with {size[0]} x {size[1]} pixels.')
-        self.video.write(np.ascontiguousarray(image))
+        self.video.write(image)
 
     def _write(self, name: str, image: np.ndarray) -> None:
         file = self.folder / name
