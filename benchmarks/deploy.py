@@ -15,14 +15,11 @@ from timing import Candidate, Size, common_parser, inference, measure, parse_arg
 
 from mlp_dense.config.reading import read_config
 from mlp_dense.errors import UserError
-from mlp_dense.export.check import compare
-from mlp_dense.export.conversion import check_installed, to_onnx, traced
+from mlp_dense.export.check import CheckImages, compare, read_check_images
+from mlp_dense.export.conversion import check_installed, to_int8, to_onnx, trace
 from mlp_dense.export.exporting import describe, spread_scores
-from mlp_dense.export.files import ExportedFile, as_texts
-from mlp_dense.export.graphs import Graph
-from mlp_dense.export.parts import graph_of
-from mlp_dense.export.pictures import Pictures, read_pictures
-from mlp_dense.export.quantization import quantized
+from mlp_dense.export.graphs import Graph, graph_of
+from mlp_dense.export.runtime import ExportedFile, as_texts
 from mlp_dense.inference.loading import load_model
 from mlp_dense.reports.complexity import complexity
 from mlp_dense.training.setup import EXPORTED
@@ -58,11 +55,11 @@ def parse() -> Namespace:
 def candidates_of(config: str, size: Size, args: Namespace) -> list[Candidate]:
     cfg = read_config(ROOT / config, args.cfg_options)
     model = load_model(cfg, None, 'cpu')
-    pictures = read_pictures(cfg, None, most=4)
+    pictures = read_check_images(cfg, None, most=4)
     spread_scores(model, pictures)
     graph = graph_of(model)
     images = next(pictures.batches_of(*size))['inputs'][0].unsqueeze(0).contiguous()
-    content = to_onnx(traced(graph), graph, as_texts(describe(model, graph, None, 'model', 'fp32')))
+    content = to_onnx(trace(graph), graph, as_texts(describe(model, graph, None, 'model', 'fp32')))
     compare(model, ExportedFile(content, EXPORTED[0], args.threads), pictures.batches_of(*size), 'fp32')
     runs = {
         **pytorch_runs(graph, model, images),
@@ -94,7 +91,7 @@ def pytorch_runs(graph: Graph, model: Any, images: torch.Tensor) -> dict[str, Ca
 
 
 def exported_runs(
-    content: bytes, pictures: Pictures, size: Size, images: np.ndarray, args: Namespace
+    content: bytes, pictures: CheckImages, size: Size, images: np.ndarray, args: Namespace
 ) -> dict[str, Callable[[], Callable]]:
     """The same of exported files; of OpenVINO there are none where it is not installed."""
 
@@ -113,7 +110,7 @@ def exported_runs(
     int8: list[bytes] = []
 
     def small() -> bytes:
-        int8[:] = int8 or [quantized(content, pictures, tuple(size))]
+        int8[:] = int8 or [to_int8(content, pictures.singles(tuple(size)))]
         return int8[0]
 
     runs = {'onnxruntime': lambda: onnxruntime(content), 'int8': lambda: onnxruntime(small())}

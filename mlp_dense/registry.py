@@ -21,8 +21,8 @@ def _if_installed(package: str, *modules: str) -> tuple[str, ...]:
 MODELS = _child(
     root.MODELS,
     'training.families',
-    *_if_installed('mmdet', 'training.tta', 'export.detector'),
-    *_if_installed('mmseg', 'training.losses', 'export.segmentor'),
+    *_if_installed('mmdet', 'training.tta', 'export.mmdet_model'),
+    *_if_installed('mmseg', 'training.losses', 'export.mmseg_model'),
     *_if_installed('timm', 'classification.model'),
 )
 HOOKS = _child(
