@@ -41,18 +41,8 @@ def export(
 ) -> None:
     """Export a model, or a part of it, and check the file before it gets its name.
 
-    Args:
-        cfg: config of the model.
-        checkpoint: file or URL; None exports random weights.
-        out: new file, which ends in .onnx or .pt2.
-        part: ``model``, ``neck`` or ``backbone``.
-        dtype: dtype of the network: ``fp32``, ``fp16`` or ``bf16``.
-        size: height and width of all images; None exports for every size.
-        fused: whether norms are folded first (:func:`mlp_dense.fuse`).
-        int8: whether onnxruntime quantizes the file, calibrated on the check images.
-        images: folder of images for the check, see :func:`.check.read_check_images`.
-        report: called with each line of progress.
-        advance: called after each of :func:`num_steps`.
+    The arguments are those of ``tools/export.py --help``; a `checkpoint` of None exports random weights, and `size` is
+    (height, width). `report` receives each line of progress; `advance` is called after each of :func:`num_steps`.
 
     Raises:
         UserError: an argument is invalid, the model cannot be exported, or the check failed. No file is written.

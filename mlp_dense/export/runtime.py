@@ -2,8 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +33,17 @@ class ExportedFile:
 
     Raises:
         UserError: the file is missing, unreadable or not from ``tools/export.py``.
-        NotInstalledError: onnxruntime or onnx is missing.
+        NotInstalledError: onnxruntime is missing.
     """
 
     def __init__(self, content: Path | bytes, suffix: str = '', threads: int = 0):
-        self.name, self.suffix, self.threads = 'the exported model', suffix, threads
+        self.name = 'the exported model'
         if isinstance(content, Path):
             if not content.is_file():
-                raise UserError(f'{content} does not exist.')
-            self.name, self.suffix = str(content), suffix or content.suffix
-            content = content.read_bytes()
-        self.content = content
-        self.metadata = self._metadata()
+                raise UserError(f'{content} does not exist; pass a file that tools/export.py wrote.')
+            self.name, suffix, content = str(content), suffix or content.suffix, content.read_bytes()
+        self._run, texts = self._load_onnx(content, threads) if suffix == '.onnx' else self._load_pt2(content)
+        self.metadata = {key: json.loads(text) for key, text in texts.items() if key in KEYS and text}
         if 'outputs' not in self.metadata:
             raise UserError(f'{self.name} was not written by tools/export.py; export the checkpoint with this tool.')
 
@@ -55,15 +53,11 @@ class ExportedFile:
         Raises:
             UserError: onnxruntime cannot run the model on these images.
         """
-        names = self.metadata['outputs']
-        if self.suffix == '.onnx':
-            try:
-                return dict(zip(names, self._session.run(names, {'images': images}), strict=True))
-            except Exception as error:  # onnxruntime's errors have no common base class
-                raise self._runtime_error(f' on images {images.shape}', error) from error
-        with torch.inference_mode():
-            outputs = self._program(torch.from_numpy(images))
-        return {name: output.numpy() for name, output in zip(names, outputs, strict=True)}
+        return dict(zip(self.metadata['outputs'], self._run(images), strict=True))
+
+    def __deepcopy__(self, memo: dict) -> 'ExportedFile':
+        """Share the file: it does not change, and a session of onnxruntime cannot be copied."""
+        return self
 
     def check(self, task: str, classes: Sequence[str] | None) -> None:
         """Raise UserError unless the file is a whole model of a task (``mmdet``, ``mmseg``) with these classes."""
@@ -83,48 +77,41 @@ class ExportedFile:
         """Class names, and an (R, G, B) colour from 0 to 255 for each."""
         return dict(classes=tuple(self.metadata['classes']), palette=[tuple(rgb) for rgb in self.metadata['palette']])
 
-    @cached_property
-    def _session(self) -> Any:
+    def _load_onnx(self, content: bytes, threads: int) -> tuple[Callable, dict[str, str]]:
         check_installed('onnxruntime')
         import onnxruntime
 
+        def explained(function: Callable, *args: Any, context: str = '', **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:  # onnxruntime's errors have no common base class
+                reason = ' '.join(str(error).split())[:300]
+                raise UserError(f'onnxruntime cannot run {self.name}{context}: {reason}') from error
+
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads or torch.get_num_threads()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 4  # its warnings concern its own graph passes
-        try:
-            return onnxruntime.InferenceSession(self.content, options, providers=['CPUExecutionProvider'])
-        except Exception as error:
-            raise self._runtime_error('', error) from error
+        providers = ['CPUExecutionProvider']
+        session = explained(onnxruntime.InferenceSession, content, options, providers=providers)
 
-    def _runtime_error(self, context: str, error: Exception) -> UserError:
-        return UserError(f'onnxruntime cannot run {self.name}{context}: {" ".join(str(error).split())[:300]}')
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            context = f' on images {images.shape}'
+            return explained(session.run, self.metadata['outputs'], {'images': images}, context=context)
 
-    @cached_property
-    def _program(self) -> torch.nn.Module:
-        return self._program_and_texts[0].module()
+        return run, session.get_modelmeta().custom_metadata_map
 
-    @cached_property
-    def _program_and_texts(self) -> tuple[Any, dict[str, str]]:
+    def _load_pt2(self, content: bytes) -> tuple[Callable, dict[str, str]]:
         texts = dict.fromkeys(KEYS, '')
         try:
-            return torch.export.load(io.BytesIO(self.content), extra_files=texts), texts
+            program = torch.export.load(io.BytesIO(content), extra_files=texts).module()
         except (RuntimeError, ValueError, KeyError, OSError) as error:
             raise UserError(f'{self.name} cannot be read as a program of torch.export: {error}') from error
 
-    def _metadata(self) -> dict[str, Any]:
-        if self.suffix == '.onnx':
-            check_installed('onnx')
-            import onnx
-            from google.protobuf.message import DecodeError
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            with torch.inference_mode():
+                return [output.numpy() for output in program(torch.from_numpy(images))]
 
-            try:
-                model = onnx.load_model_from_string(self.content)
-            except DecodeError as error:
-                raise UserError(f'{self.name} cannot be read as ONNX: {error}') from error
-            texts = {entry.key: entry.value for entry in model.metadata_props}
-        else:
-            texts = self._program_and_texts[1]
-        return {key: json.loads(text) for key, text in texts.items() if key in KEYS and text}
+        return run, texts
 
 
 def as_texts(metadata: Mapping[str, Any]) -> dict[str, str]:

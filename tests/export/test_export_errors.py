@@ -48,10 +48,12 @@ def test_classifier_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('name', 'format_name'), [('broken.onnx', 'ONNX'), ('broken.pt2', 'a program of torch.export')]
+    ('name', 'message'),
+    [('broken.onnx', 'onnxruntime cannot run'), ('broken.pt2', 'cannot be read as a program of torch.export')],
 )
-def test_broken_file_is_refused(name, format_name, tmp_path, capsys):
+def test_broken_file_is_refused(name, message, tmp_path, capsys):
     (tmp_path / name).write_bytes(b'nothing')
     (tmp_path / 'image.png').write_bytes(b'')
     assert call('predict', tmp_path, SEGMENTATION, tmp_path / name, '--out-dir', tmp_path / 'out') == 2
-    assert f'{name} cannot be read as {format_name}' in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert name in error and message in error
