@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -104,7 +105,7 @@ class ExportedFile:
         texts = dict.fromkeys(KEYS, '')
         try:
             program = torch.export.load(io.BytesIO(content), extra_files=texts).module()
-        except (RuntimeError, ValueError, KeyError, OSError) as error:
+        except (RuntimeError, ValueError, KeyError, OSError, BadZipFile) as error:
             raise UserError(f'{self.name} cannot be read as a program of torch.export: {error}') from error
 
         def run(images: np.ndarray) -> list[np.ndarray]:

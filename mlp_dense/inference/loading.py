@@ -52,6 +52,8 @@ class LoadedModel:
         """
         if args or kwargs:
             return super().predict(images, *args, **kwargs)  # type: ignore[misc]
+        if batch_size < 1:
+            raise UserError(f'batch_size is {batch_size}; set it to 1 or more.')
         is_list = isinstance(images, (list, tuple))
         frames = (
             Frame(dict(id=i), str(i), read_image(image, task_of(self.cfg.default_scope).flag))

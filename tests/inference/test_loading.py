@@ -124,10 +124,11 @@ def test_unusable_config_or_device_is_refused(trained, tmp_path):
 @pytest.fixture(params=[DETECTION, SEGMENTATION, config('classification/hire_mlp_shapes')], ids=['det', 'seg', 'class'])
 def model(request):
     """Return a loaded model of a task, with random weights."""
-    if 'classification' in request.param:
-        pytest.importorskip('timm')
     torch.manual_seed(0)
     cfg = Config.fromfile(request.param)
+    if 'classification' in request.param:
+        pytest.importorskip('timm')
+        cfg.test_dataloader.dataset.metainfo = dict(classes=tuple('abcdefgh'[: cfg.model.head.num_classes]))
     if request.param == DETECTION:
         cfg.model.test_cfg.rcnn.score_thr = 0.0  # random weights give low scores
     return mlp_dense.load_model(cfg, None, 'cpu')
@@ -166,6 +167,8 @@ def test_predict_on_list_keeps_order_whatever_the_batch_size(model, files):
         for result, single in zip(results, singles, strict=True):
             torch.testing.assert_close(values_of(result), single, atol=1e-4, rtol=1e-4)
     assert model.predict([]) == []
+    with pytest.raises(UserError, match='batch_size is 0; set it to 1 or more'):
+        model.predict(images, batch_size=0)
 
 
 def test_draw_returns_rgb_and_writes_a_file(model, files, tmp_path):

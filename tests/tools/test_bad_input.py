@@ -215,7 +215,7 @@ def test_a_json_config_that_cannot_be_read(fails, tmp_path):
 
 def test_arguments_in_the_order_of_another_tool(tmp_path, capsys):
     assert call('predict', DETECTION, 'x.pth', 'image.jpg', '--out-dir', tmp_path) == 2
-    assert 'is a config; the order is INPUT CONFIG CHECKPOINT.' in capsys.readouterr().err
+    assert 'is a config; use the order INPUT CONFIG CHECKPOINT.' in capsys.readouterr().err
     (tmp_path / 'x.pth').write_bytes(b'')
     assert call('test', tmp_path / 'x.pth', DETECTION) == 2
     assert 'x.pth is not a config' in capsys.readouterr().err
