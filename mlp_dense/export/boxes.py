@@ -52,7 +52,7 @@ def roi_align_levels(
 
 for _compute, _fake in (
     (nms_scores, lambda boxes, scores, *_: torch.empty_like(scores)),
-    (roi_align_levels, lambda maps, rois, levels, size, *_: maps[0].new_empty(len(rois), maps[0].shape[1], *size)),
+    (roi_align_levels, lambda maps, rois, levels, size, *_: maps[0].new_empty(rois.shape[0], maps[0].shape[1], *size)),
 ):
     library.impl(_compute.__name__, _compute, 'CompositeExplicitAutograd')
     torch.library.register_fake(f'mlp_dense::{_compute.__name__}', _fake, lib=library)
