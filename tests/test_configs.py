@@ -146,7 +146,7 @@ def check_runtime(cfg: Config, name: str) -> None:
     metric = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}[cfg.default_scope]
     assert cfg.default_hooks.checkpoint.save_best == metric, name
     assert cfg.default_hooks.visualization.draw, name
-    assert any('FiniteLoss' in hook.type for hook in cfg.custom_hooks), name
+    assert cfg.default_hooks.finite_loss.type == 'mlp_dense.FiniteLossHook', name
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper', name
     gpus = 1 if 'shapes' in name or 'camvid' in name else 8
     base_batch_size = gpus * cfg.train_dataloader.batch_size

@@ -1,13 +1,15 @@
 """Compares an exported file, run outside of PyTorch's eager mode, with the model on pictures."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..registry import MODELS
+from ..tasks import task_of
 from .files import ExportedFile, images_of
 
 
@@ -63,21 +65,17 @@ def compare(model: nn.Module, file: ExportedFile, batches: Iterable[Mapping[str,
 
 
 def _whole(model: nn.Module, file: ExportedFile, batch: Mapping[str, Any], allowed: Allowed) -> Found:
-    compared: dict[str, Callable[..., Found]] = dict(mmseg=_label_maps, mmdet=_objects)
-    task = model.cfg.default_scope
+    compared = _label_maps if task_of(model.cfg.default_scope).label_map else _objects
     with torch.no_grad():
         wanted = [sample.clone() for sample in model.test_step(_copied(batch))]
         given = stand_in(model, file).test_step(_copied(batch))
-    return compared[task](wanted, given, allowed)
+    return compared(wanted, given, allowed)
 
 
 def stand_in(model: nn.Module, file: ExportedFile) -> nn.Module:
     """The model of mmdet or mmsegmentation that runs a file instead of a network."""
-    if model.cfg.default_scope == 'mmseg':
-        from .segmentor import ExportedSegmentor as Kind
-    else:
-        from .detector import ExportedDetector as Kind
-    return Kind(file, model.cfg.model).eval()
+    kind = task_of(model.cfg.default_scope).exported
+    return MODELS.build(dict(type=kind, file=file, model=model.cfg.model)).eval()
 
 
 def _maps(model: nn.Module, file: ExportedFile, batch: Mapping[str, Any], allowed: Allowed) -> Found:

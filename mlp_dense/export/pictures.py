@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from torch import Tensor
 
-from ..config.reading import leaves
+from ..datasets.layout import image_folder, leaves
 from ..datasets.shapes import make_scene
 from ..errors import UserError
 from ..inference.prediction import ImageSource
@@ -88,9 +88,7 @@ def _test_data(cfg: Config) -> Any:
 
 
 def _test_folder(cfg: Config) -> Path:
-    dataset = _test_data(cfg)
-    prefix = dataset.get('data_prefix') or {}
-    return Path(dataset.get('data_root') or '', prefix.get('img') or prefix.get('img_path') or '')
+    return image_folder(_test_data(cfg)) or Path()
 
 
 def _odd(size: int) -> int:

@@ -1,4 +1,4 @@
-"""Hooks of the training and the test loop."""
+"""Hooks of tests, and the hook of mixtures of experts."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from mmengine.model import is_model_wrapper
 
 from ..backbones.experts import Experts, set_balance_scale
 from ..backbones.fusion import fuse
-from ..config.reading import leaves
+from ..datasets.layout import image_folder, leaves
 from ..registry import HOOKS
 from ..tasks import task_of
 from ..visualization.drawing import draw_labels
@@ -25,7 +25,7 @@ DEAD = 0.01
 
 @HOOKS.register_module()
 class FuseHook(Hook):
-    """Tests the fused copy of the model (:func:`mlp_dense.fuse`)."""
+    """Replaces the model by its fused copy (:func:`mlp_dense.fuse`) before a test."""
 
     def before_test(self, runner: Any) -> None:
         owner, name = (runner.model, 'module') if is_model_wrapper(runner.model) else (runner, 'model')
@@ -88,14 +88,16 @@ class BalanceHook(Hook):
 
 @HOOKS.register_module()
 class DrawPredictionsHook(Hook):
-    """Draws every tested image into a folder, with its ground truth at the left and the predictions at the right (of
-    objects those with a score above `score_thr`), each below a caption; small ones are enlarged."""
+    """Draws each tested image into a folder, its ground truth on the left and its predictions on the right.
+
+    Objects need a score above `score_thr`. Small images are enlarged.
+    """
 
     def __init__(self, out_dir: str, score_thr: float = 0.3):
         self.out_dir, self.score_thr = Path(out_dir), score_thr
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        dataset = runner.test_dataloader.dataset  # the visualizer knows its classes in the first process only
+        dataset = runner.test_dataloader.dataset  # only the first process has a visualizer with classes
         task, meta = task_of(runner.cfg.default_scope), dataset.metainfo
         for sample in outputs or ():
             image = _image(sample.img_path, dataset, task.flag)
@@ -107,17 +109,15 @@ class DrawPredictionsHook(Hook):
 
 
 def _image(path: str, dataset: Any, flag: str) -> np.ndarray:
-    """The RGB image of a path, or, of a data set that keeps its images in one file, of a name in it."""
+    """Return the RGB image of a path, or of a name in the archive of a data set."""
     if hasattr(dataset, 'bytes_of'):
         return mmcv.imfrombytes(dataset.bytes_of(path), flag, channel_order='rgb')
     return mmcv.imread(path, flag, channel_order='rgb')
 
 
 def _below_its_root(image: Path, dataset: Any) -> Path:
-    """The path of an image without the folder that the images of all data sets are in: equal names in several folders
-    stay apart."""
-    prefixes = [getattr(each, 'data_prefix', None) or {} for each in leaves(dataset)]
-    roots = {os.path.abspath(prefix) for each in prefixes for key, prefix in each.items() if key in ('img', 'img_path')}
+    """Return the path of an image below the common folder of all images, so that equal names stay distinct."""
+    roots = {os.path.abspath(folder) for leaf in leaves(dataset) if (folder := image_folder(leaf))}
     image = Path(os.path.abspath(image))
     root = os.path.commonpath(roots) if roots else image.parent
     return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)
