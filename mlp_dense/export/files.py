@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..backbones import experts  # noqa: F401  whose operator a program may call
 from ..errors import UserError
+from ..kernels import experts  # noqa: F401  whose operator a program may call
 from . import operators  # noqa: F401  the same
 from .conversion import check_installed
 

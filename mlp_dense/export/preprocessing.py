@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones.compat import round_up
+from ..kernels.compat import round_up
 from ..errors import UserError
 
 

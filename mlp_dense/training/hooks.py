@@ -11,7 +11,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from ..backbones.experts import Experts, set_balance_scale
+from ..backbones.experts import Experts
 from ..backbones.fusion import fuse
 from ..datasets.layout import image_folder, leaves
 from ..registry import HOOKS
@@ -20,7 +20,7 @@ from ..visualization.drawing import draw_labels
 from .machine import unwrapped
 
 DEAD = 0.01
-"""An expert is taken for dead that gets less than this part of an even share."""
+"""An expert that receives less than this fraction of an even share is dead."""
 
 
 @HOOKS.register_module()
@@ -34,10 +34,13 @@ class FuseHook(Hook):
 
 @HOOKS.register_module()
 class BalanceHook(Hook):
-    """Has the balancing losses of mixtures of experts follow what a training does to its loss before the backward pass
-    (fp16 multiplies it, accumulated gradients divide it), and logs their sum as `loss_balance`. Every `interval`
-    iterations it writes the share of the items that each expert got (``expert/MODULE/NUMBER``, for
-    tools/plot_log.py), and warns of experts that got next to none."""
+    """Scaling and logging of the balancing losses of mixtures of experts.
+
+    The losses are multiplied by the factor that a training applies to its loss before the backward pass: fp16 multiplies
+    it, accumulated gradients divide it. Their sum is logged as `loss_balance`. Every `interval` iterations the hook
+    writes the share of the items of each expert (``expert/MODULE/NUMBER``, for tools/plot_log.py), and warns of dead
+    experts.
+    """
 
     priority = 'HIGH'
 
@@ -45,45 +48,45 @@ class BalanceHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Any) -> None:
-        model = unwrapped(runner.model)
-        named = {name: module for name, module in model.named_modules() if isinstance(module, Experts)}
-        self.experts, self.names, self.dead = list(named.values()), list(named), set()
-        self.shares = [torch.zeros_like(module.shares) for module in self.experts]
+        modules = unwrapped(runner.model).named_modules()
+        self.experts = {name: module for name, module in modules if isinstance(module, Experts)}
+        self.shares = {name: torch.zeros_like(module.shares) for name, module in self.experts.items()}
+        self.dead: set[tuple[str, int]] = set()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        if self.experts:
-            optimizer, balance = runner.optim_wrapper, self.experts[0].balance
-            scale = optimizer.scale_loss(torch.ones_like(balance))
-            scaler = getattr(optimizer, 'loss_scaler', None)
-            set_balance_scale(scaler.scale(scale) if scaler else scale)
+        for module in self.experts.values():
+            scale = runner.optim_wrapper.scale_loss(torch.ones_like(module.balance))
+            scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+            module.set_loss_scale(scaler.scale(scale) if scaler else scale)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self.experts:
-            total = sum(module.balance for module in self.experts)
+            total = sum(module.balance for module in self.experts.values())
             runner.message_hub.update_scalar('train/loss_balance', total)
-            for shares, module in zip(self.shares, self.experts, strict=True):
-                shares += module.shares
+            for name, module in self.experts.items():
+                self.shares[name] += module.shares
             if self.every_n_train_iters(runner, self.interval):
                 self._write_shares(runner)
 
     def _write_shares(self, runner: Any) -> None:
-        found = {}
-        for name, shares in zip(self.names, self.shares, strict=True):
+        scalars = {}
+        for name, shares in self.shares.items():
             all_reduce(shares)
-            parts = (shares / shares.sum()).tolist()
-            found |= {f'expert/{name}/{i}': part for i, part in enumerate(parts)}
-            dead = {(name, i) for i, part in enumerate(parts) if part * len(parts) < DEAD} - self.dead
+            fractions = (shares / shares.sum()).tolist()
+            scalars |= {f'expert/{name}/{i}': fraction for i, fraction in enumerate(fractions)}
+            dead = {(name, i) for i, fraction in enumerate(fractions) if fraction * len(fractions) < DEAD} - self.dead
             for _, i in sorted(dead):
                 runner.logger.warning(
-                    f'Expert {i} of {len(parts)} in {name} is dead: it got {100 * parts[i]:.2g} % of the items in '
-                    f'{self.interval} iterations. Its weights are idle; a lower learning rate or a longer warm-up help.'
+                    f'Expert {i} of {len(fractions)} in {name} is dead: it received {100 * fractions[i]:.2g} % of the '
+                    f'items in {self.interval} iterations. Use a lower learning rate or a longer warm-up.'
                 )
             self.dead |= dead
             shares.zero_()
-        runner.visualizer.add_scalars(dict(found, iter=runner.iter + 1), step=runner.iter + 1)
+        runner.visualizer.add_scalars(dict(scalars, iter=runner.iter + 1), step=runner.iter + 1)
 
     def after_train(self, runner: Any) -> None:
-        set_balance_scale(1.0)
+        for module in self.experts.values():
+            module.set_loss_scale(1.0)
 
 
 @HOOKS.register_module()
