@@ -7,6 +7,7 @@ from typing import Any
 from .errors import explained_imports
 
 _HOMES = {
+    'config_path': 'registry',
     'HireMLP': 'backbones',
     'ASMLP': 'backbones',
     'CycleMLP': 'backbones',
@@ -34,4 +35,4 @@ def __getattr__(name: str) -> Any:
 
 if find_spec('mmengine'):
     from . import operators  # noqa: F401  before anything imports mmdet
-    from .training import families  # noqa: F401  so that configs find the backbones by their bare names
+    from . import registry  # noqa: F401  registers the bare names of the backbones

@@ -1,44 +1,117 @@
-"""This package's scope in the OpenMMLab registries.
+"""Scope `mlp_dense` in the registries of mmengine, and the location of the configs of this package.
 
-mmengine imports this file when a config says ``type='mlp_dense.X'``, then ``locations``, which register what they hold.
+mmengine imports this file when a config contains ``type='mlp_dense.X'``. A type is imported when it is first looked up,
+so a package that only other types need may be missing or broken.
 """
 
-from importlib.util import find_spec
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
 
 from mmengine import registry as root
 from mmengine.registry import Registry
 
+from .errors import NotInstalledError, explain_missing, explain_torchvision
 
-def _child(parent: Registry, *modules: str) -> Registry:
-    locations = [f'mlp_dense.{module}' for module in modules]
-    return Registry(parent.name, parent=parent, scope='mlp_dense', locations=locations)
-
-
-def _if_installed(package: str, *modules: str) -> tuple[str, ...]:
-    return modules if find_spec(package) else ()
+Modules = Mapping[str, str]  # by module below mlp_dense: the names of its types
 
 
-MODELS = _child(
+class LazyRegistry(Registry):
+    """A registry of scope `mlp_dense` that imports the module of a type when the type is first looked up."""
+
+    def __init__(self, parent: Registry, modules: Modules | None = None):
+        super().__init__(parent.name, parent=parent, scope='mlp_dense')
+        self.module_of = {name: module for module, names in (modules or {}).items() for name in names.split()}
+
+    def get(self, key: str) -> type | None:
+        """Return the type of a name, or None if it is unknown.
+
+        Raises:
+            NotInstalledError: The module of the type cannot be imported.
+        """
+        scope, name = self.split_scope_key(key)
+        if scope in (None, 'mlp_dense') and name in self.module_of and name not in self._module_dict:
+            try:
+                module = import_module(f'mlp_dense.{self.module_of[name]}')
+            except Exception as error:  # a broken package may raise anything
+                raise NotInstalledError(_explain(name, error)) from error
+            self._module_dict.setdefault(name, getattr(module, name))
+        return super().get(key)
+
+    @property
+    def module_dict(self) -> dict:
+        """Types by name; None if a type has not been imported yet."""
+        return dict.fromkeys(self.module_of) | self._module_dict
+
+
+def _explain(name: str, error: Exception) -> str:
+    known = explain_missing(error) if isinstance(error, ModuleNotFoundError) else explain_torchvision(error)
+    reason = known or f'{type(error).__name__}: {error}. Repair the package that raises this error.'
+    return f'mlp_dense.{name} cannot be imported: {reason}'
+
+
+FAMILIES = import_module('mlp_dense.backbones').FAMILIES
+MODELS = LazyRegistry(
     root.MODELS,
-    'training.families',
-    *_if_installed('mmdet', 'training.tta', 'export.mmdet_model'),
-    *_if_installed('mmseg', 'training.losses', 'export.mmseg_model'),
-    *_if_installed('timm', 'classification.model'),
+    {
+        'backbones': ' '.join(family.__name__ for family in FAMILIES),
+        'training.tta': 'InstanceTTAModel',
+        'training.losses': 'WeightedCrossEntropyLoss',
+        'export.mmdet_model': 'ExportedDetector',
+        'export.mmseg_model': 'ExportedSegmentor',
+        'classification.model': 'ImageClassifier',
+    },
 )
-HOOKS = _child(
-    root.HOOKS, 'training.hooks', 'training.finite_loss_hook', 'training.report_hook', 'training.checkpoint_hook'
+RUNNERS = LazyRegistry(root.RUNNERS, {'training.runner': 'DenseRunner'})
+LOOPS = LazyRegistry(root.LOOPS, {'training.loops': 'EpochLoop IterLoop'})
+HOOKS = LazyRegistry(
+    root.HOOKS,
+    {
+        'training.hooks': 'BalanceHook DrawPredictionsHook FuseHook',
+        'training.checkpoint_hook': 'CheckpointHook',
+        'training.resume_hook': 'ResumeHook',
+        'training.finite_loss_hook': 'FiniteLossHook',
+        'training.report_hook': 'ResultsHook',
+        'training.run_info': 'RunHook',
+        'training.console': 'ConsoleHook ProgressHook',
+        'checks.data_check_hook': 'DataCheckHook',
+        'checks.unreadable': 'SkippingHook',
+    },
 )
-CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'training.layer_decay')
-METRICS = _child(
+LOG_PROCESSORS = LazyRegistry(root.LOG_PROCESSORS, {'training.console': 'TimedLog'})
+CONSTRUCTORS = LazyRegistry(root.OPTIM_WRAPPER_CONSTRUCTORS, {'training.layer_decay': 'LayerDecayConstructor'})
+METRICS = LazyRegistry(
     root.METRICS,
-    'training.label_maps',
-    *_if_installed('mmdet', 'training.coco_metric'),
-    *_if_installed('timm', 'classification.metrics'),
+    {
+        'training.label_maps': 'DumpLabelMaps WriteLabelMaps',
+        'training.coco_metric': 'CocoMetric',
+        'classification.metrics': 'Accuracy DumpClasses',
+    },
 )
-DATASETS = _child(root.DATASETS, *_if_installed('timm', 'classification.data'))
-TRANSFORMS = _child(root.TRANSFORMS, *_if_installed('timm', 'classification.data'))
-DATA_SAMPLERS = _child(root.DATA_SAMPLERS, *_if_installed('timm', 'classification.data'))
-PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, *_if_installed('timm', 'classification.schedule'))
-for _registry in [each for each in vars(root).values() if isinstance(each, Registry)]:
+DATASETS = LazyRegistry(
+    root.DATASETS,
+    {'training.data_order': 'SeededDataset', 'classification.data': 'ClassFolders ImageArchive ImageNet'},
+)
+TRANSFORMS = LazyRegistry(root.TRANSFORMS, {'classification.data': 'LoadImage PackClass TimmTransform'})
+DATA_SAMPLERS = LazyRegistry(
+    root.DATA_SAMPLERS,
+    {'training.data_order': 'SeededBatches', 'classification.data': 'RepeatedAugmentation'},
+)
+PARAM_SCHEDULERS = LazyRegistry(root.PARAM_SCHEDULERS, {'classification.schedule': 'CosineLR'})
+FUNCTIONS = LazyRegistry(root.FUNCTIONS, {'training.data_order': 'leave_signals'})
+for _registry in [value for value in vars(root).values() if isinstance(value, Registry)]:
     if 'mlp_dense' not in _registry.children:
-        _child(_registry)  # else mmengine warns of a default_scope that has none
+        LazyRegistry(_registry)  # mmengine warns if default_scope has no registry
+for _family in FAMILIES:  # bare names for ``import mlp_dense`` and custom_imports
+    root.MODELS.register_module(module=_family)
+
+
+def config_path(name: str) -> str:
+    """Return the path of a config of this package, for ``_base_ = [__import__('mlp_dense').config_path(NAME)]``.
+
+    Args:
+        name: Path below ``configs/``, for example ``_base_/exact_training.py``.
+    """
+    package = Path(__file__).parent
+    installed = package / '.mim' / 'configs' / name
+    return str(installed if installed.exists() else package.parent / 'configs' / name)

@@ -1,17 +1,14 @@
-"""What differs between the tasks: one row each."""
+"""Table of the tasks: one row each. A new task is a row here and a module ``reports/NAME.py``."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-import numpy as np
-from mmengine.config import ConfigDict
-from torch import Tensor, nn
-
+from .datasets.layout import annotation_file
 from .errors import UserError
-from .visualization.drawing import draw_class, draw_instances, draw_label_map
 
 PICKLE = ('.pkl', '.pickle')
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]  # of 80 classes
@@ -19,123 +16,153 @@ COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69,
 
 @dataclass(frozen=True)
 class Task:
-    """A task, as far as this package does not leave it to mmdet and mmsegmentation."""
+    """Properties of a task that this package does not leave to mmdet and mmsegmentation."""
 
-    scope: str  # the default_scope of its configs
-    main_metric: str  # what its name ends in
-    dump: str  # the type of the metric that writes predictions (tools/test.py --out)
-    dumped_as: tuple[str, ...]  # what the name of that file may end in
-    field: str  # data samples keep ground truth and predictions as gt_FIELD and pred_FIELD
-    draw: Callable[..., np.ndarray]  # draws them, as reports.drawing.draw_instances does
-    # The number in what is written of every class, from the config of the test data set and the class names.
-    category_ids: Callable[[ConfigDict, Sequence[str]], Sequence[int]]
-    # Predictions, image id and category ids to results in COCO's format; None: there are none.
-    objects: Callable[[Any, int, Sequence[int]], Iterator[dict]] | None
-    label_map: Callable[[Any], np.ndarray] | None  # predictions to (H, W); None: there is no label map
-    flag: str  # with which OpenCV reads an image as the data set does: with or without its orientation in EXIF
-    run_heads: Callable[[nn.Module, Tensor], None]  # on images, as the field counts the MACs of neck and heads
-    exported: str | None  # the type of the model that stands in for an exported one; None: whole ones are not exported
+    name: str  # also that of its module in reports/
+    scope: str  # default_scope of its configs
+    package: str  # the package that its configs need
+    dense: bool  # whether it needs a pretrained backbone and mmcv's operators
+    main_metric: str  # ending of the metric's name
+    dump: str  # type of the metric that writes predictions (tools/test.py --out)
+    dumped_as: tuple[str, ...]  # suffixes of the file that `dump` writes
+    field: str  # data samples hold ground truth and predictions as gt_FIELD and pred_FIELD
+    drawing: str  # function of visualization/drawing.py
+    category_ids: Callable[[Any, Sequence[str]], Sequence[int]]  # ids of the classes, from data set config and names
+    objects: Callable[[Any, int, Sequence[int]], Iterator[dict]] | None  # predictions, image id, ids to COCO results
+    label_map: Callable[[Any], Any] | None  # predictions to an array (H, W)
+    flag: str  # mmcv's flag for reading an image, with or without its EXIF orientation
+    run_heads: Callable[[Any, Any], None]  # runs neck and heads on images, to count their MACs
+    exported: str | None  # type of the model that runs an exported file; None if complete models are not exported
+    keep_results: Callable[[list, Path], list]  # metrics of a test that write the input of a report into a folder
+
+    @property
+    def draw(self) -> Callable[..., Any]:
+        """Drawing function, imported on first use: training needs neither OpenCV nor Matplotlib for it."""
+        return resolve_name(f'mlp_dense.visualization.drawing:{self.drawing}')
 
     def labels_of(self, sample: Any, side: str, score_thr: float = 0.0) -> Any:
-        """The ground truth (``gt``) or predictions (``pred``, scored above `score_thr`) of a data sample, or None."""
-        found = sample.get(f'{side}_{self.field}')
-        return found[found.scores > score_thr] if found is not None and 'scores' in found else found
+        """Return ground truth (``gt``) or predictions (``pred``, scored above `score_thr`) of a sample, or None."""
+        labels = sample.get(f'{side}_{self.field}')
+        return labels[labels.scores > score_thr] if labels is not None and 'scores' in labels else labels
 
 
-def task_of(scope: str) -> Task:
-    """The task of a ``default_scope``. UserError: there is none."""
+def task_of(scope: str | None) -> Task:
+    """Return the task of a ``default_scope``. Raises UserError if no task has it."""
     if scope not in TASKS:
-        raise UserError(f'default_scope is {scope!r}; allowed: {", ".join(TASKS)}.')
+        raise UserError(f'default_scope is {scope!r}; set it to {", ".join(TASKS)}.')
     return TASKS[scope]
 
 
-def coco_category_ids(dataset: ConfigDict, classes: Sequence[str]) -> list[int]:
-    """COCO's numbers, else those in the annotation file of the test data if it is there, else 1, 2, ..."""
+def coco_category_ids(dataset: Any, classes: Sequence[str]) -> list[int]:
+    """Return COCO's ids for its classes, else those in the annotation file of the test data, else 1, 2, ..."""
     from mmdet.datasets import CocoDataset
 
     if tuple(classes) == CocoDataset.METAINFO['classes']:
         return COCO_IDS
-    file = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-    if file.suffix == '.json' and file.is_file():
-        ids = {c['name']: c['id'] for c in json.loads(file.read_text(encoding='utf-8')).get('categories', ())}
+    file = annotation_file(dataset)
+    if file and file.suffix == '.json' and file.is_file():
+        categories = json.loads(file.read_text(encoding='utf-8')).get('categories', ())
+        ids = {category['name']: category['id'] for category in categories}
         if set(classes) <= ids.keys():
             return [ids[name] for name in classes]
     return list(range(1, len(classes) + 1))
 
 
-def _coco_results(found: Any, image_id: int, ids: Sequence[int]) -> Iterator[dict]:
+def _coco_results(instances: Any, image_id: int, ids: Sequence[int]) -> Iterator[dict]:
     from mmdet.structures.mask import encode_mask_results
 
-    found = found.numpy()
-    masks = encode_mask_results(found.masks) if 'masks' in found else [None] * len(found)
-    rows = zip(found.labels.tolist(), found.bboxes.tolist(), found.scores.tolist(), masks, strict=True)
-    for label, (left, top, right, bottom), score, mask in rows:
+    instances = instances.numpy()
+    masks = encode_mask_results(instances.masks) if 'masks' in instances else [None] * len(instances)
+    columns = instances.labels.tolist(), instances.bboxes.tolist(), instances.scores.tolist(), masks
+    for label, (left, top, right, bottom), score, mask in zip(*columns, strict=True):
         segmentation = dict(segmentation=dict(mask, counts=mask['counts'].decode())) if mask else {}
         box = [left, top, right - left, bottom - top]
         yield dict(image_id=image_id, category_id=ids[label], bbox=box, score=score, **segmentation)
 
 
-def _class_results(found: Any, image_id: int, ids: Sequence[int]) -> Iterator[dict]:
-    for label, score in zip(found.labels.tolist(), found.probability.tolist(), strict=True):
+def _class_results(prediction: Any, image_id: int, ids: Sequence[int]) -> Iterator[dict]:
+    for label, score in zip(prediction.labels.tolist(), prediction.probability.tolist(), strict=True):
         yield dict(image_id=image_id, category_id=ids[label], score=score)
 
 
-def _run_detector(model: nn.Module, image: Tensor) -> None:
-    """With a RoI head on 1000 proposals and 100 masks, at every stage of a cascade; without RoIAlign."""
+def _keep_coco_results(metrics: list, folder: Path) -> list:
+    coco = [metric for metric in metrics if metric.type.endswith('CocoMetric') and metric.get('ann_file')]
+    if not coco:
+        raise UserError('--report: test_evaluator has no CocoMetric with an ann_file; add one to get a report.')
+    coco[0].outfile_prefix = str(folder / 'predictions')
+    return metrics
+
+
+def _run_detector(model: Any, image: Any) -> None:
+    """Run a detector, its RoI heads on 1000 proposals and 100 masks at every stage of a cascade, without RoIAlign."""
     maps = model.extract_feat(image)
     if not hasattr(model, 'roi_head'):
         model.bbox_head(maps)
         return
     model.rpn_head(maps)
-    for kind, num in (('bbox', 1000), ('mask', 100)):
-        extractors = getattr(model.roi_head, f'{kind}_roi_extractor')
-        heads = getattr(model.roi_head, f'{kind}_head')
-        stages = zip(extractors, heads, strict=True) if isinstance(heads, nn.ModuleList) else [(extractors, heads)]
-        for extractor, head in stages:
+    for name, count in (('bbox', 1000), ('mask', 100)):
+        extractors, heads = (getattr(model.roi_head, f'{name}_{suffix}') for suffix in ('roi_extractor', 'head'))
+        cascaded = hasattr(heads, '__iter__')  # a ModuleList
+        for extractor, head in zip(extractors, heads, strict=True) if cascaded else [(extractors, heads)]:
             size = extractor.roi_layers[0].output_size
-            head(maps[0].new_empty(num, extractor.out_channels, *size))
+            head(maps[0].new_empty(count, extractor.out_channels, *size))
 
 
 DETECTION = Task(
+    name='detection',
     scope='mmdet',
+    package='mmdet',
+    dense=True,
     main_metric='mAP',
     dump='mmdet.DumpDetResults',
     dumped_as=PICKLE,
     field='instances',
-    draw=draw_instances,
+    drawing='draw_instances',
     category_ids=coco_category_ids,
     objects=_coco_results,
     label_map=None,
     flag='color',
     run_heads=_run_detector,
     exported='mlp_dense.ExportedDetector',
+    keep_results=_keep_coco_results,
 )
 SEGMENTATION = Task(
+    name='segmentation',
     scope='mmseg',
+    package='mmseg',
+    dense=True,
     main_metric='mIoU',
     dump='mlp_dense.DumpLabelMaps',
     dumped_as=PICKLE,
     field='sem_seg',
-    draw=draw_label_map,
+    drawing='draw_label_map',
     category_ids=lambda dataset, classes: range(len(classes)),
     objects=None,
-    label_map=lambda found: found.data[0].cpu().numpy(),
+    label_map=lambda prediction: prediction.data[0].cpu().numpy(),
     flag='color',
     run_heads=lambda model, image: model.decode_head(model.extract_feat(image)),
     exported='mlp_dense.ExportedSegmentor',
+    keep_results=lambda metrics, folder: [*metrics, dict(type='mlp_dense.WriteLabelMaps', folder=str(folder))],
 )
 CLASSIFICATION = Task(
+    name='classification',
     scope='mlp_dense',
+    package='timm',
+    dense=False,
     main_metric='top1',
     dump='mlp_dense.DumpClasses',
     dumped_as=('.json',),
     field='class',
-    draw=draw_class,
+    drawing='draw_class',
     category_ids=lambda dataset, classes: range(len(classes)),
     objects=_class_results,
     label_map=None,
     flag='color_ignore_orientation',  # as timm
     run_heads=lambda model, image: None,  # the head is in the backbone
     exported=None,
+    keep_results=lambda metrics, folder: [
+        *metrics,
+        dict(type='mlp_dense.DumpClasses', out_file_path=str(folder / 'predictions.json')),
+    ],
 )
 TASKS = {task.scope: task for task in (DETECTION, SEGMENTATION, CLASSIFICATION)}

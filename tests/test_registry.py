@@ -6,8 +6,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from mlp_dense import registry
 from mlp_dense.backbones import FAMILIES
 from mlp_dense.errors import UserError
+from mlp_dense.registry import LazyRegistry
 from support.models import SMALL, image
 from support.tools import run
 
@@ -39,6 +41,34 @@ for name in {NAMES}:
     model = MODELS.build(dict(type='mlp_dense.' + name, {BACKBONE}))
     assert type(model).__name__ == name and type(model).__module__.startswith('mlp_dense.')
 """)
+
+
+@pytest.mark.slow
+def test_broken_optional_packages_are_errors_of_their_types_only(tmp_path):
+    for package in ('timm', 'mmseg', 'onnx', 'onnxruntime', 'torchvision'):
+        (tmp_path / f'{package}.py').write_text(f'raise OSError("{package} is broken here")')
+    in_fresh_python(f"""{STUB}
+sys.path.insert(0, {str(tmp_path)!r})
+from mmdet.registry import MODELS
+assert type(MODELS.build(dict(type='mlp_dense.HireMLP', arch='tiny'))).__name__ == 'HireMLP'
+assert not sys.modules.keys() & {{'timm', 'mmseg', 'mlp_dense.export', 'mlp_dense.classification'}}
+for name, package in (('ImageClassifier', 'timm'), ('ExportedSegmentor', 'mmseg')):
+    try:
+        MODELS.build(dict(type='mlp_dense.' + name))
+        raise SystemExit(name + ' was built')
+    except ImportError as error:
+        expected = f'mlp_dense.{{name}} cannot be imported: OSError: {{package}} is broken here.'
+        assert str(error).startswith(expected), error
+        assert isinstance(error.__cause__, OSError)
+""")
+
+
+@pytest.mark.parametrize('registry', [value for value in vars(registry).values() if isinstance(value, LazyRegistry)])
+def test_each_row_names_a_type_of_its_module(registry):
+    for name in registry.module_of:
+        if registry.module_of[name].startswith('classification'):
+            pytest.importorskip('timm')
+        assert registry.get(name).__name__ == name and registry.get(f'mlp_dense.{name}').__name__ == name
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What the command lines of the tools share. Only the standard library: ``--help`` must not wait for PyTorch."""
+"""Options that several tools share. It imports the standard library only: ``--help`` must not wait for PyTorch."""
 
 import argparse
 import atexit
@@ -9,90 +9,101 @@ from pathlib import Path
 
 
 def tool_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with what every tool understands."""
+    """Return a parser with the options of every tool."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        '--debug',
-        action='store_true',
-        help='show the traceback of an error that is explained (same as MLP_DENSE_DEBUG=1)',
+        '--debug', action='store_true', help='print the traceback of every error (same as MLP_DENSE_DEBUG=1)'
     )
     return parser
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the arguments that say which config, changed how, on which data."""
+    """Return a parser with a config and its changes."""
     parser = tool_parser(description)
     parser.add_argument('config', metavar='CONFIG', help='config file, for example one under configs/')
     parser.add_argument(
         '--data-root',
         type=Path,
         metavar='DIR',
-        help="folder that holds the data, laid out as the config's own data_root: replaces it for data and evaluators",
+        help='folder of the data, used instead of the data_root in the config; its layout must be the same',
     )
     add_cfg_options(parser)
     return parser
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add --cfg-options."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         default=[],
         metavar='KEY=VALUE',
-        help='changes to the config, for example train_dataloader.batch_size=4 model.backbone.with_cp=True',
+        help='change settings of the config, for example train_dataloader.batch_size=4 model.backbone.with_cp=True',
     )
 
 
 def add_image_sizes(parser: argparse.ArgumentParser) -> None:
+    """Add --img-scale and --crop-size."""
     parser.add_argument(
         '--img-scale',
         '--img-size',
         nargs='+',
         type=int,
         metavar='PIXELS',
-        help='resize images into a long and a short side, for example 320 192, or into one number for both, as for '
-        "classifiers; the config's other sizes follow in proportion",
+        help='size to which images are resized: long and short side, for example 320 192, or one number for both '
+        '(classifiers need one number); other sizes in the config change in proportion',
     )
     parser.add_argument(
-        '--crop-size', nargs=2, type=int, metavar=('H', 'W'), help='crop to this height and width; segmentation only'
+        '--crop-size',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        help='height and width of the crops; only for configs that crop to a fixed size, such as segmentation',
     )
 
 
-def add_score_thr(parser: argparse.ArgumentParser, what: str) -> None:
+def add_score_thr(parser: argparse.ArgumentParser, use: str) -> None:
+    """Add --score-thr; `use` completes "detections above this score are"."""
     parser.add_argument(
         '--score-thr',
         type=float,
         default=0.3,
         metavar='SCORE',
-        help=f'objects with a score above this, from 0 to 1, are {what}; detection only (default: 0.3)',
+        help=f'detections above this score, from 0 to 1, are {use}; ignored for other tasks (default: 0.3)',
     )
 
 
 def common_parser(description: str, *loaders: str) -> argparse.ArgumentParser:
-    """A parser with the arguments that training and testing have in common; they change the data of the `loaders`."""
+    """Return a parser with the options that training and testing share; they change the data of the `loaders`."""
     parser = config_parser(description)
     parser.set_defaults(loaders=loaders)
     add_image_sizes(parser)
-    parser.add_argument('--batch-size', type=int, metavar='N', help='images of a batch, in each process')
+    parser.add_argument('--batch-size', type=int, metavar='N', help='number of images per batch and process')
     parser.add_argument(
-        '--workers', type=int, metavar='N', help='processes that load images; 0: none but the run itself'
+        '--workers', type=int, metavar='N', help='number of data-loading processes; 0 loads in the main process'
     )
     parser.add_argument(
-        '--work-dir', type=Path, metavar='DIR', help='folder for everything this run writes (default: work_dirs/CONFIG)'
+        '--work-dir',
+        type=Path,
+        metavar='DIR',
+        help='folder for checkpoints, logs and metrics (default: work_dirs/NAME_OF_CONFIG)',
     )
     parser.add_argument(
         '--launcher',
         choices=('none', 'pytorch', 'slurm', 'mpi'),
         default='none',
-        help='what started the processes, when there are several: pytorch means torchrun (default: none)',
+        help='launcher of several processes: pytorch (torchrun), slurm or mpi (default: none, one process)',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # older launchers pass it
     return parser
 
 
 def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config':  # noqa: F821
-    """The config that the arguments of :func:`common_parser` describe, with its work dir, made if the run `writes`.
-    Prints what the short options changed in it.
+    """Return the config that the arguments of :func:`common_parser` describe, and print what short options changed.
+
+    Args:
+        args: the arguments.
+        writes: whether the run writes files; its work dir is then made.
 
     Raises:
         UserError: an argument is wrong.
@@ -106,8 +117,8 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config': 
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     cfg.launcher = args.launcher
     names = ('img_scale', 'crop_size', 'batch_size', 'workers', 'epochs', 'iters')
-    asked = {name: vars(args)[name] for name in names if vars(args).get(name) is not None}
-    lines = shrink(cfg, args.loaders, **asked) if asked else []
+    options = {name: vars(args)[name] for name in names if vars(args).get(name) is not None}
+    lines = shrink(cfg, args.loaders, **options) if options else []
     if rank_of(cfg.launcher) == 0:
         print(*lines, sep='\n', end='\n' * bool(lines), flush=True)
     set_work_dir(cfg, args.work_dir, make=writes)
@@ -115,23 +126,23 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config': 
 
 
 def check_out_file(file: Path, *suffixes: str) -> None:
-    """Makes the folder of a file to write.
+    """Make the folder of an output file.
 
     Raises:
-        UserError: its name ends otherwise, or the folder cannot be written.
+        UserError: the name has another suffix, or the folder is not writable.
     """
     from mlp_dense.config.reading import make_folder
     from mlp_dense.errors import UserError
 
     if file.suffix.lower() not in suffixes or file.is_dir():
-        raise UserError(f'--out {file}: give the name of a file that ends in {" or ".join(suffixes)}.')
+        raise UserError(f'--out {file}: choose a file name that ends in {" or ".join(suffixes)}.')
     make_folder(file.parent)
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Runs a tool; an error that the user can fix becomes a sentence on stderr and exit status 2."""
+    """Run a tool. An error that the user can fix becomes one sentence on stderr and exit status 2."""
     statuses: list[int] = []
-    atexit.register(_end_at_once, statuses)  # what registers first runs last
+    atexit.register(_end_at_once, statuses)  # the first function registered is the last to run
     try:
         main()
     except KeyboardInterrupt:
@@ -151,8 +162,11 @@ def run_tool(main: Callable[[], None]) -> None:
 
 
 def _end_at_once(statuses: list[int]) -> None:
-    """Ends a process of several before its interpreter is taken down: a thread of gloo that drops a tensor then aborts
-    the whole process, now and then (ProcessGroupGloo::runLoop, Python before 3.14)."""
+    """End a distributed process before its interpreter shuts down.
+
+    A thread of gloo that frees a tensor during the shutdown can abort the process (ProcessGroupGloo::runLoop, Python
+    before 3.14).
+    """
     if statuses:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -160,7 +174,7 @@ def _end_at_once(statuses: list[int]) -> None:
 
 
 def _status(error: BaseException | None) -> int:
-    """The exit status of a process that ends with `error`."""
+    """Return the exit status of a process that ends with `error`."""
     code = (error.code if isinstance(error, SystemExit) else 1) if error else 0
     return code if isinstance(code, int) else int(code is not None)
 
@@ -173,6 +187,6 @@ def _user_error(error: Exception) -> str | None:
     if not isinstance(error, UserError):
         return None
     text = str(error)
-    if text.startswith('Caught '):  # it comes from a data loading process, with the text of its traceback
+    if text.startswith('Caught '):  # an error in a data-loading worker contains its traceback
         text = text.strip().splitlines()[-1].partition('Error: ')[2]
     return text

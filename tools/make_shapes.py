@@ -1,4 +1,4 @@
-"""Writes the embedded data set of shapes: images with COCO instances and label maps, or in folders of their classes."""
+"""Generator of the embedded data set of shapes."""
 
 import argparse
 from pathlib import Path
@@ -7,18 +7,27 @@ from arguments import run_tool, tool_parser
 
 
 def parse_args() -> argparse.Namespace:
-    parser = tool_parser(__doc__)
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
-    parser.add_argument('root', type=Path, metavar='DIR', help='folder to create, for example data/shapes')
-    parser.add_argument('--num-train', type=int, default=320, metavar='N', help='training images')
-    parser.add_argument('--num-val', type=int, default=64, metavar='N', help='validation images')
-    parser.add_argument('--size', type=int, default=128, metavar='PIXELS', help='height and width of an image')
-    parser.add_argument('--classify', action='store_true', help='one shape in each image, in folders of their classes')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='the same number gives the same images')
+    """Parse the command line."""
+    parser = tool_parser(
+        'Generate the embedded data set of shapes: images with COCO instances and label maps, or folders of classes.'
+    )
+    parser.add_argument('root', type=Path, metavar='DIR', help='new folder, for example data/shapes')
+    parser.add_argument(
+        '--num-train', type=int, default=320, metavar='N', help='number of training images (default: 320)'
+    )
+    parser.add_argument(
+        '--num-val', type=int, default=64, metavar='N', help='number of validation images (default: 64)'
+    )
+    parser.add_argument(
+        '--size', type=int, default=128, metavar='PIXELS', help='height and width of the images (default: 128)'
+    )
+    parser.add_argument('--classify', action='store_true', help='draw one shape per image, in a folder per class')
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the images (default: 0)')
     return parser.parse_args()
 
 
 def main() -> None:
+    """Run the tool."""
     args = parse_args()
     from mlp_dense.datasets.shapes import write_shapes
 

@@ -1,4 +1,7 @@
-"""Tests a checkpoint: tools/test.py configs/detection/hire_mlp_mask_rcnn_coco.py CHECKPOINT"""
+"""Test of a checkpoint.
+
+Example: python tools/test.py configs/detection/hire_mlp_mask_rcnn_coco.py CHECKPOINT
+"""
 
 import argparse
 import json
@@ -9,42 +12,45 @@ from arguments import add_score_thr, check_out_file, common_parser, read_run_con
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = common_parser(
-        'Tests a checkpoint on the test data of a config, prints the metrics and writes metrics.json.', 'test'
+        'Test a checkpoint on the test data of a config. Prints the metrics and writes them to metrics.json.', 'test'
     )
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='file or http(s) address of a checkpoint')
+    parser.add_argument(
+        'checkpoint', metavar='CHECKPOINT', help='file or URL of a checkpoint, or an exported .onnx or .pt2 file'
+    )
     parser.add_argument(
         '--out',
         default='',
         metavar='FILE',
-        help='also write the predictions: .pkl for detection and segmentation; .json, with the accuracy of every '
-        'class, for classification',
+        help='write the predictions to this file: .pkl for detection and segmentation, .json for classification',
     )
     parser.add_argument(
         '--show-dir',
         default='',
         metavar='DIR',
-        help='also draw the predictions beside the ground truth, one PNG per image',
+        help='draw ground truth and predictions side by side into this folder, one PNG per image',
     )
-    add_score_thr(parser, 'drawn by --show-dir, and counted as found by --report')
+    add_score_thr(parser, 'drawn by --show-dir and counted by --report')
     parser.add_argument(
         '--tta',
         action='store_true',
-        help='test-time augmentation: several sizes and flip for segmentation, flip for detection',
+        help='merge the predictions for augmented images: flipped ones, for segmentation also in several sizes',
     )
     parser.add_argument(
-        '--fuse', action='store_true', help='test the faster inference form, with norms folded (mlp_dense.fuse)'
+        '--fuse', action='store_true', help='fold norms into neighbouring layers first (mlp_dense.fuse), for speed'
     )
     parser.add_argument(
         '--report',
         default='',
         metavar='DIR',
-        help='also make a report of what goes wrong, and where: DIR/index.html (see tools/report.py)',
+        help='write a report about the errors to this folder: open DIR/index.html (see tools/report.py)',
     )
     return parser.parse_args()
 
 
 def main() -> None:
+    """Run the tool."""
     args = parse_args()
     from mmengine.dist import is_main_process
 
@@ -67,7 +73,7 @@ def main() -> None:
         file = Path(cfg.work_dir, 'metrics.json')
         undefined = [name for name, value in metrics.items() if not math.isfinite(value)]
         if undefined:
-            print(f'Undefined, and null in {file.name}: {", ".join(undefined)} (a class that no pixel has?)')
+            print(f'Undefined, and null in {file.name}: {", ".join(undefined)} (is a class absent from the test data?)')
         content = metrics | dict.fromkeys(undefined)
         file.write_text(json.dumps(content, indent=2, default=float, allow_nan=False) + '\n', encoding='utf-8')
         print('Written:', *filter(None, (file, args.show_dir, args.out)))

@@ -1,50 +1,56 @@
-"""Trains the model of a config: tools/train.py configs/detection/hire_mlp_mask_rcnn_coco.py"""
+"""Train the model of a config: tools/train.py configs/detection/hire_mlp_mask_rcnn_coco.py"""
 
 import argparse
+import sys
+from contextlib import nullcontext, redirect_stdout
 
 from arguments import common_parser, read_run_config, run_tool
 
 
 def parse_args() -> argparse.Namespace:
     parser = common_parser(
-        'Trains the model of a config; checkpoints, logs and images go to the work dir.', 'train', 'val', 'test'
+        'Train the model of a config. Checkpoints, logs and images go to the work dir.', 'train', 'val', 'test'
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        '--epochs', type=int, metavar='N', help='train so long; the schedule and validations scale along'
+        '--epochs', type=int, metavar='N', help='number of epochs; rescales the schedule and the validations'
     )
-    length.add_argument('--iters', type=int, metavar='N', help='the same, in iterations')
+    length.add_argument(
+        '--iters', type=int, metavar='N', help='number of iterations; rescales the schedule and the validations'
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='FILE',
-        help='go on from a checkpoint, with optimizer and schedule (default: the newest in the work dir)',
+        help='resume from a checkpoint with its optimizer and schedule (default: the newest in the work dir)',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision; needs a GPU')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help="scale the learning rate by total batch size / the config's base_batch_size",
+        help="multiply the learning rate by total batch size / the config's base_batch_size",
+    )
+    parser.add_argument('--seed', type=int, metavar='N', help='seed of all random numbers (default: drawn and logged)')
+    parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='equal results in every run with the same --seed; slower, and an error if PyTorch cannot',
     )
     parser.add_argument(
-        '--seed', type=int, metavar='N', help='seed of every random number (default: drawn, and logged)'
+        '--check-data', action='store_true', help='check all images, labels and annotations instead of training'
+    )
+    parser.add_argument('--train', action='store_true', help='train after --check-data')
+    parser.add_argument(
+        '--print-config',
+        action='store_true',
+        help='print the config that would run, with all options and the changes for this machine, and exit',
     )
     parser.add_argument(
         '--dry-run',
         action='store_true',
-        help='only try a few iterations and one validation batch in full size; says memory, time an iteration and the '
-        'estimated end, and writes nothing',
-    )
-    parser.add_argument(
-        '--check-data',
-        action='store_true',
-        help='look at all images and labels first, not only at a sample',
-    )
-    parser.add_argument(
-        '--deterministic',
-        action='store_true',
-        help='the same numbers in every run with the same --seed; slower, and an error where PyTorch cannot',
+        help='run a few iterations and one validation batch at full size; print memory, time an iteration and the '
+        'estimated end; write nothing',
     )
     return parser.parse_args()
 
@@ -53,21 +59,34 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from mlp_dense.training.runner import build_runner
+    from mlp_dense.training.runner import build_runner, config_text
     from mlp_dense.training.setup import for_training
 
-    cfg = read_run_config(args, writes=not args.dry_run)
-    if args.check_data:
-        cfg.check_data = True
-    for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed, args.deterministic)
+    with redirect_stdout(sys.stderr) if args.print_config else nullcontext():  # the config alone goes to stdout
+        cfg = read_run_config(args, writes=not (args.dry_run or args.print_config))
+        if args.check_data:
+            cfg.setdefault('default_hooks', {})['data_check'] = dict(type='mlp_dense.DataCheckHook', everything=True)
+        for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed, args.deterministic)
+        text = config_text(cfg) if args.print_config else ''
+    if text:
+        print(text)
+        return
     if args.dry_run:
         from mlp_dense.training.dry_run import dry_run
 
-        said = dry_run(cfg)
+        report = dry_run(cfg)
         if is_main_process():
-            print(said)
+            print(report)
         return
-    build_runner(cfg, ('train', 'val')).train()
+    runner = build_runner(cfg, ('train', 'val'))
+    if args.check_data and not args.train:
+        from mlp_dense.checks.data_check_hook import check_training_data
+
+        images = check_training_data(runner)
+        if is_main_process():
+            print(f'Checked {images} images, their labels and annotations.')
+        return
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The backbones. They need nothing but PyTorch; ``mlp_dense.training.families`` registers them for OpenMMLab."""
+"""The backbones. They need nothing but PyTorch; ``mlp_dense.registry`` registers them for OpenMMLab."""
 
 from .as_mlp import ASMLP
 from .cycle_mlp import CycleMLP

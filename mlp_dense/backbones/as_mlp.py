@@ -1,37 +1,26 @@
 """AS-MLP (Lian et al., arXiv 2107.08391)."""
 
-from functools import partial
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import kernels
 from ..checkpoints.matching import LeftOut
-from .compat import pad_right_bottom, round_up
-from .hierarchy import HierarchicalMLP
-from .layers import ChannelShift, GroupNorm1, Pointwise, channels_last, in_nchw, pointwise_gelu
-
-
-def axial_shift(shift_size: int, x: Tensor, axis: int) -> Tensor:
-    """Shifts `shift_size` groups of channels, those of ``torch.chunk``, by -(shift_size // 2) to shift_size // 2 pixels
-    (sec. 3.2): a group with shift d holds out[p] = in[p - d], zero outside."""
-    size = x.shape[axis]
-    shifted = []
-    for d, group in enumerate(x.chunk(shift_size, dim=3), start=-(shift_size // 2)):
-        if abs(d) >= size:
-            shifted.append(torch.zeros_like(group))
-        else:
-            shifted.append(F.pad(group, (0, 0, d, -d) if axis == 2 else (0, 0, 0, 0, d, -d)))
-    return torch.cat(shifted, dim=3)
+from ..kernels.compat import channels_last, pad_right_bottom, round_up
+from .base import HierarchicalMLP
+from .layers import GroupNorm1, MakeNorm, Pointwise, in_nchw
 
 
 class AxialShift(nn.Module):
-    """Token mixing of (B, H, W, dim): a shift along each axis, each followed by a linear layer, their sum projected."""
+    """Token mixing of (B, H, W, dim): a shift along each axis, each followed by a linear layer, their sum projected.
 
-    def __init__(self, dim: int, shift_size: int, norm):
+    A shift divides the channels into `shift_size` groups, those of ``torch.chunk``, and moves them by
+    -(shift_size // 2) to shift_size // 2 pixels, with zeros outside (sec. 3.2).
+    """
+
+    def __init__(self, dim: int, shift_size: int, norm: MakeNorm):
         super().__init__()
-        shift = partial(axial_shift, shift_size)
-        self.shift_w, self.shift_h = (ChannelShift(dim, axis, shift, shift_size // 2) for axis in (2, 1))
+        self.offsets = range(shift_size // 2, -(shift_size // 2) - 1, -1)  # where a group is read
+        self.group = -(-dim // shift_size)
         self.expand = Pointwise(dim, dim)
         self.norm1 = norm(dim)
         self.along_w = Pointwise(dim, dim)
@@ -41,15 +30,15 @@ class AxialShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(in_nchw(self.norm1, self.expand(x)))
-        w = pointwise_gelu(self.along_w, self.shift_w(x))
-        h = pointwise_gelu(self.along_h, self.shift_h(x))
-        return self.proj(in_nchw(self.norm2, w + h))
+        w, h = (kernels.shift(x, self.offsets, axis, self.group) for axis in (2, 1))
+        x = kernels.linear_gelu(w, self.along_w) + kernels.linear_gelu(h, self.along_h)
+        return self.proj(in_nchw(self.norm2, x))
 
 
 class PatchEmbedding(nn.Module):
     """Non-overlapping 4x4 patches, each mapped to a vector, then the norm."""
 
-    def __init__(self, in_channels: int, dim: int, patch_size: int, norm):
+    def __init__(self, in_channels: int, dim: int, patch_size: int, norm: MakeNorm):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, dim, patch_size, patch_size)
         self.norm = norm(dim)
@@ -62,9 +51,11 @@ class PatchEmbedding(nn.Module):
 
 class PatchMerging(nn.Module):
     """Four neighbours (those at [0,0], [1,0], [0,1], [1,1], row first) stacked as channels, norm, and a linear layer.
-    This is the order of the first Swin code; the one of mmdet and mmseg differs."""
 
-    def __init__(self, in_dim: int, dim: int, norm):
+    This is the order of the first Swin code; the order in mmdet and mmseg differs.
+    """
+
+    def __init__(self, in_dim: int, dim: int, norm: MakeNorm):
         super().__init__()
         self.norm = norm(4 * in_dim)
         self.reduction = Pointwise(4 * in_dim, dim, bias=False)
@@ -77,7 +68,7 @@ class PatchMerging(nn.Module):
 
 
 class ASMLP(HierarchicalMLP):
-    """AS-MLP (arXiv 2107.08391, table 1): archs tiny, small and base. Arguments: see :class:`MLPBackbone`."""
+    """AS-MLP (arXiv 2107.08391, table 1): archs tiny, small and base."""
 
     archs = {
         'tiny': dict(depths=(2, 2, 6, 2), dims=(96, 192, 384, 768)),
@@ -101,7 +92,7 @@ class ASMLP(HierarchicalMLP):
         (r'\.mlp\.(?=fc)', '.channel_mixing.'),
     )
 
-    # Initial weights: PyTorch's defaults. The official init function touches only kinds of layers that do not occur.
+    # Initial weights: PyTorch's defaults. The official init function changes only layer types that do not occur.
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         return PatchEmbedding(in_channels, dim, self.stem_stride, self.make_norm)

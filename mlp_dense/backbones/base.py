@@ -1,21 +1,47 @@
-"""The contract of every backbone: arguments, outputs, norms, freezing, initialisation and loading."""
+"""The contract of every backbone (arguments, outputs, norms, freezing, loading), and how its stages are built."""
 
 import copy
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoints.matching import FRESH, load_pretrained, match_and_log
+from ..checkpoints.matching import FRESH, LeftOut, load_pretrained, match_and_log
 from ..errors import ArgumentError, UserError
-from .outputs import nchw_output
+from ..kernels import nchw_output
+from .layers import ChannelMLP
+from .stages import Block, Stage
+
+NETWORK_NAMES = (
+    (r'^(norm|head)\.', LeftOut('classifier head and norm')),
+    (r'^patch_embed\.proj\.', 'stem.conv.'),
+    (r'^patch_embed\.norm\.', 'stem.norm.'),
+    (r'^network\.([0246])\.(\d+)\.', lambda m: f'stages.{int(m[1]) // 2}.blocks.{m[2]}.'),
+    (r'^network\.([135])\.proj\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.conv.'),
+    (r'^network\.([135])\.norm\.', lambda m: f'stages.{int(m[1]) // 2 + 1}.downsample.norm.'),
+    (r'^norm([0246])\.', lambda m: f'norms.{int(m[1]) // 2}.'),
+    (r'\.attn\.mlp_c\.', '.token_mixing.channel.'),
+    (r'\.attn\.', '.token_mixing.'),
+    (r'\.mlp\.(?=fc)', '.channel_mixing.'),
+)
+"""``official_names`` of families whose code keeps stages and downsamplings in one list, ``network``."""
+
+
+def _parameters(base: type) -> list[inspect.Parameter]:
+    """Return the named parameters that a backbone class adds to the constructor."""
+    if not issubclass(base, MLPBackbone) or '__init__' not in vars(base):
+        return []
+    _, *parameters = inspect.signature(vars(base)['__init__']).parameters.values()  # without self
+    return [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
 
 
 class MLPBackbone(nn.Module):
-    """A vision MLP that gives a feature pyramid for images of any size: a stem, then stages.
+    """A vision MLP that returns a feature pyramid for images of any size: a stem, then stages.
 
     Args:
         arch: the name of a published variant (a key of ``archs``), or a dict of the same fields.
@@ -26,11 +52,11 @@ class MLPBackbone(nn.Module):
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no gradients, and their
             norms stay in eval mode. Output norms stay trainable, since they belong to no stage.
         norm_eval: keeps every BatchNorm in eval mode, so that its running statistics do not change.
-        with_cp: recomputes the blocks in the backward pass instead of keeping their activations: the same outputs,
+        with_cp: recomputes the blocks in the backward pass instead of storing their activations: the same outputs,
             gradients and running statistics with less memory.
         norm_cfg: ``dict(type=..., **arguments)`` with a type that the family allows (a key of ``norms_allowed``; the
             first is the default) and arguments of that layer; ``requires_grad=False`` freezes its weights.
-        out_norm: whether a norm of its own follows each output, as in the published dense models.
+        out_norm: whether each output has an additional norm, as in the published dense models.
         init_cfg: as in mmengine; ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` reads every published checkpoint.
 
     Attributes:
@@ -38,18 +64,31 @@ class MLPBackbone(nn.Module):
         out_strides: pixels of the image per pixel of each returned feature map.
 
     Raises:
-        ArgumentError: an argument is unknown.
-        UserError: an argument has a value that is not allowed; the message lists what is.
+        ArgumentError: An argument is unknown.
+        UserError: An argument has a value that is not allowed; the message lists the allowed values.
     """
 
     archs: ClassVar[dict[str, dict[str, Any]]]
     arch_defaults: ClassVar[dict[str, Any]] = {}
     norms_allowed: ClassVar[dict[str, type[nn.Module]]]
     official_names: ClassVar[tuple[tuple[str, Any], ...]]
-    """Pairs (pattern, ours) for ``re.sub`` on the keys of the official checkpoints; a
-    :class:`~mlp_dense.checkpoints.matching.LeftOut` in place of ours says why a tensor is not loaded."""
+    """Pairs (pattern, our name) for ``re.sub`` on the keys of the official checkpoints.
+
+    A :class:`~mlp_dense.checkpoints.matching.LeftOut` instead of our name explains why a tensor is not loaded."""
     stem: nn.Module
     stages: nn.ModuleList
+
+    def __init_subclass__(cls, **kwargs: Any):
+        """Show the arguments of the base classes in ``help()`` and ``inspect.signature()`` as well."""
+        super().__init_subclass__(**kwargs)
+        parameters = {parameter.name: parameter for base in cls.__mro__ for parameter in _parameters(base)}
+        required = [parameter for parameter in parameters.values() if parameter.default is parameter.empty]
+        optional = [parameter for parameter in parameters.values() if parameter.default is not parameter.empty]
+        cls.__signature__ = inspect.Signature(required + [p.replace(kind=p.KEYWORD_ONLY) for p in optional])
+        if '__doc__' in vars(cls) and cls.__doc__:
+            summary, _, arguments = inspect.cleandoc(cls.__doc__).partition('\n\nArgs:\n')
+            inherited = inspect.cleandoc(super(cls, cls).__doc__ or '').partition('\n\nArgs:\n')[2]
+            cls.__doc__ = '\n'.join(filter(None, [summary + '\n\nArgs:', arguments, inherited]))
 
     def __init__(
         self,
@@ -66,7 +105,8 @@ class MLPBackbone(nn.Module):
         **unknown: Any,
     ):
         if unknown:
-            raise ArgumentError(f'{type(self).__name__} does not know {_names(unknown)}; it takes {self._arguments()}.')
+            allowed = _names(inspect.signature(type(self)).parameters)
+            raise ArgumentError(f'{type(self).__name__} does not know {_names(unknown)}; it takes {allowed}.')
         super().__init__()
         self.arch = self._resolve_arch(arch)
         dims, depths = self.arch['dims'], self.arch['depths']
@@ -79,14 +119,14 @@ class MLPBackbone(nn.Module):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.init_cfg = copy.deepcopy(init_cfg)
-        self.is_init = False  # mmengine asks for it
+        self.is_init = False  # mmengine reads it
         self.make_norm = self._norm_factory(norm_cfg)
         self.out_channels = tuple(dims[i] for i in self.out_indices)
         self.out_strides = tuple(self.stage_stride(i) for i in self.out_indices)
 
         rates = iter([drop_path_rate * k / max(1, sum(depths) - 1) for k in range(sum(depths))])
         self.build(in_channels, [[next(rates) for _ in range(depth)] for depth in depths[:num_stages]], with_cp)
-        # One place per stage, so that the name of a norm does not depend on out_indices.
+        # One entry per stage, so that the name of a norm does not depend on out_indices.
         self.norms = nn.ModuleList(
             self.make_norm(dims[i]) if out_norm and i in self.out_indices else nn.Identity() for i in range(num_stages)
         )
@@ -95,20 +135,20 @@ class MLPBackbone(nn.Module):
         self.register_load_state_dict_pre_hook(_match_on_load)
 
     def stage_stride(self, stage: int) -> int | float:
-        """Pixels of the image per pixel of the feature map of a stage, which is counted from 0."""
+        """Return the image pixels per pixel of the feature map of a stage, which is counted from 0."""
         raise NotImplementedError
 
     def build(self, in_channels: int, drop_paths: Sequence[Sequence[float]], with_cp: bool) -> None:
-        """Makes ``stem`` and ``stages``, one for each list of rates of stochastic depth (a rate for each block)."""
+        """Build ``stem`` and ``stages``: one stage per list of stochastic depth rates, one block per rate."""
         raise NotImplementedError
 
     def init_family_weights(self) -> None:
-        """Draws the initial weights as the paper's code does, where that is not PyTorch's default."""
+        """Draw the initial weights of the paper's code, if they differ from PyTorch's default."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, in_channels, H, W) to one feature map (B, C, H / stride, W / stride) per selected stage.
+        """Map images (B, in_channels, H, W) to a feature map (B, C, H / stride, W / stride) per selected stage.
 
-        H and W may be any number from 1 up; sizes of the feature maps are rounded up or down as the family does it.
+        H and W may be any number from 1 up. The family defines whether sizes of feature maps are rounded up or down.
         """
         size, x = x.shape[-2:], self.stem(x)
         outs = []
@@ -119,11 +159,11 @@ class MLPBackbone(nn.Module):
         return tuple(outs)
 
     def to_output(self, stage: int, x: Tensor, size: Sequence[int]) -> Tensor:
-        """The feature map that belongs to a stage, from what the stage gives, for images of a size (H, W)."""
+        """Return the output that belongs to the feature map `x` of a stage, for images of a size (H, W)."""
         return x
 
     def layers(self) -> list[list[nn.Module]]:
-        """The stem, then every block with the downsampling before it: the layers of layer-wise learning rates."""
+        """Return the layers of layer-wise learning rates: the stem, then each block with its downsampling."""
         return layers_of(self)
 
     def train(self, mode: bool = True) -> 'MLPBackbone':
@@ -132,7 +172,7 @@ class MLPBackbone(nn.Module):
         return self
 
     def init_weights(self) -> None:
-        """Applies ``init_cfg``, once. Pretrained weights are read by this package, loudly and safely."""
+        """Apply ``init_cfg``, once. This package reads pretrained weights itself, safely and with explicit errors."""
         if self.is_init:
             return
         self.is_init = True
@@ -147,68 +187,120 @@ class MLPBackbone(nn.Module):
 
     def is_unbuilt(self, key: str) -> bool:
         """Whether a tensor belongs to a stage or an output of this arch that was not selected."""
-        kind, _, rest = key.partition('.')
-        number = rest.partition('.')[0]
-        built = len(self.stages) if kind == 'stages' else 0 if kind in FRESH else None
+        module, _, name = key.partition('.')
+        number = name.partition('.')[0]
+        built = len(self.stages) if module == 'stages' else 0 if module in FRESH else None
         return built is not None and number.isdecimal() and built <= int(number) < len(self.arch['depths'])
 
     @classmethod
     def names_in(cls, keys: Collection[str], depths: Sequence[int] | None = None) -> tuple[tuple[str, Any], ...]:
-        """:attr:`official_names` for the keys of a checkpoint, where those depend on the depths of the stages; these
-        are guessed from the keys if they are not known."""
+        """Return :attr:`official_names` for the keys of a checkpoint, if they depend on the depths of the stages.
+
+        Without `depths` they are inferred from the keys.
+        """
         return cls.official_names
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The fields of the arch that some weights (our names) belong to, as far as their shapes tell; None if none."""
+        """Return the fields of the arch that weights (our names) belong to, inferred from shapes; None if unknown."""
         raise NotImplementedError
 
     @classmethod
-    def _arguments(cls) -> str:
-        """The arguments of the constructor, and of those that it hands arguments on to."""
-        signatures = [inspect.signature(base) for base in cls.__mro__ if issubclass(base, MLPBackbone)]
-        parameters = [parameter for signature in signatures for parameter in signature.parameters.values()]
-        named = [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-        return _names(dict.fromkeys(named))
-
-    @classmethod
     def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:
-        name, arch = arch, cls.archs.get(arch) if isinstance(arch, str) else arch
-        if not isinstance(arch, Mapping):
-            raise cls._error('arch', name, f'{_names(cls.archs)}, or a dict')
+        fields = cls.archs.get(arch) if isinstance(arch, str) else arch
+        if not isinstance(fields, Mapping):
+            raise cls._error('arch', arch, f'{_names(cls.archs)}, or a dict')
         allowed = ('depths', 'dims', *cls.arch_defaults)
-        if not {'depths', 'dims'} <= arch.keys() <= set(allowed):
-            raise cls._error('arch', dict(arch), f'a dict of {_names(allowed)}, of which depths and dims are needed')
-        arch = {**cls.arch_defaults, **arch}
-        for key, value in arch.items():
-            if isinstance(value, Sequence) and len(value) < len(arch['depths']):
-                raise cls._error(f'arch[{key!r}]', value, f'one number for each of the {len(arch["depths"])} stages')
-        return arch
+        if not {'depths', 'dims'} <= fields.keys() <= set(allowed):
+            raise cls._error('arch', dict(fields), f'a dict of {_names(allowed)}, of which depths and dims are needed')
+        fields = {**cls.arch_defaults, **fields}
+        for key, value in fields.items():
+            if isinstance(value, Sequence) and len(value) < len(fields['depths']):
+                raise cls._error(f'arch[{key!r}]', value, f'one number for each of the {len(fields["depths"])} stages')
+        return fields
 
     @classmethod
     def _checked_out_indices(cls, out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
-        given = list(out_indices) if isinstance(out_indices, Sequence) else []
-        chosen = [i for i in range(num_stages) if i in given]
-        if not chosen or chosen != given:
+        indices = list(out_indices) if isinstance(out_indices, Sequence) else []
+        if not indices or indices != [i for i in range(num_stages) if i in indices]:
             allowed = f'one or more of {_names(range(num_stages))}, in ascending order'
             raise cls._error('out_indices', out_indices, allowed)
-        return tuple(chosen)
+        return tuple(indices)
 
     @classmethod
-    def _norm_factory(cls, norm_cfg: Mapping[str, Any] | None):
+    def _norm_factory(cls, norm_cfg: Mapping[str, Any] | None) -> partial[nn.Module]:
         cfg = dict(norm_cfg or {})
-        kind = cfg.pop('type', next(iter(cls.norms_allowed)))
-        if kind not in cls.norms_allowed:
-            raise cls._error('norm_cfg type', kind, _names(cls.norms_allowed))
-        return partial(_make_norm, cls.norms_allowed[kind], cfg.pop('requires_grad', True), **cfg)
+        norm_type = cfg.pop('type', next(iter(cls.norms_allowed)))
+        if norm_type not in cls.norms_allowed:
+            raise cls._error('norm_cfg type', norm_type, _names(cls.norms_allowed))
+        return partial(_make_norm, cls.norms_allowed[norm_type], cfg.pop('requires_grad', True), **cfg)
 
     @classmethod
     def _error(cls, name: str, value: object, allowed: str) -> UserError:
         return UserError(f'{cls.__name__}: {name} is {value!r}; allowed: {allowed}.')
 
 
+class HierarchicalMLP(MLPBackbone):
+    """A backbone whose stages halve the resolution one after the other, built from the layers that a family makes.
+
+    Stem and downsampling map (B, C, H, W); token and channel mixing (B, H, W, C), where a linear layer is one matrix
+    product.
+    """
+
+    stem_stride: ClassVar[int] = 4
+    keeps_gelu: ClassVar[bool] = False
+    """Whether training stores the output of GELU, see :func:`kernels.mlp`."""
+
+    def make_stem(self, in_channels: int, dim: int) -> nn.Module:
+        """Make the layer (B, in_channels, H, W) to (B, dim, about H / stem_stride, about W / stem_stride)."""
+        raise NotImplementedError
+
+    def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
+        """Make the layer before a stage, counted from 0: (B, in_dim, H, W) to (B, dim, ceil(H / 2), ceil(W / 2))."""
+        raise NotImplementedError
+
+    def make_token_mixing(self, stage: int, index: int) -> nn.Module:
+        """Make the token mixing of block `index` of a stage, both counted from 0, for (B, H, W, dim)."""
+        raise NotImplementedError
+
+    def make_channel_mixing(self, stage: int, index: int) -> nn.Module:
+        """Make the channel mixing of a block: two linear layers, unless a family overrides it."""
+        dim = self.arch['dims'][stage]
+        return ChannelMLP(dim, int(dim * self.arch['mlp_ratios'][stage]), self.keeps_gelu)
+
+    def stage_stride(self, stage: int) -> int | float:
+        return self.stem_stride * 2**stage
+
+    def build(self, in_channels: int, drop_paths: Sequence[Sequence[float]], with_cp: bool) -> None:
+        dims = self.arch['dims']
+        self.stem = self.make_stem(in_channels, dims[0])
+        self.stages = nn.ModuleList()
+        for i, rates in enumerate(drop_paths):
+            downsample = self.make_downsample(dims[i - 1], dims[i], i) if i else nn.Identity()
+            blocks = [
+                Block(dims[i], self.make_token_mixing(i, j), self.make_channel_mixing(i, j), self.make_norm, rate)
+                for j, rate in enumerate(rates)
+            ]
+            self.stages.append(Stage(downsample, blocks, with_cp))
+
+    @classmethod
+    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        def widths(name: str) -> list[int]:
+            tensors = (weights.get(f'stages.{i}.blocks.0.{name}.weight') for i in range(len(depths)))
+            # Weights of several experts have three dimensions.
+            return [w.shape[w.ndim == 3] if w is not None and w.ndim else 0 for w in tensors]
+
+        first = re.compile(r'stages\.(\d+)\.blocks\.\d+\.norm1\.weight')
+        depths = Counter(int(match[1]) for match in map(first.fullmatch, weights) if match)
+        dims, hidden = widths('norm1'), widths('channel_mixing.fc1')
+        if not depths or not all(dims) or not all(hidden):
+            return None
+        ratios = tuple(wide // dim for wide, dim in zip(hidden, dims, strict=True))
+        return dict(depths=tuple(depths[i] for i in range(len(dims))), dims=tuple(dims), mlp_ratios=ratios)
+
+
 def layers_of(network: nn.Module) -> list[list[nn.Module]]:
-    """Of a network with a ``stem`` and ``stages``, see :meth:`MLPBackbone.layers`."""
+    """Return :meth:`MLPBackbone.layers` of a network with a ``stem`` and ``stages``."""
     layers = [[network.stem]]
     for stage in network.stages:
         layers += [[block] if i else [stage.downsample, block] for i, block in enumerate(stage.blocks)]
@@ -216,7 +308,7 @@ def layers_of(network: nn.Module) -> list[list[nn.Module]]:
 
 
 def keep_frozen(network: nn.Module) -> None:
-    """What ``frozen_stages`` and ``norm_eval`` of a network with a ``stem`` and ``stages`` say, after ``train()``."""
+    """Apply ``frozen_stages`` and ``norm_eval`` of a network with a ``stem`` and ``stages``, after ``train()``."""
     if network.frozen_stages >= 0:
         for module in (network.stem, *network.stages[: network.frozen_stages]):
             module.eval()
@@ -227,14 +319,14 @@ def keep_frozen(network: nn.Module) -> None:
 
 
 def _match_on_load(backbone: MLPBackbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Runs before every load, by torch's or mmengine's ``load_state_dict``, of the backbone or of a whole detector."""
-    found = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
-    state_dict.update({prefix + key: tensor for key, tensor in match_and_log(backbone, found).items()})
+    """Match the keys before every load, by torch's or mmengine's ``load_state_dict``, also of a complete detector."""
+    tensors = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
+    state_dict.update({prefix + key: tensor for key, tensor in match_and_log(backbone, tensors).items()})
 
 
-def _make_norm(kind: type[nn.Module], requires_grad: bool, dim: int, **arguments: Any) -> nn.Module:
-    return kind(dim, **arguments).requires_grad_(requires_grad)
+def _make_norm(norm: Callable[..., nn.Module], requires_grad: bool, dim: int, **arguments: Any) -> nn.Module:
+    return norm(dim, **arguments).requires_grad_(requires_grad)
 
 
-def _names(names) -> str:
+def _names(names: Iterable[object]) -> str:
     return ', '.join(map(str, names))

@@ -1,53 +1,37 @@
 """CycleMLP (Chen et al., arXiv 2107.10224)."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import kernels
 from ..checkpoints.matching import LeftOut
-from .cuda_paths import in_autocast_type
-from .hierarchy import NETWORK_NAMES, HierarchicalMLP
-from .layers import ChannelLayerNorm, ChannelShift, ConvDownsample, Pointwise, WeightedBranches, init_linear_layers
+from .base import NETWORK_NAMES, HierarchicalMLP
+from .layers import ChannelLayerNorm, ConvDownsample, Pointwise, WeightedBranches, init_linear_layers
 
-
-def cycle_shift(x: Tensor, axis: int) -> Tensor:
-    """Channel i is read `offset` pixels further along an axis, zero outside: 0, +1, -1, 0, +1, -1, ... (sec. 3.2)."""
-    size = x.shape[axis]
-    padded = F.pad(x, (0, 0, 1, 1) if axis == 2 else (0, 0, 0, 0, 1, 1))
-    after, before = padded.narrow(axis, 2, size), padded.narrow(axis, 0, size)
-    offsets = (torch.arange(x.shape[3], device=x.device) + 1) % 3 - 1
-    return torch.where(offsets == 0, x, torch.where(offsets == 1, after, before))
-
-
-class CycleFC(Pointwise):
-    """A linear layer behind a shift of every channel of (B, H, W, dim); officially a deformable convolution."""
-
-    def __init__(self, dim: int, axis: int):
-        super().__init__(dim, dim)
-        self.shift = ChannelShift(dim, axis, cycle_shift, reach=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.shift(x))
+OFFSETS = (0, 1, -1)
+"""Positions further along the axis at which channels 0, 1, 2, 3, ... are read, repeated (sec. 3.2)."""
 
 
 class CycleTokenMixing(nn.Module):
-    """A CycleFC along each axis and a linear layer over the channels, weighted and projected."""
+    """Linear layers behind a shift along each axis, and one over the channels, weighted and projected.
+
+    The official code computes a shift and its linear layer (CycleFC) as one deformable convolution.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
-        self.along_w = CycleFC(dim, axis=2)
-        self.along_h = CycleFC(dim, axis=1)
+        self.along_w = Pointwise(dim, dim)
+        self.along_h = Pointwise(dim, dim)
         self.channel = Pointwise(dim, dim, bias=False)
         self.reweight = WeightedBranches(dim)
         self.proj = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = in_autocast_type(x)
-        return self.proj(self.reweight(self.along_w(x), self.along_h(x), self.channel(x)))
+        w, h = self.along_w(kernels.shift(x, OFFSETS, 2)), self.along_h(kernels.shift(x, OFFSETS, 1))
+        return self.proj(self.reweight(w, h, self.channel(x)))
 
 
 class CycleMLP(HierarchicalMLP):
-    """CycleMLP (arXiv 2107.10224, table 1): archs b1 to b5. Arguments: see :class:`MLPBackbone`."""
+    """CycleMLP (arXiv 2107.10224, table 1): archs b1 to b5."""
 
     archs = {
         'b1': dict(depths=(2, 2, 4, 2), dims=(64, 128, 320, 512)),
@@ -59,8 +43,8 @@ class CycleMLP(HierarchicalMLP):
     arch_defaults = dict(mlp_ratios=(4, 4, 4, 4))
     norms_allowed = {'LN': ChannelLayerNorm}
     official_names = (
-        (r'\.attn\.sfc_[hw]\.offset$', LeftOut('CycleFC offsets')),  # constant: see CycleFC
-        # The official names tell the shape of the kernel: sfc_h (1, 3) shifts along the width.
+        (r'\.attn\.sfc_[hw]\.offset$', LeftOut('CycleFC offsets')),  # constant: see OFFSETS
+        # The official names mean the shape of the kernel: sfc_h (1, 3) shifts along the width.
         (r'\.attn\.sfc_h\.', '.token_mixing.along_w.'),
         (r'\.attn\.sfc_w\.', '.token_mixing.along_h.'),
         *NETWORK_NAMES,
@@ -76,4 +60,4 @@ class CycleMLP(HierarchicalMLP):
         return CycleTokenMixing(self.arch['dims'][stage])
 
     def init_family_weights(self) -> None:
-        init_linear_layers(self, (nn.Linear,))  # CycleFC is one; the convolutions keep PyTorch's default
+        init_linear_layers(self, (nn.Linear,))  # the convolutions keep PyTorch's default

@@ -1,9 +1,9 @@
 """Networks that were published for images of one size, as feature pyramids for images of any size.
 
-Their token mixing is a matrix over the positions of a grid of patches. As ViTDet (arXiv 2203.16527) does it for a
-plain vision transformer, most blocks mix inside windows of that grid, a few on the whole feature map, resized to it;
-and as there, each stage's output is rescaled to strides of 4, 8, 16 and 32. On an image of the published size every
-form is the published network.
+Their token mixing is a matrix over the positions of a grid of patches. As ViTDet (arXiv 2203.16527) does for a plain
+vision transformer, most blocks mix inside windows of that grid, a few on the complete feature map, resized to it, and
+the output of each stage is rescaled to strides of 4, 8, 16 and 32. On an image of the published size every variant is
+the published network.
 """
 
 import math
@@ -17,38 +17,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import cuda_paths, cuda_windows, fast_paths
-from .compat import pad_right_bottom, round_up
-from .hierarchy import HierarchicalMLP
+from .. import kernels
+from ..kernels.compat import crop, pad_right_bottom, resampling_dtype, round_up, sizes_match
+from .base import HierarchicalMLP
 from .layers import ConvDownsample, MakeNorm, in_nchw
 
 GLOBAL_BLOCKS = ('last', 'all', 'none')
 
 
 class GridMixing(nn.Module):
-    """Token mixing of (B, H, W, dim) by layers for (B, grid, grid, dim): in windows of that size, the feature map
-    filled up with zeros at the right and the bottom; or, if it is global, on the feature map resized to that size."""
+    """Token mixing of (B, H, W, dim) by layers for (B, grid, grid, dim).
+
+    It mixes in windows of that size, with the feature map zero-padded at the right and the bottom; or, if it is global,
+    on the feature map resized to that size.
+    """
 
     def __init__(self, grid: int, is_global: bool):
         super().__init__()
         self.grid, self.is_global = grid, is_global
 
     def mix(self, x: Tensor) -> Tensor:
-        """(B, rows * grid, columns * grid, dim), each window of (grid, grid) by itself, to the same size."""
+        """Mix (B, rows * grid, columns * grid, dim), each window of (grid, grid) separately, to the same size."""
         raise NotImplementedError
 
     def project(self, x: Tensor) -> Tensor:
-        """What follows at every position by itself, so only where there is something: (B, H, W, ...) to dim."""
+        """Apply the pointwise projection after the mixing, (B, H, W, ...) to dim, once the padding is cropped."""
         return x
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        x = cuda_paths.in_autocast_type(x)
         if self.is_global:
             return resized(self.project(self.mix(resized(x, self.grid, self.grid))), height, width)
         rows, columns = (round_up(side, self.grid) for side in (height, width))
-        if cuda_paths.applies(x):
-            return self.project(cuda_windows.cropped(self.mix(cuda_windows.filled_up(x, rows, columns)), height, width))
         x = in_nchw(partial(pad_right_bottom, height=rows, width=columns), x)
         return self.project(self.mix(x)[:, :height, :width])
 
@@ -57,10 +57,12 @@ class GridMixing(nn.Module):
 
 
 def resized(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, H, W, C) to (B, height, width, C), bilinear with antialiasing: two products with matrices, which take every
-    dtype and have a deterministic gradient."""
-    if not torch.compiler.is_compiling() and tuple(x.shape[1:3]) == (height, width):
-        return x  # not in compiled code, which must hold for all sizes
+    """Resize (B, H, W, C) to (B, height, width, C), bilinear with antialiasing.
+
+    Two products with matrices support every dtype and have a deterministic gradient.
+    """
+    if sizes_match(x.shape[1:3], (height, width)):
+        return x
     batch, rows, columns, channels = x.shape
     x = _resampling(rows, height, x).expand(batch, -1, -1).bmm(x.reshape(batch, rows, -1))
     x = x.view(batch * height, columns, channels)
@@ -68,21 +70,18 @@ def resized(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def _resampling(source: int, target: int, like: Tensor) -> Tensor:
-    """(target, source): each new pixel as a mean of old ones, with weights that fall linearly to zero."""
-    new, old = (torch.arange(size, dtype=precise_type(like), device=like.device) + 0.5 for size in (target, source))
+    """Return the matrix (target, source): each new pixel as a mean of old ones, with linearly decreasing weights."""
+    new, old = (torch.arange(size, dtype=resampling_dtype(like), device=like.device) + 0.5 for size in (target, source))
     reach = max(source, target) / target
     weights = (1 - (old - new[:, None] * (source / target)).abs() / reach).clamp(min=0)
     return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
 
 
-def precise_type(x: Tensor) -> torch.dtype:
-    """For the weights of a mean of pixels: of float32 the sixth digit would be wrong."""
-    return torch.float32 if x.device.type == 'mps' else torch.float64
-
-
 class PatchStem(ConvDownsample):
-    """A vector for each patch of (B, in_channels, H, W), filled up with zeros at the right and the bottom to multiples
-    of `multiple`; `shrink` then resizes it by exactly 7/8."""
+    """A vector for each patch of (B, in_channels, H, W), zero-padded at the right and the bottom.
+
+    The padded size is a multiple of `multiple`; `shrink` then resizes it by exactly 7/8.
+    """
 
     def __init__(self, in_channels: int, dim: int, patch_size: int, multiple: int, shrink: bool = False):
         super().__init__(in_channels, dim, patch_size, stride=patch_size, padding=0)
@@ -96,22 +95,27 @@ class PatchStem(ConvDownsample):
         return super().forward(x)
 
     def shrunk(self, x: Tensor, height: int, width: int) -> Tensor:
-        return F.interpolate(x.to(precise_type(x)), (height, width), mode='bilinear', antialias=True).to(x.dtype)
+        """Resize images (B, C, H, W) to a smaller size."""
+        precise = x.to(resampling_dtype(x))
+        return F.interpolate(precise, (height, width), mode='bilinear', antialias=True).to(x.dtype)
 
 
 class Doubling(nn.ConvTranspose2d):
-    """Twice the height and width of (B, dim, H, W): four pixels for each."""
+    """A transposed convolution that doubles height and width of (B, dim, H, W): four pixels for each pixel."""
 
     def __init__(self, dim: int):
         super().__init__(dim, dim, 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return fast_paths.doubled(x, self.weight, self.bias)
+        return kernels.upsample(x, self.weight, self.bias)
 
 
 class Rescaling(nn.Sequential):
-    """What a stage gives, (B, dim, H, W), with 2**doublings the height and width: up by transposed convolutions, down
-    by maxima; then without what lies outside of the image, whose size (height, width) goes with it."""
+    """Rescaling of the feature map of a stage, (B, dim, H, W), to 2**doublings the height and width.
+
+    Transposed convolutions enlarge it, max pooling reduces it. The result is cropped to the image, whose size
+    (height, width) is an argument of `forward`.
+    """
 
     def __init__(self, dim: int, doublings: int, stride: int | float, norm: MakeNorm):
         layers: dict[str, nn.Module] = {}
@@ -126,25 +130,19 @@ class Rescaling(nn.Sequential):
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         halves = int(2 * self.stride)  # a stride may be 3.5
         height, width = ((2 * side + halves - 1) // halves for side in size)
-        x = super().forward(x)
-        if torch.compiler.is_compiling():  # for a view it would compile again for sizes where nothing is cut off
-            rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
-            return x.index_select(2, rows).index_select(3, columns)
-        return x[:, :, :height, :width]
+        return crop(super().forward(x), height, width)
 
 
 class FixedGridMLP(HierarchicalMLP):
     """A backbone whose stages are blocks on fixed grids of patches, with feature maps of strides 4, 8, 16 and 32.
 
     Args:
-        global_blocks: the blocks that mix on the whole feature map instead of in windows: the ``'last'`` of each
+        global_blocks: the blocks that mix on the complete feature map instead of in windows: the ``'last'`` of each
             stage, ``'all'`` or ``'none'``.
-
-    The others: see :class:`MLPBackbone`.
     """
 
     first_stride: ClassVar[int | float] = 4
-    """Of the outputs, in pixels of the image that the stem cuts into patches; a patch is that times a power of two."""
+    """Stride of the first output, in pixels of the image that the stem splits; patches are a power of two larger."""
     shrink = False
     """Whether images are resized by 7/8 first."""
 
@@ -156,7 +154,7 @@ class FixedGridMLP(HierarchicalMLP):
 
     @classmethod
     def grid_sizes(cls, arch: Mapping[str, Any]) -> Sequence[int]:
-        """Patches along each side of the feature map of every stage, on an image of the published size."""
+        """Return the patches along each side of the feature map of every stage, on an image of the published size."""
         return [arch['grid_size']] * len(arch['depths'])
 
     @classmethod
@@ -173,6 +171,7 @@ class FixedGridMLP(HierarchicalMLP):
         return arch
 
     def is_global(self, stage: int, index: int) -> bool:
+        """Whether a block mixes on the complete feature map."""
         is_last = index == self.arch['depths'][stage] - 1
         return self.global_blocks == 'all' or (self.global_blocks == 'last' and is_last)
 
@@ -180,7 +179,7 @@ class FixedGridMLP(HierarchicalMLP):
         return 2**stage * (4 if self.shrink else self.first_stride)
 
     def grid_stride(self, stage: int) -> float:
-        """The same of what the stage itself gives, before it is rescaled."""
+        """Return the stride of the feature map of a stage before it is rescaled."""
         grids = self.grid_sizes(self.arch)
         return self.arch['patch_size'] * (8 / 7 if self.shrink else 1) * grids[0] / grids[stage]
 

@@ -1,42 +1,37 @@
-"""The inference form of a model."""
+"""Inference copies of models: norms folded into linear layers and convolutions."""
 
 import copy
+import sys
 from collections import Counter
 
-from torch import nn
-
-from .base import MLPBackbone
-from .folding import is_foldable
-from .stages import DropPath
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """An inference copy of a backbone, detector or segmentor: faster, with the same outputs up to rounding.
+    """Return an inference copy of a backbone, detector or segmentor: faster, with the same outputs up to rounding.
 
-    Every BatchNorm next to a linear layer or a convolution is folded into it (in the backbones: of Hire-MLP and
-    Wave-MLP, but not the output norms and those before a depthwise convolution; elsewhere: those of mmcv's
-    ``ConvModule``). LayerNorm and GroupNorm depend on the image and stay. What
-    only training uses is left out: stochastic depth and auxiliary heads.
+    Every BatchNorm next to a linear layer or a convolution is folded into it. In the backbones these are the norms of
+    Hire-MLP and Wave-MLP, except the output norms and those before a depthwise convolution; elsewhere those of mmcv's
+    ``ConvModule``. LayerNorm and GroupNorm depend on the image and stay. Stochastic depth and auxiliary heads, which
+    only training uses, are removed.
 
-    The copy is in eval mode and without gradients, and its state dict has other entries: keep the checkpoint of the
-    model, which stays as it is, and fuse after loading.
+    The copy is in eval mode and without gradients, and its state dict has other entries. Keep the checkpoint of the
+    model, which does not change, and fuse after loading.
     """
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(fused.modules()):
         if getattr(module, 'auxiliary_head', None) is not None:
             module.auxiliary_head = None
-        for name, child in module.named_children():
-            if isinstance(child, DropPath):
-                setattr(module, name, nn.Identity())
         if hasattr(module, 'fold_norms'):
             module.fold_norms()
-    if not isinstance(fused, MLPBackbone):
+    if 'mmcv' in sys.modules:  # without it a model cannot contain any of its layers
         _fuse_conv_modules(fused)
     return fused
 
 
 def _fuse_conv_modules(model: nn.Module) -> None:
-    from mmcv.cnn import ConvModule, fuse_conv_bn  # a backbone alone does not need mmcv
+    from mmcv.cnn import ConvModule, fuse_conv_bn
 
     uses = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
     for module in list(model.modules()):
@@ -44,3 +39,37 @@ def _fuse_conv_modules(model: nn.Module) -> None:
             continue
         if is_foldable(module.norm) and uses[id(module.conv)] == 1:  # some heads share one among several norms
             fuse_conv_bn(module)
+
+
+def is_foldable(norm: nn.Module | None) -> bool:
+    """Whether a norm is a fixed scale and shift at inference: a BatchNorm with running statistics."""
+    return isinstance(norm, _BatchNorm) and norm.running_mean is not None
+
+
+def fold_before(norm: nn.Module, *layers: nn.Module, repeats: int = 1) -> None:
+    """Fold a norm into the linear layers that read its output, with every channel `repeats` times in a row."""
+    scale, shift = (values.repeat_interleave(repeats) for values in _scale_and_shift(norm))
+    for layer in layers:
+        weight = layer.weight.double()
+        bias = 0 if layer.bias is None else layer.bias
+        _set(layer, weight * scale, weight @ shift + bias)
+
+
+def fold_after(layer: nn.Module, norm: nn.Module) -> None:
+    """Fold a norm into the linear layer or convolution whose output it reads."""
+    scale, shift = _scale_and_shift(norm)
+    bias = 0 if layer.bias is None else layer.bias
+    _set(layer, (layer.weight.flatten(1) * scale[:, None]).view_as(layer.weight), shift + bias * scale)
+
+
+def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
+def _set(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    layer.bias = nn.Parameter(bias.to(layer.weight.dtype), False)
+    layer.weight = nn.Parameter(weight.to(layer.weight.dtype), False)

@@ -1,35 +1,23 @@
 """Hire-MLP (Guo et al., arXiv 2108.13341)."""
 
-import torch
 from torch import Tensor, nn
 
-from . import cuda_paths
-from .compat import round_up
-from .fast_paths import linear
-from .folding import fold_after, fold_before, is_foldable
-from .hierarchy import NETWORK_NAMES, HierarchicalMLP
-from .layers import ConvDownsample, Pointwise, WeightedBranches, in_nchw, init_linear_layers
-
-
-def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
-    """`length` rows of the periodic continuation of the first `period` rows along an axis, from `start` on."""
-    # Not in compiled code, which must hold for all sizes.
-    if not torch.compiler.is_compiling() and start % period == 0 and length == period == x.shape[axis]:
-        return x
-    if length >= period and cuda_paths.applies(x):
-        return cuda_paths.CyclicWindow.apply(x, period, start, length, axis)
-    return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
+from ..kernels import cyclic_window, linear
+from ..kernels.compat import round_up
+from .base import NETWORK_NAMES, HierarchicalMLP
+from .fusion import fold_after, fold_before, is_foldable
+from .layers import ConvDownsample, MakeNorm, Pointwise, WeightedBranches, in_nchw, init_linear_layers
 
 
 class RegionMLP(nn.Module):
-    """Mixes the positions inside regions of `region_size` rows along one axis of (B, H, W, dim) (sec. 3.2, 3.3).
+    """Mixing of the positions inside regions of `region_size` rows along one axis of (B, H, W, dim) (sec. 3.2, 3.3).
 
     Cross-region rearrangement: the feature map is first rolled by `step` along the axis, and rolled back at the end.
     Inner-region rearrangement: the rows of a region become channels (index c * region_size + row) for a bottleneck MLP.
-    The last region is filled up cyclically.
+    The last region is padded cyclically.
     """
 
-    def __init__(self, dim: int, region_size: int, step: int, axis: int, norm):
+    def __init__(self, dim: int, region_size: int, step: int, axis: int, norm: MakeNorm):
         super().__init__()
         self.region_size, self.step, self.axis = region_size, step, axis
         self.fc1 = Pointwise(dim * region_size, dim // 2, bias=False)
@@ -44,7 +32,10 @@ class RegionMLP(nn.Module):
         x = x.unflatten(axis, (-1, region)).movedim(axis + 1, 3).flatten(3)
         weight = self.fc1.weight.unflatten(1, (-1, region)).transpose(1, 2).flatten(1)
         x = in_nchw(self.norm, linear(x, weight, self.fc1.bias)).relu()
-        weight, bias = (p.unflatten(0, (-1, region)).transpose(0, 1).flatten(0, 1) for p in self.fc2.parameters())
+        weight, bias = (
+            tensor.unflatten(0, (-1, region)).transpose(0, 1).flatten(0, 1)
+            for tensor in (self.fc2.weight, self.fc2.bias)
+        )
         x = linear(x, weight, bias)
         x = x.unflatten(3, (region, -1)).movedim(3, axis + 1).flatten(axis, axis + 1)
         return cyclic_window(x, size, self.step, size, axis)
@@ -58,7 +49,7 @@ class RegionMLP(nn.Module):
 class HireTokenMixing(nn.Module):
     """Region mixing along each axis and a linear layer over the channels, weighted and projected (sec. 3.1)."""
 
-    def __init__(self, dim: int, region_size: int, step: int, norm):
+    def __init__(self, dim: int, region_size: int, step: int, norm: MakeNorm):
         super().__init__()
         self.along_h = RegionMLP(dim, region_size, step, 1, norm)
         self.along_w = RegionMLP(dim, region_size, step, 2, norm)
@@ -77,7 +68,7 @@ class HireTokenMixing(nn.Module):
 
 
 class HireMLP(HierarchicalMLP):
-    """Hire-MLP (arXiv 2108.13341, table 1): archs tiny, small, base and large. Arguments: see :class:`MLPBackbone`.
+    """Hire-MLP (arXiv 2108.13341, table 1): archs tiny, small, base and large.
 
     In training, BatchNorm needs more than one value per channel: images of a batch of one have at least 33 pixels a
     side.

@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .. import kernels
 from ..checkpoints.matching import LeftOut
-from . import cuda_paths, cuda_windows
 from .fixed_grid import FixedGridMLP, GridMixing
-from .layers import ChannelLayerNorm, ChannelMLP, is_unwrapped
+from .layers import ChannelLayerNorm, ChannelMLP
 
 
+@kernels.known_layer
 class MixerLayerNorm(ChannelLayerNorm):
     """ChannelLayerNorm with the eps of the published code."""
 
@@ -22,34 +23,31 @@ class MixerLayerNorm(ChannelLayerNorm):
 
 
 class MixerTokenMixing(GridMixing):
-    """`mlp`, of (..., grid**2) to the same, over the positions of a window for every channel (sec. 2)."""
+    """An MLP of (..., grid**2) to the same size over the positions of a window, for every channel (sec. 2)."""
 
     def __init__(self, grid: int, is_global: bool, mlp: nn.Module):
         super().__init__(grid, is_global)
         self.mlp = mlp
 
     def mix(self, x: Tensor) -> Tensor:
-        mlp = self.mlp
-        if cuda_paths.applies(x) and is_unwrapped(mlp, kind=ChannelMLP) and is_unwrapped(mlp.fc1, mlp.fc2):
-            return cuda_windows.token_mlp(x, self.grid, *mlp.fc1.parameters(), *mlp.fc2.parameters())
         return self.from_tokens(self.mlp(self.to_tokens(x)), x.shape[0])
 
     def to_tokens(self, x: Tensor) -> Tensor:
-        """(B, rows * grid, columns * grid, dim) to (B * rows, columns, dim, grid**2)."""
+        """Split (B, rows * grid, columns * grid, dim) into windows (B * rows, columns, dim, grid**2)."""
         x = x.unflatten(2, (-1, self.grid)).unflatten(1, (-1, self.grid)).permute(0, 1, 3, 5, 2, 4)
         return x.flatten(4).flatten(0, 1)
 
     def from_tokens(self, x: Tensor, batch: int) -> Tensor:
-        """The way back."""
+        """Join windows, the inverse of :meth:`to_tokens`."""
         x = x.unflatten(3, (self.grid, self.grid)).unflatten(0, (batch, -1))  # (B, rows, columns, dim, grid, grid)
         return x.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2)
 
 
 class MLPMixer(FixedGridMLP):
-    """MLP-Mixer (arXiv 2105.01601, table 1) as a feature pyramid: archs s16, s32, b16, b32, l16 and l32, each in four
-    stages of equally many blocks. Arguments: see :class:`FixedGridMLP`.
+    """MLP-Mixer (arXiv 2105.01601, table 1) as a feature pyramid: archs s16, s32, b16, b32, l16 and l32.
 
-    The published weights want images with mean and standard deviation 0.5, those of MIIL with 0 and 1.
+    Each has four stages with the same number of blocks. The published weights require images with mean and standard
+    deviation 0.5, those of MIIL with 0 and 1.
     """
 
     archs = {
@@ -67,7 +65,7 @@ class MLPMixer(FixedGridMLP):
         (r'^(stem\.proj|patch_embed\.projection)\.', 'stem.conv.'),
         (r'\.mlp_tokens\.', '.token_mixing.mlp.'),
         (r'\.mlp_channels\.', '.channel_mixing.'),
-        # Those of mmpretrain.
+        # The names of mmpretrain.
         (r'\.ln([12])\.', r'.norm\1.'),
         (r'\.token_mix\.layers\.', '.token_mixing.mlp.'),
         (r'\.channel_mix\.layers\.', '.channel_mixing.'),
@@ -83,12 +81,12 @@ class MLPMixer(FixedGridMLP):
             depths = (count // 4,) * 4
         ends = list(accumulate(depths))
 
-        def place(match: re.Match) -> str:
+        def our_name(match: re.Match) -> str:
             number = int(match[1])
-            stage = sum(number >= end for end in ends[:-1])  # what is too many belongs to the last stage
+            stage = sum(number >= end for end in ends[:-1])  # surplus blocks belong to the last stage
             return f'stages.{stage}.blocks.{number - (ends[stage] - depths[stage])}.'
 
-        return ((block.pattern, place), *cls.official_names)
+        return ((block.pattern, our_name), *cls.official_names)
 
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
         grid = self.arch['grid_size']
@@ -102,7 +100,7 @@ class MLPMixer(FixedGridMLP):
                 if layer.bias is not None:
                     nn.init.normal_(layer.bias, std=1e-6)
         stem = self.stem.conv
-        std = stem.weight[0].numel() ** -0.5 / 0.8796  # the deviation that is left of 1 between -2 and 2
+        std = stem.weight[0].numel() ** -0.5 / 0.8796  # the standard deviation of a normal distribution truncated at 2
         nn.init.trunc_normal_(stem.weight, std=std, a=-2 * std, b=2 * std)
         nn.init.zeros_(stem.bias)
 

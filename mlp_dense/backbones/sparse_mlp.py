@@ -1,8 +1,8 @@
 """Sparse-MLP (Lou et al., arXiv 2109.02008): MLP-Mixer whose last blocks are mixtures of experts.
 
-Neither code nor weights were published. From the paper: the mixtures over positions and over channels in the last
-blocks, one expert for an item of the first kind and two of the second, the re-represent layers with twice the
-positions and half of the channels, the weight of the balancing loss. The rest is this project's choice.
+Neither code nor weights were published. The paper defines the mixtures over positions and over channels in the last
+blocks, one expert per item over positions and two over channels, the re-represent layers with twice the positions and
+half of the channels, and the weight of the balancing loss. This project chose everything else.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,11 @@ from .mlp_mixer import MixerTokenMixing, MLPMixer
 
 
 class SparseTokenMixing(MixerTokenMixing):
-    """A mixture of experts over the positions of a window for every channel, between layers that re-represent
-    (grid**2 positions, dim channels) as (2 * grid**2, dim / 2) and back (sec. 3)."""
+    """A mixture of experts over the positions of a window, for every channel.
+
+    It stands between layers that re-represent (grid**2 positions, dim channels) as (2 * grid**2, dim / 2) and back
+    (sec. 3).
+    """
 
     def __init__(self, dim: int, grid: int, is_global: bool, num_experts: int, num_chosen: int):
         tokens, narrow = grid**2, max(1, dim // 2)
@@ -34,15 +37,15 @@ class SparseTokenMixing(MixerTokenMixing):
 
 
 class SparseMLP(MLPMixer):
-    """Sparse-MLP (arXiv 2109.02008) as a feature pyramid: archs s16, b16 and l16, MLP-Mixer's with the last two blocks
-    sparse. Arguments: see :class:`FixedGridMLP`.
+    """Sparse-MLP (arXiv 2109.02008) as a feature pyramid: archs s16, b16 and l16, MLP-Mixer's with two sparse blocks.
 
-    The balancing loss of the experts joins the gradient in training; where the loss is scaled (fp16) or divided
-    (accumulated gradients), `mlp_dense.BalanceHook` makes it follow, and logs it as `loss_balance`.
+    The sparse blocks are the last two. The balancing loss of the experts joins the gradient in training. If the loss is
+    scaled (fp16) or divided (accumulated gradients), `mlp_dense.BalanceHook` scales the balancing loss as well, and
+    logs it as `loss_balance`.
     """
 
     archs = {name: arch for name, arch in MLPMixer.archs.items() if name.endswith('16')}
-    # In the last `sparse_blocks` blocks: experts over tokens and over channels, and how many of them an item has.
+    # In the last `sparse_blocks` blocks: experts over tokens and over channels, and the number of experts per item.
     arch_defaults = MLPMixer.arch_defaults | dict(
         sparse_blocks=2, token_experts=8, token_choices=1, channel_experts=4, channel_choices=2
     )
@@ -51,14 +54,15 @@ class SparseMLP(MLPMixer):
 
     @classmethod
     def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:
-        arch = super()._resolve_arch(arch)
-        for kind in ('token', 'channel'):
-            key, experts = f'{kind}_choices', arch[f'{kind}_experts']
-            if not 1 <= arch[key] <= experts:
-                raise cls._error(f'arch[{key!r}]', arch[key], f'1 to {experts}, the number of experts')
-        return arch
+        fields = super()._resolve_arch(arch)
+        for mixing in ('token', 'channel'):
+            key, experts = f'{mixing}_choices', fields[f'{mixing}_experts']
+            if not 1 <= fields[key] <= experts:
+                raise cls._error(f'arch[{key!r}]', fields[key], f'1 to {experts}, the number of experts')
+        return fields
 
     def is_sparse(self, stage: int, index: int) -> bool:
+        """Whether a block contains mixtures of experts."""
         return sum(self.arch['depths'][stage:]) - index <= self.arch['sparse_blocks']
 
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
@@ -80,8 +84,8 @@ class SparseMLP(MLPMixer):
         if sizes is None:
             return None
         experts = {
-            kind: [tensor for name, tensor in weights.items() if name.endswith(f'{kind}_mixing{end}.router.weight')]
-            for kind, end in (('token', '.mlp'), ('channel', ''))
+            mixing: [tensor for name, tensor in weights.items() if name.endswith(f'{mixing}_mixing{end}.router.weight')]
+            for mixing, end in (('token', '.mlp'), ('channel', ''))
         }
-        counts = {f'{kind}_experts': len(routers[0]) for kind, routers in experts.items() if routers}
+        counts = {f'{mixing}_experts': len(routers[0]) for mixing, routers in experts.items() if routers}
         return sizes | dict(sparse_blocks=len(experts['token'])) | counts

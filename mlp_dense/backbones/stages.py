@@ -1,15 +1,16 @@
 """A stage of a backbone: a downsampling, then blocks at one resolution."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
-from .folding import is_foldable
-from .layers import MakeNorm, channels_last, in_nchw
+from ..kernels.compat import channels_last, recompute
+from .fusion import is_foldable
+from .layers import MakeNorm, in_nchw
 
 
 class DropPath(nn.Module):
@@ -38,23 +39,29 @@ class Block(nn.Module):
         self.token_mixing = token_mixing
         self.norm2 = norm(dim)
         self.channel_mixing = channel_mixing
-        self.drop_path = DropPath(drop_path)
+        self.drop_path: nn.Module = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.token_mixing(in_nchw(self.norm1, x)))
         return x + self.drop_path(self.channel_mixing(in_nchw(self.norm2, x)))
 
     def fold_norms(self) -> None:
-        """Folds what can be; a token mixing that BatchNorm stands before has the method `fold_input_norm`,
-        which gives what is left to apply: the identity, or the norm if it cannot be folded."""
-        if is_foldable(self.norm1):
-            self.norm1 = self.token_mixing.fold_input_norm(self.norm1)
-        if is_foldable(self.norm2):
-            self.norm2 = self.channel_mixing.fold_input_norm(self.norm2)
+        """Fold both norms, and remove what only training uses.
+
+        A mixing may define `fold_input_norm(norm)`, which returns what is left to apply: the identity if the norm was
+        folded, or the norm.
+        """
+        self.drop_path = nn.Identity()
+        for norm, mixing in (('norm1', self.token_mixing), ('norm2', self.channel_mixing)):
+            if is_foldable(getattr(self, norm)) and hasattr(mixing, 'fold_input_norm'):
+                setattr(self, norm, mixing.fold_input_norm(getattr(self, norm)))
 
 
 class Stage(nn.Module):
-    """A downsampling of (B, C, H, W) (the identity in the first stage), then blocks, which take (B, H, W, C)."""
+    """A downsampling of (B, C, H, W) (the identity in the first stage), then blocks, which take (B, H, W, C).
+
+    `with_cp` recomputes the blocks in the backward pass instead of storing their activations.
+    """
 
     def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], with_cp: bool):
         super().__init__()
@@ -66,9 +73,7 @@ class Stage(nn.Module):
         x = channels_last(self.downsample(x)).permute(0, 2, 3, 1)
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
-                # torch.compile traces the recomputation itself and does not support context_fn.
-                contexts = dict(context_fn=lambda block=block: (nullcontext(), _running_statistics_kept(block)))
-                x = checkpoint(block, x, use_reentrant=False, **({} if torch.compiler.is_compiling() else contexts))
+                x = recompute(block, x, partial(_running_statistics_kept, block))
             else:
                 x = block(x)
         return x.permute(0, 3, 1, 2)
@@ -76,7 +81,7 @@ class Stage(nn.Module):
 
 @contextmanager
 def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """The second forward pass of activation checkpointing must not update running statistics a second time."""
+    """Keep the second forward pass of activation checkpointing from updating running statistics a second time."""
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:

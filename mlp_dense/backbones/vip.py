@@ -4,19 +4,19 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from . import cuda_paths, cuda_windows, fast_paths
+from .. import kernels
+from .base import NETWORK_NAMES
 from .fixed_grid import FixedGridMLP, GridMixing
-from .hierarchy import NETWORK_NAMES
-from .layers import ChannelLayerNorm, Pointwise, WeightedBranches, init_linear_layers, is_unwrapped
-from .vip_paths import AlongAxis
+from .layers import ChannelLayerNorm, Pointwise, WeightedBranches, init_linear_layers
 
 
 class PermuteMLP(GridMixing):
-    """A linear layer along each axis, over its positions and dim / grid channels at once, and one over the channels,
-    weighted and projected (sec. 3.1)."""
+    """A linear layer along each axis and one over the channels, weighted and projected (sec. 3.1).
+
+    The layer along an axis mixes its positions together with dim / grid channels.
+    """
 
     def __init__(self, dim: int, grid: int, is_global: bool):
         super().__init__(grid, is_global)
@@ -25,42 +25,25 @@ class PermuteMLP(GridMixing):
         self.proj = Pointwise(dim, dim)
 
     def mix(self, x: Tensor) -> Tensor:
-        _, rows, columns, _ = x.shape
-        if cuda_paths.applies(x) and max(rows, columns) > self.grid:
-            return cuda_windows.windows_joined(self.mix(cuda_windows.windows_apart(x, self.grid)), rows, columns)
         c, x = self.windows(self.channel(x)), self.windows(x)
-        h, w = self.along(self.along_h, x, 2), self.along(self.along_w, x, 4)
-        return joined(self.reweight(h, w, c, axes=(2, 4)))
+        h, w = kernels.along_axis(x, self.along_h, 2), kernels.along_axis(x, self.along_w, 4)
+        return self.reweight(h, w, c, axes=(2, 4)).flatten(5).flatten(3, 4).flatten(1, 2)
 
     def project(self, x: Tensor) -> Tensor:
         return self.proj(x)
 
     def windows(self, x: Tensor) -> Tensor:
-        """(B, rows * grid, columns * grid, dim) to (B, rows, grid, columns, grid, segments, dim / segments)."""
+        """View (B, rows * grid, columns * grid, dim) as (B, rows, grid, columns, grid, segments, dim / segments)."""
         size = (-1, self.grid)
         return x.unflatten(3, (self.grid, -1)).unflatten(2, size).unflatten(1, size)
-
-    def along(self, linear: nn.Module, x: Tensor, axis: int) -> Tensor:
-        """Positions along an axis of the windows and segments of channels change places for a linear layer."""
-        plain = torch.compiler.is_compiling() or x.dtype == torch.bfloat16  # which the convolution is slower in
-        if not plain and is_unwrapped(linear) and fast_paths.applies(x, linear.weight):
-            return AlongAxis.apply(x.contiguous(), linear.weight, axis)
-        return self.windows(linear(joined(x.transpose(axis, 5)))).transpose(axis, 5).contiguous()
-
-
-def joined(x: Tensor) -> Tensor:
-    """Of windows, the way back."""
-    return x.flatten(5).flatten(3, 4).flatten(1, 2)
 
 
 class VisionPermutator(FixedGridMLP):
     """Vision Permutator (arXiv 2106.12368, table 2) as a feature pyramid: archs s7, s14, m7 and l7.
 
     Args:
-        resize_input: whether images are filled up with zeros to a multiple of 16 pixels and resized by 7/8, so that
-            patches of 7 or 14 pixels give strides of 4, 8, 16 and 32; without it strides are 3.5, 7, 14 and 28.
-
-    The others: see :class:`FixedGridMLP`.
+        resize_input: whether images are zero-padded to a multiple of 16 pixels and resized by 7/8, so that patches of
+            7 or 14 pixels give strides of 4, 8, 16 and 32; without it strides are 3.5, 7, 14 and 28.
     """
 
     archs = {
@@ -112,7 +95,7 @@ class VisionPermutator(FixedGridMLP):
         sizes = super().arch_like(weights)
         if sizes is None:
             return None
-        segments = [max(1, 224 // sizes['patch_size'])]  # shapes do not tell them
+        segments = [max(1, 224 // sizes['patch_size'])]  # shapes do not contain them
         for stage in range(1, len(sizes['depths'])):
             between = weights.get(f'stages.{stage}.downsample.conv.weight')
             segments.append(segments[-1] // (2 if between is not None and between.shape[2:] == (2, 2) else 1))

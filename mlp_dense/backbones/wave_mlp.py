@@ -4,55 +4,34 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import cuda_paths, fast_paths, wave_paths
-from .folding import fold_after, fold_before, is_foldable
-from .hierarchy import NETWORK_NAMES, HierarchicalMLP
-from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw, is_unwrapped
+from .. import kernels
+from .base import NETWORK_NAMES, HierarchicalMLP
+from .fusion import fold_after, fold_before, is_foldable
+from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw
 
 
+@kernels.known_layer
 class GroupedConv(nn.Conv2d):
-    """A convolution of (B, H, W, in_dim) to (B, H, W, dim) without bias and with zeros outside: output channel i reads
-    the in_dim / dim input channels, one or two, from i * in_dim / dim on."""
+    """A convolution of (B, H, W, in_dim) to (B, H, W, dim) without bias and with zeros outside.
+
+    Output channel i reads the in_dim / dim input channels, one or two, from i * in_dim / dim on.
+    """
 
     def __init__(self, in_dim: int, dim: int, kernel_size: tuple[int, int]):
         super().__init__(in_dim, dim, kernel_size, padding='same', groups=dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolve(x, self.weight)
-
-    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        if 1 in self.kernel_size and cuda_paths.has_tensor_cores_for(x):
-            kernel = cuda_paths.full_kernel(weight.to(x.dtype))
-            return in_nchw(lambda x: F.conv2d(x, kernel, self.bias, padding='same'), x)
-        # A depthwise convolution, then the sum of each pair: ten times faster than one of groups of two.
-        kernel = weight.flatten(0, 1).unsqueeze(1)
-        if self.bias is None and fast_paths.applies_to_inference(x, kernel):
-            x = fast_paths.depthwise(x.permute(0, 3, 1, 2), kernel).permute(0, 2, 3, 1)
-        elif self.bias is None and trains_fast(x, kernel):
-            x = wave_paths.TrainedDepthwise.apply(x, kernel)
-        else:
-            x = in_nchw(lambda x: F.conv2d(x, kernel, self.bias, padding='same', groups=len(kernel)), x)
-        return x if len(kernel) == len(weight) else x[..., ::2] + x[..., 1::2]
-
-
-def trains_fast(*tensors: Tensor) -> bool:
-    return not torch.compiler.is_compiling() and fast_paths.applies_to_training(*tensors)
-
-
-def waves(phase: Tensor, amplitude: Tensor) -> Tensor:
-    """Real and imaginary parts (..., 2C), end to end, of waves of phases and amplitudes (..., C)."""
-    if trains_fast(phase, amplitude):
-        return wave_paths.TrainedWaves.apply(phase, amplitude)
-    return torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], -1)
+        return kernels.grouped_conv(x, self.weight, self.bias)
 
 
 class WaveAlong(nn.Module):
-    """Mixes neighbours along one axis of (B, H, W, dim), each channel of a token a wave of an amplitude and a phase,
-    which depends on the image (sec. 3.2); a weighted sum of `window` tokens adds their real and imaginary parts."""
+    """Mixing of neighbours along one axis of (B, H, W, dim) (sec. 3.2).
+
+    Each channel of a token is a wave with an amplitude and a phase, which depends on the image. A weighted sum of
+    `window` tokens adds their real and imaginary parts.
+    """
 
     window = 7
 
@@ -61,23 +40,12 @@ class WaveAlong(nn.Module):
         self.amplitude = Pointwise(dim, dim, bias=False)
         self.phase = GroupedConv(dim, dim, (3, 3)) if depthwise_phase else Pointwise(dim, dim)
         self.norm = batch_norm(dim)
-        # It reads pairs of channels of both parts end to end: two real ones or two imaginary ones, as published.
+        # It reads pairs of channels of the concatenated parts: two real ones or two imaginary ones, as published.
         self.mix = GroupedConv(2 * dim, dim, (1, self.window) if axis == 2 else (self.window, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         phase, amplitude = in_nchw(self.norm, self.phase(x)).relu(), self.amplitude(x)
-        if not self.mixes_apart(phase, amplitude):
-            return self.mix(waves(phase, amplitude))
-        if fast_paths.need_gradients(phase, amplitude) and cuda_paths.applies(phase, amplitude):
-            parts = cuda_paths.Waves.apply(phase, amplitude)
-        else:
-            parts = phase.cos().mul_(amplitude), phase.sin().mul_(amplitude)
-        return torch.cat([self.mix.convolve(*each) for each in zip(parts, self.mix.weight.chunk(2), strict=True)], -1)
-
-    def mixes_apart(self, *x: Tensor) -> bool:
-        """Whether each part is mixed by itself, and only what comes out is put end to end: a pass less."""
-        pairs = x[0].shape[-1] % 2 == 0 and is_unwrapped(self.mix, kind=GroupedConv)  # none of which holds both parts
-        return pairs and (fast_paths.applies_to_inference(*x, self.mix.weight) or cuda_paths.is_on_gpu(*x))
+        return kernels.mix_waves(phase, amplitude, self.mix)
 
     def fold_norms(self) -> None:
         if is_foldable(self.norm):
@@ -99,20 +67,20 @@ class WaveTokenMixing(nn.Module):
         return self.proj(self.reweight(self.along_w(x), self.along_h(x), self.channel(x)))
 
     def fold_input_norm(self, norm: nn.Module) -> nn.Module:
-        linear = [self.channel]
+        linear: list[nn.Module] = [self.channel]
         for along in (self.along_w, self.along_h):
             linear += [along.amplitude, along.phase]
         if not all(isinstance(layer, Pointwise) for layer in linear):
-            return norm  # a convolution sees zeros outside, and not the shift that a norm would make of them
+            return norm  # a convolution reads zeros outside, not the shift that a norm would make of them
         fold_before(norm, *linear)
         return nn.Identity()
 
 
 class WaveMLP(HierarchicalMLP):
-    """Wave-MLP (arXiv 2111.12294, table 1): archs t_dw, t, s, m and b. Arguments: see :class:`MLPBackbone`.
+    """Wave-MLP (arXiv 2111.12294, table 1): archs t_dw, t, s, m and b.
 
     The norms are BatchNorm in t_dw and t, and GroupNorm of one group in s, m and b; those of the phases are always
-    BatchNorm, whose kind `norm_cfg` chooses. In training it needs more than one value per channel: images of a batch of
+    BatchNorm, whose type `norm_cfg` selects. In training it needs more than one value per channel: images of a batch of
     one have at least 33 pixels a side.
     """
 
@@ -133,7 +101,7 @@ class WaveMLP(HierarchicalMLP):
     arch_defaults = dict(mlp_ratios=(4, 4, 4, 4), group_norm=False, downsample_norm=True, depthwise_phase=False)
     norms_allowed = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
     official_names = (
-        # The official names tell the shape of the kernel: tfc_h (1, 7) mixes along the width.
+        # The official names mean the shape of the kernel: tfc_h (1, 7) mixes along the width.
         (r'\.attn\.fc_h\.', '.token_mixing.along_w.amplitude.'),
         (r'\.attn\.fc_w\.', '.token_mixing.along_h.amplitude.'),
         (r'\.attn\.fc_c\.', '.token_mixing.channel.'),
@@ -146,7 +114,7 @@ class WaveMLP(HierarchicalMLP):
         *NETWORK_NAMES,
     )
 
-    # Initial weights: PyTorch's defaults. The official init function touches only nn.Linear, of which none is left.
+    # Initial weights: PyTorch's defaults. The official init function changes only nn.Linear, which does not occur.
 
     def build(self, in_channels: int, drop_paths: Sequence[Sequence[float]], with_cp: bool) -> None:
         self.make_batch_norm = self.make_norm

@@ -1,21 +1,24 @@
-"""Files that are whole or not there: what a killed process, a full disk or a lost machine leaves behind can be read."""
+"""Files that are complete or absent, even after a killed process, a full disk or a power failure."""
 
 import os
 import re
 import zipfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from ..errors import CheckpointError, UserError
 
-BETWEEN = 'resume.pth'  # saved between the regular checkpoints: when asked to stop, or after some minutes
-NAMES = re.compile(rf'(epoch|iter)_\d+\.pth|{re.escape(BETWEEN)}')
+BETWEEN = 'resume.pth'  # saved between the regular checkpoints: after a signal, or after some minutes
+TEMPLATES = ('epoch_{}.pth', 'iter_{}.pth')  # names that mmengine gives to checkpoints
 UNFINISHED = re.compile(r'\..+\.\d+\.unfinished')
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Writes a file under another name, has the disk keep it, reads its size and its zip directory back, and only then
-    gives it its name. UserError: it cannot be written; nothing is left behind, and a file of that name stays as it is.
+    """Write a file atomically: under another name, flushed to the disk, checked and then renamed.
+
+    Raises:
+        UserError: The file cannot be written. An existing file stays unchanged and nothing is left behind.
     """
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}.unfinished')
     try:
@@ -38,7 +41,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 
 
 def _keep_name(folder: Path) -> None:
-    """Has the disk keep the names in a folder, where the system can."""
+    """Flush the names in a folder to the disk, if the system can."""
     if os.name == 'posix':
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -48,14 +51,14 @@ def _keep_name(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what killed processes left of :func:`write_whole` in a folder."""
+    """Remove what killed processes left of :func:`write_whole` in a folder."""
     for path in folder.iterdir():
         if UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 
 def damage(path: Path) -> str:
-    """Why a checkpoint of PyTorch's zip format is not whole; empty if it is: every checksum in it is compared."""
+    """Return why a checkpoint in PyTorch's zip format is incomplete or damaged; an empty string if it is intact."""
     if not path.stat().st_size:
         return 'it is empty'
     try:
@@ -66,11 +69,29 @@ def damage(path: Path) -> str:
     return f'the checksum of {broken} in it is wrong' if broken else ''
 
 
-def newest_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint of a work dir to go on from: the one that was written last, else that of most iterations; None if
-    there is none. And of each that was passed over, its name and why. CheckpointError: there are some, but none is
-    whole."""
-    pointer, paths = work_dir / 'last_checkpoint', checkpoints_in(work_dir)
+def step_in(name: str, template: str) -> int | None:
+    """Return the epoch or iteration in the name of a checkpoint, or None if it is not a name of this template.
+
+    Args:
+        template: A `filename_tmpl` of mmengine's CheckpointHook, such as ``epoch_{}.pth`` or ``step_{:06d}.pth``.
+    """
+    pattern = r'(\d+)'.join(map(re.escape, re.split(r'\{[^}]*\}', template, maxsplit=1)))
+    match = re.fullmatch(pattern, name)
+    return int(match[1]) if match and match.groups() else None
+
+
+def newest_checkpoint(work_dir: Path, template: str | None = None) -> tuple[Path | None, list[str]]:
+    """Return the checkpoint of a work dir to resume from, and the name and defect of each that was skipped.
+
+    It is the one that was written last, else the intact one with the greatest number, and None if there are none.
+
+    Args:
+        template: The `filename_tmpl` of the training, if it differs from mmengine's.
+
+    Raises:
+        CheckpointError: There are checkpoints, but none is intact.
+    """
+    pointer, paths = work_dir / 'last_checkpoint', list(checkpoints_in(work_dir, template))
     if pointer.is_file() and (named := pointer.read_text(encoding='utf-8', errors='replace').strip()):
         here = work_dir / Path(named).name  # the work dir may have been moved
         paths = [path for path in (here, Path(named)) if path.is_file()][:1] + [path for path in paths if path != here]
@@ -81,16 +102,19 @@ def newest_checkpoint(work_dir: Path) -> tuple[Path | None, list[str]]:
         skipped.append(f'{path.name}: {reason}')
     if skipped:
         raise CheckpointError(
-            f'No checkpoint in {work_dir} is whole ({"; ".join(skipped)}); '
+            f'No checkpoint in {work_dir} is complete ({"; ".join(skipped)}); '
             'name another one with --resume FILE, or start anew with another --work-dir.'
         )
     return None, []
 
 
-def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints of a training in a folder, the one with the greatest number first."""
-
-    def number(path: Path) -> int:
-        return int(''.join(filter(str.isdigit, path.stem)) or -1)
-
-    return sorted((path for path in folder.glob('*.pth') if NAMES.fullmatch(path.name)), key=number, reverse=True)
+def checkpoints_in(folder: Path, template: str | None = None) -> Iterator[Path]:
+    """Yield the checkpoints of a training in a folder, the one with the greatest number first."""
+    steps = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        for name_template in (*TEMPLATES, *([template] if template else ())):
+            if (step := step_in(path.name, name_template)) is not None:
+                steps[path] = step
+        if path.name == BETWEEN:
+            steps[path] = -1
+    yield from sorted(steps, key=lambda path: (steps[path], path.name), reverse=True)

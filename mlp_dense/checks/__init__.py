@@ -1,0 +1,1 @@
+"""Checks of data, annotations and models, before and during a run."""

@@ -1,4 +1,4 @@
-"""Looks at images, labels and annotations before the first iteration."""
+"""Check of images, labels and annotations before the first iteration."""
 
 import json
 from collections import defaultdict
@@ -11,107 +11,88 @@ from mmengine.hooks import Hook
 from PIL import Image, ImageFile
 from rich.progress import track
 
-from ..config.reading import leaves
+from ..config.validation import building
+from ..datasets.layout import leaves
 from ..errors import UnreadableError, UserError, some
-from .annotations import left_out
+from ..registry import HOOKS
+from .annotations import ignored_annotations
 from .data_config import Reading
 
-Finding = tuple[str, str, str]  # which data (train, val, test), what is wrong, with what
+Finding = tuple[str, str, str]  # name of the data (train, val, test), problem, file or id
 
 SAMPLE = 32
-"""How many images of a data set are looked at, evenly spread, if not all are."""
+"""Number of images of a data set that are checked, evenly spread, unless all are."""
 
-CUT_OFF, OTHER_SIZE, UNREADABLE, IN_BOTH, WRONG = (
-    'are cut off; what is missing is grey',
+TRUNCATED, OTHER_SIZE, UNREADABLE, IN_BOTH, FATAL = (
+    'are truncated; the missing area is grey',
     'are of another size than their annotations say',
     'cannot be read, and will be skipped',
-    'are in the training data, too: the metrics will be too good',
+    'are also in the training data: the metrics will be too good',
     'would stop the run',
 )
 
 
+@HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Before a training, decodes a sample of the images and labels, or `everything`, and compares them with what the
-    annotations say; before a test, looks at the annotations alone. One table says what is wrong; what would stop the
-    training or its validation later is a UserError."""
+    """Check of the data before a run, reported in one table.
+
+    Before a training, it decodes images and labels and compares them with the annotations. Before a test, it checks the
+    annotations alone.
+
+    Args:
+        everything: whether to decode all images, not only a sample; also set by ``check_data=True`` in a config.
+
+    Raises:
+        UserError: an image, label or annotation would stop the training or its validation later.
+    """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, everything: bool):
+    def __init__(self, everything: bool = False):
         self.everything = everything
 
     def before_train(self, runner: Any) -> None:
-        loaders = dict(train=runner.train_loop.dataloader)
-        if runner.val_loop:
-            loaders['val'] = runner.val_loop.dataloader
-        data = [(name, each) for name, loader in loaders.items() for each in leaves(loader.dataset)]
-        findings = [*self._share(data)]
-        if is_main_process():
-            findings += [*_in_annotations(data), *_in_both(data)]
-        looked = 'images' if self.everything else f'{SAMPLE} images of each set; --check-data looks at all'
-        _say(runner, findings, f'annotations and {looked}')
+        check_training_data(runner, self.everything or bool(runner.cfg.get('check_data')))
 
     def before_test(self, runner: Any) -> None:
-        data = [('test', each) for each in leaves(runner.test_loop.dataloader.dataset)]
-        _say(runner, [*_in_annotations(data)] if is_main_process() else [], 'annotations')
-
-    def _share(self, data: list[tuple[str, Any]]) -> Iterator[Finding]:
-        """What is wrong with the part of the images that this process looks at."""
-        chosen = [
-            (name, dataset, i)
-            for name, dataset in data
-            for i in range(0, len(dataset), 1 if self.everything else max(len(dataset) // SAMPLE, 1))
-        ]
-        shown = self.everything and is_main_process()
-        for name, dataset, i in track(chosen[get_rank() :: get_world_size()], 'Checking the data', disable=not shown):
-            for kind, text in _look(dataset, i):
-                yield name, WRONG if kind == UNREADABLE and name == 'val' else kind, text
+        data = [('test', dataset) for dataset in leaves(runner.test_loop.dataloader.dataset)]
+        _report(runner, [*_in_annotations(data)] if is_main_process() else [], 'annotations')
 
 
-def _say(runner: Any, findings: list[Finding], looked: str) -> None:
-    """Logs what the processes found, each in its share, as one table. UserError: some of it would stop the run."""
-    findings = [finding for share in all_gather_object(findings) for finding in share]
-    rows = defaultdict(list)
-    for name, kind, text in findings:
-        rows[name, kind].append(text)
-    if rows:
-        lines = [f'{name:<5} {len(texts)} {kind}: {some(texts)}' for (name, kind), texts in rows.items()]
-        runner.logger.warning('\n    '.join([f'What is wrong with the data ({looked}):', *lines]))
-    if fatal := [text for _, kind, text in findings if kind == WRONG]:
-        raise UserError(fatal[0])
+def check_training_data(runner: Any, everything: bool = True) -> int:
+    """Check the data of a training and its validation; return the number of images.
+
+    Raises:
+        UserError: an image, label or annotation would stop the run.
+    """
+    with building(runner.cfg, running=True):  # the loops, on first use
+        loops = dict(train=runner.train_loop, val=runner.val_loop)
+    loaders = {name: loop.dataloader for name, loop in loops.items() if loop}
+    data = [(name, dataset) for name, loader in loaders.items() for dataset in leaves(loader.dataset)]
+    findings = [*_in_images(data, everything)]
+    if is_main_process():
+        findings += [*_in_annotations(data), *_in_both(data)]
+    checked = 'images' if everything else f'{SAMPLE} images of each set; --check-data checks all'
+    _report(runner, findings, f'annotations and {checked}')
+    return sum(len(dataset) for _, dataset in data)
 
 
-def _in_annotations(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
-    """What mmdet leaves out of annotations of COCO's form, which it has read, without keeping them."""
-    for name, dataset in data:
-        if not hasattr(dataset, 'cat_ids') or not Path(dataset.ann_file).is_file():
-            continue
-        content = json.loads(Path(dataset.ann_file).read_bytes())
-        if said := _in_another_order(content.get('categories', []), dataset):
-            yield name, WRONG, f'{dataset.ann_file}{said}'
-        annotations = content.get('annotations', [])
-        reasons = left_out({image['id']: image for image in content['images']}, annotations, dataset.cat_ids)
-        for reason, ids in reasons.items():
-            for each in ids:
-                yield name, f'annotations {reason} are left out of {dataset.ann_file}', f'id {each}'
-        if annotations and sum(map(len, reasons.values())) == len(annotations):
-            yield name, WRONG, f'{dataset.ann_file} has no usable annotation: all are {", ".join(reasons)}; correct it.'
+def _in_images(data: list[tuple[str, Any]], everything: bool) -> Iterator[Finding]:
+    """Yield the problems of the images that this process checks."""
+    samples = [
+        (name, dataset, i)
+        for name, dataset in data
+        for i in range(0, len(dataset), 1 if everything else max(len(dataset) // SAMPLE, 1))
+    ]
+    shown = everything and is_main_process()
+    for name, dataset, i in track(samples[get_rank() :: get_world_size()], 'Checking the data', disable=not shown):
+        for problem, text in _in_image(dataset, i):
+            yield name, FATAL if problem == UNREADABLE and name == 'val' else problem, text
 
 
-def _in_another_order(categories: list[dict], dataset: Any) -> str | None:
-    """mmdet numbers classes in the order of the file, and names them in that of the config."""
-    names = {category.get('id'): category.get('name') for category in categories}
-    pairs = zip(dataset.metainfo.get('classes', ()), map(names.get, dataset.cat_ids), strict=False)
-    for i, (own, found) in enumerate(pairs):
-        if own != found:
-            where = f'has {found!r} as class {i}, where metainfo has {own!r}'
-            return f' {where}: their names would be exchanged; give metainfo the order of the file.'
-    return None
-
-
-def _look(dataset: Any, i: int) -> Iterator[tuple[str, str]]:
+def _in_image(dataset: Any, i: int) -> Iterator[tuple[str, str]]:
     info = dataset.get_data_info(i)
-    file, said = str(info['img_path']), [info[key] for key in ('height', 'width') if key in info]
+    file, annotated_size = str(info['img_path']), [info[key] for key in ('height', 'width') if key in info]
     try:
         for transform in dataset.pipeline.transforms:
             if isinstance(transform, Reading):
@@ -120,16 +101,16 @@ def _look(dataset: Any, i: int) -> Iterator[tuple[str, str]]:
         yield UNREADABLE, str(error)
         return
     except UserError as error:
-        yield WRONG, str(error)
+        yield FATAL, str(error)
         return
-    if _is_cut_off(Path(file)):
-        yield CUT_OFF, file
-    if len(said) == 2 and 'ori_shape' in info and list(info['ori_shape'][:2]) != said:
+    if is_truncated(Path(file)):
+        yield TRUNCATED, file
+    if len(annotated_size) == 2 and 'ori_shape' in info and list(info['ori_shape'][:2]) != annotated_size:
         yield OTHER_SIZE, file
 
 
-def _is_cut_off(file: Path) -> bool:
-    """Whether an image ends before its end, which OpenCV 4 does not mind in a JPEG."""
+def is_truncated(file: Path) -> bool:
+    """Whether an image is truncated. OpenCV 4 decodes truncated JPEGs silently."""
     if not file.is_file() or ImageFile.LOAD_TRUNCATED_IMAGES:
         return False
     try:
@@ -140,9 +121,51 @@ def _is_cut_off(file: Path) -> bool:
     return False
 
 
+def _in_annotations(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
+    """Yield the annotations in COCO's format that mmdet has ignored silently."""
+    for name, dataset in data:
+        if not hasattr(dataset, 'cat_ids') or not Path(dataset.ann_file).is_file():
+            continue
+        file, content = dataset.ann_file, json.loads(Path(dataset.ann_file).read_bytes())
+        if difference := _order_difference(content.get('categories', []), dataset):
+            yield name, FATAL, f'{file} {difference}'
+        reasons = ignored_annotations(content, dataset.cat_ids)
+        for reason, ids in reasons.items():
+            for i in ids:
+                yield name, f'annotations {reason} are ignored in {file}', f'id {i}'
+        if reasons and sum(map(len, reasons.values())) == len(content['annotations']):
+            yield name, FATAL, f'{file} has no usable annotation: all are {", ".join(reasons)}; correct it.'
+
+
+def _order_difference(categories: list[dict], dataset: Any) -> str | None:
+    """Return a message if the order of classes differs: mmdet numbers them by the file and names them by the config."""
+    names = {category.get('id'): category.get('name') for category in categories}
+    in_file, classes = [names.get(i) for i in dataset.cat_ids], list(dataset.metainfo.get('classes', ()))
+    for i, (name, expected) in enumerate(zip(in_file, classes, strict=False)):
+        if name != expected:
+            return (
+                f'has {name!r} as class {i}, but metainfo has {expected!r}: names would be exchanged; set metainfo to '
+                f'the order of the file: {", ".join(map(str, in_file))}.'
+            )
+    return None
+
+
 def _in_both(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
     files: dict[str, set[str]] = defaultdict(set)
     for name, dataset in data:
         files[name] |= {str(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}
     for file in sorted(files['train'] & files['val']):
         yield 'val', IN_BOTH, file
+
+
+def _report(runner: Any, findings: list[Finding], checked: str) -> None:
+    """Log the findings of all processes as one table. Raises UserError if one of them would stop the run."""
+    findings = [finding for part in all_gather_object(findings) for finding in part]
+    rows = defaultdict(list)
+    for name, problem, text in findings:
+        rows[name, problem].append(text)
+    if rows:
+        lines = [f'{name:<5} {len(texts)} {problem}: {some(texts)}' for (name, problem), texts in rows.items()]
+        runner.logger.warning('\n    '.join([f'Problems in the data ({checked}):', *lines]))
+    if fatal := [text for _, problem, text in findings if problem == FATAL]:
+        raise UserError(fatal[0])

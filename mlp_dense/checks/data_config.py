@@ -1,4 +1,4 @@
-"""Checks of the data that a config names, before anything is built."""
+"""Checks of the data that a config names: paths, annotation files and classes, then each loaded label."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,104 +7,123 @@ from typing import Any
 import cv2
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
-from ..config.reading import evaluators, first_line, leaves, walk
-from ..errors import UnreadableError, UserError
-from .annotations import check_numbers
+from ..config.reading import evaluators, first_line, walk
+from ..datasets.layout import annotation_file, dataset_meta, leaves, paths_of
+from ..errors import UnreadableError, UserError, some
+from .annotations import category_names, check_numbers
 
 CLASS_HEADS = {'bbox_head', 'mask_head', 'decode_head', 'head'}
 
 
 def check_data(cfg: Config, name: str) -> None:
-    """Finds what a loader (``train``, ``val``, ``test``) reads. UserError: it is missing, or class counts differ."""
+    """Check what a loader (``train``, ``val``, ``test``) reads. Raises UserError if it is missing or classes differ."""
     if not cfg.get(f'{name}_dataloader'):  # a training without validation
         return
     for dataset in leaves(cfg[f'{name}_dataloader'].dataset):
-        root = Path(dataset.get('data_root') or '')
-        prefixes = (dataset.get('data_prefix') or {}).values()
-        wanted = [root / (dataset.get('ann_file') or ''), *(root / prefix for prefix in prefixes)]
-        wanted += [Path(evaluator.ann_file) for evaluator in evaluators(cfg, name) if evaluator.get('ann_file')]
-        for path in wanted:
+        metric_files = [Path(metric.ann_file) for metric in evaluators(cfg, name) if metric.get('ann_file')]
+        for path in [*paths_of(dataset), *metric_files]:
             if ':/' not in str(path) and not path.exists():
-                need = f'{path} does not exist, and the {name} data of this config are read from there'
-                raise UserError(f'{need}; put the data there, or say where they are with --data-root.')
+                problem = f'{path} does not exist, and the {name} data of this config are read from it'
+                raise UserError(f'{problem}; put the data there, or set their folder with --data-root.')
             if path.suffix == '.json' and path.is_file():
                 check_numbers(path)
         if classes := dataset_meta(dataset).get('classes'):
-            check_class_count(cfg.model, classes, f'the {name} data ({dataset.type})')
+            check_class_count(cfg.model, classes, f'the {name} data ({dataset.type})', annotation_file(dataset))
             if name == 'val' and cfg.get('train_dataloader'):
-                _check_names(classes, cfg.train_dataloader.dataset)
+                _check_same_classes(classes, cfg.train_dataloader.dataset)
 
 
-def check_class_count(model: Any, classes: Sequence[str], owner: str) -> None:
-    """UserError: a head of objects or of label maps has another ``num_classes`` in the config of a model than the class
-    names of their `owner`, a plural. Heads of other things (stuff, boundaries, a second task) count something else;
-    ``check_num_classes=False`` in the model's ``test_cfg`` leaves the check out."""
+def check_class_count(model: Any, classes: Sequence[str], owner: str, file: Path | None = None) -> None:
+    """Compare ``num_classes`` of the heads for objects or label maps with the class names of the data.
+
+    Heads for other targets (stuff, boundaries, a second task) are not compared. ``check_num_classes=False`` in the
+    model's ``test_cfg`` disables the check.
+
+    Args:
+        model: config of the model.
+        classes: the class names.
+        owner: what has these names, in the plural, for the message.
+        file: annotation file, whose class names the message lists.
+
+    Raises:
+        UserError: the numbers differ.
+    """
     if 'num_stuff_classes' in str(model) or not (model.get('test_cfg') or {}).get('check_num_classes', True):
         return
-    for where, head, key, value in walk(model, 'model.'):
-        if key != 'num_classes' or value == len(classes) or 'contrastive_cfg' in head:  # of words, not of classes
+    for path, head, key, value in walk(model, 'model.'):
+        if key != 'num_classes' or value == len(classes) or 'contrastive_cfg' in head:  # counts words, not classes
             continue
-        parts = {*where.split('.')}  # a tracker's detector finds what the tracker names
-        if CLASS_HEADS & parts and 'detector' not in parts:
-            raise UserError(f'{where} is {value}, but {owner} have {len(classes)} classes: make them equal.')
-
-
-def _check_names(classes: Sequence[str], training: Any) -> None:
-    """UserError: validation and training data name different things by the same number."""
-    for dataset in leaves(training):
-        theirs = dataset_meta(dataset).get('classes') or classes
-        differing = [pair for pair in zip(theirs, classes, strict=False) if pair[0] != pair[1]]
-        if differing:
-            trained, validated = differing[0]
+        keys = {*path.split('.')}
+        if CLASS_HEADS & keys and 'detector' not in keys:  # the detector of a tracker has other classes
+            remedy = f'set num_classes={len(classes)}, or metainfo=dict(classes=...) of the data'
             raise UserError(
-                f'The training data call a class {trained!r} that the val data call {validated!r}: give both the same '
-                'classes in the same order.'
+                f'{path} is {value}, but {owner} have {len(classes)} classes ({some(list(classes))}); '
+                f'{remedy}.{_contents(file)}'
             )
 
 
-def dataset_meta(dataset: Any) -> dict[str, Any]:
-    """What a data set says of itself (``classes``, ``palette``), in its config, in its class or where it is."""
-    dataset = next(leaves(dataset))
-    with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope
-        cls = registry.get(dataset.type)
-    if hasattr(cls, 'read_meta') and not dataset.get('metainfo'):
-        return cls.read_meta(dataset)
-    return dict(dataset.get('metainfo') or getattr(cls, 'METAINFO', {}))
+def _check_same_classes(classes: Sequence[str], training: Any) -> None:
+    """Raise UserError if validation and training data give one number to different classes."""
+    for dataset in leaves(training):
+        trained = dataset_meta(dataset).get('classes') or classes
+        for i, (before, name) in enumerate(zip(trained, classes, strict=False)):
+            if before != name:
+                raise UserError(
+                    f'Class {i} is {before!r} in the training data and {name!r} in the val data; set the same classes '
+                    f'in the same order.{_difference(trained, classes, "the val data")}'
+                )
 
 
 def labels_keep_their_size(dataset: Any) -> bool:
-    """Whether a config loads labels after the image is resized, as test pipelines do: they keep the original size."""
+    """Whether a pipeline loads labels after resizing the image, as test pipelines do, so that they keep their size."""
     names = [str(transform['type']) for transform in next(leaves(dataset))['pipeline']]
     loading = next((i for i, name in enumerate(names) if 'Annotations' in name), 0)
     return any('Resize' in name for name in names[:loading])
 
 
 def explain_empty(cfg: Any, error: ValueError) -> Exception:
-    """The error that says where a data set of a config found no image, if that is what happened."""
-    if 'need at least one array' not in str(error):  # what mmengine's data sets say when they are empty
+    """Return an error that names the paths of a data set without images if that is the reason of `error`."""
+    if 'need at least one array' not in str(error):  # raised by mmengine's data sets if they are empty
         return error
     cfg = next(leaves(cfg))
-    where = ', '.join(f'{key}={cfg[key]}' for key in ('data_root', 'data_prefix', 'img_suffix') if cfg.get(key))
-    return UserError(f'There is no image where the config looks ({where}); correct it.')
+    paths = ', '.join(f'{key}={cfg[key]}' for key in ('data_root', 'data_prefix', 'img_suffix') if cfg.get(key))
+    return UserError(f'No image matches these settings of the config: {paths}; correct them.')
 
 
 def check_built(dataset: Any) -> None:
-    """Makes a data set name the files that it cannot read. UserError: its annotation file has other classes."""
-    classes, found = dataset.metainfo.get('classes', ()), getattr(dataset, 'cat_ids', None)
-    if found is not None and len(found) != len(classes):
+    """Compare the classes of a data set with its annotation file, and let loading errors name their file.
+
+    Raises:
+        UserError: the annotation file has other classes.
+    """
+    classes, ids = dataset.metainfo.get('classes', ()), getattr(dataset, 'cat_ids', None)
+    if ids is not None and len(ids) != len(classes):
+        file = Path(dataset.ann_file)
         raise UserError(
-            f'{dataset.ann_file} names {len(found)} of the {len(classes)} classes of the data set '
-            f'({", ".join(classes[:5])}, ...); set metainfo=dict(classes=...) to the names in the file.'
+            f'{file} has {len(ids)} of the {len(classes)} classes of the data set; set metainfo=dict(classes=...) to '
+            f'the names in the file.{_difference(classes, category_names(file), "the file")}{_contents(file)}'
         )
     for i, transform in enumerate(dataset.pipeline.transforms):
         if type(transform).__name__.startswith('Load'):
             dataset.pipeline.transforms[i] = Reading(transform, len(classes), getattr(dataset, 'ignore_index', 255))
 
 
+def _difference(classes: Sequence[str], others: Sequence[str], owner: str) -> str:
+    """Name the classes that only the data set or only their `owner` has."""
+    missing = [name for name in classes if name not in others]
+    additional = [name for name in others if name not in classes]
+    text = f' Missing in {owner}: {", ".join(missing)}.' if missing else ''
+    return text + (f' Only in {owner}: {", ".join(additional)}.' if additional else '')
+
+
+def _contents(file: Path | None) -> str:
+    names = category_names(file)
+    return f' {file} has: {", ".join(map(str, names))}.' if names else ''
+
+
 class Reading:
-    """Runs a loading transform; what cannot be read becomes an error that names the file."""
+    """Loading transform whose errors name the unreadable file."""
 
     def __init__(self, transform: Any, classes: int, ignored: int = 255):
         self.transform, self.classes, self.ignored = transform, classes, ignored
@@ -114,13 +133,15 @@ class Reading:
             results = self.transform(results)
         except UnreadableError:
             raise
-        except Exception as error:  # whatever the decoders of OpenCV and Pillow raise
+        except Exception as error:  # the decoders of OpenCV and Pillow raise many types
             for file in filter(None, map(results.get, ('img_path', 'seg_map_path'))):
                 if not _is_readable(Path(file)):
-                    raise UnreadableError(f'{file} is missing or no readable image; replace or remove it.') from error
+                    raise UnreadableError(
+                        f'{file} is missing or not a readable image; replace or remove it.'
+                    ) from error
             name = type(self.transform).__name__
             raise UserError(
-                f'{results.get("img_path")}: {name} fails on what is annotated there ({first_line(error)}); correct it.'
+                f'{results.get("img_path")}: {name} fails on its annotations ({first_line(error)}); correct them.'
             ) from error
         if self.classes and results.get('gt_seg_map') is not None and results.get('seg_map_path'):
             file, size = Path(results['seg_map_path']), results.get('ori_shape')
@@ -132,7 +153,7 @@ class Reading:
 
 
 def _is_readable(file: Path) -> bool:
-    """As mmcv reads it: from the bytes of the file, where OpenCV takes less than from the file itself."""
+    """Whether OpenCV decodes the bytes of a file, as mmcv does: it accepts fewer formats as bytes than as files."""
     content = np.frombuffer(file.read_bytes() if file.is_file() else b'', np.uint8)
     return len(content) > 0 and cv2.imdecode(content, cv2.IMREAD_UNCHANGED) is not None
 
@@ -145,22 +166,34 @@ def check_label_map(
     reduced: bool = False,
     ignored: int = 255,
 ) -> None:
-    """UserError: a label map, as it is after loading, is not of its image's `size` (height, width), or holds others
-    than the classes and those that are ignored: 255 (where 0 was, if `reduced`) and the data set's ``ignore_index``;
-    or its file has more than 8 bits, of which the loading transforms drop the upper ones."""
+    """Check a label map after loading.
+
+    Args:
+        file: its file.
+        labels: (H, W).
+        size: height and width of its image.
+        classes: number of classes.
+        reduced: whether ``reduce_zero_label`` replaced 0 by 255 and subtracted 1 from other labels.
+        ignored: label that the data set ignores (``ignore_index``), besides 255.
+
+    Raises:
+        UserError: its size or a label is wrong, or its file has more than 8 bits, of which loading drops the upper
+            ones.
+    """
     if file.suffix.lower() == '.png':
         with file.open('rb') as opened:
             if opened.read(25)[24:] == b'\x10':
-                raise UserError(f'{file} has 16 bits a pixel; save label maps with 8, such as those of ADE20K.')
+                raise UserError(f'{file} has 16 bits per pixel; save label maps with 8 bits.')
     if labels.ndim != 2:
-        raise UserError(f'{file} has colours; a label map has one channel, whose values are the indices of classes.')
+        raise UserError(f'{file} has colours; save a label map with one channel that contains class indices.')
     if size is not None and labels.shape != tuple(size[:2]):
-        raise UserError(f'{file} is {labels.shape[1]}x{labels.shape[0]}, but its image {size[1]}x{size[0]} pixels.')
+        problem = f'{file} is {labels.shape[1]}x{labels.shape[0]}, but its image {size[1]}x{size[0]} pixels'
+        raise UserError(f'{problem}; save both in one size.')
     present = np.setdiff1d(labels, (ignored, 255))
     if len(present) and present[-1] >= classes:
         others = f'{"0 and " * reduced}{"" if ignored == 255 else f"{ignored} and "}255'
-        allowed = f'{int(reduced)} to {classes - 1 + reduced}, and {others} for pixels that are ignored'
+        allowed = f'{int(reduced)} to {classes - 1 + reduced}, and {others} for ignored pixels'
         raise UserError(
-            f'{file} holds the label {present[-1] + reduced}, but there are {classes} classes ({allowed}); '
+            f'{file} contains the label {present[-1] + reduced}, but there are {classes} classes ({allowed}); '
             'correct the label map, or metainfo and reduce_zero_label of the data set.'
         )

@@ -1,4 +1,4 @@
-"""What a run does when loading fails."""
+"""Handling of loading errors during a run."""
 
 import re
 from collections.abc import Iterator
@@ -8,11 +8,18 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from ..errors import UserError
+from ..registry import HOOKS
 
 
+@HOOKS.register_module()
 class SkippingHook(Hook):
-    """Says which images were skipped since they or their labels cannot be decoded (:class:`SeededDataset` takes the
-    next one instead), each once. UserError: they are more than ``max_unreadable`` of all, 1 % if a config is silent."""
+    """Report of skipped images: those that cannot be decoded, or whose labels cannot.
+
+    :class:`SeededDataset` returns the next image instead. Each one is reported once.
+
+    Raises:
+        UserError: more than ``max_unreadable`` of all images are skipped; 1 % unless the config sets it.
+    """
 
     priority = 'VERY_HIGH'
 
@@ -36,28 +43,27 @@ class SkippingHook(Hook):
 
 @contextmanager
 def explained(rank: int) -> Iterator[None]:
-    """Inside, the death of another process, of the training or of those that load, is a UserError; so is a batch that
-    cannot be tested."""
+    """Raise UserError if a training process or a loading worker dies inside, or if a test batch cannot be stacked."""
     try:
         yield
     except AssertionError as error:
         if 'image size in a batch should be the same' not in str(error):  # of mmsegmentation's preprocessor
             raise
         raise UserError(
-            'Images of different sizes are in one batch of a test, which segmentors cannot take; '
+            'Images of different sizes are in one test batch, which segmentors cannot stack; '
             'set val_dataloader.batch_size=1 and test_dataloader.batch_size=1.'
         ) from error
     except RuntimeError as error:
-        said = str(error)
-        if re.search('closed by peer|reset by peer|Broken pipe|remote process exited', said):
+        message = str(error)
+        if re.search('closed by peer|reset by peer|Broken pipe|remote process exited', message):
             raise UserError(
-                f'Another process of this training has died (rank {rank} lost its connection); see what that one said '
-                'last, and go on with the same command and --resume.'
+                f'Another process of this training has died (rank {rank} lost its connection); read the last message '
+                'of that process, and resume with the same command and --resume.'
             ) from error
-        if found := re.search(r'DataLoader worker \(pid.*(?:killed by signal: [\w ]+|exited unexpectedly)', said):
+        if match := re.search(r'DataLoader worker \(pid.*(?:killed by signal: [\w ]+|exited unexpectedly)', message):
             raise UserError(
-                f'A loading process was killed ({found[0]}), most often because memory is full: take fewer of them '
+                f'A loading process was killed ({match[0]}), usually because memory is full: use fewer of them '
                 '(train_dataloader.num_workers), smaller batches, or in a container more shared memory '
-                '(docker run --shm-size), and go on with --resume.'
+                '(docker run --shm-size), and continue with --resume.'
             ) from error
         raise

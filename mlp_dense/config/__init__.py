@@ -1,0 +1,1 @@
+"""Configs: reading, scaling and checking them."""

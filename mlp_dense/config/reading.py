@@ -1,4 +1,4 @@
-"""Reading a config, and adapting it to this machine."""
+"""Reading a config, changing it by options, and looking things up in it."""
 
 import difflib
 import inspect
@@ -6,7 +6,6 @@ import tempfile
 import traceback
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,33 +15,42 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from ..datasets.layout import leaves as leaves
 from ..errors import UserError, explained_imports
+from ..tasks import TASKS
 
 READ_IF_THERE = ('auto_scale_lr', 'find_unused_parameters', 'sync_bn', 'compile', 'check_data', 'max_unreadable')
-"""Keys that mmengine's or this package's Runner reads from a config, beside the arguments of its constructor."""
+"""Keys that the Runner of mmengine or of this package reads from a config, besides its constructor's arguments."""
 
 
 def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path | None = None) -> Config:
-    """Reads a config and changes it by `options` (``KEY=VALUE``, as ``--cfg-options`` takes them) and by a `data_root`
-    in place of its own, for all data sets and evaluators. UserError: the file, the Python in it or an option is
-    unusable."""
+    """Read a config and change it.
+
+    Args:
+        file: its path, ending in .py, .json or .yaml.
+        options: changes as ``KEY=VALUE``, as ``--cfg-options`` accepts them.
+        data_root: folder that replaces every data root of the config, also in its evaluators.
+
+    Raises:
+        UserError: the file, the Python in it or an option is unusable.
+    """
     path = Path(file)
     if path.suffix not in ('', '.py', '.json', '.yaml', '.yml'):
         raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml; see --help for the order.')
     if not path.is_file() or not path.suffix:
         known = [str(file) for file in Path('configs').glob('*/*.py') if file.parent.name != '_base_']
         close = difflib.get_close_matches(str(file), known, n=1)
-        problem = 'is no file that ends in .py, .json or .yaml' if path.exists() else 'does not exist'
+        problem = 'is not a file that ends in .py, .json or .yaml' if path.exists() else 'does not exist'
         raise UserError(f'Config {path} {problem}{f"; did you mean {close[0]}?" if close else "."}')
     try:
         cfg = Config.fromfile(path)
-        list(walk(cfg._cfg_dict))  # imports what it names
+        list(walk(cfg._cfg_dict))  # imports the modules that a lazy config names
     except FileNotFoundError as error:
         raise UserError(f'{path} needs a file that is missing: {error}') from error
-    except Exception as error:  # a config is Python, which may raise anything
-        if 'custom modules' in str(error):  # says much of sys.path
+    except Exception as error:  # a config is Python code, which can raise anything
+        if 'custom modules' in str(error):  # mmengine's own message quotes sys.path
             raise UserError(f'{path}: custom_imports cannot be imported: {error.__cause__}; set PYTHONPATH.') from error
-        raise UserError(f'{_place(path, error)} cannot be read: {first_line(error)}.') from error
+        raise UserError(f'{_location(path, error)} cannot be read: {first_line(error)}.') from error
     _merge_options(cfg, options)
     if data_root is not None:
         _replace_data_root(cfg, data_root)
@@ -50,31 +58,32 @@ def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path |
 
 
 def enter_scope(cfg: Config) -> None:
-    """Makes the scope of a config the one in which bare names are looked up. NotInstalledError: it is that of a package
-    that is missing, or which misses mmcv."""
+    """Make the scope of a config the default one. Raises NotInstalledError if its package or mmcv is missing."""
     scope = cfg.get('default_scope') or 'mmengine'
-    needed = dict(mmdet='mmdet', mmseg='mmseg', mlp_dense='timm')  # mmengine would only warn
-    if scope in needed:
+    if scope in TASKS:  # for a missing package mmengine would only warn
         with explained_imports():
-            import_module(needed[scope])
+            import_module(TASKS[scope].package)
     init_default_scope(scope)
 
 
 def set_work_dir(cfg: Config, work_dir: Path | None, make: bool = True) -> None:
-    """Says, and may `make`, the folder that a run writes to; None leaves the choice to the config. UserError: it cannot
-    be written."""
+    """Set the folder that a run writes to, by default that of the config, and `make` it.
+
+    Raises:
+        UserError: the folder is not writable.
+    """
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename).stem)
     if make:
         make_folder(Path(cfg.work_dir))
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder to write to, and tries it. UserError: it cannot be written."""
+    """Make a folder and test that it is writable. Raises UserError if it is not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f'{folder} cannot be written ({error.strerror}); give another place.') from error
+        raise UserError(f'{folder} cannot be written ({error.strerror}); choose another folder.') from error
 
 
 def adapt_to_cpu(cfg: Config) -> None:
@@ -93,7 +102,7 @@ def adapt_to_cpu(cfg: Config) -> None:
 
 
 def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any, Any, Any]]:
-    """Every (dotted path, container, key, value) below a config node."""
+    """Yield (dotted path, container, key, value) for everything below a config node."""
     if isinstance(node, (dict, list)):
         for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
             yield f'{path}{key}', node, key, value
@@ -101,59 +110,50 @@ def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any, Any, Any]]:
 
 
 class Edits:
-    """Changes a config, and keeps a line for each change: dotted path, old and new value."""
+    """Changes of a config, each recorded as a line: dotted path, old and new value."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def set(self, node: Any, key: str | int, value: Any, path: str) -> None:
-        """Gives ``node[key]``, which is at `path`, a value."""
+        """Set ``node[key]``, which is at `path`."""
         old = node.get(key) if isinstance(node, dict) else node[key]
         if _as_lists(old) != _as_lists(value):
             node[key] = value
             self.lines.append(f'{path}: {"unset" if old is None else old} -> {value}')
 
     def remove(self, node: dict, key: str, path: str) -> None:
+        """Remove ``node[key]``, which is at `path`."""
         if key in node:
             self.lines.append(f'{path}: {node.pop(key)} -> unset')
 
-    def insert(self, steps: list, place: int, step: dict, path: str) -> None:
-        """Puts a step into a pipeline, which is at `path`."""
-        steps.insert(place, step)
-        self.lines.append(f'{path}.{place}: new, {step}')
+    def insert(self, pipeline: list, index: int, transform: dict, path: str) -> None:
+        """Insert a transform into a pipeline, which is at `path`."""
+        pipeline.insert(index, transform)
+        self.lines.append(f'{path}.{index}: new, {transform}')
 
 
 def _as_lists(value: Any) -> Any:
-    return [_as_lists(each) for each in value] if isinstance(value, (list, tuple)) else value
-
-
-def leaves(dataset: Any) -> Iterator[Any]:
-    """The data sets inside wrappers such as RepeatDataset and ConcatDataset, of a config or built."""
-    get = dataset.get if isinstance(dataset, dict) else partial(getattr, dataset)
-    inner = get('datasets', None) or [each for each in (get('dataset', None),) if each is not None]
-    if not inner:
-        yield dataset
-    for each in inner:
-        yield from leaves(each)
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def evaluators(cfg: Config, name: str) -> list:
-    """The metrics that a config has for ``val`` or ``test``."""
-    found = cfg.get(f'{name}_evaluator') or []
-    return found if isinstance(found, list) else [found]
+    """Return the metrics that a config has for ``val`` or ``test``."""
+    metrics = cfg.get(f'{name}_evaluator') or []
+    return metrics if isinstance(metrics, list) else [metrics]
 
 
 def first_line(error: BaseException, length: int = 300) -> str:
-    """The class of an error and the beginning of what it says."""
-    text = str(getattr(error, 'msg', error))  # msg: of a SyntaxError, without its place
-    if text.startswith('Caught '):  # it comes from a data loading process, with the text of its traceback
+    """Return the class of an error and the beginning of its message."""
+    text = str(getattr(error, 'msg', error))  # `msg` of a SyntaxError is without the location
+    if text.startswith('Caught '):  # an error in a data-loading worker contains its traceback
         return text.strip().splitlines()[-1][:length]
     text = ' '.join(text.split())
     return f'{type(error).__name__}: {text[:length]}{" ..." if len(text) > length else ""}'.rstrip('. ')
 
 
 def setting(cfg: Any, path: str) -> Any:
-    """What a config has at a dotted path; None if there is nothing."""
+    """Return the value at a dotted path of a config, None if it is missing."""
     for key in path.split('.'):
         if isinstance(cfg, (list, tuple)) and key.isdecimal() and int(key) < len(cfg):
             cfg = cfg[int(key)]
@@ -165,26 +165,26 @@ def setting(cfg: Any, path: str) -> Any:
 
 
 def need(cfg: Config, *paths: str) -> None:
-    """UserError: a config lacks one of its parts, as a file of ``_base_`` does."""
+    """Raise UserError if a config lacks one of its sections, as a file of ``_base_`` does."""
     for path in paths:
         if not isinstance(setting(cfg, path), dict):
-            raise UserError(f'{cfg.filename or "The config"} has no {path} with settings; give a whole config.')
+            raise UserError(f'{cfg.filename or "The config"} has no {path} with settings; pass a complete config.')
 
 
-def _place(path: Path, error: Exception) -> str:
-    """The file, of a config and its ``_base_`` files, and if it is known the line that an error is of."""
-    place, line = str(path), getattr(error, 'lineno', None)
+def _location(path: Path, error: Exception) -> str:
+    """Return the file, of a config and its ``_base_`` files, that raised an error, and the line if it is known."""
+    file, line = str(path), getattr(error, 'lineno', None)
     for frame, number in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name in ('_file2dict', '_is_lazy_import', '_parse_lazy_import'):
-            place = frame.f_locals['filename']
-        elif frame.f_code.co_filename == place and frame.f_code.co_name == '<module>':
+            file = frame.f_locals['filename']
+        elif frame.f_code.co_filename == file and frame.f_code.co_name == '<module>':
             line = number
-    return f'{place}, line {line},' if line else place
+    return f'{file}, line {line},' if line else file
 
 
 def _merge_options(cfg: Config, options: Sequence[str]) -> None:
-    if wrong := [option for option in options if '=' not in option]:
-        raise UserError(f'--cfg-options takes KEY=VALUE pairs, but got {wrong[0]!r}.')
+    if invalid := [option for option in options if '=' not in option]:
+        raise UserError(f'--cfg-options {invalid[0]!r}: pass KEY=VALUE pairs.')
     parser = ArgumentParser()
     parser.add_argument('options', nargs='*', action=DictAction, default={})
     try:

@@ -1,4 +1,4 @@
-"""mmengine's ways to a checkpoint: all of them end in this package's reader, which runs nothing in a file."""
+"""Checkpoint loading of mmengine, routed through this package's reader, which executes no code of a file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +29,10 @@ ZOOS = {
 
 @contextmanager
 def safe_loaders() -> Iterator[None]:
-    """Inside, an ``init_cfg`` of any module, a teacher, a ``load_from`` is read by :class:`Checkpoint`. Outside, for
-    other projects that only import this package, nothing changes."""
+    """Read every ``init_cfg``, teacher and ``load_from`` inside the context with :class:`Checkpoint`.
+
+    Outside of it nothing changes for other projects that import this package.
+    """
     before = CheckpointLoader._schemes
     CheckpointLoader._schemes = {'': load_from_reader}
     try:
@@ -40,7 +42,7 @@ def safe_loaders() -> Iterator[None]:
 
 
 def load_from_reader(source: str, map_location: Any = None) -> dict[str, Any]:
-    """What a file, an address or the name of a model in a zoo holds. CheckpointError: it is unknown or unusable."""
+    """Read a file, a URL or a model of a zoo. Raises CheckpointError if it is unknown or unusable."""
     zoo, _, name = source.partition('://')
     if zoo in ZOOS:
         models, name = ZOOS[zoo](), get_deprecated_model_names().get(name, name)
@@ -52,10 +54,11 @@ def load_from_reader(source: str, map_location: Any = None) -> dict[str, Any]:
 
 
 def check_pretrained(cfg: Config) -> None:
-    """CheckpointError: a file that the config starts from, or an ``init_cfg`` of the model, is missing; said before
-    anything is built."""
-    named = [
-        value for _, part, key, value in walk(cfg.model) if key == 'checkpoint' and part.get('type') == 'Pretrained'
+    """Raise CheckpointError if ``load_from`` or an ``init_cfg`` of the model names a missing file."""
+    files = [
+        value
+        for _, container, key, value in walk(cfg.model)
+        if key == 'checkpoint' and container.get('type') == 'Pretrained'
     ]
-    for file in filter(None, [cfg.get('load_from'), *named]):
+    for file in filter(None, [cfg.get('load_from'), *files]):
         check_exists(file)

@@ -1,4 +1,4 @@
-"""Settings of a config that are wrong: found before anything is built, or explained by what refuses them."""
+"""Checks of settings before anything is built, and explanations of the errors that other settings cause."""
 
 import difflib
 import inspect
@@ -20,10 +20,11 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..errors import ArgumentError, NotInstalledError, UserError, explain_torchvision
+from ..tasks import TASKS
 from .reading import first_line, need, setting, walk
 from .safe_loaders import safe_loaders
 
-WHOLE = {  # numbers that count something, and the least that they may be
+COUNTS = {  # settings that count something, and their least value
     **{f'{name}_dataloader.batch_size': 1 for name in ('train', 'val', 'test')},
     **{f'{name}_dataloader.num_workers': 0 for name in ('train', 'val', 'test')},
     'train_cfg.max_epochs': 1,
@@ -42,7 +43,7 @@ NUMBERS = (
     'optim_wrapper.clip_grad.max_norm',
     'max_unreadable',
 )
-BACKENDS = {  # of mmengine, which import their package when the training begins
+BACKENDS = {  # packages that backends of mmengine import when the training begins
     'WandbVisBackend': 'wandb',
     'MLflowVisBackend': 'mlflow',
     'AimVisBackend': 'aim',
@@ -50,25 +51,29 @@ BACKENDS = {  # of mmengine, which import their package when the training begins
     'NeptuneVisBackend': 'neptune',
     'DVCLiveVisBackend': 'dvclive',
 }
-# Beside PyTorch's, what mmengine understands.
 LOADER_KEYS = ['num_batch_per_epoch', 'disable_subprocess_warning', *inspect.signature(DataLoader).parameters]
+"""Settings of data loaders: those of mmengine, then those of PyTorch."""
 
 
 def check_settings(cfg: Config) -> None:
-    """UserError: a number that trainings and tests are often given is none, or an impossible one; a data loader has an
-    unknown key, or the optimizer is unknown. The default scope is that of the config."""
-    for path, least in WHOLE.items():
+    """Check settings that users often change. The default scope must be that of the config.
+
+    Raises:
+        UserError: a number is impossible, a data loader or the checkpoint hook has an unknown key, or the optimizer is
+            unknown.
+    """
+    for path, least in COUNTS.items():
         value = setting(cfg, path)
         if value is not None and not (_is_number(value) and value == int(value) >= least):
-            raise UserError(f'{path} is {value!r}; give a whole number of {least} or more.')
+            raise UserError(f'{path} is {value!r}; set a whole number of {least} or more.')
     if (setting(cfg, 'randomness.seed') or 0) >= 2**32:
-        raise UserError(f'randomness.seed is {cfg.randomness.seed}; give a number below {2**32}.')
+        raise UserError(f'randomness.seed is {cfg.randomness.seed}; set a number below {2**32}.')
     if isinstance(file := setting(cfg, 'model.backbone.init_cfg'), str):
-        raise UserError(f"model.backbone.init_cfg is {file!r}; give dict(type='Pretrained', checkpoint={file!r}).")
+        raise UserError(f"model.backbone.init_cfg is {file!r}; set dict(type='Pretrained', checkpoint={file!r}).")
     for path in NUMBERS:
         value = setting(cfg, path)
         if value is not None and not (_is_number(value) and value >= 0):
-            raise UserError(f'{path} is {value!r}; give a number of 0 or more.')
+            raise UserError(f'{path} is {value!r}; set a number of 0 or more.')
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(name):
             need(cfg, name, f'{name}.dataset')
@@ -83,14 +88,14 @@ def check_settings(cfg: Config) -> None:
     with HOOKS.switch_scope_and_registry(None) as registry:
         built = registry.get(hook['type']) if isinstance(hook, dict) and isinstance(hook.get('type'), str) else None
     known = [*_arguments(built), *_arguments(Runner.save_checkpoint), 'type'] if built else []
-    for key in hook if built else ():  # it would give others on to save_checkpoint, hours later
-        if key not in known and not key.startswith('_'):  # mmengine adds _scope_ to what another package's config holds
+    for key in hook if built else ():  # the hook would pass it on to save_checkpoint, hours later
+        if key not in known and not key.startswith('_'):  # mmengine adds _scope_
             hint = _did_you_mean(key, known)
             raise UserError(f'default_hooks.checkpoint.{key}: checkpoints have no such setting{hint}')
 
 
 def check_backends(cfg: Config) -> None:
-    """NotInstalledError: something that a config logs to, beside files, is no package that is installed."""
+    """Raise NotInstalledError if the config logs to a backend whose package is not installed."""
     for backend in setting(cfg, 'visualizer.vis_backends') or ():
         package = BACKENDS.get(str(backend['type']))
         if package and not find_spec(package):
@@ -100,120 +105,99 @@ def check_backends(cfg: Config) -> None:
 
 
 @contextmanager
-def building(cfg: Config) -> Iterator[None]:
-    """Around the building of what a config describes: what a constructor does not take is a UserError that says where
-    in the config it is, and what no user can mend no warning."""
+def building(cfg: Config, running: bool = False) -> Iterator[None]:
+    """Explain errors of building what a config describes, and read checkpoints safely inside.
+
+    Args:
+        cfg: the config.
+        running: whether the code inside also runs what it builds. Errors outside of a registry then pass unchanged.
+
+    Raises:
+        UserError: a constructor refuses a setting; the message contains its path in the config.
+    """
     try:
         with safe_loaders(), warnings.catch_warnings():
+            # mmseg warns of its own deprecated code, which users cannot change
             warnings.filterwarnings('ignore', '``build_loss``|Default ``avg_non_ignore``', UserWarning)
             yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, UserError) and not isinstance(error, ArgumentError):
+        if isinstance(error, torch.OutOfMemoryError) or (
+            isinstance(error, UserError) and not isinstance(error, ArgumentError)
+        ):
             raise
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         registry = [frame for frame in frames if frame.f_globals['__name__'] == 'mmengine.registry.build_functions']
-        own = not registry and frames[-1].f_globals['__name__'].startswith('mlp_dense.')
-        if own or isinstance(error, torch.OutOfMemoryError):  # no setting is at fault
+        ours = frames[-1].f_globals['__name__'].startswith('mlp_dense.')
+        if not registry and (running or ours):
             raise
         raise UserError(_explanation(error, registry, cfg)) from error
 
 
-class ExplainedRunner(Runner):
-    """mmengine's Runner; what a setting of its config breaks is a UserError while it builds its parts for a run."""
-
-    def build_train_loop(self, loop: Any) -> Any:
-        with building(self.cfg):
-            return super().build_train_loop(loop)
-
-    def build_val_loop(self, loop: Any) -> Any:
-        with building(self.cfg):
-            return super().build_val_loop(loop)
-
-    def build_test_loop(self, loop: Any) -> Any:
-        with building(self.cfg):
-            return super().build_test_loop(loop)
-
-    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        with building(self.cfg):
-            return super().build_optim_wrapper(optim_wrapper)
-
-    def _init_model_weights(self) -> None:
-        with building(self.cfg):
-            super()._init_model_weights()
-
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        with building(self.cfg):
-            return super().build_param_scheduler(scheduler)
-
-
 def _explanation(error: Exception, frames: list[FrameType], cfg: Config) -> str:
-    """What was wrong with the part of the config that the innermost frame, of those of the registry, was building."""
-    said = first_line(error)
+    """Explain an error in the section of a config that the innermost of the registry's frames was building."""
+    message = first_line(error)
     if sentence := explain_torchvision(error):
         return sentence
     if not frames:
-        return f'The config cannot be built: {said} (--debug shows where).'
+        return f'The config cannot be built: {message} (--debug prints the traceback).'
     node, built = (frames[-1].f_locals.get(name) for name in ('cfg', 'obj_cls'))
-    parts = {key: cfg[key] for key in inspect.signature(Runner).parameters if key in cfg}
+    sections = {key: cfg[key] for key in inspect.signature(Runner).parameters if key in cfg}
     if not isinstance(node, Mapping) or 'type' not in node:
-        found = next((path for path, _, _, value in walk(parts) if value == node), 'a part of the config')
-        return f'{found} is {str(node)[:80]}; give a dict with a type.'
+        path = next((path for path, _, _, value in walk(sections) if value == node), 'a section of the config')
+        return f'{path} is {str(node)[:80]}; set a dict with a type.'
     if built is None:
-        found = next((path for path, _, _, value in walk(parts) if value == node['type']), 'the config')
-        return f'{found}: {_unknown_type(str(node["type"]), frames[-1].f_locals["registry"])}'
-    path, name, known = _path_of(frames, parts), getattr(built, '__name__', str(built)), _arguments(built)
+        path = next((path for path, _, _, value in walk(sections) if value == node['type']), 'the config')
+        return f'{path}: {_unknown_type(str(node["type"]), frames[-1].f_locals["registry"])}'
+    path, name, known = _path_of(frames, sections), getattr(built, '__name__', str(built)), _arguments(built)
     unknown = [key for key in node if key not in known and key != 'type' and not key.startswith('_')]
-    if isinstance(error, ArgumentError):  # it names them, and what it takes
+    if isinstance(error, ArgumentError):  # its message names the unknown arguments and the allowed ones
         return f'{path}: {str(error).rstrip(".")}{_left_over(cfg, path, node, unknown) or "."}'
-    if isinstance(error, TypeError) and 'unexpected keyword' in said and unknown:
+    if isinstance(error, TypeError) and 'unexpected keyword' in message and unknown:
         hint = _left_over(cfg, path, node, unknown) or _did_you_mean(unknown[0], known)
-        return f'{path}: {name} does not know {", ".join(unknown)}{hint}'
-    given = ', '.join(f'{key}={node[key]!r}' for key in known if not isinstance(node.get(key, {}), (dict, list)))
-    return f'{path}: {name}({given[:160]}) fails: {said} (--debug shows where).'
+        return f'{path}: {name} has no argument {", ".join(unknown)}{hint}'
+    arguments = ', '.join(f'{key}={node[key]!r}' for key in known if not isinstance(node.get(key, {}), (dict, list)))
+    return f'{path}: {name}({arguments[:160]}) fails: {message} (--debug prints the traceback).'
 
 
-def _path_of(frames: list[FrameType], parts: dict[str, Any]) -> str:
-    """Where in the parts of a config the innermost of them is. What is built was copied, and changed by that which it
-    belongs to: those of the same type that share most settings are taken for it, inside that if they are there."""
-    path, place = '', parts
+def _path_of(frames: list[FrameType], sections: dict[str, Any]) -> str:
+    """Return the dotted path of the innermost object under construction.
+
+    mmengine and the classes that own an object copy and change its config. It is therefore recognised by its type and
+    the number of settings that it shares with the original, preferably inside of its owner.
+    """
+    path, owner = '', sections
     for node in (frame.f_locals['cfg'] for frame in frames if 'type' in frame.f_locals['cfg']):
-        for start, inside in ((f'{path}.', place), ('', parts)):
-            same = [
-                (sum(value.get(key) == node.get(key) for key in value), f'{start}{at}'.lstrip('.'), value)
-                for at, _, _, value in walk(inside)
-                if isinstance(value, dict)
-                and 'type' in value
-                and (value['type'] == node['type'] or _but_type(value, node))
+        for start, inside in ((f'{path}.', owner), ('', sections)):
+            candidates = [
+                (sum(value.get(key) == node.get(key) for key in value), f'{start}{below}'.lstrip('.'), value)
+                for below, _, _, value in walk(inside)
+                if isinstance(value, dict) and value.get('type') == node['type']
             ]
-            if same:
-                _, path, place = max(same, key=itemgetter(0))
+            if candidates:
+                _, path, owner = max(candidates, key=itemgetter(0))
                 break
     return path
 
 
-def _but_type(value: dict, node: Mapping) -> bool:
-    """Whether a part is built as another type than its config says, as a loop of this package for mmengine's."""
-    return len(value) > 1 and all(value[key] == node.get(key) for key in value if key != 'type')
-
-
 def _arguments(built: Any) -> list[str]:
-    """The names that a class, also through its bases, or a function takes."""
+    """Return the names of the arguments of a function, or of a class and its bases."""
     classes = built.__mro__ if inspect.isclass(built) else ()
     constructors = [cls.__init__ for cls in classes if '__init__' in vars(cls) and cls is not object] or [built]
-    parameters = [each for one in constructors for each in inspect.signature(one).parameters.values()]
-    names = dict.fromkeys(each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD))
+    parameters = [p for constructor in constructors for p in inspect.signature(constructor).parameters.values()]
+    names = dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
     return [name for name in names if name != 'self']
 
 
 def _left_over(cfg: Config, path: str, node: Mapping, unknown: list[str]) -> str:
-    """The advice to write ``_delete_``, if arguments are those of another type in a ``_base_``, or before the options
-    of a command line."""
-    own = setting(cfg, path) or node
+    """Return advice to set ``_delete_`` if unknown arguments belong to another type, from a ``_base_`` or the file."""
+    current = setting(cfg, path) or node
     for older in _ancestors(cfg.filename) if cfg.filename else ():
-        found = setting(older, path)
-        if isinstance(found, Mapping) and found.get('type') != own.get('type') and set(unknown) & found.keys():
-            kind = str(found.get('type')).rpartition('.')[2]
-            return f'; settings of the inherited {kind} are left: add _delete_=True beside the new type to drop them.'
+        inherited = setting(older, path)
+        if not isinstance(inherited, Mapping) or inherited.get('type') == current.get('type'):
+            continue
+        if set(unknown) & inherited.keys():
+            name = str(inherited.get('type')).rpartition('.')[2]
+            return f'; settings of the inherited {name} are left: set _delete_=True next to the new type.'
     return ''
 
 
@@ -225,24 +209,24 @@ def _ancestors(file: str) -> Iterator[Config]:
 
 def _unknown_type(name: str, registry: Registry) -> str:
     prefix, dot, bare = name.rpartition('.')
-    for package in ('mmdet', 'mmseg'):  # a scope that nobody has asked for yet has registered nothing yet
+    for task in TASKS.values():  # a scope that nobody used yet has registered nothing yet
         with suppress(ImportError):
-            import_module(f'{package}.registry')
+            import_module(f'{task.scope}.registry')
     registries = [registry.root]
-    for one in registries:
+    for child in registries:  # grows
         with suppress(ImportError):
-            one.import_from_location()
-        registries += one.children.values()
-    known = {key for one in registries for key in one.module_dict}
+            child.import_from_location()
+        registries += child.children.values()
+    known = {key for child in registries for key in child.module_dict}
     close = difflib.get_close_matches(bare, known, n=1)
-    hint = f'; did you mean {prefix}{dot}{close[0]}?' if close else '. Is the name right, and its module imported?'
-    hint = ', but in that of another scope. Is default_scope right?' if bare in known else hint
+    hint = f'; did you mean {prefix}{dot}{close[0]}?' if close else '. Check the name, and import its module.'
+    hint = ', but in that of another scope. Check default_scope.' if bare in known else hint
     return f'{name} is not in the {registry.scope}::{registry.name} registry{hint}'
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f'; did you mean {close[0]}?' if close else f'; it takes {", ".join(known)}.' if len(known) < 20 else '.'
+    return f'; did you mean {close[0]}?' if close else f'; allowed: {", ".join(known)}.' if len(known) < 20 else '.'
 
 
 def _is_number(value: Any) -> bool:

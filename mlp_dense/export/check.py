@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from torch import Tensor
 
-from ..config.reading import leaves
+from ..datasets.layout import image_folder, leaves
 from ..datasets.shapes import make_scene
 from ..errors import UserError
 from ..inference.prediction import ImageSource, pipeline_of
@@ -97,13 +97,12 @@ def read_check_images(cfg: Config, folder: Path | None, most: int = 3) -> CheckI
 
 
 def _read(cfg: Config, folder: Path | None, most: int) -> tuple[Sequence[np.ndarray], str]:
-    dataset = next(leaves(cfg.test_dataloader.dataset))
-    prefix = dataset.get('data_prefix') or {}
-    test_folder = Path(dataset.get('data_root') or '', prefix.get('img') or prefix.get('img_path') or '')
-    if folder is None and not test_folder.is_dir():
-        rng = np.random.default_rng(0)
-        return [make_scene(rng, 256)[0] for _ in range(most)], GENERATED
-    source = ImageSource(folder or test_folder)
+    if folder is None:
+        folder = image_folder(next(leaves(cfg.test_dataloader.dataset)))
+        if folder is None or not folder.is_dir():
+            rng = np.random.default_rng(0)
+            return [make_scene(rng, 256)[0] for _ in range(most)], GENERATED
+    source = ImageSource(folder)
     if not source.fps:
         source.files = source.files[:: max(1, len(source.files) // most)][:most]
     images = [frame.image for frame in source if frame.image is not None][:most]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..backbones.fusion import fuse
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.files import local_file, sha256_of
-from ..config.reading import leaves, make_folder
+from ..config.reading import make_folder
+from ..datasets.layout import leaves
 from ..errors import UserError
 from ..inference.loading import load_model
 from ..tasks import task_of

@@ -14,8 +14,8 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 
-from ..config.reading import leaves
 from ..datasets import SUFFIXES
+from ..datasets.layout import leaves
 from ..errors import UserError
 from ..tasks import Task, task_of
 from ..visualization.drawing import draw_labels

@@ -1,4 +1,4 @@
-"""COCO's average precision from what pycocotools matched, also of resampled images."""
+"""COCO's average precision from the matches of pycocotools, also on resampled images."""
 
 import contextlib
 import io
@@ -16,34 +16,35 @@ RECALLS = np.linspace(0, 1, 101)
 
 @dataclass
 class Matches:
-    """The D detections of a class by descending score, within a range of areas: of which image each is; whether it is
-    right, and whether it counts, at each threshold (T, D); and how many objects each of N images has."""
+    """D detections of one class in N images, by descending score, for one range of areas and T thresholds of IoU."""
 
-    images: np.ndarray  # (D,) positions
+    images: np.ndarray  # (D,) position of the image
     scores: np.ndarray  # (D,)
-    right: np.ndarray  # (T, D)
-    counted: np.ndarray  # (T, D)
-    objects: np.ndarray  # (N,)
+    correct: np.ndarray  # (T, D)
+    counted: np.ndarray  # (T, D), False for ignored detections
+    objects: np.ndarray  # (N,) number of objects per image
 
     def curve(self, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Precision at the recalls (T, 101), and the highest recall (T,): what COCOeval accumulates, in images that
-        count `weights` times (N,); None: once. NaN: there are no objects."""
-        each = np.ones(len(self.images)) if weights is None else weights[self.images]
+        """Return the precision at the recalls (T, 101) and the highest recall (T,), as COCOeval accumulates them.
+
+        `weights` (N,) is how often each image counts, by default once. Without objects, the values are NaN.
+        """
+        repeats = np.ones(len(self.images)) if weights is None else weights[self.images]
         total = float(self.objects.sum() if weights is None else self.objects @ weights)
         if not total:
-            return np.full((len(self.right), len(RECALLS)), np.nan), np.full(len(self.right), np.nan)
-        right = np.cumsum(self.right * each, axis=1)
-        wrong = np.cumsum((self.counted & ~self.right) * each, axis=1)
-        precision = right / (right + wrong + np.spacing(1))
+            return np.full((len(self.correct), len(RECALLS)), np.nan), np.full(len(self.correct), np.nan)
+        true_positives = np.cumsum(self.correct * repeats, axis=1)
+        false_positives = np.cumsum((self.counted & ~self.correct) * repeats, axis=1)
+        precision = true_positives / (true_positives + false_positives + np.spacing(1))
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         precision = np.pad(precision, ((0, 0), (0, 1)))  # 0 beyond the highest recall
-        recall = right / total
-        rows = [at[np.searchsorted(reached, RECALLS)] for at, reached in zip(precision, recall, strict=True)]
+        recall = true_positives / total
+        rows = [row[np.searchsorted(reached, RECALLS)] for row, reached in zip(precision, recall, strict=True)]
         return np.stack(rows), recall[:, -1] if recall.size else np.zeros(len(recall))
 
 
 def as_coco(images: Sequence[Mapping], annotations: Sequence[Mapping], categories: Sequence[int]) -> COCO:
-    """An index of objects, as COCOeval takes them; annotations get the keys that it needs."""
+    """Return an index of objects for COCOeval; the annotations get the keys that COCOeval needs."""
     coco = COCO()
     coco.dataset = dict(images=images, annotations=annotations, categories=[dict(id=i) for i in categories])
     with contextlib.redirect_stdout(io.StringIO()):
@@ -51,48 +52,51 @@ def as_coco(images: Sequence[Mapping], annotations: Sequence[Mapping], categorie
     return coco
 
 
-def match(truth: COCO, found: Sequence[Mapping], kind: str, categories: Sequence[int]) -> dict[tuple, Matches]:
-    """What COCOeval matches in the images of `truth`, in the order of their ids: by (index of the class, index of the
-    area range). `kind` is ``bbox`` or ``segm``; `found` are results in COCO's format."""
+def match(truth: COCO, detections: Sequence[Mapping], geometry: str, categories: Sequence[int]) -> dict[tuple, Matches]:
+    """Match detections with COCOeval, by (index of the class, index of the range of areas).
+
+    Images are in the order of their ids. `geometry` is ``bbox`` or ``segm``; `detections` are results in COCO's format.
+    """
     ids = sorted(truth.getImgIds())
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, truth.loadRes(list(found)) if found else as_coco([], [], categories), kind)
+        results = truth.loadRes(list(detections)) if detections else as_coco([], [], categories)
+        evaluation = COCOeval(truth, results, geometry)
         evaluation.params.imgIds, evaluation.params.catIds = ids, list(categories)
         evaluation.evaluate()
-    each, matches = iter(evaluation.evalImgs), {}
-    for category in range(len(categories)):
-        for area in range(len(AREAS)):
-            matches[category, area] = _gathered([next(each) for _ in ids])
-    return matches
+    records = iter(evaluation.evalImgs)
+    keys = [(label, area) for label in range(len(categories)) for area in range(len(AREAS))]
+    return {key: _gathered([next(records) for _ in ids]) for key in keys}
 
 
 def _gathered(images: Sequence[Mapping | None]) -> Matches:
-    """One class, one range of areas."""
-    found = [(i, each) for i, each in enumerate(images) if each is not None]
+    """Join COCOeval's records of all images, for one class and one range of areas."""
+    records = [(i, record) for i, record in enumerate(images) if record is not None]
     objects = np.zeros(len(images), dtype=int)
-    for i, each in found:
-        objects[i] = np.count_nonzero(~np.asarray(each['gtIgnore'], dtype=bool))
-    none = np.zeros((len(THRESHOLDS), 0), dtype=bool)
+    for i, record in records:
+        objects[i] = np.count_nonzero(~np.asarray(record['gtIgnore'], dtype=bool))
+    empty = np.zeros((len(THRESHOLDS), 0), dtype=bool)
+    correct = [(record['dtMatches'] > 0) & (record['dtIgnore'] == 0) for _, record in records]
     return Matches(
-        np.repeat([i for i, _ in found], [len(each['dtScores']) for _, each in found]).astype(int),
-        np.array([score for _, each in found for score in each['dtScores']]),
-        np.concatenate([none, *((each['dtMatches'] > 0) & (each['dtIgnore'] == 0) for _, each in found)], axis=1),
-        np.concatenate([none, *(each['dtIgnore'] == 0 for _, each in found)], axis=1),
+        np.repeat([i for i, _ in records], [len(record['dtScores']) for _, record in records]).astype(int),
+        np.array([score for _, record in records for score in record['dtScores']]),
+        np.concatenate([empty, *correct], axis=1),
+        np.concatenate([empty, *(record['dtIgnore'] == 0 for _, record in records)], axis=1),
         objects,
     )
 
 
-def merged(parts: Sequence[Matches]) -> Matches:
-    """Of consecutive images, with the detections in the order of COCOeval."""
-    starts = np.cumsum([0, *(len(part.objects) for part in parts)])
-    images = np.concatenate([part.images + start for part, start in zip(parts, starts, strict=False)])
-    scores = np.concatenate([part.scores for part in parts])
+def merged(shards: Sequence[Matches]) -> Matches:
+    """Merge the matches of consecutive images; detections are sorted as in COCOeval."""
+    starts = np.cumsum([0, *(len(shard.objects) for shard in shards)])
+    images = np.concatenate([shard.images + start for shard, start in zip(shards, starts, strict=False)])
+    scores = np.concatenate([shard.scores for shard in shards])
     order = np.argsort(-scores, kind='stable')
-    right, counted = (np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ('right', 'counted'))
-    objects = np.concatenate([part.objects for part in parts])
-    return Matches(images[order], scores[order], right[:, order], counted[:, order], objects)
+    correct = np.concatenate([shard.correct for shard in shards], axis=1)
+    counted = np.concatenate([shard.counted for shard in shards], axis=1)
+    objects = np.concatenate([shard.objects for shard in shards])
+    return Matches(images[order], scores[order], correct[:, order], counted[:, order], objects)
 
 
 def average_precision(classes: Sequence[Matches], weights: np.ndarray | None = None) -> np.ndarray:
-    """(C, T), NaN for a class without objects."""
+    """Return the average precision (C, T) of C classes, NaN for a class without objects."""
     return np.array([matches.curve(weights)[0].mean(axis=1) for matches in classes])

@@ -1,93 +1,97 @@
-"""The report of a classifier."""
+"""Report of a classifier."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
-from .gallery import choose, draw_all, shrunk
-from .page import Gallery, Picture, Report, Table
+from .gallery import Job, choose, draw_all
+from .page import HOVER, Column, Gallery, Report, Table
 from .plots import calibration_plot, confusion_sections
-from .results import Results
+from .results import Results, Scores, read_json
 
-SIDE = 320  # pixels of the longer side of a picture
-
-
-def read_predictions(results: Results) -> list[dict]:
-    """Of each image its `file`, its `class`, and `predicted`: probabilities by class, the likeliest first. UserError:
-    there is no such file."""
-    file = results.file('predictions.json')
-    if not file.is_file():
-        raise UserError(f'{file} does not exist; test again with --report.')
-    return json.loads(file.read_text(encoding='utf-8'))['images']
+SIDE = 320  # length of the longer side of a drawn image, in pixels
 
 
-def report(results: Results, score_thr: float, limit: int, pool: Executor) -> Report:
-    """The report of a test; `limit` pictures are drawn, of every class its worst."""
-    images, classes = read_predictions(results), list(results.classes)
-    index = {name: i for i, name in enumerate(classes)}
-    truth = np.array([index[image['class']] for image in images])
-    first = np.array([index[next(iter(image['predicted']))] for image in images])
-    score = np.array([next(iter(image['predicted'].values())) for image in images])
+class _Predictions:
+    """Predictions of a test: `images` are records of ``predictions.json``, the arrays are (N,)."""
+
+    def __init__(self, results: Results):
+        self.images = read_json(results.file('predictions.json'))['images']
+        index = {name: i for i, name in enumerate(results.classes)}
+        top = [next(iter(image['predicted'].items())) for image in self.images]
+        self.truth = np.array([index[image['class']] for image in self.images])
+        self.predicted = np.array([index[name] for name, _ in top])
+        self.scores = np.array([probability for _, probability in top])
+        self.correct = self.truth == self.predicted
+
+
+def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
+    """Return the report of a test; the worst images of each class are drawn."""
+    predictions, classes = _Predictions(results), list(results.classes)
+    images, truth, predicted = predictions.images, predictions.truth, predictions.predicted
     in_five = np.array([image['class'] in image['predicted'] for image in images])
     counts = np.zeros((len(classes),) * 2, dtype=int)
-    np.add.at(counts, (truth, first), 1)
-    five = len(classes) > 5
+    np.add.at(counts, (truth, predicted), 1)
+    with_five = len(classes) > 5
     columns = [
-        ('class', '', None),
-        ('top-1', 'share of its images that are right', 3),
-        *([('top-5', 'share of its images where it is among the five likeliest', 3)] if five else []),
-        ('precision', 'share of the images taken for it that are right', 3),
-        ('images', '', 0),
-        ('taken for it', 'images', 0),
+        Column('class'),
+        Column('top-1', 'fraction of its images with a correct prediction', 3),
+        *([Column('top-5', 'fraction of its images with the class among the top 5', 3)] if with_five else []),
+        Column('precision', 'fraction of the images predicted as this class that are correct', 3),
+        Column('images', '', 0),
+        Column('predicted', 'images predicted as this class', 0),
     ]
     rows = []
     for i, name in enumerate(classes):
-        own, taken = truth == i, first == i
-        shares = [(first == i)[own], *([in_five[own]] if five else []), own[taken]]
-        rows.append([name, *(each.mean() if len(each) else None for each in shares), int(own.sum()), int(taken.sum())])
-    calibration, calibrated = calibration_plot(
-        score, first == truth, 'Share of right images by their highest probability.'
-    )
+        of_class, as_class = truth == i, predicted == i
+        samples = [as_class[of_class], *([in_five[of_class]] if with_five else []), of_class[as_class]]
+        fractions = [values.mean() if len(values) else None for values in samples]
+        rows.append([name, *fractions, int(of_class.sum()), int(as_class.sum())])
+    note = 'Fraction of correct images by their highest probability.'
+    calibration, calibrated = calibration_plot(predictions.scores, predictions.correct, note)
     sections = [
-        Table('Classes', 'What a column means appears over its head.', columns, rows, sort=1),
-        _gallery(results, images, truth, first, score, limit, pool),
+        Table('Classes', HOVER, columns, rows, sort=1),
+        _gallery(results, predictions, max_images, pool),
         *confusion_sections(counts, classes, 'Images.'),
         calibration,
     ]
-    numbers = dict(top1=(first == truth).mean(), **(dict(top5=in_five.mean()) if five else {}), confusion=counts)
-    return Report(results.name, results.facts(len(images)), sections, numbers | dict(calibration=calibrated))
+    top5 = dict(top5=in_five.mean()) if with_five else {}
+    values = dict(top1=predictions.correct.mean(), **top5, confusion=counts, calibration=calibrated)
+    return Report(results.name, results.facts(len(images)), sections, values)
 
 
-def _gallery(
-    results: Results,
-    images: Sequence[Mapping],
-    truth: np.ndarray,
-    first: np.ndarray,
-    score: np.ndarray,
-    limit: int,
-    pool: Executor,
-) -> Gallery:
-    wrong = np.where(first == truth, 0.0, score)
-    classes = [{int(a)} if a != b else set() for a, b in zip(truth, first, strict=True)]
+def scores(results: Results, score_thr: float, pool: Executor) -> Scores:
+    """Return the accuracy of each class, and which images are wrong."""
+    predictions = _Predictions(results)
+    files = [image['file'] for image in predictions.images]
+    of_class = np.eye(len(results.classes))[predictions.truth]
+    of_classes = partial(_accuracies, of_class, predictions.correct)
+    return Scores('top-1', files, files, 1.0 - predictions.correct, of_classes)
+
+
+def _accuracies(of_class: np.ndarray, correct: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    counted = of_class if weights is None else of_class * weights[:, None]
+    with np.errstate(invalid='ignore'):
+        return (counted * correct[:, None]).sum(0) / counted.sum(0)
+
+
+def _gallery(results: Results, predictions: _Predictions, max_images: int, pool: Executor) -> Gallery:
+    truth, predicted, correct = (
+        array.tolist() for array in (predictions.truth, predictions.predicted, predictions.correct)
+    )
+    errors = np.where(predictions.correct, 0.0, predictions.scores)
+    wrong_classes: Sequence[set[int]] = [set() if ok else {label} for label, ok in zip(truth, correct, strict=True)]
     jobs = []
-    for i in choose(wrong, classes, limit):
-        likeliest = ', '.join(f'{name} {100 * p:.0f} %' for name, p in images[i]['predicted'].items())
-        caption = f'{images[i]["class"]}; predicted: {likeliest}'
-        tags = [(int(truth[i]), 2)] if first[i] == truth[i] else [(int(truth[i]), 0), (int(first[i]), 1)]
-        jobs.append((images[i]['file'], caption, tags))
-    drawn = draw_all(draw, jobs, results.folder, pool)
-    note = f'{len(jobs)} of {len(images)} images: of every class in turn that with the highest score of a wrong class.'
-    kinds = [('wrong', '#4477aa'), ('wrongly taken for it', '#ee3333'), ('right', '#228833')]
+    for i in choose(errors, wrong_classes, max_images):
+        image = predictions.images[i]
+        top = ', '.join(f'{name} {100 * probability:.0f} %' for name, probability in image['predicted'].items())
+        tags = [(truth[i], 'correct')] if correct[i] else [(truth[i], 'missed'), (predicted[i], 'wrongly predicted')]
+        name = '/'.join(Path(image['file']).parts[-2:])
+        jobs.append(Job(image['file'], name, f'{image["class"]}; predicted: {top}', tags, longest=SIDE))
+    drawn = draw_all(jobs, results.folder, pool)
+    note = f'{len(drawn)} of {len(errors)} images: the images of each class with the highest scores of a wrong class.'
+    kinds = {'missed': '#4477aa', 'wrongly predicted': '#ee3333', 'correct': '#228833'}
     return Gallery('Images', note, list(results.classes), kinds, drawn)
-
-
-def draw(target: Path, job: tuple) -> Picture | None:
-    """Writes the picture smaller; None: it cannot be read."""
-    source, caption, tags = job
-    if (size := shrunk(source, target, SIDE)) is None:
-        return None
-    return Picture(f'pictures/{target.name}', '/'.join(Path(source).parts[-2:]), size[1], size[0], caption, tags)

@@ -1,6 +1,5 @@
-"""Ground truth and predictions in COCO's format, and what matches in them."""
+"""Ground truth and predictions in COCO's format, and their matches."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -14,96 +13,103 @@ from rich.progress import track
 
 from ..errors import UserError
 from .average_precision import AREAS, Matches, as_coco, match, merged
-from .error_types import Matched, match_image
-from .results import KINDS, Results
+from .error_types import ImageErrors, match_image
+from .results import Results, read_json
 
-SHARD = 250  # images that a process takes at a time
+GEOMETRIES = ('bbox', 'segm')
+SHARD = 250  # images per job of a process
 
 
 @dataclass
-class Data:
-    """What was tested, of the classes of a test; ``class`` of an object is the index of its class."""
+class CocoData:
+    """Ground truth and detections of the tested classes; ``class`` of an object is the index of its class."""
 
     images: list[dict]  # by id
     truth: dict[int, list[dict]]  # by image id
-    found: dict[str, dict[int, list[dict]]]  # by kind, then by image id
+    found: dict[str, dict[int, list[dict]]]  # by geometry, then by image id
     categories: list[int]
 
 
-@dataclass
-class Found:
-    """What matches of one kind, in all images."""
+def read_data(results: Results) -> CocoData:
+    """Read the ground truth and the detections of a test.
 
-    matches: list[list[Matches]]  # [class][area]
-    images: list[Matched]
-
-
-def read_data(results: Results) -> Data:
-    """UserError: a file is absent or not in COCO's format."""
+    Raises:
+        UserError: a file is missing or contains unknown categories or images.
+    """
     file = Path(results.annotations)
-    content = _json(file)
+    content = read_json(file)
     ids = {category['name']: category['id'] for category in content['categories']}
-    if absent := [name for name in results.classes if name not in ids]:
-        raise UserError(f'{file} has no category {absent[0]!r}, which {results.file("run.json")} names.')
+    if missing := [name for name in results.classes if name not in ids]:
+        raise UserError(
+            f'{file} has no category {missing[0]!r}, which is a class in {results.file("run.json")}; restore the '
+            'annotations of the test.'
+        )
     categories = [ids[name] for name in results.classes]
     index = {category: i for i, category in enumerate(categories)}
     images = sorted(content['images'], key=lambda image: image['id'])
     known = {image['id'] for image in images}
 
-    def by_image(each: Sequence[Mapping], source: Path) -> dict[int, list[dict]]:
+    def by_image(items: Sequence[Mapping], source: Path) -> dict[int, list[dict]]:
         gathered = defaultdict(list)
-        for one in each:
-            if one['image_id'] not in known:
-                raise UserError(f'{source} has something in image {one["image_id"]}, which {file} does not list.')
-            if one['category_id'] in index:
-                gathered[one['image_id']].append({**one, 'class': index[one['category_id']]})
+        for item in items:
+            if item['image_id'] not in known:
+                raise UserError(
+                    f'{source} has an object in image {item["image_id"]}, which {file} does not list; restore the '
+                    'annotations of the test.'
+                )
+            if item['category_id'] in index:
+                gathered[item['image_id']].append({**item, 'class': index[item['category_id']]})
         return gathered
 
-    files = {kind: results.file(f'predictions.{kind}.json') for kind in KINDS}
-    found = {kind: by_image(_json(each), each) for kind, each in files.items() if each.is_file()}
-    if not found:
-        raise UserError(f'{files["bbox"]} does not exist; test again with --report.')
-    return Data(images, by_image(content['annotations'], file), found, categories)
+    files = {geometry: results.file(f'predictions.{geometry}.json') for geometry in GEOMETRIES}
+    written = {geometry: path for geometry, path in files.items() if path.is_file()} or {'bbox': files['bbox']}
+    found = {geometry: by_image(read_json(path), path) for geometry, path in written.items()}
+    return CocoData(images, by_image(content['annotations'], file), found, categories)
 
 
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise UserError(f'{file} cannot be read ({error}).') from error
-
-
-def match_all(data: Data, kind: str, score_thr: float, pool: Executor) -> Found:
-    """Matches all images; confused classes are those of scores from `score_thr` on."""
-    predictions, parts = data.found[kind], []
+def match_all(
+    data: CocoData, geometry: str, score_thr: float, pool: Executor
+) -> tuple[list[list[Matches]], list[ImageErrors]]:
+    """Return the matches [class][area] and the errors of each image, as :func:`match_shard` does."""
+    jobs = []
     for start in range(0, len(data.images), SHARD):
         images = data.images[start : start + SHARD]
-        sides = ([each for image in images for each in side.get(image['id'], ())] for side in (data.truth, predictions))
-        parts.append((images, *sides))
-    work = partial(match_shard, kind=kind, categories=data.categories, score_thr=score_thr)
-    done = list(track(pool.map(work, parts), f'matching {kind}', len(parts)))
+        truth, found = (
+            [item for image in images for item in side.get(image['id'], ())]
+            for side in (data.truth, data.found[geometry])
+        )
+        jobs.append((images, truth, found))
+    work = partial(match_shard, geometry=geometry, categories=data.categories, score_thr=score_thr)
+    shards = list(track(pool.map(work, jobs), f'matching {geometry}', len(jobs)))
     matches = [
-        [merged([part[0][label, area] for part in done]) for area in range(len(AREAS))]
+        [merged([shard_matches[label, area] for shard_matches, _ in shards]) for area in range(len(AREAS))]
         for label in range(len(data.categories))
     ]
-    return Found(matches, [each for part in done for each in part[1]])
+    return matches, [errors for _, shard_errors in shards for errors in shard_errors]
 
 
-def match_shard(part: tuple, kind: str, categories: Sequence[int], score_thr: float) -> tuple[dict, list[Matched]]:
-    """Of images, their ground truth and predictions: what COCOeval matches, and what is wrong in each."""
-    images, truth, found = part
-    coco = as_coco(images, [{**each, 'id': i + 1} for i, each in enumerate(truth)], categories)
-    sides = {image['id']: ([], []) for image in images}
-    for i, some in enumerate((coco.dataset['annotations'], found)):
-        for each in some:
-            image = coco.imgs[each['image_id']]
-            rle = dict(rle=as_rle(each['segmentation'], image['height'], image['width'])) if kind == 'segm' else {}
-            sides[each['image_id']][i].append(each | rle)
-    return match(coco, found, kind, categories), [match_image(*sides[im['id']], kind, score_thr) for im in images]
+def match_shard(
+    shard: tuple[list, list, list], geometry: str, categories: Sequence[int], score_thr: float
+) -> tuple[dict[tuple, Matches], list[ImageErrors]]:
+    """Match images, their ground truth and their detections; return COCOeval's matches and the errors per image.
+
+    `score_thr` is the lowest score of the detections in confused pairs.
+    """
+    images, truth, found = shard
+    coco = as_coco(images, [{**item, 'id': i + 1} for i, item in enumerate(truth)], categories)
+    sides: dict[int, tuple[list, list]] = {image['id']: ([], []) for image in images}
+    for side, items in enumerate((coco.dataset['annotations'], found)):
+        for item in items:
+            image = coco.imgs[item['image_id']]
+            if geometry == 'segm':
+                item = {**item, 'rle': as_rle(item['segmentation'], image['height'], image['width'])}
+            sides[image['id']][side].append(item)
+    errors = [match_image(*sides[image['id']], geometry, score_thr) for image in images]
+    return match(coco, found, geometry, categories), errors
 
 
 def as_rle(segmentation: Any, height: int, width: int) -> dict:
-    """A mask of pycocotools from polygons, counts or a mask as JSON has it."""
+    """Return a run-length encoded mask of pycocotools from polygons, counts or an encoded mask in JSON."""
     if isinstance(segmentation, list):
         return masks.merge(masks.frPyObjects(segmentation, height, width))
     if isinstance(segmentation['counts'], list):

@@ -1,215 +1,167 @@
-"""Several models on the same images: which differences are more than chance, and which images tell them apart."""
+"""Comparison of several tests on the same images: differences beyond chance, and images that differ most."""
 
-import json
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
 from ..errors import UserError
-from . import classification, plots, segmentation
-from .average_precision import Matches, average_precision
-from .coco_results import match_all, read_data
-from .error_types import HIT
-from .gallery import draw_all, objects_of, shrunk
-from .page import Gallery, Picture, Plot, Report, Table
-from .results import Results, read_results
+from .gallery import Job, draw_all
+from .page import Column, Gallery, Plot, Report, Table
+from .plots import intervals, scatter
+from .results import Results, Scores
 
 SEED = 0  # of the bootstrap
-PICTURES = 60
+MAX_IMAGES = 60
 
 
-@dataclass
-class Scores:
-    """A run: `of_classes` gives the metric of each class, from 0 to 1, for images that count so many times (N,)."""
+def compare(
+    runs: Sequence[Results],
+    scores_of: Callable[..., Scores],
+    out: Path,
+    score_thr: float,
+    resamples: int,
+    pool: Executor,
+) -> Report:
+    """Compare tests with the first of them; `scores_of` is the function ``scores`` of the module of their task.
 
-    metric: str
-    images: Sequence[str]  # N names
-    files: Sequence[str]  # where they are
-    errors: np.ndarray  # (N,): number of wrong objects, share of wrong pixels, or whether it is wrong
-    of_classes: Callable[[np.ndarray | None], np.ndarray]
-
-
-def detection_scores(results: Results, score_thr: float, pool: Executor) -> Scores:
-    data = read_data(results)
-    kind = max(data.found)
-    found = match_all(data, kind, score_thr, pool)
-    wrong = [sum(name not in (HIT, 'truth') for name, *_ in objects_of(image, score_thr)) for image in found.images]
-    names = [image['file_name'] for image in data.images]
-    matches = [areas[0] for areas in found.matches]
-    files = [str(Path(results.images, name)) for name in names]
-    return Scores(f'{kind} AP', names, files, np.array(wrong), partial(_average_precisions, matches))
-
-
-def _average_precisions(matches: Sequence[Matches], weights: np.ndarray | None) -> np.ndarray:
-    return average_precision(matches, weights).mean(1)
-
-
-def segmentation_scores(results: Results, score_thr: float, pool: Executor) -> Scores:
-    images = segmentation.read_images(results, pool)
-    files = json.loads(results.file('images.json').read_text(encoding='utf-8'))
-    counts = np.stack([[np.diag(i.confusion), i.confusion.sum(0), i.confusion.sum(1)] for i in images])
-    names = [image.name for image in images]
-    wrong = np.array([image.wrong for image in images])
-    return Scores('IoU', names, [files[name] for name in names], wrong, partial(_ious, counts))
-
-
-def _ious(counts: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    both, found, truth = counts.sum(0) if weights is None else np.tensordot(weights, counts, 1)
-    with np.errstate(invalid='ignore'):
-        return both / (found + truth - both)
-
-
-def classification_scores(results: Results, score_thr: float, pool: Executor) -> Scores:
-    images = classification.read_predictions(results)
-    right = np.array([image['class'] == next(iter(image['predicted'])) for image in images])
-    labels = np.array([list(results.classes).index(image['class']) for image in images])
-    files = [image['file'] for image in images]
-    own = np.eye(len(results.classes))[labels]
-    return Scores('top-1', files, files, 1.0 - right, partial(_accuracies, own, right))
-
-
-def _accuracies(own: np.ndarray, right: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    counted = own if weights is None else own * weights[:, None]
-    with np.errstate(invalid='ignore'):
-        return (counted * right[:, None]).sum(0) / counted.sum(0)
-
-
-def compare(folders: Sequence[Path], out: Path, score_thr: float, resamples: int, pool: Executor) -> Report:
-    """Compares tests with the first of them. UserError: they are not of the same task, classes and images."""
-    runs = [read_results(folder) for folder in folders]
-    names = [run.name for run in runs]
-    names = names if len(set(names)) == len(names) else list(map(str, folders))
-    for run, folder in zip(runs[1:], folders[1:], strict=True):
-        if (run.task, list(run.classes)) != (runs[0].task, list(runs[0].classes)):
-            raise UserError(f'{folders[0]} and {folder} are not of the same task and classes: compare equal tests.')
-    of = dict(detection=detection_scores, segmentation=segmentation_scores, classification=classification_scores)
-    scores = [of[run.task](run, score_thr, pool) for run in runs]
-    for each, folder in zip(scores[1:], folders[1:], strict=True):
-        if (each.metric, list(each.images)) != (scores[0].metric, list(scores[0].images)):
-            raise UserError(f'{folders[0]} and {folder} are not of the same images or metric: compare equal tests.')
+    Raises:
+        UserError: the tests differ in task, classes or images.
+    """
+    names = run_names(runs)
+    _check_equal(runs, [(run.task, list(run.classes)) for run in runs], 'task or classes')
+    scores = [scores_of(run, score_thr, pool) for run in runs]
+    _check_equal(runs, [(run_scores.metric, list(run_scores.images)) for run_scores in scores], 'metric or images')
     metric, classes = scores[0].metric, list(runs[0].classes)
-    values = np.array([each.of_classes(None) for each in scores])  # (runs, C)
+    values = np.array([run_scores.of_classes(None) for run_scores in scores])  # (runs, C)
     means = np.nanmean(values, 1)
-    drawn = bootstrap(scores, resamples, pool)  # (runs, resamples, C)
-    sections: list = [_run_table(runs, names, metric, means, drawn)]
-    model = [key for key in runs[0].model if all(run.model.get(key) is not None for run in runs)]
-    if model:
-        panels = {key: [run.model[key] for run in runs] for key in model}
-        sections.append(Plot('Cost', '', 'cost', plots.scatter(panels, means.tolist(), names, f'mean {metric}')))
+    samples = bootstrap(scores, resamples, pool)  # (runs, resamples, C)
+    sections: list = [_run_table(runs, names, metric, means, samples)]
+    costs = [key for key in runs[0].model if all(run.model.get(key) is not None for run in runs)]
+    if costs:
+        panels = {key: [run.model[key] for run in runs] for key in costs}
+        sections.append(Plot('Cost', '', 'cost', scatter(panels, means.tolist(), names, f'mean {metric}')))
     for i in range(1, len(runs)):
-        sections += _differences(names, i, metric, classes, values, drawn)
-    sections += _telling(scores, names, out, pool)
+        sections += _differences(names, i, metric, classes, values, samples)
+    sections += _images(scores, names, out, pool)
     facts = {'compared with': names[0], 'images': str(len(scores[0].images)), 'resamples': str(resamples)}
-    numbers = {name: dict(mean=mean, classes=dict(zip(classes, row, strict=True)))
-               for name, mean, row in zip(names, means, values, strict=True)}  # fmt: skip
-    return Report(' | '.join(names), facts, sections, numbers)
+    report_values = {
+        name: dict(mean=mean, classes=dict(zip(classes, row, strict=True)))
+        for name, mean, row in zip(names, means, values, strict=True)
+    }
+    return Report(' | '.join(names), facts, sections, report_values)
+
+
+def _check_equal(runs: Sequence[Results], keys: Sequence[tuple], name: str) -> None:
+    for run, key in zip(runs, keys, strict=True):
+        if key != keys[0]:
+            raise UserError(f'{runs[0].folder} and {run.folder} differ in {name}; choose tests of the same data set.')
+
+
+def run_names(runs: Sequence[Results]) -> list[str]:
+    """Return the names of runs; equal names are followed by the path components in which their folders differ."""
+    names = [run.name for run in runs]
+    paths = [run.folder.absolute().parts for run in runs]
+    start = len(os.path.commonprefix(paths))
+    end = len(os.path.commonprefix([path[start:][::-1] for path in paths]))
+    ends = ['/'.join(path[start : len(path) - end]) or '.' for path in paths]
+    return [f'{name} ({end})' if names.count(name) > 1 else name for name, end in zip(names, ends, strict=True)]
 
 
 def bootstrap(scores: Sequence[Scores], resamples: int, pool: Executor) -> np.ndarray:
-    """The metric of every class (runs, resamples, C) on images that are drawn with replacement, the same for all runs
-    (Efron, 1979)."""
+    """Return the metrics (runs, resamples, C) on images that are drawn with replacement, the same for all runs.
+
+    Source: Efron, 1979.
+    """
     count = len(scores[0].images)
     random = np.random.default_rng(SEED)
     weights = [np.bincount(random.integers(0, count, count), minlength=count) for _ in range(resamples)]
-    parts = [weights[i : i + 50] for i in range(0, resamples, 50)]
-    jobs = [(each.of_classes, part) for each in scores for part in parts]
-    done = list(track(pool.map(_resampled, jobs), 'resampling', len(jobs)))
-    return np.stack([np.concatenate(done[i * len(parts) : (i + 1) * len(parts)]) for i in range(len(scores))])
+    chunks = [weights[i : i + 50] for i in range(0, resamples, 50)]
+    jobs = [(run_scores.of_classes, chunk) for run_scores in scores for chunk in chunks]
+    metrics = list(track(pool.map(_resampled, jobs), 'resampling', len(jobs)))
+    return np.concatenate(metrics).reshape(len(scores), resamples, -1)
 
 
-def _resampled(job: tuple) -> np.ndarray:
-    of_classes, weights = job
-    return np.array([of_classes(each) for each in weights])
+def _resampled(job: tuple[Callable, Sequence[np.ndarray]]) -> np.ndarray:
+    of_classes, chunk = job
+    return np.array([of_classes(weights) for weights in chunk])
 
 
-def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The middle 95 % of what is drawn, over the first axis."""
-    return tuple(np.nanpercentile(drawn, [2.5, 97.5], axis=0))
+def interval(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the central 95 % of samples, over the first axis."""
+    low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
+    return low, high
 
 
 def _run_table(
-    runs: Sequence[Results], names: Sequence[str], metric: str, means: np.ndarray, drawn: np.ndarray
+    runs: Sequence[Results], names: Sequence[str], metric: str, means: np.ndarray, samples: np.ndarray
 ) -> Table:
-    resampled = np.nanmean(drawn, 2)  # (runs, resamples)
-    model = list(dict.fromkeys(key for run in runs for key in run.model))
+    resampled = np.nanmean(samples, 2)  # (runs, resamples)
+    costs = list(dict.fromkeys(key for run in runs for key in run.model))
     rows = []
     for i, (run, name) in enumerate(zip(runs, names, strict=True)):
-        low, high = interval(resampled[i])
-        worse, better = interval(resampled[i] - resampled[0])
-        difference = [means[i] - means[0], worse, better] if i else [None] * 3
-        rows.append([name, means[i], low, high, *difference, *(run.model.get(key) for key in model)])
+        difference = [means[i] - means[0], *interval(resampled[i] - resampled[0])] if i else [None] * 3
+        rows.append([name, means[i], *interval(resampled[i]), *difference, *(run.model.get(key) for key in costs)])
     columns = [
-        ('run', '', None),
-        (f'mean {metric}', '', 3),
-        ('from', 'lower end of the 95 % interval over images', 3),
-        ('to', 'its upper end', 3),
-        ('difference', f'from {names[0]}', 3),
-        ('difference from', 'lower end of its 95 % interval', 3),
-        ('difference to', 'its upper end', 3),
-        *((key, '', 2) for key in model),
+        Column('run'),
+        Column(f'mean {metric}', '', 3),
+        Column('from', 'lower end of the 95 % interval over images', 3),
+        Column('to', 'upper end of the 95 % interval over images', 3),
+        Column('difference', f'from {names[0]}', 3),
+        Column('difference from', 'lower end of the 95 % interval of the difference', 3),
+        Column('difference to', 'upper end of the 95 % interval of the difference', 3),
+        *(Column(key, '', 2) for key in costs),
     ]
     note = (
-        'Intervals: 95 % of resamples of the images, the same for all runs. A difference whose interval holds 0 may be '
-        'chance on these images; what another training would give they do not say.'
+        'Intervals contain 95 % of the resamples of the images, which are the same for all runs. A difference whose '
+        'interval contains 0 may be chance on these images. The intervals do not cover the variation between trainings.'
     )
     return Table('Runs', note, columns, rows)
 
 
 def _differences(
-    names: Sequence[str], i: int, metric: str, classes: Sequence[str], values: np.ndarray, drawn: np.ndarray
+    names: Sequence[str], i: int, metric: str, classes: Sequence[str], values: np.ndarray, samples: np.ndarray
 ) -> list[Table | Plot]:
     difference = values[i] - values[0]
-    low, high = interval(drawn[i] - drawn[0])
-    sure = np.where((low > 0) | (high < 0), 'yes', 'no')
+    low, high = interval(samples[i] - samples[0])
+    significant = np.where((low > 0) | (high < 0), 'yes', 'no')
     columns = [
-        ('class', '', None),
-        (names[0], metric, 3),
-        (names[i], metric, 3),
-        ('difference', '', 3),
-        ('from', 'lower end of the 95 % interval over images', 3),
-        ('to', 'its upper end', 3),
-        ('more than chance', 'the interval does not hold 0', None),
+        Column('class'),
+        Column(names[0], metric, 3),
+        Column(names[i], metric, 3),
+        Column('difference', '', 3),
+        Column('from', 'lower end of the 95 % interval over images', 3),
+        Column('to', 'upper end of the 95 % interval over images', 3),
+        Column('more than chance', 'the interval does not contain 0'),
     ]
-    rows = list(zip(classes, values[0], values[i], difference, low, high, sure.tolist(), strict=True))
+    rows = list(zip(classes, values[0], values[i], difference, low, high, significant.tolist(), strict=True))
     largest = [k for k in np.argsort(-np.abs(difference)) if np.isfinite(difference[k])][:40]
-    figure = plots.intervals(
-        [classes[k] for k in largest], difference[largest], low[largest], high[largest],
-        f'difference of {metric}',
-    )  # fmt: skip
+    largest_names = [classes[k] for k in largest]
+    figure = intervals(largest_names, difference[largest], low[largest], high[largest], f'difference of {metric}')
     return [
-        Table(f'Classes: {names[i]}', f'{metric} beside {names[0]}.', columns, rows, sort=3),
+        Table(f'Classes: {names[i]}', f'{metric} compared with {names[0]}.', columns, rows, sort=3),
         Plot(f'Largest differences: {names[i]}', '', f'differences_{i}', figure),
     ]
 
 
-def _telling(scores: Sequence[Scores], names: Sequence[str], out: Path, pool: Executor) -> list[Table | Gallery]:
-    """The images that one run solves and another does not."""
-    errors = np.stack([each.errors for each in scores])
+def _images(scores: Sequence[Scores], names: Sequence[str], out: Path, pool: Executor) -> list[Table | Gallery]:
+    """Return the images on which the runs differ most."""
+    errors = np.stack([run_scores.errors for run_scores in scores])
     spread = errors.max(0) - errors.min(0)
-    columns = [('image', '', None), *((name, 'errors', 3) for name in names), ('spread', '', 3)]
+    columns = [Column('image'), *(Column(name, 'errors', 3) for name in names), Column('spread', '', 3)]
     rows = [[name, *errors[:, i], spread[i]] for i, name in enumerate(scores[0].images) if spread[i] > 0]
     jobs = []
-    for i in np.argsort(-spread, kind='stable')[:PICTURES]:
+    for i in np.argsort(-spread, kind='stable')[:MAX_IMAGES]:
         if spread[i] > 0:
             caption = '; '.join(f'{name}: {error:.3g}' for name, error in zip(names, errors[:, i], strict=True))
-            best = [(int(run), 0) for run in np.flatnonzero(errors[:, i] == errors[:, i].min())]
-            jobs.append((scores[0].files[i], scores[0].images[i], caption, best))
-    drawn = draw_all(draw, jobs, out, pool)
-    note = 'Errors: wrong and missed objects, share of wrong pixels, or 1 for a wrong class; the widest spread first.'
+            best = [(int(run), 'best run') for run in np.flatnonzero(errors[:, i] == errors[:, i].min())]
+            jobs.append(Job(scores[0].files[i], scores[0].images[i], caption, best))
+    drawn = draw_all(jobs, out, pool)
+    note = 'Errors: wrong and missed objects, the fraction of wrong pixels, or 1 for a wrong class.'
     return [
-        Gallery('Images that tell them apart', note, list(names), [('the best run', '#228833')], drawn),
+        Gallery('Images with the largest differences', note, list(names), {'best run': '#228833'}, drawn),
         Table('Errors by image', note, columns, rows, sort=len(names) + 1),
     ]
-
-
-def draw(target: Path, job: tuple) -> Picture | None:
-    """Writes the picture smaller; None: it cannot be read."""
-    source, name, caption, tags = job
-    if (size := shrunk(source, target)) is None:
-        return None
-    return Picture(f'pictures/{target.name}', name, size[1], size[0], caption, tags)

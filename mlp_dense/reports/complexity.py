@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulate operations (MACs) of models, counted without computing anything."""
+"""Parameters and multiply-accumulate operations (MACs) of models, counted on the meta device."""
 
 import warnings
 from collections.abc import Callable
@@ -25,11 +25,11 @@ NO_MACS = frozenset(
     max_pool2d_with_indices _adaptive_avg_pool2d upsample_nearest2d upsample_bilinear2d _upsample_bilinear2d_aa
     """.split()  # noqa: SIM905
 )
-"""ATen operators that move data, or cost only a few operations per element; by convention they are not counted."""
+"""ATen operators that move data or cost a few operations per element; by convention they are not counted."""
 
 
 class Complexity(NamedTuple):
-    """Counts of one model; MACs are those of one forward pass of one image."""
+    """Counts of a model; MACs are those of the forward pass of one image."""
 
     backbone_params: int
     backbone_macs: int
@@ -38,45 +38,52 @@ class Complexity(NamedTuple):
 
 
 def complexity(cfg: ConfigDict, height: int, width: int) -> Complexity:
-    """Counts the ``model`` of a config, of the default scope, for an image of so many pixels, as mmdet's and mmseg's
-    tables do: with 1000 proposals and 100 masks, at every stage of a cascade; without RoIAlign and auxiliary heads."""
+    """Count the ``model`` of a config of the default scope, for an image of this size in pixels.
+
+    The conventions are those of the tables of mmdet and mmseg: 1000 proposals and 100 masks, at every stage of a
+    cascade, without RoIAlign and auxiliary heads.
+    """
     run_heads = task_of(DefaultScope.get_current_instance().scope_name).run_heads
     with torch.device('meta'):
         model = MODELS.build(cfg).eval()
         image, features = torch.empty(1, 3, height, width), []
         backbone_macs = count_macs(lambda: features.append(model.backbone(image)))
-        model.backbone.forward = lambda _: features[0]  # counted already
+        model.backbone.forward = lambda _: features[0]  # already counted
         macs = backbone_macs + count_macs(lambda: run_heads(model, image))
-        params, backbone_params = (sum(p.numel() for p in part.parameters()) for part in (model, model.backbone))
+        params, backbone_params = (sum(p.numel() for p in module.parameters()) for module in (model, model.backbone))
         return Complexity(backbone_params, backbone_macs, params, macs)
 
 
 def count_macs(run: Callable[[], object]) -> int:
-    """MACs of a call. UserError: it uses an operator of which it is not known how many it does."""
+    """Count the MACs of a call.
+
+    Raises:
+        UserError: the call uses an operator without a known number of MACs.
+    """
     with torch.no_grad(), FlopCounterMode(display=False) as counter, _KnownOperators():
         run()
     return counter.get_total_flops() // 2
 
 
 def count_into(folder: Path, cfg: Config) -> None:
-    """Adds the MACs of a tested model, for its images, to the results in the folder of a report, if they are known."""
+    """Add the MACs of a tested model, if they are known, to the results in the folder of a report."""
     results = read_results(folder)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what the frameworks said when the model was built first
+            warnings.simplefilter('ignore')  # the same warnings as in the first build
             model = cfg.model.get('module', cfg.model)
-            counted = complexity(model.get('model', model), *results.size)  # `model`: of an exported one
+            inner = model.get('model', model)  # an exported model holds the config of the original one
+            results.model['GMACs'] = complexity(inner, *(results.size or ())).macs / 1e9
     except (UserError, TypeError):
         return
-    results.model['GMACs'] = counted.macs / 1e9
     results.write()
 
 
 class _KnownOperators(TorchDispatchMode):
-    """PyTorch's counter counts unknown operators as zero; this raises an error instead."""
+    """Mode that raises an error for unknown operators, which PyTorch's counter counts as zero."""
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         packet = operator._overloadpacket
         if packet not in flop_registry and packet.__name__ not in NO_MACS:
-            raise UserError(f'Not known how many MACs {packet} does; add it to NO_MACS in {__name__} if it does none.')
+            raise UserError(f'The number of MACs of {packet} is unknown; add it to NO_MACS in {__name__} if it has none.')
         return operator(*args, **(kwargs or {}))

@@ -1,191 +1,256 @@
-"""The report of a detector."""
+"""Report of a detector."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from . import plots
-from .average_precision import AREAS, RECALLS, THRESHOLDS
-from .coco_results import Found, match_all, read_data
-from .error_types import ERRORS, HIT, Matched, error_costs
-from .gallery import COLOURS, gallery
-from .page import Plot, Report, Table
-from .plots import calibration_plot, confusion_sections
-from .results import Results
+from .average_precision import AREAS, RECALLS, THRESHOLDS, Matches, average_precision
+from .coco_results import CocoData, as_rle, match_all, read_data
+from .error_types import ERRORS, HIT, ImageErrors, error_costs
+from .gallery import Job, choose, draw_all
+from .page import HOVER, Column, DrawnObject, Gallery, Plot, Report, Table
+from .plots import bars, calibration_plot, confusion_sections, lines
+from .results import Results, Scores
 
 TITLES = dict(bbox='boxes', segm='masks')
-EXPLAINED = {
+EXPLANATIONS = {
     'classification': 'overlaps an object of another class by 0.5 or more',
     'localization': 'overlaps an object of its class by 0.1 to 0.5',
     'both': 'overlaps objects of other classes by 0.1 to 0.5',
-    'duplicate': 'overlaps an object of its class that a better one has hit',
+    'duplicate': 'overlaps an object of its class that another detection with a higher score hits',
     'background': 'overlaps no object by more than 0.1',
-    'missed': 'objects that nothing hits, and nothing above errs on',
-    'false positives': 'all that is found wrongly, however',
-    'false negatives': 'all that is not found, however',
+    'missed': 'objects without a hit that no error of classification or localization refers to',
+    'false positives': 'all detections that hit no object',
+    'false negatives': 'all objects without a hit',
 }
+COLOURS = {
+    HIT: '#228833',
+    'missed': '#4477aa',
+    'classification': '#aa3377',
+    'localization': '#ccbb44',
+    'both': '#997700',
+    'duplicate': '#ee8866',
+    'background': '#ee3333',
+    'truth': '#bbbbbb',
+}
+"""Colours of hits, missed objects, error types, and objects with a hit."""
 
 
-def report(results: Results, score_thr: float, limit: int, pool: Executor) -> Report:
-    """The report of a test; `limit` pictures are drawn, of every class its worst."""
+def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
+    """Return the report of a test; the worst images of each class are drawn."""
     data = read_data(results)
-    found = {kind: match_all(data, kind, score_thr, pool) for kind in data.found}
-    main = max(found)  # masks, if there are any
-    sections, numbers = [], {}
-    for kind, each in sorted(found.items(), reverse=True):
-        more, numbers[kind] = _sections(each, TITLES[kind], results.classes, score_thr)
-        sections += more
-        if kind == main:
-            sections.insert(1, gallery(results, data, kind, each.images, score_thr, limit, pool))
-            sections.append(_never_hit(results, data, each.images))
-    return Report(results.name, results.facts(len(data.images)), sections, numbers)
+    evaluations = [_Evaluation(results, data, geometry, score_thr, pool) for geometry in sorted(data.found)]
+    sections, values = [], {}
+    for evaluation in evaluations:
+        values[evaluation.geometry], geometry_sections = evaluation.values(), evaluation.sections()
+        sections += geometry_sections
+    sections.insert(1, evaluations[-1].gallery(max_images, pool))  # masks, if there are any
+    sections.append(evaluations[-1].never_hit())
+    return Report(results.name, results.facts(len(data.images)), sections, values)
 
 
-def _sections(found: Found, what: str, classes: Sequence[str], score_thr: float) -> tuple[list, dict]:
-    curves = [[matches.curve() for matches in areas] for areas in found.matches]
-    precision = np.array([areas[0][0] for areas in curves])  # (C, T, R)
-    ap = precision.mean(2)
-    by_area = np.array([[curve.mean() for curve, _ in areas] for areas in curves])
-    recall = np.array([areas[0][1].mean() for areas in curves])
-    mean = _mean(ap)
-    kept = [~image.ignored for image in found.images]
-    scores, right = (
-        np.concatenate([np.zeros(0), *(values[keep] for values, keep in zip(each, kept, strict=True))])
-        for each in ([i.scores for i in found.images], [i.kinds == HIT for i in found.images])
-    )
-    note = 'Share of hits, at IoU 0.50, among detections of a score.'
-    calibration, calibrated = calibration_plot(scores, right, note, what)
-    table = confusion_matrix(found.images, len(classes))
-    costs = error_costs(found.images, len(classes))
-    shown = f'with a score of at least {score_thr:g}'
-    sections = [
-        _class_table(found.images, what, classes, (ap, by_area, recall), shown, score_thr),
-        Table(
-            f'IoU: {what}',
-            'Mean over the classes that have objects.',
-            [('IoU', 'threshold', 2), ('AP', 'average precision', 3)],
-            [[float(t), value] for t, value in zip(THRESHOLDS, mean, strict=True)],
-        ),
-        Plot(
-            f'Precision over recall: {what}',
-            'Mean over the classes that have objects, at thresholds of IoU.',
-            f'precision_recall_{what}',
-            plots.lines(
-                RECALLS,
-                {f'IoU {t:.2f}': _mean(precision[:, i]) for i, t in enumerate(THRESHOLDS)},
-                'recall',
-                'precision',
+def scores(results: Results, score_thr: float, pool: Executor) -> Scores:
+    """Return the AP of each class and the number of errors in each image, of masks if there are any."""
+    data = read_data(results)
+    evaluation = _Evaluation(results, data, max(data.found), score_thr, pool)
+    names = [image['file_name'] for image in data.images]
+    files = [str(Path(results.images, name)) for name in names]
+    of_classes = partial(_average_precisions, [areas[0] for areas in evaluation.matches])
+    return Scores(f'{evaluation.geometry} AP', names, files, np.array(evaluation.errors()), of_classes)
+
+
+def _average_precisions(matches: Sequence[Matches], weights: np.ndarray | None) -> np.ndarray:
+    return average_precision(matches, weights).mean(1)
+
+
+class _Evaluation:
+    """Evaluation of the boxes or the masks of a test, for C classes and T thresholds of IoU."""
+
+    def __init__(self, results: Results, data: CocoData, geometry: str, score_thr: float, pool: Executor):
+        self.results, self.data, self.geometry, self.score_thr = results, data, geometry, score_thr
+        self.classes, self.subject = list(results.classes), TITLES[geometry]
+        self.matches, self.images = match_all(data, geometry, score_thr, pool)
+        curves = [[matches.curve() for matches in areas] for areas in self.matches]
+        self.precision = np.array([areas[0][0] for areas in curves])  # (C, T, recalls)
+        self.ap = self.precision.mean(2)  # (C, T)
+        self.ap_by_area = np.array([[curve.mean() for curve, _ in areas] for areas in curves])  # (C, areas)
+        self.recall = np.array([areas[0][1].mean() for areas in curves])  # (C,)
+        self.costs = error_costs(self.images, len(self.classes))
+        self.confusion = confusion_matrix(self.images, len(self.classes))
+        scores = np.concatenate([np.zeros(0), *(image.scores[~image.ignored] for image in self.images)])
+        hits = np.concatenate([np.zeros(0), *(image.types[~image.ignored] == HIT for image in self.images)])
+        note = 'Fraction of hits at IoU 0.50 among the detections with a score.'
+        self.calibration_plot, self.calibration = calibration_plot(scores, hits, note, self.subject)
+
+    def values(self) -> dict:
+        """Return the values for ``report.json``."""
+        mean = _mean(self.ap)
+        return dict(
+            AP=mean.mean(),
+            AP50=mean[0],
+            AP75=mean[5],
+            **{f'AP_{name}': _mean(self.ap_by_area[:, i]) for i, name in enumerate(AREAS) if i},
+            AR=_mean(self.recall),
+            errors=self.costs,
+            confusion=self.confusion,
+            calibration=self.calibration,
+            precision={name: self.precision[i, 0] for i, name in enumerate(self.classes)},
+        )
+
+    def sections(self) -> list[Table | Plot]:
+        """Return the sections of the page."""
+        mean, note = _mean(self.ap), 'Mean over the classes that have objects'
+        by_threshold = {f'IoU {iou:.2f}': _mean(self.precision[:, i]) for i, iou in enumerate(THRESHOLDS)}
+        confusion_note = (
+            f'Detections with a score of at least {self.score_thr:g}. A detection is paired with the object of its '
+            'class that it hits at IoU 0.50, otherwise with the object that it overlaps most. The remaining '
+            'detections, duplicates included, are paired with the background.'
+        )
+        return [
+            self._class_table(),
+            Table(
+                f'IoU: {self.subject}',
+                f'{note}.',
+                [Column('IoU', 'threshold', 2), Column('AP', 'average precision', 3)],
+                [[float(iou), value] for iou, value in zip(THRESHOLDS, mean, strict=True)],
             ),
-        ),
-        *_error_sections(found.images, what, costs),
-        *confusion_sections(
-            table,
-            [*classes, 'background'],
-            f'Found {shown}. Each is paired with the object of its class that it hits, at IoU 0.50, then with that '
-            'which it overlaps most; what is left, duplicates too, is of the background.',
-            what,
-        ),
-        calibration,
-    ]
-    numbers = dict(
-        AP=mean.mean(),
-        AP50=mean[0],
-        AP75=mean[5],
-        **{f'AP_{name}': _mean(by_area[:, i]) for i, name in enumerate(AREAS) if i},
-        AR=_mean(recall),
-        errors=costs,
-        confusion=table,
-        calibration=calibrated,
-        precision={name: precision[i, 0] for i, name in enumerate(classes)},
-    )
-    return sections, numbers
+            Plot(
+                f'Precision over recall: {self.subject}',
+                f'{note}, by threshold of IoU.',
+                f'precision_recall_{self.subject}',
+                lines(RECALLS, by_threshold, 'recall', 'precision'),
+            ),
+            *self._error_sections(),
+            *confusion_sections(self.confusion, [*self.classes, 'background'], confusion_note, self.subject),
+            self.calibration_plot,
+        ]
+
+    def _class_table(self) -> Table:
+        counts: Counter = Counter()
+        for image in self.images:
+            shown = (image.scores >= self.score_thr) & ~image.ignored
+            counts.update((label, 'found') for label in image.classes[shown].tolist())
+            counts.update((label, 'hit') for label in image.classes[shown & (image.types == HIT)].tolist())
+            counts.update((label, 'object') for label in image.object_classes.tolist())
+            counts.update((label, 'never') for label in image.object_classes[image.hit_by < 0].tolist())
+        rows = []
+        for i, name in enumerate(self.classes):
+            hits, found, objects, never = (counts[i, key] for key in ('hit', 'found', 'object', 'never'))
+            fractions = (hits / count if count else None for count in (found, objects))
+            ap = self.ap[i].mean(), self.ap[i, 0], self.ap[i, 5], *self.ap_by_area[i, 1:]
+            rows.append([name, *ap, self.recall[i], objects, found, *fractions, never])
+        threshold = f'with a score of at least {self.score_thr:g}'
+        columns = [
+            Column('class'),
+            Column('AP', 'average precision, mean over IoU 0.50 to 0.95', 3),
+            Column('AP50', 'average precision at IoU 0.50', 3),
+            Column('AP75', 'average precision at IoU 0.75', 3),
+            Column('AP small', 'average precision of objects below 32 x 32 pixels', 3),
+            Column('AP medium', 'average precision of objects from 32 x 32 to 96 x 96 pixels', 3),
+            Column('AP large', 'average precision of objects above 96 x 96 pixels', 3),
+            Column('AR', 'highest recall with 100 detections per image, mean over IoU 0.50 to 0.95', 3),
+            Column('objects', 'objects of the ground truth, without crowds', 0),
+            Column('found', f'detections {threshold}', 0),
+            Column('precision', f'fraction of the detections {threshold} that hit an object at IoU 0.50', 3),
+            Column('recall', f'fraction of the objects that a detection {threshold} hits at IoU 0.50', 3),
+            Column('never hit', 'objects that no detection of their class overlaps by 0.50, with any score', 0),
+        ]
+        note = f'Average precision of {self.subject} as defined by COCO. {HOVER}'
+        return Table(f'Classes: {self.subject}', note, columns, rows, sort=1)
+
+    def _error_sections(self) -> list[Table | Plot]:
+        counts = Counter(name for image in self.images for name in image.types.tolist())
+        counts['missed'] = sum(int(image.missed.sum()) for image in self.images)
+        counts['false positives'] = sum(counts[name] for name in ERRORS)
+        counts['false negatives'] = sum(int((image.hit_by < 0).sum()) for image in self.images)
+        note = (
+            f'Rise of AP at IoU 0.50, which is {self.costs["AP50"]:.3f}, if one type of error were fixed (TIDE, arXiv '
+            '2008.08115). The rises do not add up.'
+        )
+        columns = [Column('error'), Column('definition'), Column('AP50 lost', '', 3), Column('number', 'any score', 0)]
+        rows = [[name, text, self.costs[name], counts[name]] for name, text in EXPLANATIONS.items()]
+        costs, colours = zip(*((self.costs[name], COLOURS.get(name, '#777777')) for name in EXPLANATIONS), strict=True)
+        figure = bars(list(EXPLANATIONS), costs, 'AP50 lost', colours)
+        return [
+            Table(f'Cost of errors: {self.subject}', note, columns, rows),
+            Plot(f'Cost of errors, plot: {self.subject}', '', f'errors_{self.subject}', figure),
+        ]
+
+    def never_hit(self) -> Table:
+        """Return the table of the objects that no detection of their class hits."""
+        rows = []
+        for image, record in zip(self.images, self.data.images, strict=True):
+            for j in np.flatnonzero(image.hit_by < 0):
+                box = self.data.truth[record['id']][image.object_positions[j]]['bbox']
+                best = image.overlaps[image.objects == j].max(initial=0)
+                rows.append([self.classes[image.object_classes[j]], record['file_name'], *box[2:], best])
+        columns = [
+            Column('class'),
+            Column('image'),
+            Column('width', 'pixels', 0),
+            Column('height', 'pixels', 0),
+            Column('best IoU', 'with an inexact or misclassified detection', 2),
+        ]
+        note = 'Objects that no detection of their class overlaps by 0.50. No threshold of the score finds them.'
+        return Table('Objects missed by every threshold', note, columns, rows)
+
+    def gallery(self, max_images: int, pool: Executor) -> Gallery:
+        """Draw the images with most errors of each class."""
+        errors, jobs = self.errors(), []
+        tags = [
+            sorted({(item.label, item.kind) for item, _ in self._objects(i) if item.kind != 'truth'})
+            for i in range(len(self.images))
+        ]
+        for i in choose(errors, [{label for label, kind in pairs if kind != HIT} for pairs in tags], max_images):
+            record, objects = self.data.images[i], list(self._objects(i))
+            masks = []
+            if self.geometry == 'segm':
+                masks = [as_rle(item['segmentation'], record['height'], record['width']) for _, item in objects]
+            counts = Counter(item.kind for item, _ in objects if item.kind != 'truth')
+            caption = ', '.join(f'{count} {kind}' for kind, count in counts.items()) or 'no objects, no detections'
+            source = str(Path(self.results.images, record['file_name']))
+            jobs.append(Job(source, record['file_name'], caption, tags[i], [item for item, _ in objects], masks))
+        drawn = draw_all(jobs, self.results.folder, pool)
+        note = (
+            f'{len(drawn)} of {len(self.images)} images: the images with most errors of each class, at IoU 0.50 and a '
+            f'score of at least {self.score_thr:g}. Correct objects have thin lines. Click on an image to enlarge it.'
+        )
+        return Gallery('Images', note, self.classes, COLOURS, drawn)
+
+    def errors(self) -> list[int]:
+        """Return the number of errors in each image."""
+        kinds = [[item.kind for item, _ in self._objects(i)] for i in range(len(self.images))]
+        return [sum(kind not in (HIT, 'truth') for kind in image_kinds) for image_kinds in kinds]
+
+    def _objects(self, i: int) -> Iterator[tuple[DrawnObject, Mapping]]:
+        """Yield the objects to draw in an image, each with its annotation or detection."""
+        image, image_id = self.images[i], self.data.images[i]['id']
+        truth, found = self.data.truth.get(image_id, []), self.data.found[self.geometry].get(image_id, [])
+        shown = image.scores >= self.score_thr
+        for j, label in enumerate(image.object_classes.tolist()):
+            is_hit = image.hit_by[j] >= 0 and shown[image.hit_by[j]]
+            record = truth[image.object_positions[j]]
+            yield DrawnObject('truth' if is_hit else 'missed', label, record['bbox']), record
+        for k in np.flatnonzero(shown & ~image.ignored):
+            record, kind = found[image.positions[k]], image.types[k]
+            true_label = int(image.object_classes[image.objects[k]]) if kind == 'classification' else None
+            score, overlap = round(float(image.scores[k]), 3), round(float(image.overlaps[k]), 3)
+            yield DrawnObject(kind, int(image.classes[k]), record['bbox'], score, overlap, true_label), record
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Over the classes that have objects; NaN if none has."""
-    there = np.isfinite(values.reshape(len(values), -1)).all(1)
-    return values[there].mean(0) if there.any() else np.full(values.shape[1:], np.nan)
+    """Return the mean over the classes that have objects, NaN if no class has objects."""
+    present = np.isfinite(values.reshape(len(values), -1)).all(1)
+    return values[present].mean(0) if present.any() else np.full(values.shape[1:], np.nan)
 
 
-def _class_table(
-    images: Sequence[Matched], what: str, classes: Sequence[str], curves: tuple, shown: str, score_thr: float
-) -> Table:
-    counts, (ap, by_area, recall) = Counter(), curves
-    for image in images:
-        seen = (image.scores >= score_thr) & ~image.ignored
-        counts.update((label, 'found') for label in image.classes[seen].tolist())
-        counts.update((label, 'hit') for label in image.classes[seen & (image.kinds == HIT)].tolist())
-        counts.update((label, 'object') for label in image.object_classes.tolist())
-        counts.update((label, 'never') for label in image.object_classes[image.hit_by < 0].tolist())
-    rows = []
-    for i, name in enumerate(classes):
-        hits, found, objects, never = (counts[i, key] for key in ('hit', 'found', 'object', 'never'))
-        shares = (hits / count if count else None for count in (found, objects))
-        rows.append(
-            [name, ap[i].mean(), ap[i, 0], ap[i, 5], *by_area[i, 1:], recall[i], objects, found, *shares, never]
-        )
-    columns = [
-        ('class', '', None),
-        ('AP', 'average precision, mean over IoU 0.50 to 0.95', 3),
-        ('AP50', 'at IoU 0.50', 3),
-        ('AP75', 'at IoU 0.75', 3),
-        ('AP small', 'of objects below 32 x 32 pixels', 3),
-        ('AP medium', 'of objects between', 3),
-        ('AP large', 'of objects above 96 x 96 pixels', 3),
-        ('AR', 'highest recall with 100 detections an image, mean over IoU 0.50 to 0.95', 3),
-        ('objects', 'of the ground truth, without crowds', 0),
-        ('found', shown, 0),
-        ('precision', f'share of what is found {shown} that hits, at IoU 0.50', 3),
-        ('recall', f'share of the objects that are hit {shown}, at IoU 0.50', 3),
-        ('never hit', 'objects that nothing of their class overlaps by 0.50, with any score', 0),
-    ]
-    note = f'Average precision of {what}, as COCO defines it; what a column means appears over its head.'
-    return Table(f'Classes: {what}', note, columns, rows, sort=1)
-
-
-def _error_sections(images: Sequence[Matched], what: str, costs: dict[str, float]) -> list[Table | Plot]:
-    numbers = Counter(kind for image in images for kind in image.kinds.tolist())
-    numbers['missed'] = sum(int(image.missed.sum()) for image in images)
-    numbers['false positives'] = sum(numbers[kind] for kind in ERRORS)
-    numbers['false negatives'] = sum(int((image.hit_by < 0).sum()) for image in images)
-    note = (
-        'How much AP at IoU 0.50 would rise if one kind of error were mended (TIDE, arXiv 2008.08115); the rises do '
-        f'not add up. It is {costs["AP50"]:.3f}.'
-    )
-    columns = [('error', '', None), ('what it is', '', None), ('AP50 lost', '', 3), ('number', 'with any score', 0)]
-    rows = [[name, text, costs[name], numbers[name]] for name, text in EXPLAINED.items()]
-    figure = plots.bars(
-        {name: costs[name] for name in EXPLAINED}, 'AP50 lost', [COLOURS.get(n, '#777777') for n in EXPLAINED]
-    )
-    return [
-        Table(f'What errors cost: {what}', note, columns, rows),
-        Plot(f'What errors cost, as bars: {what}', '', f'errors_{what}', figure),
-    ]
-
-
-def confusion_matrix(images: Sequence[Matched], num_classes: int) -> np.ndarray:
-    """(C + 1, C + 1), rows of the ground truth; the last is the background."""
+def confusion_matrix(images: Sequence[ImageErrors], num_classes: int) -> np.ndarray:
+    """Return the counts (C + 1, C + 1) of true and detected classes; the last one is the background."""
     table = np.zeros((num_classes + 1,) * 2, dtype=int)
     for image in images:
         np.add.at(table, (image.confused[:, 0], image.confused[:, 1]), 1)
     return table
-
-
-def _never_hit(results: Results, data, images: Sequence[Matched]) -> Table:
-    rows = []
-    for image, record in zip(images, data.images, strict=True):
-        for j in np.flatnonzero(image.hit_by < 0):
-            box = data.truth[record['id']][image.object_positions[j]]['bbox']
-            best = image.overlaps[image.objects == j].max(initial=0)
-            rows.append([results.classes[image.object_classes[j]], record['file_name'], *box[2:], best])
-    columns = [
-        ('class', '', None),
-        ('image', '', None),
-        ('width', 'pixels', 0),
-        ('height', 'pixels', 0),
-        ('best IoU', 'of what errs on it in place or class', 2),
-    ]
-    note = 'Objects that nothing of their class overlaps by 0.50, with any score: no threshold finds them.'
-    return Table('Objects missed by every threshold', note, columns, rows)

@@ -1,7 +1,7 @@
-"""What is wrong with each detection of an image, and which objects are missed.
+"""Error types of detections, missed objects, and the cost of each error type.
 
-The kinds of errors are those of TIDE (Bolya et al., arXiv 2008.08115, section 2.2): foreground from an IoU of 0.5 on,
-background up to 0.1.
+The types are those of TIDE (Bolya et al., arXiv 2008.08115, section 2.2): an IoU of 0.5 or more is foreground, up to
+0.1 background.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,152 +14,159 @@ from .average_precision import RECALLS
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 ERRORS = ('classification', 'localization', 'both', 'duplicate', 'background')
-HIT, IGNORED = 'hit', 'ignored'
+HIT = 'hit'
 
 
 @dataclass
-class Matched:
-    """D detections by descending score, at most 100, and G objects of an image, without crowds."""
+class ImageErrors:
+    """D detections of an image by descending score, at most 100, and its G objects without crowds."""
 
-    positions: np.ndarray  # (D,) in what was given
+    positions: np.ndarray  # (D,) position in the input
     classes: np.ndarray  # (D,)
     scores: np.ndarray  # (D,)
-    kinds: np.ndarray  # (D,) HIT or one of ERRORS
-    ignored: np.ndarray  # (D,) in a crowd
-    objects: np.ndarray  # (D,) the object that is hit or erred on, or -1
-    overlaps: np.ndarray  # (D,) IoU with it, else the highest
-    mends: np.ndarray  # (D,) it would be the hit of its object if the error were mended: the first one that errs on it
-    object_positions: np.ndarray  # (G,) in what was given
+    types: np.ndarray  # (D,) HIT or one of ERRORS
+    ignored: np.ndarray  # (D,) inside a crowd
+    objects: np.ndarray  # (D,) the object that the detection hits or misplaces or misclassifies, or -1
+    overlaps: np.ndarray  # (D,) IoU with this object, or the highest IoU
+    becomes_hit_if_fixed: np.ndarray  # (D,) first erroneous detection of an object that has no hit
+    object_positions: np.ndarray  # (G,) position in the input
     object_classes: np.ndarray  # (G,)
-    hit_by: np.ndarray  # (G,) the detection, or -1
-    missed: np.ndarray  # (G,) neither hit nor erred on
-    confused: np.ndarray  # (pairs, 2): class of the object and of the detection; -1 is background
+    hit_by: np.ndarray  # (G,) detection, or -1
+    missed: np.ndarray  # (G,) without a hit, and without a detection that becomes its hit if fixed
+    confused: np.ndarray  # (pairs, 2) class of the object and of the detection; -1 is background
 
 
-def match_image(truth: Sequence[Mapping], found: Sequence[Mapping], kind: str, score_thr: float) -> Matched:
-    """Objects and detections in COCO's format, with ``class`` in place of ``category_id``; `kind` is ``bbox`` or
-    ``segm``. Confused are those with a score of at least `score_thr`."""
-    part = 'bbox' if kind == 'bbox' else 'rle'
-    scores = np.array([each['score'] for each in found], dtype=float)
+def match_image(truth: Sequence[Mapping], found: Sequence[Mapping], geometry: str, score_thr: float) -> ImageErrors:
+    """Match the objects and detections of an image.
+
+    Args:
+        truth: objects in COCO's format, with ``class`` instead of ``category_id``, and ``rle`` for masks.
+        found: detections in the same format.
+        geometry: ``bbox`` or ``segm``.
+        score_thr: lowest score of the detections in the confused pairs.
+    """
+    scores = np.array([detection['score'] for detection in found], dtype=float)
     positions = np.argsort(-scores, kind='stable')[:100]
-    found, scores = [found[i] for i in positions], scores[positions]
-    is_crowd = np.array([bool(each.get('iscrowd')) for each in truth], dtype=bool)
+    detections, scores = [found[int(i)] for i in positions], scores[positions]
+    is_crowd = np.array([bool(annotation.get('iscrowd')) for annotation in truth], dtype=bool)
     object_positions = np.flatnonzero(~is_crowd)
-    objects = [truth[i] for i in object_positions]
-    crowds = [each for each, crowd in zip(truth, is_crowd, strict=True) if crowd]
-    classes, object_classes = (np.array([e['class'] for e in some], dtype=int) for some in (found, objects))
-    iou = _iou(found, objects, part, False)
+    objects = [truth[int(i)] for i in object_positions]
+    crowds = [truth[int(i)] for i in np.flatnonzero(is_crowd)]
+    classes, object_classes = (
+        np.array([item['class'] for item in items], dtype=int) for items in (detections, objects)
+    )
+    iou = _iou(detections, objects, geometry, False)
     same = classes[:, None] == object_classes
-    own, other = iou * same, iou * ~same
+    iou_same, iou_other = iou * same, iou * ~same
 
-    count = len(found)
-    kinds, target = np.full(count, 'background', dtype=object), np.full(count, -1)
-    hit_by, free = np.full(len(objects), -1), own.copy()
+    count = len(detections)
+    types, target = np.full(count, 'background', dtype=object), np.full(count, -1)
+    hit_by, free = np.full(len(objects), -1), iou_same.copy()
     for i in range(count if objects else 0):
-        if free[i, j := free[i].argmax()] >= FOREGROUND:
-            kinds[i], target[i], hit_by[j] = HIT, j, i
+        j = int(free[i].argmax())
+        if free[i, j] >= FOREGROUND:
+            types[i], target[i], hit_by[j] = HIT, j, i
             free[:, j] = 0
-    inside = (_iou(found, crowds, part, True) * (classes[:, None] == [e['class'] for e in crowds])).max(1, initial=0)
-    ignored = (kinds != HIT) & (inside > FOREGROUND)
+    in_crowd = _iou(detections, crowds, geometry, True) * (classes[:, None] == [crowd['class'] for crowd in crowds])
+    ignored = (types != HIT) & (in_crowd.max(1, initial=0) > FOREGROUND)
 
-    mends, first = np.zeros(count, dtype=bool), set()
-    for i in np.flatnonzero(kinds != HIT) if objects else ():
-        nearest, wrong = own[i].argmax(), other[i].argmax()
-        if BACKGROUND <= own[i, nearest] <= FOREGROUND:
-            kinds[i], target[i] = 'localization', nearest
-        elif other[i, wrong] >= FOREGROUND:
-            kinds[i], target[i] = 'classification', wrong
-        elif own[i, nearest] >= FOREGROUND:
-            kinds[i], target[i] = 'duplicate', nearest
+    becomes_hit, fixable = np.zeros(count, dtype=bool), set()
+    for i in np.flatnonzero(types != HIT) if objects else ():
+        nearest, nearest_other = int(iou_same[i].argmax()), int(iou_other[i].argmax())
+        if BACKGROUND <= iou_same[i, nearest] <= FOREGROUND:
+            types[i], target[i] = 'localization', nearest
+        elif iou_other[i, nearest_other] >= FOREGROUND:
+            types[i], target[i] = 'classification', nearest_other
+        elif iou_same[i, nearest] >= FOREGROUND:
+            types[i], target[i] = 'duplicate', nearest
         elif iou[i].max() > BACKGROUND:
-            kinds[i] = 'both'
-        if kinds[i] in ('localization', 'classification') and hit_by[j := target[i]] < 0 and j not in first:
-            mends[i] = True
-            first.add(j)
-    missed = (hit_by < 0) & ~np.isin(np.arange(len(objects)), list(first))
+            types[i] = 'both'
+        j = int(target[i])
+        if types[i] in ('localization', 'classification') and hit_by[j] < 0 and j not in fixable:
+            becomes_hit[i] = True
+            fixable.add(j)
+    missed = (hit_by < 0) & ~np.isin(np.arange(len(objects)), list(fixable))
     overlaps = iou.max(1, initial=0)
     overlaps[target >= 0] = iou[np.flatnonzero(target >= 0), target[target >= 0]]
 
-    confused = _confused(iou, classes, object_classes, (scores >= score_thr) & ~ignored, kinds, target)
-    return Matched(
-        positions, classes, scores, kinds, ignored, target, overlaps, mends,
+    confused = _confused(iou, classes, object_classes, (scores >= score_thr) & ~ignored, types, target)
+    return ImageErrors(
+        positions, classes, scores, types, ignored, target, overlaps, becomes_hit,
         object_positions, object_classes, hit_by, missed, confused,
     )  # fmt: skip
 
 
-def _confused(iou, classes, object_classes, shown, kinds, target) -> np.ndarray:
-    """Hits of the own class first, then what overlaps most; what is left is background."""
-    hits = np.flatnonzero(shown & (kinds == HIT))
+def _confused(iou, classes, object_classes, shown, types, target) -> np.ndarray:
+    """Pair hits first, then the highest overlaps; unpaired detections and objects are paired with background."""
+    hits = np.flatnonzero(shown & (types == HIT))
     pairs = [(object_classes[target[i]], classes[i]) for i in hits]
-    left, unseen = np.flatnonzero(shown & (kinds != HIT)), np.setdiff1d(np.arange(len(object_classes)), target[hits])
-    rest, paired, seen = iou[np.ix_(left, unseen)], set(), set()
-    while rest.size and rest.max() >= FOREGROUND:
-        i, j = np.unravel_index(rest.argmax(), rest.shape)
-        pairs.append((object_classes[unseen[j]], classes[left[i]]))
-        rest[i], rest[:, j] = -1, -1
-        paired.add(left[i])
-        seen.add(unseen[j])
-    pairs += [(-1, classes[i]) for i in left if i not in paired]
-    pairs += [(object_classes[j], -1) for j in unseen if j not in seen]
+    others, unhit = np.flatnonzero(shown & (types != HIT)), np.setdiff1d(np.arange(len(object_classes)), target[hits])
+    overlaps, paired, paired_objects = iou[np.ix_(others, unhit)], set(), set()
+    while overlaps.size and overlaps.max() >= FOREGROUND:
+        i, j = np.unravel_index(overlaps.argmax(), overlaps.shape)
+        pairs.append((object_classes[unhit[j]], classes[others[i]]))
+        overlaps[i], overlaps[:, j] = -1, -1
+        paired.add(others[i])
+        paired_objects.add(unhit[j])
+    pairs += [(-1, classes[i]) for i in others if i not in paired]
+    pairs += [(object_classes[j], -1) for j in unhit if j not in paired_objects]
     return np.array(pairs, dtype=int).reshape(-1, 2)
 
 
-def _iou(found: Sequence[Mapping], objects: Sequence[Mapping], part: str, crowd: bool) -> np.ndarray:
-    if not found or not objects:
-        return np.zeros((len(found), len(objects)))
-    return masks.iou([e[part] for e in found], [e[part] for e in objects], [crowd] * len(objects))
+def _iou(detections: Sequence[Mapping], objects: Sequence[Mapping], geometry: str, crowd: bool) -> np.ndarray:
+    if not detections or not objects:
+        return np.zeros((len(detections), len(objects)))
+    key = 'bbox' if geometry == 'bbox' else 'rle'
+    return masks.iou([item[key] for item in detections], [item[key] for item in objects], [crowd] * len(objects))
 
 
-def error_costs(images: Sequence[Matched], num_classes: int) -> dict[str, float]:
-    """How much higher AP at IoU 0.5 were without each kind of error (``classification``, ..., ``missed``), and without
-    all that is false (``false positives``) or missed (``false negatives``); ``AP50`` is what it is. The mean is over
-    the classes that have objects (tidecv's is over those that were only detected, too)."""
-    none = [np.zeros(0, dtype=int)]
-    classes, scores, kinds, ignored, mends = (
-        np.concatenate([*none, *(getattr(each, name) for each in images)])
-        for name in ('classes', 'scores', 'kinds', 'ignored', 'mends')
+def error_costs(images: Sequence[ImageErrors], num_classes: int) -> dict[str, float]:
+    """Return how much AP at IoU 0.5 would rise without each error type; ``AP50`` is the measured value.
+
+    The keys are ERRORS, ``missed``, and ``false positives`` and ``false negatives`` for all such errors together. The
+    mean is over the classes that have objects. The mean of tidecv includes classes that were only detected.
+    """
+    classes, scores, types, ignored, becomes_hit, objects, missed = (
+        np.concatenate([np.zeros(0, dtype=int), *(getattr(image, name) for image in images)])
+        for name in ('classes', 'scores', 'types', 'ignored', 'becomes_hit_if_fixed', 'object_classes', 'missed')
     )
-    mends, ignored = mends.astype(bool), ignored.astype(bool)
-    mended = np.concatenate([*none, *(np.append(e.object_classes, -1)[e.objects] for e in images)])
-    objects = np.concatenate([*none, *(each.object_classes for each in images)])
-    missed, unhit = (
-        np.concatenate([*none, *found]).astype(bool)
-        for found in ([e.missed for e in images], [e.hit_by < 0 for e in images])
-    )
-    counts, right, kept = np.bincount(objects, minlength=num_classes), kinds == HIT, ~ignored
-    present = counts > 0
+    becomes_hit, kept, correct = becomes_hit.astype(bool), ~ignored.astype(bool), types == HIT
+    unhit = np.concatenate([np.zeros(0, dtype=bool), *(image.hit_by < 0 for image in images)])
+    fixed_classes = [np.append(image.object_classes, -1)[image.objects] for image in images]
+    fixed = np.concatenate([np.zeros(0, dtype=int), *fixed_classes])
+    counts = np.bincount(objects, minlength=num_classes)
+    present = np.flatnonzero(counts)
 
-    def mean(classes: np.ndarray, scores: np.ndarray, right: np.ndarray, kept: np.ndarray, counts: np.ndarray) -> float:
+    def mean(
+        classes: np.ndarray, scores: np.ndarray, correct: np.ndarray, kept: np.ndarray, counts: np.ndarray
+    ) -> float:
         values = []
-        for label in np.flatnonzero(present):
-            own = kept & (classes == label)
-            if own.any() or counts[label]:
-                values.append(_average_precision(scores[own], right[own], counts[label]))
+        for label in present:
+            selected = kept & (classes == label)
+            if selected.any() or counts[label]:
+                values.append(_average_precision(scores[selected], correct[selected], counts[label]))
         return float(np.mean(values)) if values else float('nan')
 
-    now = mean(classes, scores, right, kept, counts)
+    def without(objects_left_out: np.ndarray) -> float:
+        fewer = counts - np.bincount(objects[objects_left_out], minlength=num_classes)
+        return mean(classes, scores, correct, kept, fewer)
+
+    measured = mean(classes, scores, correct, kept, counts)
     costs = {}
     for error in ERRORS:
-        these = kinds == error
-        after = mean(
-            np.where(these & mends, mended, classes),
-            scores,
-            right | (these & mends),
-            np.where(these, mends, kept),
-            counts,
-        )
-        costs[error] = max(after - now, 0.0)
-    fewer = counts - np.bincount(objects[missed], minlength=num_classes)
-    costs['missed'] = max(mean(classes, scores, right, kept, fewer) - now, 0.0)
-    costs['false positives'] = mean(classes, right.astype(float), right, kept, counts) - now
-    found = counts - np.bincount(objects[unhit], minlength=num_classes)
-    costs['false negatives'] = mean(classes, scores, right, kept, found) - now
-    return dict(AP50=now, **costs)
+        wrong = types == error
+        hits = wrong & becomes_hit
+        after = mean(np.where(hits, fixed, classes), scores, correct | hits, np.where(wrong, hits, kept), counts)
+        costs[error] = max(after - measured, 0.0)
+    costs['missed'] = max(without(missed.astype(bool)) - measured, 0.0)
+    costs['false positives'] = mean(classes, correct.astype(float), correct, kept, counts) - measured
+    costs['false negatives'] = without(unhit) - measured
+    return dict(AP50=measured, **costs)
 
 
-def _average_precision(scores: np.ndarray, right: np.ndarray, count: int) -> float:
+def _average_precision(scores: np.ndarray, correct: np.ndarray, count: int) -> float:
     if not count:
         return 0.0
-    right = np.cumsum(right[np.argsort(-scores, kind='stable')])
-    precision = np.maximum.accumulate((right / np.arange(1, len(right) + 1))[::-1])[::-1]
-    return float(np.append(precision, 0.0)[np.searchsorted(right / count, RECALLS)].mean())
+    hits = np.cumsum(correct[np.argsort(-scores, kind='stable')])
+    precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
+    return float(np.append(precision, 0.0)[np.searchsorted(hits / count, RECALLS)].mean())

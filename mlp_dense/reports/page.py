@@ -1,4 +1,4 @@
-"""What a report consists of, and the files that it becomes: a page that opens from disk, numbers and plots."""
+"""Sections of a report, and its files: a page that opens from disk, the values as JSON, and plots."""
 
 import json
 import math
@@ -13,22 +13,33 @@ from matplotlib.figure import Figure
 from ..errors import UserError
 from .results import FOLDER
 
+HOVER = 'Hover over a column to see its meaning.'
+IMAGES = 'pictures'  # folder of the drawn images, inside the folder of the report
+
+
+@dataclass
+class Column:
+    """A column of a table; `decimals` is None for text."""
+
+    name: str
+    meaning: str = ''
+    decimals: int | None = None
+
 
 @dataclass
 class Table:
-    """Rows of a value (number, text or None) for each column. A column is ``(name, what it means, decimals)``; None
-    decimals: text."""
+    """A table with a value (number, text or None) in each column of a row."""
 
     title: str
     note: str
-    columns: Sequence[tuple[str, str, int | None]]
+    columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
-    sort: int | None = None  # by this column at first, the highest on top
+    sort: int | None = None  # column by which the rows are sorted first, in descending order
 
 
 @dataclass
 class Plot:
-    """A figure of matplotlib; `name` is that of its file."""
+    """A figure of matplotlib; `name` is the name of its file."""
 
     title: str
     note: str
@@ -37,48 +48,65 @@ class Plot:
 
 
 @dataclass
-class Picture:
-    """A drawn image of the gallery. ``tags`` are pairs of a class and a kind, by which it is found; ``objects`` are
-    drawn over it: kind, class, box (left, top, width, height in pixels of the file), score, IoU, outline (a path of
-    SVG), what it is taken for."""
+class DrawnObject:
+    """An object that the page draws over an image."""
 
-    file: str  # in the folder of the report
+    kind: str  # key of Gallery.kinds
+    label: int
+    box: Sequence[float]  # left, top, width and height in pixels of the file
+    score: float | None = None  # None for ground truth
+    overlap: float | None = None  # IoU
+    true_label: int | None = None  # of a detection with the wrong class
+    outline: str = ''  # path of SVG
+
+
+@dataclass
+class GalleryImage:
+    """A drawn image; `tags` are pairs of a class and a kind, by which the gallery is filtered."""
+
+    file: str  # relative to the folder of the report
     name: str
     width: int
     height: int
     caption: str
-    tags: Sequence[tuple[int, int]] = ()
-    objects: Sequence[Sequence[Any]] = ()
+    tags: Sequence[tuple[int, str]] = ()
+    objects: Sequence[DrawnObject] = ()
 
 
 @dataclass
 class Gallery:
-    """Pictures, the worst first, to be filtered by class and kind; ``kinds`` are pairs of a name and a colour."""
+    """Images, the worst first, which can be filtered by class and kind."""
 
     title: str
     note: str
     classes: Sequence[str]
-    kinds: Sequence[tuple[str, str]]
-    pictures: Sequence[Picture]
+    kinds: Mapping[str, str]  # colours by name
+    images: Sequence[GalleryImage]
 
 
 @dataclass
 class Report:
+    """A page, and the values that ``report.json`` contains in addition to the tables."""
+
     title: str
-    facts: Mapping[str, str]  # shown at the top
+    facts: Mapping[str, str]  # at the top of the page
     sections: Sequence[Table | Plot | Gallery]
-    numbers: Mapping[str, Any] = field(default_factory=dict)  # for report.json, beside the tables
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_folder(folder: Path) -> None:
-    """UserError: something other than a report is in the folder, which a report would mix with."""
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if strange := sorted(there - {FOLDER, 'index.html', 'data.js', 'report.json', 'plots', 'pictures'}):
-        raise UserError(f'{folder} holds other things than a report ({strange[0]}); give a new or empty folder.')
+    """Check that a folder is new or contains a report only.
+
+    Raises:
+        UserError: the folder contains other files.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if others := sorted(names - {FOLDER, 'index.html', 'data.js', 'report.json', 'plots', IMAGES}):
+        raise UserError(f'{folder} contains files that are not part of a report ({others[0]}); choose an empty folder.')
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """Writes ``index.html``, ``data.js``, ``report.json`` and ``plots/``; returns the page. Pictures are there."""
+    """Write ``index.html``, ``data.js``, ``report.json`` and ``plots/``; return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     sections = []
     for section in report.sections:
@@ -95,25 +123,25 @@ def write_report(report: Report, folder: Path) -> Path:
     text = json.dumps(_finite(page), separators=(',', ':'), allow_nan=False)
     (folder / 'data.js').write_text(f'const REPORT = {text};\n', encoding='utf-8')
     tables = {
-        section.title: [dict(zip([name for name, *_ in section.columns], row, strict=True)) for row in section.rows]
+        section.title: [
+            dict(zip([column.name for column in section.columns], row, strict=True)) for row in section.rows
+        ]
         for section in report.sections
         if isinstance(section, Table)
     }
-    numbers = dict(title=report.title, facts=dict(report.facts), **report.numbers, tables=tables)
-    (folder / 'report.json').write_text(
-        json.dumps(_finite(numbers), indent=1, allow_nan=False) + '\n', encoding='utf-8'
-    )
+    values = _finite(dict(title=report.title, facts=dict(report.facts), **report.values, tables=tables))
+    (folder / 'report.json').write_text(json.dumps(values, indent=1, allow_nan=False) + '\n', encoding='utf-8')
     html = Environment(loader=PackageLoader('mlp_dense.reports', 'template'), autoescape=True)
     (folder / 'index.html').write_text(html.get_template('index.html').render(title=report.title), encoding='utf-8')
     return folder / 'index.html'
 
 
 def _finite(value: Any) -> Any:
-    """For JSON: null for what is not finite, plain numbers for NumPy's."""
+    """Convert NumPy's values for JSON, and values that are not finite to None."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(each) for key, each in value.items()}
+        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     if hasattr(value, 'tolist'):
         return _finite(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,20 +1,22 @@
-"""The folder in which a test leaves what its report needs: no second inference."""
+"""Results folder of a test: everything that its report needs, so that no second inference is necessary."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..errors import UserError
+from ..tasks import TASKS
 
-FOLDER = 'results'  # in that of the report
-TASKS = ('detection', 'segmentation', 'classification')
-KINDS = ('bbox', 'segm')
+FOLDER = 'results'  # inside the folder of the report
 
 
 @dataclass
 class Results:
-    """A test: what ``results/run.json`` says, beside the files that hold the predictions.
+    """A test: the content of ``results/run.json``, stored next to the files with the predictions.
 
     * detection: ``predictions.bbox.json`` and, with masks, ``predictions.segm.json``, results in COCO's format;
     * segmentation: ``labels/NAME.png`` and ``truth/NAME.png``, a pixel is the index of its class;
@@ -22,33 +24,33 @@ class Results:
     """
 
     name: str
-    task: str  # one of TASKS
+    task: str  # name of a task
     classes: Sequence[str]
     palette: Sequence | None
     metrics: Mapping[str, float | None]
     config: str
     checkpoint: str
-    images: str  # the folder or file that image names refer to
-    annotations: str = ''  # detection: the file with the ground truth
-    ignore_index: int = 255  # segmentation: the label that is not measured
-    size: Sequence[int] | None = None  # height and width of the last images that the model got
-    model: dict[str, float] = field(default_factory=dict)  # what it costs, by name with unit
+    images: str  # folder or file that image names refer to
+    annotations: str = ''  # detection: file with the ground truth
+    ignore_index: int = 255  # segmentation: label that is not evaluated
+    size: Sequence[int] | None = None  # height and width of the last batch of inputs
+    model: dict[str, float] = field(default_factory=dict)  # cost of the model, by name with unit
     versions: Mapping[str, str] = field(default_factory=dict)
-    folder: Path = Path()  # of the report; not written
+    folder: Path = Path()  # folder of the report; not written
 
     def file(self, *parts: str) -> Path:
-        """A file or folder of the results."""
+        """Return the path of a file or folder of the results."""
         return self.folder.joinpath(FOLDER, *parts)
 
     def facts(self, images: int) -> dict[str, str]:
-        """What stands at the top of a page."""
-        measured = {
-            name: f'{value:.3f}' for name, value in self.metrics.items() if value not in (None, -1)
-        }  # COCO's -1
+        """Return the facts at the top of a page."""
+        undefined = (None, -1)  # COCO reports -1 if no object has the size
+        metrics = {name: f'{value:.3f}' for name, value in self.metrics.items() if value not in undefined}
         model = {name: f'{value:.3g}' for name, value in self.model.items()}
-        return measured | {'images': str(images), 'checkpoint': self.checkpoint} | model
+        return metrics | {'images': str(images), 'checkpoint': self.checkpoint} | model
 
     def write(self) -> None:
+        """Write ``results/run.json``."""
         content = asdict(self)
         del content['folder']
         self.file().mkdir(parents=True, exist_ok=True)
@@ -56,16 +58,45 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """What a test left in the folder of its report. UserError: nothing that can be read."""
+    """Read the results in the folder of a report.
+
+    Raises:
+        UserError: the results are missing or cannot be read.
+    """
     file = folder / FOLDER / 'run.json'
     if not file.is_file():
-        raise UserError(f'{folder} holds no results ({FOLDER}/run.json); tools/test.py --report {folder} writes them.')
+        raise UserError(f'{folder} has no results ({FOLDER}/run.json); run tools/test.py --report {folder} first.')
     try:
-        content = json.loads(file.read_text(encoding='utf-8'))
-        results = Results(**content, folder=folder)
+        results = Results(**json.loads(file.read_text(encoding='utf-8')), folder=folder)
     except (ValueError, TypeError) as error:
-        known = ', '.join(each.name for each in fields(Results) if each.name != 'folder')
-        raise UserError(f'{file} cannot be read ({error}); it must hold {known}.') from error
-    if results.task not in TASKS:
-        raise UserError(f'{file}: task is {results.task!r}; allowed: {", ".join(TASKS)}.')
+        names = ', '.join(field.name for field in fields(Results) if field.name != 'folder')
+        raise UserError(f'{file} cannot be read ({error}); its keys must be {names}. Run the test again.') from error
+    names = [task.name for task in TASKS.values()]
+    if results.task not in names:
+        raise UserError(f'{file}: task is {results.task!r}; allowed: {", ".join(names)}.')
     return results
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file of the results, or of the ground truth.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise UserError(f'{file} does not exist; restore it, or run the test again with --report.') from error
+    except (OSError, ValueError) as error:
+        raise UserError(f'{file} cannot be read ({error}); run the test again with --report.') from error
+
+
+@dataclass
+class Scores:
+    """A test in a comparison: N images, C classes, and a metric from 0 to 1."""
+
+    metric: str
+    images: Sequence[str]  # names
+    files: Sequence[str]
+    errors: np.ndarray  # (N,) number of wrong objects, fraction of wrong pixels, or 1 for a wrong class
+    of_classes: Callable[[np.ndarray | None], np.ndarray]  # metrics (C,) if image i counts weights[i] times

@@ -1,7 +1,6 @@
-"""The report of a segmentor."""
+"""Report of a segmentor."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -15,203 +14,214 @@ from rich.progress import track
 
 from ..errors import UserError
 from ..visualization.drawing import colours, draw_label_map, draw_labels, enlarged_size
-from .gallery import LONGEST, choose, draw_all, read, write
-from .page import Gallery, Picture, Report, Table
+from .gallery import LONGEST, Job, choose, draw_all, read, write
+from .page import HOVER, Column, Gallery, GalleryImage, Report, Table
 from .plots import confusion_sections
-from .results import Results
+from .results import Results, Scores, read_json
 
-BAND = 0.02  # of the diagonal: how far from a boundary a pixel is near it (Cheng et al., arXiv 2103.16562)
-SIZES = {'small': 32**2, 'medium': 96**2, 'large': None}  # regions of less than so many pixels
-WRONG = (64, 64, 230)  # BGR
+BAND = 0.02  # width of the band near boundaries, as a fraction of the diagonal (Cheng et al., arXiv 2103.16562)
+SIZES = {'small': 0, 'medium': 32**2, 'large': 96**2}  # regions of at least this number of pixels
+ERROR_COLOUR = (64, 64, 230)  # BGR
+KINDS = {'missed': '#4477aa', 'wrongly predicted': '#ee3333'}
 
 
 @dataclass
-class Image:
-    """What was counted in an image of C classes, of the pixels that have one."""
+class ImageCounts:
+    """Counts of the labelled pixels and regions of an image, for C classes."""
 
     name: str
-    confusion: np.ndarray  # (C, C), rows of the ground truth
-    near: np.ndarray  # the same of the pixels near boundaries
-    sizes: np.ndarray  # (C, sizes, 4): regions, those of which at least half is right, pixels, right pixels
+    confusion: np.ndarray  # (C, C) pixels by true and predicted class
+    near: np.ndarray  # (C, C) confusion of the pixels near boundaries
+    sizes: np.ndarray  # (C, sizes, 4) regions, regions with at least half of their pixels correct, pixels, correct ones
 
     @property
-    def wrong(self) -> float:
-        """The share of its pixels."""
+    def error(self) -> float:
+        """Fraction of wrong pixels."""
         total = self.confusion.sum()
         return 1 - np.trace(self.confusion) / total if total else 0.0
 
 
-def read_images(results: Results, pool: Executor) -> list[Image]:
-    """Counts in all images. UserError: label maps are absent."""
-    file = results.file('images.json')
-    if not file.is_file():
-        raise UserError(f'{file} does not exist; test again with --report.')
-    jobs = sorted(json.loads(file.read_text(encoding='utf-8')).items())
-    count = partial(count_image, results=results)
-    return list(track(pool.map(count, jobs, chunksize=8), 'counting', len(jobs)))
-
-
-def label_maps(results: Results, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Ground truth and prediction, (H, W) each; C where there is no class."""
-    truth, found = (
-        cv2.imread(str(results.file(side, f'{name}.png')), cv2.IMREAD_UNCHANGED) for side in ('truth', 'labels')
-    )
-    if truth is None or found is None:
-        raise UserError(f'{results.file("labels", name)}.png or its ground truth cannot be read; test again.')
-    classes = len(results.classes)
-    truth = np.where(truth == results.ignore_index, classes, truth.astype(int))
-    return np.minimum(truth, classes), found.astype(int)
-
-
-def count_image(job: tuple[str, str], results: Results) -> Image:
-    name, classes = job[0], len(results.classes)
-    truth, found = label_maps(results, name)
-    known = truth < classes
-
-    def counted(where: np.ndarray) -> np.ndarray:
-        pairs = np.bincount(truth[where] * classes + found[where], minlength=classes**2)
-        return pairs.reshape(classes, classes)
-
-    band = max(1.0, BAND * np.hypot(*truth.shape))
-    near = known & (distance_to_boundary(truth, known) <= band)
-    sizes, limits = np.zeros((classes, len(SIZES), 4), dtype=int), list(SIZES.values())[:-1]
-    for label in np.unique(truth[known]):
-        inside = (truth == label).astype(np.uint8)
-        number, regions = cv2.connectedComponents(inside, connectivity=8)
-        pixels = np.bincount(regions.ravel(), minlength=number)[1:]
-        right = np.bincount(regions[found == label], minlength=number)[1:]
-        values = np.stack([np.ones_like(pixels), 2 * right >= pixels, pixels, right], axis=1)
-        np.add.at(sizes[label], np.searchsorted(limits, pixels, side='right'), values)
-    return Image(name, counted(known), counted(near), sizes)
-
-
-def distance_to_boundary(labels: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """In pixels, of each pixel to the next that has a neighbour of another class; infinite without any."""
-    boundary = np.zeros(labels.shape, dtype=np.uint8)
-    for axis in (0, 1):
-        before, after = (
-            tuple(slice(*ends) if i == axis else slice(None) for i in (0, 1)) for ends in ((-1,), (1, None))
-        )
-        differ = (labels[before] != labels[after]) & known[before] & known[after]
-        boundary[before] |= differ
-        boundary[after] |= differ
-    if not boundary.any():
-        return np.full(labels.shape, np.inf)
-    return cv2.distanceTransform(1 - boundary, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-
-
-def iou(confusion: np.ndarray) -> np.ndarray:
-    """(C,), NaN for a class that is neither there nor found."""
-    with np.errstate(invalid='ignore'):
-        return np.diag(confusion) / (confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
-
-
-def report(results: Results, score_thr: float, limit: int, pool: Executor) -> Report:
-    """The report of a test; `limit` pictures are drawn, of every class its worst."""
-    images = read_images(results, pool)
-    total, near = (sum(getattr(image, name) for image in images) for name in ('confusion', 'near'))
-    sizes = sum(image.sizes for image in images)
+def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
+    """Return the report of a test; the worst images of each class are drawn."""
+    sources = read_json(results.file('images.json'))
+    images = count_images(results, sources, pool)
+    total, near = sum_of(images, 'confusion'), sum_of(images, 'near')
+    regions, found, pixels, correct = np.moveaxis(sum_of(images, 'sizes'), 2, 0)  # (C, sizes)
     with np.errstate(invalid='ignore'):
         accuracy, precision = np.diag(total) / total.sum(1), np.diag(total) / total.sum(0)
-        found_regions, right_pixels = sizes[..., 1] / sizes[..., 0], sizes[..., 3] / sizes[..., 2]
+        found_regions, correct_pixels = found / regions, correct / pixels
     columns = [
-        ('class', '', None),
-        ('IoU', 'intersection over union', 3),
-        ('accuracy', 'share of the pixels of the class that are right', 3),
-        ('precision', 'share of the pixels that are taken for it that are right', 3),
-        ('IoU near boundaries', f'within {BAND:g} of the diagonal of the image', 3),
-        ('IoU elsewhere', '', 3),
-        *((f'{name} regions found', 'share of which at least half is right', 3) for name in SIZES),
-        ('pixels', 'share of all', 3),
+        Column('class'),
+        Column('IoU', 'intersection over union', 3),
+        Column('accuracy', 'fraction of the pixels of the class that are correct', 3),
+        Column('precision', 'fraction of the pixels predicted as the class that are correct', 3),
+        Column('IoU near boundaries', f'within {BAND:g} of the diagonal of the image', 3),
+        Column('IoU elsewhere', 'at a greater distance from boundaries', 3),
+        *(Column(f'{name} regions found', 'fraction with at least half of the pixels correct', 3) for name in SIZES),
+        Column('pixels', 'fraction of all pixels', 3),
     ]
     ious = iou(total), iou(near), iou(total - near)
-    share = total.sum(1) / max(total.sum(), 1)
+    frequency = total.sum(1) / max(total.sum(), 1)
     rows = [
-        [name, ious[0][i], accuracy[i], precision[i], ious[1][i], ious[2][i], *found_regions[i], share[i]]
+        [name, ious[0][i], accuracy[i], precision[i], ious[1][i], ious[2][i], *found_regions[i], frequency[i]]
         for i, name in enumerate(results.classes)
     ]
-    summed = sizes.sum(0)
-    regions = [
-        [name, f'from {[0, *SIZES.values()][i] or 1} pixels on', int(n), found / max(n, 1), right / max(pixels, 1)]
-        for i, (name, (n, found, pixels, right)) in enumerate(zip(SIZES, summed, strict=True))
-    ]
     region_columns = [
-        ('regions', 'connected pixels of one class in the ground truth', None),
-        ('size', '', None),
-        ('number', '', 0),
-        ('found', 'share of which at least half is right', 3),
-        ('right pixels', 'share', 3),
+        Column('regions', 'connected pixels of one class in the ground truth'),
+        Column('size'),
+        Column('number', '', 0),
+        Column('found', 'fraction with at least half of the pixels correct', 3),
+        Column('correct pixels', 'fraction', 3),
+    ]
+    sums = zip(regions.sum(0), found.sum(0), pixels.sum(0), correct.sum(0), strict=True)
+    region_rows = [
+        [name, f'at least {max(SIZES[name], 1)} pixels', int(number), hits / max(number, 1), right / max(size, 1)]
+        for name, (number, hits, size, right) in zip(SIZES, sums, strict=True)
     ]
     sections = [
-        Table('Classes', 'What a column means appears over its head.', columns, rows, sort=1),
-        _gallery(results, images, limit, pool),
-        Table('Regions by size', '', region_columns, regions),
+        Table('Classes', HOVER, columns, rows, sort=1),
+        _gallery(results, sources, images, max_images, pool),
+        Table('Regions by size', '', region_columns, region_rows),
         *confusion_sections(total, results.classes, 'Pixels.'),
     ]
-    numbers = dict(
+    values = dict(
         mIoU=np.nanmean(ious[0]),
         mAcc=np.nanmean(accuracy),
         aAcc=np.trace(total) / max(total.sum(), 1),
         mIoU_near_boundaries=np.nanmean(ious[1]),
         mIoU_elsewhere=np.nanmean(ious[2]),
-        right_pixels={name: right_pixels[:, i] for i, name in enumerate(SIZES)},
+        right_pixels={name: correct_pixels[:, i] for i, name in enumerate(SIZES)},
         confusion=total,
     )
-    return Report(results.name, results.facts(len(images)), sections, numbers)
+    return Report(results.name, results.facts(len(images)), sections, values)
 
 
-def _gallery(results: Results, images: Sequence[Image], limit: int, pool: Executor) -> Gallery:
-    sources = json.loads(results.file('images.json').read_text(encoding='utf-8'))
-    off = [image.confusion * (1 - np.eye(len(image.confusion), dtype=int)) for image in images]
-    tags = [
-        sorted({(int(i), 0) for i in np.flatnonzero(each.sum(1))} | {(int(i), 1) for i in np.flatnonzero(each.sum(0))})
-        for each in off
-    ]
-    chosen = choose([image.wrong for image in images], [{i for i, kind in each if not kind} for each in tags], limit)
+def scores(results: Results, score_thr: float, pool: Executor) -> Scores:
+    """Return the IoU of each class and the fraction of wrong pixels in each image."""
+    sources = read_json(results.file('images.json'))
+    images = count_images(results, sources, pool)
+    counts = np.stack([[np.diag(i.confusion), i.confusion.sum(0), i.confusion.sum(1)] for i in images])
+    names = [image.name for image in images]
+    errors = np.array([image.error for image in images])
+    return Scores('IoU', names, [sources[name] for name in names], errors, partial(_ious, counts))
+
+
+def _ious(counts: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    intersection, predicted, truth = counts.sum(0) if weights is None else np.tensordot(weights, counts, 1)
+    with np.errstate(invalid='ignore'):
+        return intersection / (predicted + truth - intersection)
+
+
+def count_images(results: Results, names: Mapping[str, str], pool: Executor) -> list[ImageCounts]:
+    """Count the pixels and regions of all images.
+
+    Raises:
+        UserError: a label map is missing.
+    """
+    count = partial(count_image, results=results)
+    return list(track(pool.map(count, sorted(names), chunksize=8), 'counting', len(names)))
+
+
+def count_image(name: str, results: Results) -> ImageCounts:
+    """Count the pixels and regions of an image."""
+    classes = len(results.classes)
+    truth, predicted = label_maps(results, name)
+    labelled = truth < classes
+
+    def confusion(mask: np.ndarray) -> np.ndarray:
+        pairs = np.bincount(truth[mask] * classes + predicted[mask], minlength=classes**2)
+        return pairs.reshape(classes, classes)
+
+    band = max(1.0, BAND * np.hypot(*truth.shape))
+    near = labelled & (distance_to_boundary(truth, labelled) <= band)
+    sizes, limits = np.zeros((classes, len(SIZES), 4), dtype=int), list(SIZES.values())[1:]
+    for label in np.unique(truth[labelled]):
+        number, regions = cv2.connectedComponents((truth == label).astype(np.uint8), connectivity=8)
+        pixels = np.bincount(regions.ravel(), minlength=number)[1:]
+        correct = np.bincount(regions[predicted == label], minlength=number)[1:]
+        counts = np.stack([np.ones_like(pixels), 2 * correct >= pixels, pixels, correct], axis=1)
+        np.add.at(sizes[label], np.searchsorted(limits, pixels, side='right'), counts)
+    return ImageCounts(name, confusion(labelled), confusion(near), sizes)
+
+
+def label_maps(results: Results, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the ground truth (H, W), which is C where no class is labelled, and the prediction (H, W)."""
+    files = [results.file(side, f'{name}.png') for side in ('truth', 'labels')]
+    truth, predicted = (cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files)
+    if truth is None or predicted is None:
+        raise UserError(f'{files[1]} or {files[0]} cannot be read; run the test again with --report.')
+    classes = len(results.classes)
+    truth = np.where(truth == results.ignore_index, classes, truth.astype(int))
+    return np.minimum(truth, classes), predicted.astype(int)
+
+
+def distance_to_boundary(labels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the distance (H, W) to the next pixel with a neighbour of another class; infinite without boundaries."""
+    boundary = np.zeros(labels.shape, dtype=bool)
+    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        differ = (labels[first] != labels[second]) & known[first] & known[second]
+        boundary[first] |= differ
+        boundary[second] |= differ
+    if not boundary.any():
+        return np.full(labels.shape, np.inf)
+    return cv2.distanceTransform((~boundary).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def iou(confusion: np.ndarray) -> np.ndarray:
+    """Return the IoU (C,), NaN for a class that is neither labelled nor predicted."""
+    return _ious(np.stack([[np.diag(confusion), confusion.sum(0), confusion.sum(1)]]), None)
+
+
+def sum_of(images: Sequence[ImageCounts], name: str) -> np.ndarray:
+    """Return the sum of a count over all images."""
+    return np.sum([getattr(image, name) for image in images], axis=0)
+
+
+def _gallery(
+    results: Results, sources: Mapping[str, str], images: Sequence[ImageCounts], max_images: int, pool: Executor
+) -> Gallery:
+    confused = [image.confusion * (1 - np.eye(len(image.confusion), dtype=int)) for image in images]
+    missed = [np.flatnonzero(counts.sum(1)).tolist() for counts in confused]
     jobs = []
-    for i in chosen:
-        worst = np.argsort(-off[i], axis=None, kind='stable')[:3]
-        pairs = [np.unravel_index(place, off[i].shape) for place in worst]
-        taken = [
-            f'{results.classes[a]} taken for {results.classes[b]}: {100 * off[i][a, b] / off[i].sum():.0f} %'
-            for a, b in pairs
-            if off[i][a, b]
+    for i in choose([image.error for image in images], [set(labels) for labels in missed], max_images):
+        counts, name = confused[i], images[i].name
+        worst = [np.unravel_index(index, counts.shape) for index in np.argsort(-counts, axis=None, kind='stable')[:3]]
+        confusions = [
+            f'{results.classes[a]} predicted as {results.classes[b]}: {100 * counts[a, b] / counts.sum():.0f} %'
+            for a, b in worst
+            if counts[a, b]
         ]
-        caption = f'{100 * images[i].wrong:.1f} % of the pixels wrong' + (
-            f', of these {"; ".join(taken)}' if taken else ''
-        )
-        name = images[i].name
-        jobs.append((sources[name], name, caption, tags[i]))
-    drawn = draw_all(partial(draw, results=results), jobs, results.folder, pool)
+        caption = f'{100 * images[i].error:.1f} % of the pixels wrong'
+        caption += f', of these {"; ".join(confusions)}' if confusions else ''
+        wrong = np.flatnonzero(counts.sum(0)).tolist()
+        tags = [(label, 'missed') for label in missed[i]] + [(label, 'wrongly predicted') for label in wrong]
+        jobs.append(Job(sources[name], name, caption, tags))
+    drawn = draw_all(jobs, results.folder, pool, partial(draw, results=results))
     note = (
-        f'{len(jobs)} of {len(images)} images: of every class the worst in turn, ordered by the share of wrong pixels. '
-        'Image, ground truth, prediction, and what is wrong in red.'
+        f'{len(drawn)} of {len(images)} images: the worst images of each class, sorted by the fraction of wrong pixels. '
+        'Each shows the image, the ground truth, the prediction, and the wrong pixels in red.'
     )
-    kinds = [('wrongly left out', '#4477aa'), ('wrongly found', '#ee3333')]
-    return Gallery('Images', note, list(results.classes), kinds, drawn)
+    return Gallery('Images', note, list(results.classes), KINDS, drawn)
 
 
-def draw(target: Path, job: tuple, results: Results) -> Picture | None:
-    """Image, ground truth, prediction and errors in one picture; None: the image cannot be read."""
-    source, name, caption, tags = job
-    if (image := read(source)) is None:
+def draw(target: Path, job: Job, results: Results) -> GalleryImage | None:
+    """Draw image, ground truth, prediction and errors in one image; return None if it cannot be read."""
+    if (image := read(job.source)) is None:
         return None
-    truth, found = label_maps(results, name)
-    height, width = enlarged_size(*image.shape[:2])  # so that names can be read
+    truth, predicted = label_maps(results, job.name)
+    height, width = enlarged_size(*image.shape[:2])  # so that names are legible
     scale = min(1.0, LONGEST / max(height, width))
     height, width = (max(1, round(side * scale)) for side in (height, width))
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    maps = [
-        PixelData(data=torch.from_numpy(np.where(each < len(results.classes), each, 255))[None])
-        for each in (truth, found)
-    ]
-    meta = dict(classes=results.classes, palette=colours(results.palette, len(results.classes)))
-    drawn = draw_labels(image[..., ::-1], maps, draw_label_map, meta, (height, width))[..., ::-1]
-    wrong = (truth != found) & (truth < len(results.classes))
+    classes = len(results.classes)
+    maps = [PixelData(data=torch.from_numpy(np.where(m < classes, m, 255))[None]) for m in (truth, predicted)]
+    meta = dict(classes=results.classes, palette=colours(results.palette, classes))
+    drawn = draw_labels(image, maps, draw_label_map, meta, (height, width), bgr=True)
+    wrong = (truth != predicted) & (truth < classes)
     wrong = cv2.resize(wrong.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
     errors = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) // 2 + 90
-    errors[wrong] = WRONG
-    halves = np.concatenate([image, drawn[:, :width]], 1), np.concatenate([drawn[:, width:], errors], 1)
-    picture = np.concatenate(halves, 0)
-    write(target, picture)
-    return Picture(f'pictures/{target.name}', Path(source).name, *picture.shape[1::-1], caption, tags)
+    errors[wrong] = ERROR_COLOUR
+    top, bottom = np.hstack([image, drawn[:, :width]]), np.hstack([drawn[:, width:], errors])
+    write(target, np.vstack([top, bottom]))
+    job.name = Path(job.source).name
+    return job.drawn(target, 2 * width, 2 * height)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written whole, enough to go on exactly, and removed only when there is a better one."""
+"""Checkpoints of a training: atomic, sufficient for an exact resume, and removed only after a newer one exists."""
 
 import hashlib
 import io
@@ -20,14 +20,16 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
 
-from ..checkpoints.atomic import BETWEEN, newest_checkpoint, remove_unfinished, write_whole
+from ..checkpoints.atomic import BETWEEN, newest_checkpoint, remove_unfinished, step_in, write_whole
 from ..checkpoints.reading import Checkpoint
+from ..config.reading import setting
+from ..errors import UserError
 from ..registry import HOOKS
 from .resume_hook import training_state
 
 
 class WholeFiles(LocalBackend):
-    """Files of this machine, each of which is whole or not there."""
+    """A file backend of mmengine that writes local files atomically."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         write_whole(Path(filepath), obj)
@@ -38,22 +40,27 @@ register_backend('mlp_dense', WholeFiles, force=True)
 
 @HOOKS.register_module()
 class CheckpointHook(mmengine.hooks.CheckpointHook):
-    """mmengine's CheckpointHook for the files of a machine; saves every `minutes`, too, and when asked to stop.
+    """A CheckpointHook of mmengine for local files that also saves every `minutes` and when it is asked to stop.
 
-    A file is whole or not there (``checkpoints/atomic.py``). Older ones are removed only afterwards, and only files of
-    the names that this hook gives, directly in its own folder. On SIGTERM or SIGINT the iteration is finished and a
-    checkpoint written; the exit status is then 128 plus the number of the signal, as of a shell: 143 or 130. A second
-    signal stops at once.
+    Files are atomic (``checkpoints/atomic.py``). The hook removes older files only after a newer one exists, and only
+    files with names of its own, directly in its folder. After SIGTERM or SIGINT it finishes the iteration, saves a
+    checkpoint and exits with 128 plus the number of the signal, as a shell does: 143 or 130. A second signal stops the
+    process immediately.
     """
 
-    def __init__(self, *args: Any, minutes: float | None = None, **kwargs: Any):
+    def __init__(self, *args: Any, minutes: float | None = None, backend_args: dict | None = None, **kwargs: Any):
+        if backend_args or '://' in str(kwargs.get('out_dir')):
+            raise UserError(
+                'mlp_dense.CheckpointHook writes local files only; for backend_args or a remote out_dir set '
+                "default_hooks.checkpoint.type='CheckpointHook'."
+            )
         super().__init__(*args, **kwargs, backend_args=dict(backend='mlp_dense'))
         self.minutes = minutes
         self.asked_to_stop = 0  # the number of a signal
         self.saved_at = self.validated_at = -1  # iterations
 
     def before_train(self, runner: Any) -> None:
-        # The files that a checkpoint names are not trusted: it may come from elsewhere, or its folder was moved.
+        # A checkpoint may name files of another machine or folder: do not trust these names.
         info = runner.message_hub.runtime_info
         named = {key: info.pop(key) for key in list(info) if re.match('best_ckpt|last_ckpt|keep_ckpt_ids', key)}
         super().before_train(runner)
@@ -79,13 +86,13 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
 
     def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         (stop,) = self._agreed(self.asked_to_stop)
-        if self.saved_at == runner.iter:  # else after the next iteration of the training
+        if self.saved_at == runner.iter:  # otherwise stop after the next iteration of the training
             self._stop(runner, stop)
 
     def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
         self.validated_at = runner.iter
         super().after_val_epoch(runner, metrics or {})
-        if self.saved_at == runner.iter:  # once more: it knows now what is the best, and that this point is validated
+        if self.saved_at == runner.iter:  # save again: now the checkpoint records the best score and this validation
             self._save(runner, Path(self.last_ckpt).name, dict(epoch=runner.epoch, iter=runner.iter))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
@@ -100,7 +107,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Inside, SIGTERM and SIGINT ask for the end of the training."""
+        """Let SIGTERM and SIGINT end the training after an iteration while the context is active."""
 
         def handle(number: int, frame: Any) -> None:
             if self.asked_to_stop:
@@ -117,7 +124,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
                 signal.signal(number, handler)
 
     def _agreed(self, *values: int) -> list[int]:
-        """The greatest values of all processes, so that all do the same."""
+        """Return the maximum of each value over all processes, so that all of them act alike."""
         if self.group is None:
             return list(values)
         greatest = torch.tensor(values)
@@ -126,9 +133,9 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
 
     def _stop(self, runner: Any, number: int) -> None:
         if number:
-            name = signal.Signals(number).name
             runner.logger.warning(
-                f'Stopped by {name}: {self.last_ckpt} is whole; go on with the same command and --resume.'
+                f'Stopped by {signal.Signals(number).name}: {self.last_ckpt} is complete; '
+                'resume with the same command and --resume.'
             )
             raise SystemExit(128 + number)
 
@@ -136,7 +143,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         self._save(runner, self.filename_tmpl.format(step), meta)
 
     def _save(self, runner: Any, name: str, meta: dict) -> None:
-        """Saves a checkpoint, points to it, and then removes what it makes superfluous."""
+        """Save a checkpoint, write `last_checkpoint`, and remove the checkpoints that are no longer needed."""
         self.state = training_state(runner, validated=self.validated_at == meta['iter'])
         self.last_ckpt = str(self.folder / name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -149,8 +156,9 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         write_whole(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
         if name != BETWEEN:
             (self.folder / BETWEEN).unlink(missing_ok=True)
-            # Greater numbers are of a training that was not resumed from its end.
-            paths = [path for path in self._own('') if self._step(path) <= self._step(self.folder / name)]
+            # Greater steps belong to a training that was not resumed from its end.
+            last = step_in(name, self.filename_tmpl) or 0
+            paths = [path for step, path in self._saved('') if step <= last]
             for path in paths[self.max_keep_ckpts :] if self.max_keep_ckpts > 0 else []:
                 path.unlink(missing_ok=True)
 
@@ -162,32 +170,26 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         step = runner.epoch if self.by_epoch else runner.iter
         info = runner.message_hub.runtime_info
         for key, rule in zip(self.key_indicators, self.rules, strict=True):
-            of = f'_{key}' if len(self.key_indicators) > 1 else ''
-            score, best = metrics.get(key), info.get(f'best_score{of}', self.init_value_map[rule])
+            suffix = f'_{key}' if len(self.key_indicators) > 1 else ''
+            score, best = metrics.get(key), info.get(f'best_score{suffix}', self.init_value_map[rule])
             if score is None or not math.isfinite(score) or not self.is_better_than[key](score, best):
                 continue
             prefix = f'best_{key}_'.replace('/', '_')
             path = self.folder / f'{prefix}{self.filename_tmpl.format(step)}'
-            runner.message_hub.update_info_dict({f'best_score{of}': score, f'best_ckpt{of}': str(path)})
+            runner.message_hub.update_info_dict({f'best_score{suffix}': score, f'best_ckpt{suffix}': str(path)})
             meta = dict(epoch=runner.epoch, iter=runner.iter)
             args = dict(backend_args=self.backend_args, by_epoch=False, meta=meta)
             runner.save_checkpoint(self.out_dir, path.name, save_optimizer=False, save_param_scheduler=False, **args)
             runner.logger.info(f'{path.name} is the best so far: {key} {score:.4f}')
-            for other in self._own(prefix) if is_main_process() else []:
-                if other != path:
-                    other.unlink(missing_ok=True)
+            for _, older in self._saved(prefix) if is_main_process() else []:
+                if older != path:
+                    older.unlink(missing_ok=True)
 
-    def _own(self, prefix: str) -> list[Path]:
-        """The files that this hook names so, the last one first."""
-        name = re.compile(re.escape(prefix + self.filename_tmpl).replace(r'\{\}', r'\d+'))
-        paths = (path for path in self.folder.iterdir() if name.fullmatch(path.name))
-        return sorted(
-            (path for path in paths if path.is_file() and not path.is_symlink()), key=self._step, reverse=True
-        )
-
-    def _step(self, path: Path) -> int:
-        before, _, after = self.filename_tmpl.partition('{}')
-        return int(path.name.removesuffix(after).rpartition(before)[2])
+    def _saved(self, prefix: str) -> list[tuple[int, Path]]:
+        """Return the steps and files with a prefix that this hook names, the last one first."""
+        steps = ((step_in(path.name, prefix + self.filename_tmpl), path) for path in self.folder.iterdir())
+        files = [(step, path) for step, path in steps if step is not None and path.is_file() and not path.is_symlink()]
+        return sorted(files, reverse=True)
 
     @master_only
     def _publish(self, runner: Any, path: Path) -> None:
@@ -199,14 +201,19 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         runner.logger.info(f'{path.name} is published as {path.stem}-{digest}.pth')
 
 
-def resume_from(cfg: Config, resume: str | None) -> None:
-    """Says in a config what a training goes on from, by default the newest checkpoint in its work dir, and with which
-    seed: the data are ordered before it is loaded. CheckpointError: none there is whole, or the file is unusable."""
-    file = cfg.get('load_from') if resume in (None, 'auto') else resume
+def resume_from(cfg: Config) -> None:
+    """Set `load_from` of a config that resumes, by default the newest checkpoint in its work dir, and its seed.
+
+    The order of the data depends on the seed, before the checkpoint is loaded.
+
+    Raises:
+        CheckpointError: No checkpoint in the work dir is intact, or the file is unusable.
+    """
+    file = cfg.get('load_from')
     if file is None:
-        file, skipped = newest_checkpoint(Path(cfg.work_dir))
-        for each in skipped:
-            print_log(f'Passed over: {each}', logger='current', level=logging.WARNING)
+        file, skipped = newest_checkpoint(Path(cfg.work_dir), setting(cfg, 'default_hooks.checkpoint.filename_tmpl'))
+        for reason in skipped:
+            print_log(f'Skipped: {reason}', logger='current', level=logging.WARNING)
     cfg.load_from, cfg.resume = file and str(file), file is not None
     if file is None:
         print_log(f'There is nothing to resume in {cfg.work_dir}: the training starts anew.', logger='current')

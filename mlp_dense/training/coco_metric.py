@@ -1,4 +1,4 @@
-"""COCO's metrics of a test in which nothing is found."""
+"""Fix of mmdet's CocoMetric for a test without detections."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 
 @METRICS.register_module()
 class CocoMetric(_CocoMetric):
-    """mmdet's CocoMetric, whose metrics are 0, instead of absent, when nothing was detected in any image."""
+    """A CocoMetric of mmdet whose metrics are 0 instead of absent if nothing was detected in any image."""
 
     def compute_metrics(self, results: list) -> dict[str, Any]:
-        found = super().compute_metrics(results)
-        if not found and not self.format_only:
+        metrics = super().compute_metrics(results)
+        if not metrics and not self.format_only:
             print_log('Nothing was detected in any image: all metrics are 0.', logger='current')
-            kinds = [kind for kind in self.metrics if kind in ('bbox', 'segm')]
-            found = {f'{kind}_{item}': 0.0 for kind in kinds for item in self.metric_items or ITEMS}
-        return found
+            types = [name for name in self.metrics if name in ('bbox', 'segm')]
+            metrics = {f'{name}_{item}': 0.0 for name in types for item in self.metric_items or ITEMS}
+        return metrics

@@ -1,4 +1,4 @@
-"""Stops a training at the iteration whose numbers are no longer finite."""
+"""Stop of a training at the iteration where it diverges."""
 
 import math
 import random
@@ -17,19 +17,19 @@ from ..registry import HOOKS
 from .machine import unwrapped
 
 ADVICE = (
-    'Go on from the last checkpoint (--resume) with a lower learning rate, longer warm-up, gradient clipping, '
+    'Resume from the last checkpoint (--resume) with a lower learning rate, longer warm-up or gradient clipping, '
     'or without --amp.'
 )
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops a training at the iteration where a loss, a gradient or a weight is no longer finite, with a sentence that
-    names it and the first module whose output is not.
+    """Stops a training at the iteration where a loss, a gradient or a weight is not finite.
 
-    It raises before the optimizer spoils the weights, and before the hooks that save, whose priority is lower: all that
-    is ever saved is finite. The device reduces everything to one number each; mmengine waits for it in every
-    iteration anyway. In mixed precision the scaler may skip steps that overflow; `max_skipped` in a row are an error.
+    The error names the value and the first module with such an output. It is raised before the optimizer changes the
+    weights and before any hook saves them: every checkpoint is finite. The checks reduce all tensors to one number on
+    the device, for which mmengine waits in every iteration anyway. In mixed precision the scaler may skip steps that
+    overflow; `max_skipped` of them in a row are an error.
     """
 
     priority = 'VERY_HIGH'
@@ -42,11 +42,11 @@ class FiniteLossHook(Hook):
     def before_train(self, runner: Any) -> None:
         self.model = unwrapped(runner.model)
         self.parameters = dict(self.model.named_parameters())
-        if wrong := _not_finite(self.parameters):
-            raise UserError(f'{some(wrong)} is not finite before the training: load other weights.')
+        if names := _not_finite(self.parameters):
+            raise UserError(f'{some(names)} is not finite before the training: load other weights.')
         buffers = dict(self.model.named_buffers())
-        spoilt = _not_finite(buffers)  # a mask may hold -inf
-        self.state = self.parameters | {name: buffer for name, buffer in buffers.items() if name not in spoilt}
+        excluded = _not_finite(buffers)  # a mask may contain -inf
+        self.state = self.parameters | {name: buffer for name, buffer in buffers.items() if name not in excluded}
         wrapper = runner.optim_wrapper
         self.wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
         self.scaled = any(hasattr(wrapper, 'loss_scaler') for wrapper in self.wrappers)
@@ -62,26 +62,27 @@ class FiniteLossHook(Hook):
         self.random_cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
 
     def before_step(self, runner: Any) -> None:
+        """Check the gradients before an optimizer step; a scaler checks its gradients itself."""
         self.stepped = True
-        if not self.scaled:  # the scaler looks at the gradients itself
+        if not self.scaled:
             self._check_gradients(runner)
 
     def _check_gradients(self, runner: Any) -> None:
-        if wrong := _not_finite({name: p.grad for name, p in self.parameters.items() if p.grad is not None}):
-            # In mid-cycle of an accumulation a process may be alone, and would wait for ever in a synchronized norm.
+        if names := _not_finite({name: p.grad for name, p in self.parameters.items() if p.grad is not None}):
+            # Between accumulated steps a single rank may fail; running the model again would deadlock SyncBN.
             details = self._explain() if self.stepped or get_world_size() == 1 else ''
-            raise self._error(runner, f'the gradient of {some(wrong)} is not finite', details)
+            raise self._error(runner, f'the gradient of {some(names)} is not finite', details)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         losses = {name: torch.as_tensor(value) for name, value in (outputs or {}).items() if 'loss' in name}
         if self.scaled:
             self._count_skipped(runner)
-        elif wrong := _not_finite(losses):
-            raise self._error(runner, f'{some(wrong)} is not finite', self._explain() if get_world_size() == 1 else '')
+        elif names := _not_finite(losses):
+            raise self._error(runner, f'{some(names)} is not finite', self._explain() if get_world_size() == 1 else '')
         elif not self.stepped:
             self._check_gradients(runner)
-        if wrong := _not_finite(self.state):
-            raise self._error(runner, f'{some(wrong)} is not finite')
+        if names := _not_finite(self.state):
+            raise self._error(runner, f'{some(names)} is not finite')
 
     def _count_skipped(self, runner: Any) -> None:
         if self.stepped:
@@ -93,15 +94,15 @@ class FiniteLossHook(Hook):
             raise self._error(runner, reason, self._explain() if get_world_size() == 1 else '')
 
     def _explain(self) -> str:
-        """Runs the batch again, with the same random numbers: names the loss terms and the module at fault."""
-        found: list[str] = []
+        """Run the batch again with the same random numbers; name the loss terms and the first module at fault."""
+        modules: list[str] = []
 
-        def look(name: str, out: Any) -> None:
-            if not found and not _are_finite(_tensors(out)):
-                found.append(name or type(self.model).__name__)
+        def check(name: str, output: Any) -> None:
+            if not modules and not _are_finite(_tensors(output)):
+                modules.append(name or type(self.model).__name__)
 
         handles = [
-            module.register_forward_hook(lambda _, args, out, name=name: look(name, out))
+            module.register_forward_hook(lambda _, args, output, name=name: check(name, output))
             for name, module in self.model.named_modules()
         ]
         random.setstate(self.random[0])
@@ -115,9 +116,11 @@ class FiniteLossHook(Hook):
         finally:
             for handle in handles:
                 handle.remove()
-        wrong = [name for name, value in losses.items() if not _are_finite(_tensors(value))]
-        terms = f'of the losses {some(wrong)}' if wrong else 'no loss'
-        module = f'the first module with such an output is {found[0]}' if found else 'all outputs of modules are finite'
+        names = [name for name, value in losses.items() if not _are_finite(_tensors(value))]
+        terms = f'of the losses {some(names)}' if names else 'no loss'
+        module = (
+            f'the first module with such an output is {modules[0]}' if modules else 'all outputs of modules are finite'
+        )
         return f' ({terms}; {module})'
 
     @staticmethod
@@ -126,7 +129,7 @@ class FiniteLossHook(Hook):
 
 
 def _not_finite(tensors: dict[str, Tensor]) -> list[str]:
-    """The names of those that are not: one number for all says whether there are any."""
+    """Return the names of tensors with NaN or infinity; usually one reduction over all tensors suffices."""
     if _are_finite(tensors.values()):
         return []
     return [name for name, tensor in tensors.items() if not _are_finite([tensor])]
@@ -136,13 +139,13 @@ def _are_finite(tensors: Iterable[Tensor]) -> bool:
     tensors = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
     if not tensors or math.isfinite(nn.utils.get_total_norm(tensors)):
         return True
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)  # squares of large numbers overflow
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)  # the square of a large number overflows
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested lists, tuples and dicts."""
+    """Yield the tensors in nested lists, tuples and dicts."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple, dict)):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(each)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)

@@ -1,4 +1,4 @@
-"""What ``--out`` and ``--report`` of ``tools/test.py`` need for segmentation."""
+"""Metrics that write label maps, for ``--out`` and ``--report`` of ``tools/test.py``."""
 
 import json
 import zlib
@@ -16,8 +16,10 @@ from ..registry import METRICS
 
 @METRICS.register_module()
 class DumpLabelMaps(DumpResults):
-    """Writes a pickle with a list of ``dict(img_path=..., pred_sem_seg=uint8 (H, W))``, one for each image; mmengine's
-    DumpResults would keep the class scores of every pixel: gigabytes for ADE20K."""
+    """Writes a pickle with a list of ``dict(img_path=..., pred_sem_seg=uint8 (H, W))``, one for each image.
+
+    DumpResults of mmengine would keep the class scores of every pixel, which are gigabytes for ADE20K.
+    """
 
     def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
         for sample in predictions:
@@ -27,22 +29,24 @@ class DumpLabelMaps(DumpResults):
 
 @METRICS.register_module()
 class WriteLabelMaps(BaseMetric):
-    """Writes into a folder ``truth/NAME.png`` and ``labels/NAME.png``, a pixel is the index of its class, and
-    ``images.json``, the paths of the images by NAME."""
+    """Writes ``truth/NAME.png`` and ``labels/NAME.png`` with class indices, and the paths of the images by NAME.
+
+    The paths are in ``images.json``.
+    """
 
     def __init__(self, folder: str, **kwargs: Any):
         super().__init__(**kwargs)
         self.folder = Path(folder)
 
     def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
-        kind = np.uint8 if len(self.dataset_meta['classes']) < 255 else np.uint16
+        dtype = np.uint8 if len(self.dataset_meta['classes']) < 255 else np.uint16
         for sample in predictions:
             path = sample['img_path']
-            name = f'{Path(path).stem}_{zlib.crc32(path.encode()):08x}'  # of one name in several folders
+            name = f'{Path(path).stem}_{zlib.crc32(path.encode()):08x}'  # images of several folders may share a name
             for side, key in (('truth', 'gt_sem_seg'), ('labels', 'pred_sem_seg')):
                 file = self.folder / side / f'{name}.png'
                 file.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(file), sample[key]['data'][0].cpu().numpy().astype(kind))
+                cv2.imwrite(str(file), sample[key]['data'][0].cpu().numpy().astype(dtype))
             self.results.append((name, path))
 
     def compute_metrics(self, results: list[tuple[str, str]]) -> dict[str, float]:

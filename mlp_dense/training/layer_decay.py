@@ -1,4 +1,4 @@
-"""Layer-wise decay of the learning rate."""
+"""Learning rates that decay layer by layer."""
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -10,19 +10,18 @@ from ..registry import CONSTRUCTORS
 
 @CONSTRUCTORS.register_module()
 class LayerDecayConstructor(DefaultOptimWrapperConstructor):
-    """Gives the layers of a backbone learning rates that fall towards its input (BEiT, arXiv 2106.08254, appendix).
+    """A constructor whose learning rates fall towards the input of a backbone (BEiT, arXiv 2106.08254, appendix).
 
-    With n layers (``backbone.layers()``: the stem, then every block), layer k (from 0) gets
-    ``layer_decay_rate ** (n - k)`` of the learning rate that it would have had; everything outside of them (output
-    norms and pyramid, neck, heads) keeps its own. Use it with
-    ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))``.
+    With n layers (``backbone.layers()``: the stem, then every block), the learning rate of layer k (from 0) is
+    multiplied by ``layer_decay_rate ** (n - k)``. Output norms, pyramid, neck and heads keep their learning rate. Use
+    it with ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))``.
     """
 
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
         rate = self.paramwise_cfg.get('layer_decay_rate')
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
-            raise UserError(f'paramwise_cfg.layer_decay_rate is {rate!r}; give a number above 0 and up to 1.')
+            raise UserError(f'paramwise_cfg.layer_decay_rate is {rate!r}; use a number above 0 and up to 1.')
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         super().add_params(params, module, prefix=prefix, **kwargs)
@@ -35,8 +34,8 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         layers = backbone.layers()
         scales = {}
         for k, layer in enumerate(layers):
-            own = (id(parameter) for part in layer for parameter in part.parameters())
-            scales |= dict.fromkeys(own, rate ** (len(layers) - k))
+            parameters = (id(parameter) for module in layer for parameter in module.parameters())
+            scales |= dict.fromkeys(parameters, rate ** (len(layers) - k))
         for group in params:
             group['lr'] = group.get('lr', self.base_lr) * scales.get(id(group['params'][0]), 1.0)
         print_log(f'{len(layers)} layers: learning rates fall by {rate} from one to the next.', logger='current')

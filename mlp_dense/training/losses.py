@@ -1,4 +1,4 @@
-"""Losses of segmentors."""
+"""Fix of mmsegmentation's weighted cross-entropy for label maps with ignored pixels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +12,15 @@ from ..registry import MODELS
 
 @MODELS.register_module()
 class WeightedCrossEntropyLoss(nn.Module):
-    """Cross-entropy with a weight for each class: the mean over the pixels that are not ignored, by their weights.
+    """A cross-entropy with class weights: the weighted mean over the pixels that are not ignored.
 
-    mmseg 1.2.2's ``CrossEntropyLoss(class_weight=...)`` fails as soon as a label map has an ignored pixel, whose label
-    it looks up among the weights.
+    ``CrossEntropyLoss(class_weight=...)`` of mmseg 1.2.2 fails if a label map has an ignored pixel, because it looks up
+    the weight of the ignored label.
 
     Args:
-        class_weight: a weight for each class.
-        loss_weight: what the loss is multiplied by.
-        loss_name: its name in the log, which begins with ``loss_``.
+        class_weight: Weight of each class.
+        loss_weight: Factor of the loss.
+        loss_name: Name in the log, which must begin with ``loss_``.
     """
 
     def __init__(self, class_weight: Sequence[float], loss_weight: float = 1.0, loss_name: str = 'loss_ce'):
@@ -37,12 +37,21 @@ class WeightedCrossEntropyLoss(nn.Module):
         reduction_override: str | None = None,
         **_: Any,
     ) -> Tensor:
-        """Of scores (B, classes, H, W) and labels (B, H, W), with `weight` (B, H, W) of a pixel sampler, if any;
-        `reduction_override='none'` gives the losses of all pixels (B, H, W), which a sampler may ask for."""
-        class_weight = self.class_weight.float()  # a sum over all pixels is too large for 16 bits
+        """Return the loss of scores (B, classes, H, W) and labels (B, H, W).
+
+        Args:
+            scores: Logits.
+            labels: Indices of classes.
+            weight: (B, H, W) weights from a pixel sampler.
+            ignore_index: Label of ignored pixels.
+            reduction_override: ``'none'`` returns the losses of all pixels (B, H, W), which pixel samplers need.
+        """
+        class_weight = self.class_weight.float()  # the sum over all pixels overflows 16 bits
         losses = F.cross_entropy(scores.float(), labels, class_weight, ignore_index=ignore_index, reduction='none')
         losses = losses if weight is None else losses * weight
         if reduction_override == 'none':
             return self.loss_weight * losses
         total = class_weight[labels[labels != ignore_index]].sum()
-        return self.loss_weight * losses.sum() / total.clamp(min=torch.finfo(losses.dtype).eps)  # of no pixel: 0
+        return (
+            self.loss_weight * losses.sum() / total.clamp(min=torch.finfo(losses.dtype).eps)
+        )  # 0 if all pixels are ignored

@@ -1,36 +1,68 @@
-"""Processes of a distributed training."""
+"""Adaptation of a config to this machine, and its process group."""
 
 import os
 import subprocess
+from importlib.util import find_spec
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
+from ..config.reading import adapt_to_cpu
 from ..errors import UserError
 
-STARTERS = {  # by launcher: what starts the processes, and where each finds its number, how many, and its number here
+STARTERS = {  # launcher: its command, and the variables of the rank, the number of processes and the local rank
     'pytorch': ('torchrun', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
     'slurm': ('srun', 'SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     'mpi': ('mpirun', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
 
 
+def adapt_to_machine(cfg: Config) -> None:
+    """Apply all changes of a config that depend on this machine, and log each of them.
+
+    Without a GPU, SyncBN becomes BN, mixed precision becomes float32 and several processes communicate through gloo.
+    If TensorBoard is installed, the training logs to it, too.
+    """
+    if not torch.cuda.is_available():
+        adapt_to_cpu(cfg)
+    if cfg.get('launcher', 'none') != 'none':
+        start_processes(cfg)
+    backends = cfg.visualizer.get('vis_backends') or [] if cfg.get('visualizer') else None
+    if find_spec('tensorboard') and backends is not None:
+        if not any('TensorboardVisBackend' in str(backend['type']) for backend in backends):
+            cfg.visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
+            print_log('TensorBoard is installed: TensorboardVisBackend is added to visualizer.', logger='current')
+
+
 def rank_of(launcher: str) -> int:
-    """The number of this process among those of a launcher, also before it joins their group."""
-    number = os.environ.get(STARTERS[launcher][1], '') if launcher in STARTERS else ''
-    return int(number) if number.isdecimal() else 0
+    """Return the rank that a launcher gave to this process, also before it joins the process group."""
+    rank = os.environ.get(STARTERS[launcher][1], '') if launcher in STARTERS else ''
+    return int(rank) if rank.isdecimal() else 0
 
 
 def start_processes(cfg: Config) -> None:
-    """Joins the process group. With a GPU that is mmengine's work; without, its launchers fail on torch.cuda."""
-    starter, *theirs = STARTERS[cfg.launcher]
-    if absent := [name for name in theirs if name not in os.environ]:
+    """Join the process group if there is no GPU: the launchers of mmengine call torch.cuda.
+
+    Raises:
+        UserError: The launcher did not start this process.
+    """
+    starter, *variables = STARTERS[cfg.launcher]
+    if absent := [name for name in variables if name not in os.environ]:
         raise UserError(f'--launcher {cfg.launcher}: {absent[0]} is not set; start this command with {starter}.')
-    if torch.cuda.is_available() or torch.distributed.is_initialized():
+    if torch.cuda.is_available():
         return
-    for name, value in zip(('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), theirs, strict=True):
-        os.environ[name] = os.environ[value]
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    if torch.distributed.is_initialized():
+        return
+    for name, variable in zip(('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), variables, strict=True):
+        os.environ[name] = os.environ[variable]
     os.environ.setdefault('MASTER_PORT', '29500')
     if cfg.launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
         nodes = subprocess.run(['scontrol', 'show', 'hostnames'], capture_output=True, text=True, check=True)
@@ -38,14 +70,9 @@ def start_processes(cfg: Config) -> None:
     if 'MASTER_ADDR' not in os.environ:
         raise UserError(f'--launcher {cfg.launcher}: set MASTER_ADDR to the name of the first machine.')
     torch.distributed.init_process_group('gloo')
-    cfg.model_wrapper_cfg = dict(
-        type='MMDistributedDataParallel',
-        device_ids=None,
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False),
-    )
+    print_log('No GPU: processes communicate through gloo (model_wrapper_cfg is set).', logger='current')
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    """The model inside of what wraps it for several processes."""
+    """Return the model inside of its wrapper for several processes."""
     return model.module if is_model_wrapper(model) else model

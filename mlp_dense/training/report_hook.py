@@ -11,16 +11,14 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from ..config.reading import evaluators, leaves, make_folder
-from ..errors import UserError
+from ..config.reading import evaluators, make_folder
+from ..datasets.layout import image_folder, leaves
 from ..registry import HOOKS
 from ..reports.page import check_folder
 from ..reports.results import FOLDER, Results
-from ..tasks import CLASSIFICATION, DETECTION, SEGMENTATION, task_of
+from ..tasks import task_of
 from .machine import unwrapped
 from .run_info import versions
-
-NAMES = {DETECTION: 'detection', SEGMENTATION: 'segmentation', CLASSIFICATION: 'classification'}
 
 
 def leave_results(cfg: Config, folder: Path) -> None:
@@ -31,17 +29,7 @@ def leave_results(cfg: Config, folder: Path) -> None:
     make_folder(folder)
     shutil.rmtree(results, ignore_errors=True)  # of an earlier test
     results.mkdir()
-    metrics, task = evaluators(cfg, 'test'), task_of(cfg.default_scope)
-    if task is DETECTION:
-        coco = [each for each in metrics if each.type.endswith('CocoMetric') and each.get('ann_file')]
-        if not coco:
-            raise UserError('--report: the test_evaluator is no CocoMetric with an ann_file, which a report needs.')
-        coco[0].outfile_prefix = str(results / 'predictions')
-    elif task is SEGMENTATION:
-        metrics = [*metrics, dict(type='mlp_dense.WriteLabelMaps', folder=str(results))]
-    else:
-        metrics = [*metrics, dict(type='mlp_dense.DumpClasses', out_file_path=str(results / 'predictions.json'))]
-    cfg.test_evaluator = metrics
+    cfg.test_evaluator = task_of(cfg.default_scope).keep_results(evaluators(cfg, 'test'), results)
     cfg.custom_hooks.append(dict(type='mlp_dense.ResultsHook', folder=str(folder)))
 
 
@@ -84,13 +72,13 @@ class ResultsHook(Hook):
         device = next((parameter.device.type for parameter in model.parameters()), 'cpu')
         Results(
             name=Path(cfg.filename).stem,
-            task=NAMES[task],
+            task=task.name,
             classes=list(meta['classes']),
             palette=meta.get('palette'),
             metrics={name: float(value) for name, value in (metrics or {}).items()},
             config=str(cfg.filename),
             checkpoint=str(cfg.load_from or tested.get('file')),
-            images=str(Path((getattr(dataset, 'data_prefix', None) or {}).get('img', '')).absolute()),
+            images=str((image_folder(dataset) or Path()).absolute()),
             annotations=str(Path(of_coco[0]).absolute()) if of_coco else '',
             ignore_index=next((each.ignore_index for each in written if 'ignore_index' in each), 255),
             size=self.size,

@@ -1,4 +1,4 @@
-"""What a checkpoint needs beside weights, optimizer and schedule, so that a resumed training is the unbroken one."""
+"""State beyond weights, optimizer and schedule that makes a resumed training equal to an uninterrupted one."""
 
 import random
 from typing import Any
@@ -10,27 +10,32 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
 from ..errors import CheckpointError, counted
-from .data_order import kept_random_states, validates
+from ..registry import HOOKS
+from .data_order import kept_random_states
+from .loops import validates
 from .machine import unwrapped
 
 
 def training_state(runner: Any, validated: bool) -> dict[str, Any]:
-    """The states of the random numbers in all processes, gradients that wait for an optimizer step, and whether the
-    validation of this point is done: plain containers and tensors."""
-    _, mt19937, *rest = np.random.get_state()
-    own = dict(random=random.getstate(), numpy=(mt19937.tolist(), *rest), torch=torch.get_rng_state())
+    """Return random states of all processes, accumulated gradients and whether this point is `validated`.
+
+    The result contains builtin containers and tensors only.
+    """
+    _, mt19937, *others = np.random.get_state()
+    state = dict(random=random.getstate(), numpy=(mt19937.tolist(), *others), torch=torch.get_rng_state())
     if torch.cuda.is_available():
-        own['cuda'] = torch.cuda.get_rng_state()
+        state['cuda'] = torch.cuda.get_rng_state()
     if not getattr(runner.optim_wrapper, 'should_update', lambda: True)():
         parameters = unwrapped(runner.model).named_parameters()
-        own['gradients'] = {name: p.grad.cpu() for name, p in parameters if p.grad is not None}
-    return dict(processes=all_gather_object(own), batches=len(runner.train_dataloader), validated=validated)
+        state['gradients'] = {name: p.grad.cpu() for name, p in parameters if p.grad is not None}
+    return dict(processes=all_gather_object(state), batches=len(runner.train_dataloader), validated=validated)
 
 
+@HOOKS.register_module()
 class ResumeHook(Hook):
-    """Goes on where the training stopped that a checkpoint is of."""
+    """Restores the state of a checkpoint before a resumed training, and the random states after each validation."""
 
-    priority = 'LOWEST'
+    priority = 95  # after CheckpointHook, before ConsoleHook
 
     def __init__(self) -> None:
         self.state: dict[str, Any] = {}
@@ -40,16 +45,16 @@ class ResumeHook(Hook):
             self.state = checkpoint.get('mlp_dense_state') or {}
             if not self.state:
                 runner.logger.warning(
-                    'The checkpoint holds no states of random numbers, as those of other tools: '
-                    'this will not be exactly the training that an unbroken one would have been.'
+                    'The checkpoint contains no random states, like those of other tools: '
+                    'this training will differ from an uninterrupted one.'
                 )
 
     def before_train(self, runner: Any) -> None:
-        if rank := get_rank():  # else all processes would draw the same for their different images
-            own = np.random.SeedSequence((runner.seed, rank)).generate_state(3)
-            random.seed(int(own[0]))
-            np.random.seed(own[1])
-            torch.manual_seed(int(own[2]))
+        if rank := get_rank():  # otherwise all processes draw the same random numbers for their different images
+            seeds = np.random.SeedSequence((runner.seed, rank)).generate_state(3)
+            random.seed(int(seeds[0]))
+            np.random.seed(seeds[1])
+            torch.manual_seed(int(seeds[2]))
         if not self.state:
             return
         loop, before, now = runner.train_loop, len(self.state['processes']), get_world_size()
@@ -66,63 +71,66 @@ class ResumeHook(Hook):
             runner.val_loop.run()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        self._restore()  # once more: the beginning may have drawn some
+        self._restore()  # again, since the start of the loop may have drawn random numbers
         self.state = {}
 
     def _restore(self) -> None:
         if self.state and len(self.state['processes']) == get_world_size():
-            own = self.state['processes'][get_rank()]
-            random.setstate(own['random'])
-            np.random.set_state(('MT19937', *own['numpy']))
-            torch.set_rng_state(own['torch'].cpu())
-            if 'cuda' in own and torch.cuda.is_available():
-                torch.cuda.set_rng_state(own['cuda'].cpu())
+            state = self.state['processes'][get_rank()]
+            random.setstate(state['random'])
+            np.random.set_state(('MT19937', *state['numpy']))
+            torch.set_rng_state(state['torch'].cpu())
+            if 'cuda' in state and torch.cuda.is_available():
+                torch.cuda.set_rng_state(state['cuda'].cpu())
 
     def before_val(self, runner: Any) -> None:
-        self.kept = kept_random_states()  # validation, at whatever point, changes nothing in the training
+        self.kept = kept_random_states()  # a validation must not change the training
         self.kept.__enter__()
 
     def after_val(self, runner: Any) -> None:
         self.kept.__exit__(None, None, None)
 
     def _fit(self, runner: Any, before: int, now: int) -> None:
-        """Goes on with other batches than before. CheckpointError: it would be in the middle of an epoch."""
+        """Continue with another number of processes or images per batch than before.
+
+        Raises:
+            CheckpointError: The checkpoint is from the middle of an epoch.
+        """
         loop, batches = runner.train_loop, self.state['batches']
         old, new = (
-            f'{counted(count, "process")} with {counted(length, "batch")}'
-            for count, length in ((before, batches), (now, len(loop.dataloader)))
+            f'{counted(processes, "process")} with {counted(length, "batch")}'
+            for processes, length in ((before, batches), (now, len(loop.dataloader)))
         )
         if isinstance(loop, EpochBasedTrainLoop):
-            epochs, rest = divmod(loop._iter, batches)
-            if rest:
+            epochs, within = divmod(loop._iter, batches)
+            if within:
                 raise CheckpointError(
-                    f'This checkpoint was saved within an epoch of {old}, which {new} cannot go on with; '
-                    'resume with as many processes and images per batch, or from a checkpoint at the end of an epoch.'
+                    f'This checkpoint was saved within an epoch of {old}, which {new} cannot resume; '
+                    'use as many processes and images per batch, or resume from a checkpoint at the end of an epoch.'
                 )
             loop._iter = epochs * len(loop.dataloader)
             _replay_schedules(runner, epochs, len(loop.dataloader))
         runner.logger.warning(
-            f'Resumed with {new} instead of {old}: the learning rate is not scaled, '
-            'and order and random numbers of the rest are not those of an unbroken training.'
+            f'Resumed with {new} instead of {old}: the learning rate is not scaled, and the order and random numbers '
+            'from now on differ from those of an uninterrupted training.'
         )
 
 
 def _replay_schedules(runner: Any, epochs: int, batches: int) -> None:
-    """Steps new schedules through the past, as if its epochs had had so many batches: those that count iterations would
-    else end early or never."""
+    """Step new schedules through past epochs of `batches` iterations.
+
+    Otherwise the schedules that count iterations would end early or never.
+    """
     schedulers = runner.param_schedulers
-    known = isinstance(schedulers, list) and not any(hasattr(each, 'monitor') for each in schedulers)
-    if not known or all(each.by_epoch for each in schedulers):
+    known = isinstance(schedulers, list) and not any(hasattr(scheduler, 'monitor') for scheduler in schedulers)
+    if not known or all(scheduler.by_epoch for scheduler in schedulers):
         return
     for group in runner.optim_wrapper.param_groups:
         group['lr'] = group['initial_lr']
     runner.param_schedulers = runner.build_param_scheduler(runner.cfg.param_scheduler)
-    runner.optim_wrapper._global_step = 0  # mmengine warns of schedules that run ahead of the optimizer
+    runner.optim_wrapper._global_step = 0  # mmengine warns of schedules that are ahead of the optimizer
+    by_epoch = [scheduler for scheduler in runner.param_schedulers if scheduler.by_epoch]
+    by_iteration = [scheduler for scheduler in runner.param_schedulers if not scheduler.by_epoch]
     for _ in range(epochs):
-        for _ in range(batches):
-            for each in runner.param_schedulers:
-                if not each.by_epoch:
-                    each.step()
-        for each in runner.param_schedulers:
-            if each.by_epoch:
-                each.step()
+        for scheduler in by_iteration * batches + by_epoch:
+            scheduler.step()

@@ -1,4 +1,4 @@
-"""Adapting a config to a training or a test that a command line asks for."""
+"""Changes of a config for the training or test that a command line requests."""
 
 import os
 from collections.abc import Sequence
@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from ..checkpoints.atomic import checkpoints_in
 from ..checks.data_config import dataset_meta
-from ..config.reading import Edits, enter_scope, evaluators, leaves, need
+from ..config.reading import Edits, enter_scope, evaluators, leaves, need, setting
 from ..config.scaling import set_duration, set_image_sizes
 from ..config.validation import check_backends
 from ..errors import UserError
@@ -19,7 +20,9 @@ from .checkpoint_hook import resume_from
 from .report_hook import leave_results
 
 EXPORTED = ('.onnx', '.pt2')
-"""What the names of exported models end in."""
+"""Suffixes of exported models."""
+
+EXACT = ('EpochLoop', 'IterLoop')
 
 
 def shrink(
@@ -32,7 +35,7 @@ def shrink(
     epochs: int | None = None,
     iters: int | None = None,
 ) -> list[str]:
-    """Changes the sizes of a run wherever a config has them: see ``tools/train.py --help``.
+    """Change the sizes of a run wherever a config contains them: see ``tools/train.py --help``.
 
     Args:
         loaders: ``train``, ``val``, ``test``: those whose images and processes change; `batch_size` is that of the
@@ -42,18 +45,18 @@ def shrink(
         A line for each change: dotted path, old and new value.
 
     Raises:
-        UserError: a value is impossible, or the config has nothing that it could change.
+        UserError: A value is impossible, or the config has nothing that it could change.
     """
     edits = Edits()
     need(cfg, 'model', f'{loaders[0]}_dataloader')
     set_image_sizes(edits, cfg, loaders, img_scale, crop_size)
     if batch_size is not None:
         if batch_size < 1:
-            raise UserError(f'--batch-size {batch_size}: give 1 image or more.')
+            raise UserError(f'--batch-size {batch_size}: use 1 image or more.')
         edits.set(cfg[f'{loaders[0]}_dataloader'], 'batch_size', batch_size, f'{loaders[0]}_dataloader.batch_size')
     if workers is not None:
         if workers < 0:
-            raise UserError(f'--workers {workers}: give 0 or more; with 0 the run loads its images itself.')
+            raise UserError(f'--workers {workers}: use 0 or more; with 0 the main process loads the images.')
         for name in loaders:
             _set_workers(edits, cfg.get(f'{name}_dataloader'), workers, f'{name}_dataloader')
     set_duration(edits, cfg, epochs, iters)
@@ -64,7 +67,7 @@ def _set_workers(edits: Edits, loader: Any, workers: int, path: str) -> None:
     if not loader:
         return
     edits.set(loader, 'num_workers', workers, f'{path}.num_workers')
-    if not workers:  # PyTorch refuses what only processes have
+    if not workers:  # PyTorch refuses these settings without loading processes
         for key in ('persistent_workers', 'prefetch_factor'):
             if loader.get(key):
                 edits.remove(loader, key, f'{path}.{key}')
@@ -78,21 +81,17 @@ def for_training(
     seed: int | None = None,
     deterministic: bool = False,
 ) -> None:
-    """Adapts a config, whose work dir is set, to a training: see ``tools/train.py --help``. UserError: it cannot be
-    trained so, nothing can be resumed, or something would be overwritten."""
+    """Change a config, whose work dir is set, for a training: see ``tools/train.py --help``.
+
+    Raises:
+        UserError: An option is impossible, nothing can be resumed, or something would be overwritten.
+    """
     need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     check_backends(cfg)
-    hook = cfg.get('default_hooks', {}).get('checkpoint', {})
-    if hook.get('type') == 'CheckpointHook' and not hook.get('backend_args') and '://' not in str(hook.get('out_dir')):
-        hook.type = 'mlp_dense.CheckpointHook'
-    if resume or cfg.get('resume'):
-        resume_from(cfg, resume)
-    elif found := [*checkpoints_in(Path(cfg.work_dir)), *Path(cfg.work_dir).glob('last_checkpoint')]:
-        there = f'{cfg.work_dir} holds a training already ({found[0].name})'
-        raise UserError(f'{there}: go on with --resume, or give another --work-dir.')
+    _resume(cfg, resume)
     if amp:
         if not torch.cuda.is_available():
-            raise UserError('--amp needs a GPU, and PyTorch finds none; leave it out to train on the CPU.')
+            raise UserError('--amp needs a GPU, and PyTorch finds none; remove --amp to train on the CPU.')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if auto_scale_lr:
@@ -103,7 +102,29 @@ def for_training(
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
     if deterministic:
         cfg.randomness = dict(cfg.get('randomness', {}), deterministic=True)
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it cuBLAS refuses
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS refuses to be deterministic without it
+    if str(setting(cfg, 'train_cfg.type')).rpartition('.')[2] not in EXACT:
+        print_log(
+            'This config does not resume exactly: inherit _base_/exact_training.py of mlp_dense for that '
+            '(docs/training.md).',
+            logger='current',
+        )
+
+
+def _resume(cfg: Config, resume: str | None) -> None:
+    """Resume the newest checkpoint of the work dir ('auto') or a file; refuse to overwrite another training."""
+    start = cfg.get('load_from')
+    if resume:
+        cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
+    if cfg.get('resume'):
+        resume_from(cfg)
+        if not cfg.resume:
+            cfg.load_from = start
+        return
+    folder, template = Path(cfg.work_dir), setting(cfg, 'default_hooks.checkpoint.filename_tmpl')
+    if files := [*checkpoints_in(folder, template), *folder.glob('last_checkpoint')]:
+        existing = f'{cfg.work_dir} contains a training already ({files[0].name})'
+        raise UserError(f'{existing}: resume it with --resume, or choose another --work-dir.')
 
 
 def for_test(
@@ -116,7 +137,11 @@ def for_test(
     score_thr: float = 0.3,
     report: str = '',
 ) -> None:
-    """Adapts a config to the test of a checkpoint: see ``tools/test.py --help``. UserError: it cannot be tested so."""
+    """Change a config for the test of a checkpoint: see ``tools/test.py --help``.
+
+    Raises:
+        UserError: An option is impossible with this config or checkpoint.
+    """
     need(cfg, 'model', 'test_dataloader', 'test_cfg')
     check_backends(cfg)
     if not evaluators(cfg, 'test'):
@@ -124,8 +149,10 @@ def for_test(
     cfg.load_from, cfg.resume = checkpoint, False
     if is_exported(checkpoint):
         if fuse or cfg.launcher != 'none':
-            wrong = '--fuse' if fuse else '--launcher'
-            raise UserError(f'{wrong}: {checkpoint} is exported; leave it out (tools/export.py --fuse fuses before).')
+            option = '--fuse' if fuse else '--launcher'
+            raise UserError(
+                f'{option}: {checkpoint} is exported; remove {option} (tools/export.py --fuse fuses before).'
+            )
         enter_scope(cfg)
         run_exported(cfg, checkpoint, dataset_meta(cfg.test_dataloader.dataset).get('classes'))
         cfg.load_from = None
@@ -135,10 +162,10 @@ def for_test(
         for dataset in leaves(cfg.test_dataloader.dataset):
             dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    cfg.get('default_hooks', {}).pop('visualization', None)  # draws during a training
+    cfg.get('default_hooks', {}).pop('visualization', None)  # it draws during a training
     cfg.setdefault('custom_hooks', [])
     if not 0 <= score_thr <= 1:
-        raise UserError(f'--score-thr is {score_thr}; give a number from 0 to 1.')
+        raise UserError(f'--score-thr is {score_thr}; use a number from 0 to 1.')
     if show_dir:
         cfg.custom_hooks.append(dict(type='mlp_dense.DrawPredictionsHook', out_dir=show_dir, score_thr=score_thr))
     if fuse:
@@ -146,7 +173,7 @@ def for_test(
     if out:
         task = task_of(cfg.default_scope)
         if Path(out).suffix.lower() not in task.dumped_as:
-            raise UserError(f'--out {out}: for this config give a file that ends in {" or ".join(task.dumped_as)}.')
+            raise UserError(f'--out {out}: for this config use a file that ends in {" or ".join(task.dumped_as)}.')
         dump = dict(type=task.dump, out_file_path=out)
         cfg.test_evaluator = [*evaluators(cfg, 'test'), dump]
     if report:
@@ -154,14 +181,17 @@ def for_test(
 
 
 def is_exported(file: str | Path | None) -> bool:
-    """Whether a name is that of a model which tools/export.py wrote, rather than of a checkpoint."""
+    """Whether a name is that of a model written by tools/export.py, and not of a checkpoint."""
     return Path(str(file or '')).suffix.lower() in EXPORTED
 
 
 def run_exported(cfg: Config, file: str | Path, classes: Sequence[str] | None = None) -> None:
-    """Puts an exported model, of some classes if they are given, in the place of the model of a config. UserError:
-    there are none of this task."""
-    kind = task_of(cfg.default_scope).exported
-    if kind is None:
-        raise UserError(f'{file}: whole models of {cfg.default_scope} are not exported; give a checkpoint.')
-    cfg.model = dict(type=kind, file=str(file), model=cfg.model, classes=classes)
+    """Replace the model of a config by an exported model, with some class names if they are passed.
+
+    Raises:
+        UserError: Complete models of this task are not exported.
+    """
+    model_type = task_of(cfg.default_scope).exported
+    if model_type is None:
+        raise UserError(f'{file}: complete models of {cfg.default_scope} are not exported; pass a checkpoint.')
+    cfg.model = dict(type=model_type, file=str(file), model=cfg.model, classes=classes)

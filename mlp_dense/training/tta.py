@@ -10,10 +10,10 @@ from ..registry import MODELS
 
 @MODELS.register_module()
 class InstanceTTAModel(DetTTAModel):
-    """Merges the boxes and the masks found in several views (sizes, flips) of an image.
+    """A DetTTAModel of mmdet that merges masks as well as boxes from several views (sizes, flips) of an image.
 
-    mmdet's DetTTAModel merges boxes only. Here a box that survives the suppression among all views keeps its own mask;
-    ``nms`` and ``max_per_img`` are those of a detector's ``test_cfg``.
+    A box that survives the suppression among all views keeps its mask. ``nms`` and ``max_per_img`` are those of the
+    ``test_cfg`` of a detector.
     """
 
     def __init__(self, nms: dict, max_per_img: int, **kwargs):

@@ -13,22 +13,16 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mlp_dense import kernels
 from mlp_dense.backbones import experts as module
-from mlp_dense.backbones import fast_paths
-from mlp_dense.backbones.experts import BALANCE_WEIGHT, ROWS, Experts, imbalance, set_balance_scale
+from mlp_dense.backbones.experts import BALANCE_WEIGHT, Experts, imbalance
+from mlp_dense.kernels import experts as mixing
 from mlp_dense.training.hooks import BalanceHook
 from support.configs import config
 from support.tools import call
 from support.trainings import ScaledOnCPU, records_of, write_config
 
 DIM, HIDDEN, EXPERTS, CHOSEN = 6, 5, 4, 2
-
-
-@pytest.fixture(autouse=True)
-def scale_of_one():
-    set_balance_scale(1.0)
-    yield
-    set_balance_scale(1.0)
 
 
 def built(seed: int = 0) -> Experts:
@@ -54,17 +48,39 @@ def test_only_the_chosen_experts_are_computed():
     assert counter.get_total_flops() == 2 * 30 * (DIM * EXPERTS + CHOSEN * 2 * DIM * HIDDEN)
 
 
-def test_rows_are_filled_up_on_a_cpu_without_a_trace(monkeypatch, two_threads):
+def test_rows_are_padded_on_a_cpu(monkeypatch, two_threads):
     model, x = built().float().eval(), torch.randn(150, DIM)
     exact, rows = built().eval(), []
-    assert not fast_paths.applies(x.double())
-    right = fast_paths.mlp
-    monkeypatch.setattr(fast_paths, 'mlp', lambda x, *rest, **more: rows.append(x.shape[2]) or right(x, *rest, **more))
-    for each, type_ in ((model, torch.float32), (exact, torch.float64)):
-        each(x.to(type_)).square().sum().backward()
-    assert all(count % ROWS == 0 for count in rows[:EXPERTS]) and sum(rows[EXPERTS:]) == CHOSEN * len(x)
+    assert not kernels.applies(x.double())
+    expert_mlp = mixing.expert_mlp
+    monkeypatch.setattr(mixing, 'expert_mlp', lambda x, *weights: rows.append(len(x)) or expert_mlp(x, *weights))
+    for experts, dtype in ((model, torch.float32), (exact, torch.float64)):
+        experts(x.to(dtype)).square().sum().backward()
+    assert all(count % mixing.ROWS == 0 for count in rows[:EXPERTS]) and sum(rows[EXPERTS:]) == CHOSEN * len(x)
     for a, b in zip(model.parameters(), exact.parameters(), strict=True):
         torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_all_experts_masked_equal_the_chosen_ones():
+    """Compiled training computes them."""
+    model, items = built(), torch.randn(30, DIM, dtype=torch.float64, requires_grad=True)
+    gates, chosen = torch.rand(30, EXPERTS, dtype=torch.float64).topk(CHOSEN)
+    gates.requires_grad_()
+    weights = model.fc1.weight, model.fc1.bias, model.fc2.weight, model.fc2.bias
+    outer = torch.randn(30, DIM, dtype=torch.float64)
+    outs = [mix(items, gates, chosen, *weights) for mix in (mixing.mix_all, mixing.mix_chosen)]
+    torch.testing.assert_close(*outs)
+    torch.testing.assert_close(*(torch.autograd.grad(out, (items, gates, *weights), outer) for out in outs))
+
+
+def test_wrapped_router_is_called():
+    """LoRA wraps it."""
+    model, x = built().eval(), torch.randn(20, DIM, dtype=torch.float64)
+    expected, router = model(x), model.router
+    model.router = nn.Sequential(router)
+    assert torch.equal(model(x), expected)
+    model.router.register_forward_hook(lambda module, inputs, logits: -logits)
+    assert not torch.equal(model(x), expected)
 
 
 def test_imbalance_is_the_formula():
@@ -133,21 +149,28 @@ def test_accumulated_gradients_count_the_loss_once():
         model.zero_grad()
         (0 * model(x)).sum().backward()
         each.append(model.router.weight.grad)
-    set_balance_scale(0.5)
+    model.set_loss_scale(0.5)
     torch.testing.assert_close(gradients(model, *images)['router.weight'], (each[0] + each[1]) / 2)
 
 
-def test_hook_tells_the_scale_of_the_loss():
-    model = nn.Sequential(built())
+def test_hook_sets_the_scale_of_the_loss():
+    model = nn.Sequential(built(), built())
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     plain = OptimWrapper(optimizer, accumulative_counts=4)
     for wrapper, expected in ((plain, 0.25), (ScaledOnCPU(optimizer=optimizer), 4.0)):
         runner, hook = SimpleNamespace(model=model, optim_wrapper=wrapper), BalanceHook()
         hook.before_train(runner)
         hook.before_train_iter(runner, 0)
-        assert module._balance_scale.item() == expected
+        assert [experts.loss_scale.item() for experts in model] == [expected] * 2
         hook.after_train(runner)
-        assert module._balance_scale.item() == 1.0
+        assert [experts.loss_scale.item() for experts in model] == [1.0] * 2
+
+
+def test_loss_scales_of_two_models_are_independent():
+    scaled, other, x = built().train(), built().train(), torch.randn(9, DIM, dtype=torch.float64)
+    scaled.set_loss_scale(4.0)
+    torch.testing.assert_close(gradients(scaled, x)['router.weight'], 4 * gradients(other, x)['router.weight'])
+    assert 'loss_scale' not in scaled.state_dict()
 
 
 def test_experts_without_items_have_a_gradient_of_zero():
@@ -186,13 +209,22 @@ def test_two_processes_average_their_losses(tmp_path):
             torch.testing.assert_close(found, (first + second) / 2)
 
 
-def test_fp16_without_the_hook_is_said_once(monkeypatch, caplog):
-    monkeypatch.setattr(module, '_scale_is_known', False)
+def test_fp16_without_the_hook_warns_once(caplog):
+    module._warn_of_loss_scaling.cache_clear()
     model = Experts(DIM, HIDDEN, EXPERTS, CHOSEN).train()
     with caplog.at_level(logging.WARNING, 'mlp_dense'), torch.autocast('cpu', torch.float16):
         model(torch.randn(9, DIM))
         model(torch.randn(9, DIM))
     assert [record for record in caplog.messages if 'BalanceHook' in record] == caplog.messages[:1] != []
+
+
+def test_fp16_with_a_known_scale_does_not_warn(caplog):
+    module._warn_of_loss_scaling.cache_clear()
+    model = Experts(DIM, HIDDEN, EXPERTS, CHOSEN).train()
+    model.set_loss_scale(8.0)
+    with caplog.at_level(logging.WARNING, 'mlp_dense'), torch.autocast('cpu', torch.float16):
+        model(torch.randn(9, DIM))
+    assert caplog.messages == []
 
 
 @pytest.mark.slow

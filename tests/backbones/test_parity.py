@@ -5,7 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import mlp_dense
+from mlp_dense import kernels
 from mlp_dense.backbones import FAMILIES
+from mlp_dense.backbones.cycle_mlp import OFFSETS
 from reference import fingerprint_of, reference_of
 from reference.cycle_mlp import cycle_offset, cycle_shift
 from support.models import ARCHS, SMALL, official
@@ -113,7 +115,8 @@ def test_shift_of_cyclefc_is_the_deformable_convolution_of_the_official_code():
         offset = weights[f'{name}.offset'].expand(2, -1, 6, 5).contiguous()  # (dy, dx) for each channel
         deformed = ops.deform_conv2d(x, offset, weights[f'{name}.weight'], 1, 0, 1, 1, dim)
         deformed = deformed + weights[f'{name}.bias'][:, None, None]
-        torch.testing.assert_close(layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), deformed, **EXACT)
+        shifted = kernels.shift(x.permute(0, 2, 3, 1), OFFSETS, axis - 1)
+        torch.testing.assert_close(layer(shifted).permute(0, 3, 1, 2), deformed, **EXACT)
         identity = ops.deform_conv2d(x, offset, torch.eye(dim, dtype=x.dtype)[..., None, None], 1, 0, 1, 1, dim)
         torch.testing.assert_close(cycle_shift(x, axis), identity, **EXACT)
     assert [cycle_offset(channel) for channel in range(6)] == [0, 1, -1, 0, 1, -1]

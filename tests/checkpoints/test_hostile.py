@@ -176,7 +176,7 @@ def test_state_of_another_training(trained, tmp_path, capsys):
         spoil(content)
         torch.save(content, tmp_path / 'bad.pth')
         assert call('train', file, '--work-dir', tmp_path / 'new', '--resume', tmp_path / 'bad.pth') == 2, kind
-        assert 'bad.pth: the optimizer, schedule or log in it is not of this config (' in capsys.readouterr().err
+        assert 'bad.pth: its optimizer, schedule or log does not fit this config (' in capsys.readouterr().err
 
 
 def test_errors_name_the_file(trained, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""A backbone that does not fit is noticed before the first iteration."""
+"""A backbone whose channels do not fit the neck or the heads is refused."""
 
 import pytest
 from mmengine.registry import MODELS, init_default_scope
@@ -11,7 +11,7 @@ from support.configs import CONFIGS, DETECTION, SEGMENTATION, thin
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_every_config_fits(path):
+def test_every_config_has_matching_channels(path):
     cfg = read_config(path)
     thin(cfg)
     adapt_to_cpu(cfg)
@@ -22,13 +22,13 @@ def test_every_config_fits(path):
 @pytest.mark.parametrize(
     ('config', 'option', 'sentence'),
     [
-        (DETECTION, 'model.backbone.arch=large', r'model\.neck\.in_channels is .* HireMLP gives \['),
+        (DETECTION, 'model.backbone.arch=large', r'model\.neck\.in_channels is .* HireMLP returns \['),
         (DETECTION, 'model.neck.in_channels=[1,2,3]', r'model\.neck\.in_channels is \[1, 2, 3\]'),
         (SEGMENTATION, 'model.backbone.arch=large', r'model\.decode_head\.in_channels is'),
         (SEGMENTATION, 'model.auxiliary_head.in_channels=7', r'model\.auxiliary_head\.in_channels is 7'),
-        (SEGMENTATION, 'model.auxiliary_head.in_index=9', r'auxiliary_head\.in_index is 9, but HireMLP gives 4'),
+        (SEGMENTATION, 'model.auxiliary_head.in_index=9', r'auxiliary_head\.in_index is 9, but HireMLP returns 4'),
     ],
 )
-def test_a_backbone_that_does_not_fit(config, option, sentence):
+def test_mismatched_channels_are_refused(config, option, sentence):
     with pytest.raises(UserError, match=sentence):
         load_model(read_config(config, [option]), None, 'cpu')

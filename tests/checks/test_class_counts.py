@@ -1,4 +1,4 @@
-"""Only a config of mmdetection or mmsegmentation that is wrong is refused for its numbers of classes."""
+"""Among the configs of mmdetection and mmsegmentation, only wrong ones are refused for their class counts."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mlp_dense.checks.data_config import check_class_count, dataset_meta
+from mlp_dense.checks.data_config import check_class_count
+from mlp_dense.datasets.layout import dataset_meta
 from mlp_dense.errors import UserError
 
 WRONG = dict(  # their heads have no channel for the last of VOC's 21 labels
@@ -18,7 +19,7 @@ WRONG = dict(  # their heads have no channel for the last of VOC's 21 labels
 
 @pytest.mark.slow
 @pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
-def test_their_configs_are_not_refused(package):
+def test_configs_of_mmdet_and_mmseg_are_accepted(package):
     importlib.import_module(package)
     folder = Path(importlib.util.find_spec(package).origin).parent / '.mim' / 'configs'
     files = sorted(file for file in folder.glob('*/*.py') if not file.parent.name.startswith(('_', 'common')))
@@ -29,13 +30,13 @@ def test_their_configs_are_not_refused(package):
     for file in files:
         try:
             cfg = Config.fromfile(file)
-        except (ImportError, FileNotFoundError):  # of another package, or of a file that is not released
+        except (ImportError, FileNotFoundError):  # needs another package, or a file that is not released
             continue
         init_default_scope(cfg.get('default_scope', package))
         for name in ('train', 'val', 'test'):
             try:
                 classes = dataset_meta(cfg[f'{name}_dataloader'].dataset).get('classes')
-            except (AttributeError, KeyError):  # only a part of a config, or without such data
+            except (AttributeError, KeyError):  # a section of a config, or without such data
                 continue
             if classes and 'model' in cfg:
                 checked += 1

@@ -1,4 +1,4 @@
-"""What is wrong with images and labels, said before the first iteration."""
+"""Problems of images and labels are reported before the first iteration."""
 
 import json
 import shutil
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import cv2
 import pytest
+from mmengine.registry import HOOKS
 
-from mlp_dense.checks.data_check_hook import _is_cut_off
+from mlp_dense.checks.data_check_hook import is_truncated
 from mlp_dense.datasets.shapes import write_shapes
 from support.configs import DETECTION, SEGMENTATION
 from support.tools import call
@@ -27,7 +28,7 @@ def data(tmp_path) -> Path:
 
 @pytest.fixture
 def train(data, tmp_path, capsys):
-    """Runs the tool; returns its exit status, what it prints and its errors."""
+    """Run the tool; return its exit status, output and errors."""
 
     def train(base: str, *options, **changes) -> tuple[int, str, str]:
         file = write_config(base, tmp_path, data, **SHORT[base], **changes)
@@ -38,76 +39,85 @@ def train(data, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_table(data, train):
-    """Images that are unreadable, and of another size than annotated."""
+def test_table_lists_unreadable_images_and_wrong_sizes(data, train):
     train_images = sorted((data / 'train').iterdir())
     train_images[1].write_bytes(b'no image')
     file = data / 'annotations' / 'instances_train.json'
     content = json.loads(file.read_text())
     content['images'][2]['width'] += 7
     file.write_text(json.dumps(content))
-    status, said, errors = train(DETECTION, max_unreadable=0.2)
+    status, output, errors = train(DETECTION, max_unreadable=0.2)
     assert status == 0, errors
-    table = said[said.index('What is wrong with the data') :]
+    table = output[output.index('Problems in the data') :]
     assert f'train 1 cannot be read, and will be skipped: {train_images[1]} is missing' in table
     assert f'train 1 are of another size than their annotations say: {train_images[2]}\n' in table
-    assert 'in the training data, too' not in table
+    assert 'also in the training data' not in table
 
 
-def test_half_an_image(data):
-    """OpenCV 4 fills the rest of a JPEG with grey, OpenCV 5 refuses it."""
+def test_truncated_image_is_detected(data):
+    """OpenCV 4 pads a truncated JPEG with grey, OpenCV 5 refuses it."""
     file = next((data / 'train').iterdir())
-    assert not _is_cut_off(file)
+    assert not is_truncated(file)
     file.write_bytes(file.read_bytes()[:-300])
-    assert _is_cut_off(file)
+    assert is_truncated(file)
 
 
 @pytest.mark.slow
-def test_validated_on_what_was_trained_on(data, train):
+def test_validation_on_training_images_is_reported(data, train):
     shutil.copy(data / 'annotations' / 'instances_train.json', data / 'annotations' / 'instances_val.json')
-    status, said, _ = train(DETECTION, **{'val_dataloader.dataset.data_prefix.img': 'train/'})
+    status, output, _ = train(DETECTION, **{'val_dataloader.dataset.data_prefix.img': 'train/'})
     assert status == 0
-    assert 'val   2 are in the training data, too: the metrics will be too good: ' in said
+    assert 'val   2 are also in the training data: the metrics will be too good: ' in output
 
 
 @pytest.mark.slow
-def test_nothing_wrong_is_not_said(train):
-    status, said, _ = train(SEGMENTATION)
-    assert status == 0 and 'What is wrong' not in said
+def test_data_without_problems_print_no_table(train):
+    status, output, _ = train(SEGMENTATION)
+    assert status == 0 and 'Problems in the data' not in output
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('options', 'found'), [([], False), (['--check-data'], True)])
-def test_a_sample_or_all(data, train, monkeypatch, options, found):
+@pytest.mark.parametrize(('options', 'detected'), [([], False), (['--check-data'], True)])
+def test_check_data_checks_all_images(data, train, monkeypatch, options, detected):
     monkeypatch.setattr('mlp_dense.checks.data_check_hook.SAMPLE', 2)
     file = sorted((data / 'labels' / 'train').iterdir())[3]
     labels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     labels[:] = 200
     cv2.imwrite(str(file), labels)
-    status, said, errors = train(SEGMENTATION, *options, **{'train_dataloader.sampler.shuffle': False})
-    assert status == 2 and f'{file.name} holds the label 200' in errors
-    assert ('train 1 would stop the run: ' in said) == found
-    assert ('Iter(train)' in said) != found
+    status, output, errors = train(SEGMENTATION, *options, **{'train_dataloader.sampler.shuffle': False})
+    assert status == 2 and f'{file.name} contains the label 200' in errors
+    assert ('train 1 would stop the run: ' in output) == detected
+    assert ('Iter(train)' in output) != detected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('options', 'trains'), [([], False), (['--train'], True)])
+def test_check_data_ends_unless_train_follows(train, tmp_path, options, trains):
+    status, output, errors = train(SEGMENTATION, '--check-data', *options)
+    assert status == 0, errors
+    assert ('Checked 10 images, their labels and annotations.' in output) != trains
+    assert ('Iter(train)' in output) == (tmp_path / 'run' / 'iter_2.pth').exists() == trains
+
+
+def test_hook_is_built_from_a_config():
+    assert HOOKS.build(dict(type='mlp_dense.DataCheckHook')).everything is False
+    assert HOOKS.build(dict(type='mlp_dense.DataCheckHook', everything=True)).everything is True
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('change', 'said'),
+    'change',
     [
-        (lambda each: each.pop('segmentation'), 'fails on what is annotated there'),
-        (lambda each: each.update(segmentation=[]), 'fails on what is annotated there'),
-        (
-            lambda each: each.update(segmentation=dict(size=[5, 5], counts=[5, 20]), iscrowd=0),
-            'fails on what is annotated there',
-        ),
+        lambda annotation: annotation.pop('segmentation'),
+        lambda annotation: annotation.update(segmentation=[]),
+        lambda annotation: annotation.update(segmentation=dict(size=[5, 5], counts=[5, 20]), iscrowd=0),
     ],
     ids=['absent', 'empty', 'RLE of another size'],
 )
-def test_segmentation_that_is_none(data, train, change, said):
+def test_invalid_segmentation_is_refused(data, train, change):
     file = data / 'annotations' / 'instances_train.json'
     content = json.loads(file.read_text())
-    for each in content['annotations'][:1]:
-        change(each)
+    change(content['annotations'][0])
     file.write_text(json.dumps(content))
     status, _, errors = train(DETECTION)
-    assert status == 2 and said in errors and len(errors.strip().splitlines()) == 1
+    assert status == 2 and 'fails on its annotations' in errors and len(errors.strip().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Label maps and tests that would give wrong numbers in silence."""
+"""Label maps and tests that would give wrong metrics silently."""
 
 import json
 from pathlib import Path
@@ -24,52 +24,51 @@ def data(tmp_path) -> Path:
     return tmp_path / 'data'
 
 
-def spoil(labels: np.ndarray, how: str) -> np.ndarray:
-    if how == 'a label that is no class':
+def spoil(labels: np.ndarray, problem: str) -> np.ndarray:
+    if problem == 'a label that is not a class':
         labels[:5] = 200
     return {
         '16 bits': labels.astype(np.uint16) * 256,
         'colours': np.dstack([labels, labels + 1, labels]),
         'another size': labels[:50],
-    }.get(how, labels)
+    }.get(problem, labels)
 
 
-SAID = {
-    'a label that is no class': 'holds the label 200, but there are 6 classes (1 to 6, and 0 and 255 for pixels',
-    '16 bits': 'has 16 bits a pixel',
-    'colours': 'has colours; a label map has one channel',
+MESSAGES = {
+    'a label that is not a class': 'contains the label 200, but there are 6 classes (1 to 6, and 0 and 255 for ignored',
+    '16 bits': 'has 16 bits per pixel',
+    'colours': 'has colours; save a label map with one channel',
     'another size': 'is 96x50, but its image 96x96 pixels',
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('how', SAID)
+@pytest.mark.parametrize('problem', MESSAGES)
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_label_map_that_is_wrong(data, tmp_path, capsys, how, split):
-    """In training, and in the validation."""
+def test_wrong_label_map_is_refused(data, tmp_path, capsys, problem, split):
     for file in (data / 'labels' / split).iterdir():
-        cv2.imwrite(str(file), spoil(cv2.imread(str(file), cv2.IMREAD_UNCHANGED), how))
+        cv2.imwrite(str(file), spoil(cv2.imread(str(file), cv2.IMREAD_UNCHANGED), problem))
     file = write_config(SEGMENTATION, tmp_path, data, **SHORT)
     assert call('train', file, '--work-dir', tmp_path / 'run') == 2
-    said = capsys.readouterr().err
-    assert SAID[how] in said and f'labels/{split}/' in said and len(said.strip().splitlines()) == 1
+    error = capsys.readouterr().err
+    assert MESSAGES[problem] in error and f'labels/{split}/' in error and len(error.strip().splitlines()) == 1
 
 
-def test_label_that_a_data_set_ignores(tmp_path):
-    """Instead of 255, which is always ignored, as mmsegmentation's ``ignore_index`` says."""
+def test_ignore_index_of_a_data_set_is_allowed(tmp_path):
+    """255 is always allowed too."""
     labels, file = np.array([[0, 3, 11, 255]], np.uint8), tmp_path / 'x.png'
     cv2.imwrite(str(file), labels)
     check_label_map(file, labels, (1, 4), classes=4, ignored=11)
-    for classes, ignored, said in (
+    for classes, ignored, allowed in (
         (4, 255, 'label 11, .*0 to 3, and 255'),
         (3, 11, 'label 3, .*0 to 2, and 11 and 255'),
     ):
-        with pytest.raises(UserError, match=f'holds the {said} for pixels that are ignored'):
+        with pytest.raises(UserError, match=f'contains the {allowed} for ignored pixels'):
             check_label_map(file, labels, (1, 4), classes, ignored=ignored)
 
 
 @pytest.mark.slow
-def test_nothing_detected_is_0_and_undefined_is_null(shapes, tmp_path, capsys):
+def test_metrics_without_a_detection_are_0(shapes, tmp_path, capsys):
     changes = {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'model.test_cfg.rcnn.score_thr': 1.0}
     file = write_config(DETECTION, tmp_path, shapes, **changes)
     assert call('train', file, '--work-dir', tmp_path / 'det') == 0
@@ -80,7 +79,7 @@ def test_nothing_detected_is_0_and_undefined_is_null(shapes, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_metric_that_is_undefined(shapes, tmp_path, capsys, monkeypatch):
+def test_undefined_metric_is_null(shapes, tmp_path, capsys, monkeypatch):
     file = write_config(SEGMENTATION, tmp_path, shapes, **SHORT)
     assert call('train', file, '--work-dir', tmp_path / 'seg') == 0
     monkeypatch.setattr('mmseg.evaluation.IoUMetric.compute_metrics', lambda *_: dict(mIoU=float('nan'), aAcc=1.0))
@@ -91,19 +90,19 @@ def test_a_metric_that_is_undefined(shapes, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_training_without_validation(shapes, tmp_path):
-    none = dict.fromkeys(('val_dataloader', 'val_cfg', 'val_evaluator'))
+def test_training_without_validation_runs(shapes, tmp_path):
+    removed = dict.fromkeys(('val_dataloader', 'val_cfg', 'val_evaluator'))
     file = write_config(SEGMENTATION, tmp_path, shapes, **SHORT)
     cfg = Config.fromfile(file)
-    cfg.update(none)
+    cfg.update(removed)
     cfg.dump(file)
     assert call('train', file, '--work-dir', tmp_path / 'run') == 0
     assert (tmp_path / 'run' / 'iter_2.pth').exists()
 
 
 @pytest.mark.slow
-def test_equal_names_in_two_folders_are_drawn_apart(data, tmp_path):
-    """And several data sets in one are trained on."""
+def test_images_of_one_name_in_two_folders_are_drawn_separately(data, tmp_path):
+    """The data set is also a concatenation of two."""
     other = tmp_path / 'other'
     data.rename(tmp_path / 'one')
     write_shapes(other, num_train=8, num_val=4, size=96, seed=1)
@@ -137,10 +136,10 @@ def head(classes: int, **more) -> dict:
         (dict(bbox_head=head(80), panoptic_fusion_head=dict(num_stuff_classes=53)), True),
     ],
 )
-def test_class_count(model, fits):
+def test_class_counts_of_heads_are_compared(model, fits):
     try:
         check_class_count(model, ('a', 'b', 'c'), 'the data')
     except UserError as error:
-        assert not fits and 'have 3 classes: make them equal' in str(error)
+        assert not fits and 'the data have 3 classes (a, b, c); set num_classes=3, or metainfo=' in str(error)
     else:
         assert fits

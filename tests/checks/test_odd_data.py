@@ -1,4 +1,4 @@
-"""Images and labels that are unusual, but right: a training and its validation take them, or refuse in a sentence."""
+"""Training and validation accept unusual but valid images and labels, or refuse them in one sentence."""
 
 import json
 from pathlib import Path
@@ -28,27 +28,27 @@ def data(tmp_path) -> Path:
 
 @pytest.fixture
 def train(data, tmp_path, capsys):
-    """Runs the tool; returns its exit status and what it says."""
+    """Run the tool; return its exit status and its output or errors."""
 
     def train(base: str, **changes) -> tuple[int, str]:
         file = write_config(base, tmp_path, data, **SHORT[base], **changes)
         status = call('train', file, '--work-dir', tmp_path / 'run')
-        said = capsys.readouterr()
-        return status, said.err if status else said.out
+        printed = capsys.readouterr()
+        return status, printed.err if status else printed.out
 
     return train
 
 
-def rewrite(file: Path, how: str) -> None:
+def rewrite(file: Path, encoding: str) -> None:
     image = Image.open(file).convert('RGB')
-    if how == 'grey':
+    if encoding == 'grey':
         image.convert('L').save(file)
-    elif how == 'CMYK':
+    elif encoding == 'CMYK':
         image.convert('CMYK').save(file)
-    elif how == '16 bits':  # a PNG, whatever its name
+    elif encoding == '16 bits':  # a PNG, whatever its name
         cv2.imwrite(str(file.with_suffix('.png')), np.asarray(image).astype(np.uint16) * 256)
         file.with_suffix('.png').rename(file)
-    elif how == 'rotated by EXIF':
+    elif encoding == 'rotated by EXIF':
         exif = image.getexif()
         exif[0x0112] = 3  # upside down, of the same size
         image.save(file, exif=exif)
@@ -56,14 +56,14 @@ def rewrite(file: Path, how: str) -> None:
 
 @pytest.mark.slow
 @BOTH
-def test_encodings(data, train, base):
+def test_unusual_encodings_are_accepted(data, train, base):
     """A grey, a CMYK, a 16-bit and an EXIF-rotated image in every split."""
     for split in ('train', 'val'):
         for i, file in enumerate(sorted((data / split).iterdir())):
             rewrite(file, ['grey', 'CMYK', '16 bits', 'rotated by EXIF'][i % 4])
-    status, said = train(base)
-    assert status == 0, said
-    assert 'What is wrong' not in said
+    status, output = train(base)
+    assert status == 0, output
+    assert 'Problems in the data' not in output
 
 
 def change_annotations(data: Path, split: str, change) -> None:
@@ -74,59 +74,59 @@ def change_annotations(data: Path, split: str, change) -> None:
 
 
 @pytest.mark.slow
-def test_objects(data, train):
+def test_unusual_objects_are_accepted(data, train):
     """Crowds, boxes of one pixel, and images without any object."""
 
     def change(content: dict) -> None:
-        for i, each in enumerate(content['annotations']):
-            x, y = each['bbox'][:2]
+        for i, annotation in enumerate(content['annotations']):
+            x, y = annotation['bbox'][:2]
             if i % 3 == 0:
-                each['iscrowd'] = 1
-                each['segmentation'] = dict(size=[96, 96], counts=[96 * 50, 200, 96 * 46 - 200])
+                annotation['iscrowd'] = 1
+                annotation['segmentation'] = dict(size=[96, 96], counts=[96 * 50, 200, 96 * 46 - 200])
             elif i % 3 == 1:
-                each.update(bbox=[x, y, 1, 1], segmentation=[[x, y, x + 1, y, x + 1, y + 1]], area=1)
-        content['annotations'] = [each for each in content['annotations'] if each['image_id'] % 2]
+                annotation.update(bbox=[x, y, 1, 1], segmentation=[[x, y, x + 1, y, x + 1, y + 1]], area=1)
+        content['annotations'] = [a for a in content['annotations'] if a['image_id'] % 2]
 
     for split in ('train', 'val'):
         change_annotations(data, split, change)
-    status, said = train(DETECTION)
-    assert status == 0, said
+    status, output = train(DETECTION)
+    assert status == 0, output
 
 
 @pytest.mark.slow
-def test_no_object_in_any_batch(data, train):
+def test_batches_without_objects_are_accepted(data, train):
     change_annotations(data, 'train', lambda content: content.update(annotations=[]))
-    status, said = train(DETECTION, **{'train_dataloader.dataset.filter_cfg': None})
-    assert status == 0, said
+    status, output = train(DETECTION, **{'train_dataloader.dataset.filter_cfg': None})
+    assert status == 0, output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('split', ['train', 'val'])
 @BOTH
-def test_no_image(data, train, base, split):
+def test_data_without_images_are_refused(data, train, base, split):
     change_annotations(data, split, lambda content: content.update(images=[], annotations=[]))
     for file in (data / split).iterdir():
         file.unlink()
-    status, said = train(base)
+    status, output = train(base)
     assert status == 2
-    assert 'There is no image where the config looks' in said and len(said.strip().splitlines()) == 1
+    assert 'No image matches these settings of the config' in output and len(output.strip().splitlines()) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore:Mean of empty slice:RuntimeWarning')  # of no class
-def test_all_pixels_ignored(data, train):
-    """In training and validation: no loss but 0, no metric but undefined."""
+@pytest.mark.filterwarnings('ignore:Mean of empty slice:RuntimeWarning')  # no class has a pixel
+def test_label_maps_of_ignored_pixels_are_accepted(data, train):
+    """The loss is 0 and the metrics are undefined."""
     for file in data.glob('labels/*/*.png'):
         cv2.imwrite(str(file), np.full((96, 96), 255, np.uint8))
-    status, said = train(SEGMENTATION)
-    assert status == 0, said
+    status, output = train(SEGMENTATION)
+    assert status == 0, output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('size', [(1, 1), (1, 2000), (2000, 1), (1500, 2000)], ids='{0[0]}x{0[1]}'.format)
 @BOTH
-def test_sizes(data, train, base, size):
-    """(height, width) of one image in each split; of a large one in training only, to save time."""
+def test_unusual_image_sizes_are_accepted(data, train, base, size):
+    """One image in each split has the size (height, width), a large one in training only, to save time."""
     for split in ('train', 'val') if size[0] < 1500 else ('train',):
         file = min((data / split).iterdir())
         Image.fromarray(np.zeros((*size, 3), np.uint8)).save(file)
@@ -136,22 +136,22 @@ def test_sizes(data, train, base, size):
         def change(content: dict) -> None:
             image = min(content['images'], key=lambda image: image['file_name'])
             image.update(height=size[0], width=size[1])
-            for each in content['annotations']:
-                if each['image_id'] == image['id']:
-                    each.update(bbox=[0, 0, 1, 1], segmentation=[[0, 0, 1, 0, 1, 1]], area=1)
+            for annotation in content['annotations']:
+                if annotation['image_id'] == image['id']:
+                    annotation.update(bbox=[0, 0, 1, 1], segmentation=[[0, 0, 1, 0, 1, 1]], area=1)
 
         change_annotations(data, split, change)
-    status, said = train(base, **{'val_dataloader.batch_size': 1})
-    if base == SEGMENTATION and size == (1, 1):  # mmsegmentation makes a number of its label map
-        assert status == 2 and '000000.jpg: LoadAnnotations fails' in said
+    status, output = train(base, **{'val_dataloader.batch_size': 1})
+    if base == SEGMENTATION and size == (1, 1):  # mmsegmentation squeezes its label map to a number
+        assert status == 2 and '000000.jpg: LoadAnnotations fails' in output
     else:
-        assert status == 0, said
+        assert status == 0, output
 
 
 @pytest.mark.slow
-def test_sizes_in_a_batch(data, train):
-    """Segmentors stack the images of a training, not those of a test."""
+def test_test_batch_of_several_sizes_is_refused(data, train):
+    """Segmentors pad training images only."""
     Image.fromarray(np.zeros((64, 80, 3), np.uint8)).save(data / 'val' / '000000.jpg')
     cv2.imwrite(str(data / 'labels' / 'val' / '000000.png'), np.ones((64, 80), np.uint8))
-    status, said = train(SEGMENTATION)
-    assert status == 2 and 'val_dataloader.batch_size=1' in said
+    status, output = train(SEGMENTATION)
+    assert status == 2 and 'val_dataloader.batch_size=1' in output

@@ -179,7 +179,7 @@ def test_from_training_to_prediction(trained, classes, tmp_path, capsys):
     assert len(list((tmp_path / 'predicted' / 'vis').rglob('*.png'))) == 10
     capsys.readouterr()
     assert call('test', file, checkpoint, '--work-dir', work_dir, '--out', tmp_path / 'out.pkl') == 2
-    assert 'for this config give a file that ends in .json.' in capsys.readouterr().err
+    assert 'for this config use a file that ends in .json.' in capsys.readouterr().err
 
 
 def test_report(trained, tmp_path, capsys):

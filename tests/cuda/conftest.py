@@ -1,4 +1,7 @@
-"""What needs a GPU. `MLP_DENSE_CUDA_TESTS=cpu pytest tests/cuda` rehearses on the CPU what makes sense there."""
+"""Tests that need a GPU; they are collected only if there is one.
+
+``MLP_DENSE_CUDA_TESTS=cpu pytest tests/cuda`` rehearses on the CPU those that run there.
+"""
 
 from collections.abc import Iterator
 
@@ -7,18 +10,18 @@ import torch
 
 from support.devices import DEVICE, tf32
 
+collect_ignore_glob = ['test_*.py'] if DEVICE == 'cuda' and not torch.cuda.is_available() else []
+
 
 @pytest.fixture(scope='session')
 def device() -> torch.device:
-    if DEVICE == 'cuda' and not torch.cuda.is_available():
-        pytest.skip('needs a GPU (MLP_DENSE_CUDA_TESTS=cpu rehearses on the CPU)')
     return torch.device(DEVICE)
 
 
 @pytest.fixture
 def gpu(device) -> torch.device:
     if device.type != 'cuda':
-        pytest.skip('makes sense on a GPU only')
+        pytest.skip('needs a GPU')
     return device
 
 
@@ -29,6 +32,6 @@ def seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def exact_float32() -> Iterator[None]:
-    """PyTorch's convolutions round to TF32 unless told otherwise."""
+    """Disable TF32, to which PyTorch's convolutions round by default."""
     with tf32(False):
         yield

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from mlp_dense import fuse
-from mlp_dense.backbones import cuda_paths
 from support.devices import assert_near, assert_near_gradients, built, deterministic, tf32
 from support.models import SMALL, differing, image
 
@@ -43,10 +42,7 @@ def noise_of_the_cpu(monkeypatch):
 @pytest.mark.usefixtures('noise_of_the_cpu')
 @pytest.mark.parametrize('size', SIZES, ids=str)
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
-@pytest.mark.parametrize('fast', [True, False], ids=['fast', 'plain'])
-def test_float64_equals_the_cpu(family, device, size, training, fast, monkeypatch):
-    if not fast:
-        monkeypatch.setattr(cuda_paths, 'is_on_gpu', lambda *_: False)
+def test_float64_equals_the_cpu(family, device, size, training):
     model, x = built(family, torch.float64).train(training), image(2, 3, *size, dtype=torch.float64)
     other = copy.deepcopy(model).to(device)
     expected, gradients = step(model, x)

@@ -1,7 +1,9 @@
 """Quick trainings in which everything is random that can be, ways to interrupt them, and what they are compared by."""
 
 import json
+import importlib.util
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -9,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -18,7 +21,7 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 
 from support.configs import thin
-from support.tools import call
+from support.tools import call, own_globals
 
 
 @HOOKS.register_module(force=True)
@@ -87,12 +90,18 @@ def assert_equal_states(one: Path, other: Path) -> None:
             assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, key
 
 
-def start(
-    *arguments, log: Path, tool: str = 'train', prepare: Callable[[], None] = lambda: None, **environment: str
-) -> int:
-    """Starts `tools/TOOL.py` in a process of its own, a copy of this one, whose imports it has; returns its number.
+def foreign_script(package: str) -> Path:
+    """Return the training script that `mmdet` or `mmseg` installs."""
+    return Path(importlib.util.find_spec(package).origin).with_name('.mim') / 'tools' / 'train.py'
 
-    `prepare` runs in it first; its output goes to a file."""
+
+def start(
+    *arguments, log: Path, tool: str | Path = 'train', prepare: Callable[[], None] = lambda: None, **environment: str
+) -> int:
+    """Start `tools/TOOL.py`, or the script of a path, in a fork of this process; return its number.
+
+    `prepare` runs in it first. Its output goes to a file.
+    """
     if pid := os.fork():
         return pid
     try:
@@ -104,13 +113,19 @@ def start(
         os.environ.update(environment)
         warnings.resetwarnings()
         prepare()
-        status = call(tool, *arguments)
+        status = call(tool, *arguments) if isinstance(tool, str) else _run_script(tool, *arguments)
     except BaseException:
         traceback.print_exc()
         status = 70
     finally:
         sys.stdout.flush()
         os._exit(status if isinstance(status, int) else 71)
+
+
+def _run_script(script: Path, *arguments) -> int:
+    with patch.object(sys, 'argv', [str(script), *map(str, arguments)]), own_globals():
+        runpy.run_path(str(script), run_name='__main__')
+    return 0
 
 
 def wait(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""What the tests of tools/checkpoint.py share."""
+"""Fixtures of the tests of tools/checkpoint.py."""
 
 import pytest
 from mmengine.config import Config
@@ -10,7 +10,7 @@ from support.tools import call
 
 @pytest.fixture
 def inspect(capsys):
-    """Runs the tool on a file; returns what it prints, by topic."""
+    """Run the tool on a file; return its output by topic."""
 
     def run(*args) -> dict[str, str]:
         assert call('checkpoint', 'inspect', *args) == 0
@@ -21,7 +21,7 @@ def inspect(capsys):
 
 @pytest.fixture(params=[DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
 def checkpoint(request, save):
-    """(config, checkpoint, weights) as a training leaves them."""
+    """Return (config, checkpoint, model) as a training writes them."""
     cfg = Config.fromfile(request.param)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)

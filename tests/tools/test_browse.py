@@ -1,4 +1,4 @@
-"""The contact sheet of what a pipeline makes of the data, with labels where they belong."""
+"""Contact sheet of the outputs of a pipeline, with correctly placed labels."""
 
 import shutil
 
@@ -15,7 +15,7 @@ ADE20K = config('segmentation/hire_mlp_upernet_ade20k')
 
 @pytest.mark.parametrize('config', [DETECTION, SEGMENTATION])
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_sheet(config, split, shapes, tmp_path, capsys):
+def test_sheet_depends_on_the_seed_only(config, split, shapes, tmp_path, capsys):
     def sheet(seed: int) -> np.ndarray:
         out = tmp_path / 'new' / f'{seed}.png'
         arguments = ['--data-root', shapes, '--out', out, '--num', 3, '--seed', seed, '--split', split]
@@ -29,39 +29,39 @@ def test_sheet(config, split, shapes, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(('config', 'data'), [(COCO, 'coco_tiny'), (ADE20K, 'ade_tiny')])
-def test_genuine_images(config, data, shared, tmp_path):
+def test_genuine_images_are_drawn(config, data, shared, tmp_path):
     out = tmp_path / 'sheet.png'
     assert call('browse', config, '--data-root', shared / 'data' / data, '--out', out, '--num', 2) == 0
     assert cv2.imread(str(out)) is not None
 
 
-def test_ground_truth_in_another_size_than_the_image(shapes, tmp_path, monkeypatch):
-    """A test pipeline resizes the image alone; the boxes must fall on the same objects nevertheless."""
+def test_labels_match_resized_images(shapes, tmp_path, monkeypatch):
+    """A test pipeline resizes the image alone, so the boxes must be scaled for drawing."""
     boxes = []
     for factor in (1.0, 2.0):
-        found = []
-        monkeypatch.setattr(cv2, 'rectangle', lambda _, *corners, found=found: found.append(corners[:2]))
+        drawn = []
+        monkeypatch.setattr(cv2, 'rectangle', lambda _, *corners, drawn=drawn: drawn.append(corners[:2]))
         options = ['--cfg-options', f'val_dataloader.dataset.pipeline.1.scale_factor={factor}']
         arguments = ['--data-root', shapes, '--split', 'val', '--num', 1, '--out', tmp_path / 'sheet.png', *options]
         assert call('browse', DETECTION, *arguments) == 0
-        boxes.append(found)
+        boxes.append(drawn)
     assert len(boxes[0]) and boxes[0] == boxes[1]
 
 
-def test_unreadable_image(shapes, tmp_path, capsys):
+def test_unreadable_image_is_named(shapes, tmp_path, capsys):
     copy = tmp_path / 'shapes'
     shutil.copytree(shapes, copy)
     (copy / 'val' / '000003.jpg').write_bytes(b'')
     assert call('browse', SEGMENTATION, '--data-root', copy, '--split', 'val', '--out', tmp_path / 'sheet.png') == 2
-    assert '000003.jpg is missing or no readable image' in capsys.readouterr().err
+    assert '000003.jpg is missing or not a readable image' in capsys.readouterr().err
 
 
-def test_bad_input(shapes, tmp_path, capsys):
+def test_invalid_arguments_are_explained(shapes, tmp_path, capsys):
     for arguments, sentence in (
         (['configs/absent.py', '--out', tmp_path / 'a.png'], 'does not exist'),
         ([DETECTION, '--data-root', tmp_path, '--out', tmp_path / 'a.png'], 'does not exist, and the train data'),
         ([DETECTION, '--data-root', shapes, '--out', tmp_path / 'a.gif'], 'ends in .png'),
-        ([DETECTION, '--data-root', shapes, '--out', tmp_path / 'a.png', '--num', 0], 'give 1 or more'),
+        ([DETECTION, '--data-root', shapes, '--out', tmp_path / 'a.png', '--num', 0], '1 or more'),
     ):
         assert call('browse', *arguments) == 2
         assert sentence in capsys.readouterr().err

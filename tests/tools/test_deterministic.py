@@ -1,4 +1,4 @@
-"""Two trainings with --seed and --deterministic are the same, bit for bit: on the CPU, of detectors on a GPU, too."""
+"""Two trainings with --seed and --deterministic are equal bit for bit: on a CPU, and detectors also on a GPU."""
 
 import json
 
@@ -12,8 +12,8 @@ from support.tools import NO_WORKERS, call
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', ['detection/hire_mlp_mask_rcnn_shapes', 'segmentation/hire_mlp_upernet_shapes'])
-def test_the_same_seed_gives_the_same_bits(shapes, tmp_path, task, as_before):
-    """With stochastic depth, dropout in the heads and random augmentation."""
+def test_equal_seeds_give_equal_trainings(shapes, tmp_path, task, as_before):
+    """The training has stochastic depth, dropout in the heads and random augmentation."""
     if 'segmentation' in task and torch.cuda.is_available():
         pytest.skip('on a GPU the cross entropy of label maps has no deterministic kernel: pytorch/pytorch#71367')
     length = 'train_cfg.max_epochs=1' if 'detection' in task else 'train_cfg.max_iters=4'

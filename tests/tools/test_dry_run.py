@@ -1,4 +1,4 @@
-"""tools/train.py --dry-run: says what a training needs, fails in a sentence, and writes nothing."""
+"""tools/train.py --dry-run reports what a training needs, explains errors and writes nothing."""
 
 import re
 import tempfile
@@ -6,7 +6,6 @@ import tempfile
 import pytest
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from mlp_dense.config.reading import first_line
 from support.configs import DETECTION, SEGMENTATION, thin_config
 from support.tools import call
 
@@ -15,8 +14,7 @@ NAMES = {DETECTION: 'detection/hire_mlp_mask_rcnn_shapes', SEGMENTATION: 'segmen
 
 @pytest.fixture
 def dry_run(shapes, tmp_path, monkeypatch, capsys):
-    """Runs the tool on a thin config; returns its exit status, what it prints and its errors, and checks that no file
-    is left anywhere."""
+    """Run the tool on a thin config; return its exit status, output and errors, and check that it leaves no file."""
     (tmp_path / 'temporary').mkdir()
     (tmp_path / 'here').mkdir()
     monkeypatch.chdir(tmp_path / 'here')
@@ -27,7 +25,9 @@ def dry_run(shapes, tmp_path, monkeypatch, capsys):
         before = set(tmp_path.rglob('*'))
         where = ['--data-root', shapes, '--work-dir', tmp_path / 'run', '--dry-run']
         status = call('train', file, *where, *args, *(['--cfg-options', *options] if options else []))
-        new = {path for path in tmp_path.rglob('*') if not re.search('torchinductor|pymp', str(path))}  # Python's own
+        new = {
+            path for path in tmp_path.rglob('*') if not re.search('torchinductor|pymp', str(path))
+        }  # written by Python itself
         assert new == before
         printed = capsys.readouterr()
         assert 'Traceback' not in printed.out + printed.err
@@ -44,15 +44,15 @@ def dry_run(shapes, tmp_path, monkeypatch, capsys):
     ],
     ids=['detection', 'segmentation'],
 )
-def test_says_what_a_training_needs(dry_run, config, schedule, metric):
-    status, said, _ = dry_run(config)
-    assert status == 0 and 'training and validation work; nothing is written' in said
-    assert f'schedule    {schedule}: about 0:' in said and metric in said
-    assert 's with 8 images' in said and 'GB in this process' in said and ' MB; ' in said
+def test_report_contains_schedule_time_and_memory(dry_run, config, schedule, metric):
+    status, output, _ = dry_run(config)
+    assert status == 0 and 'training and validation work; nothing is written' in output
+    assert f'end         {schedule}: about 0:' in output and metric in output
+    assert 's with 8 images' in output and 'GB in this process' in output
 
 
 @pytest.mark.filterwarnings('ignore:Detected call of `scheduler.step')  # mmengine, when gradients are accumulated
-def test_the_optimizer_steps(dry_run):
+def test_optimizer_steps_once_after_accumulating(dry_run):
     steps = []
     handle = register_optimizer_step_post_hook(lambda *_: steps.append(1))
     status, *_ = dry_run(SEGMENTATION, options=['optim_wrapper.accumulative_counts=5'])
@@ -71,24 +71,19 @@ def test_the_optimizer_steps(dry_run):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else '',
 )
-def test_fails_in_a_sentence(dry_run, options, expected):
+def test_error_is_one_sentence(dry_run, options, expected):
     status, _, error = dry_run(SEGMENTATION, options=options)
     assert status == 2 and expected in error and len(error.strip().splitlines()) == 1
 
 
-def test_what_a_training_would_refuse(dry_run, tmp_path):
+def test_existing_training_is_refused(dry_run, tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'last_checkpoint').write_text('iter_1.pth')
     status, _, error = dry_run(SEGMENTATION)
-    assert status == 2 and 'holds a training already' in error
+    assert status == 2 and 'contains a training already' in error
 
 
-def test_a_work_dir_that_cannot_be_written(dry_run, tmp_path):
+def test_unwritable_work_dir_is_refused(dry_run, tmp_path):
     (tmp_path / 'run').write_text('precious')
     status, _, error = dry_run(SEGMENTATION)
     assert status == 2 and 'cannot be written' in error
-
-
-def test_an_error_of_a_loading_process_is_one_line():
-    text = 'Caught ValueError in DataLoader worker process 0.\nOriginal Traceback ...\n  File ...\nValueError: 7\n'
-    assert first_line(ValueError(text)) == 'ValueError: 7'

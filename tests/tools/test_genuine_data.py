@@ -1,4 +1,4 @@
-"""Each family is trained and tested on genuine images of COCO and ADE20K, one also on CamVid."""
+"""Training and test of each family on genuine images of COCO and ADE20K, and of some on CamVid."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.slow
 
 
 def for_each(ending: str) -> pytest.MarkDecorator:
-    """Runs a test with every config whose name ends so, of which there is one for a family."""
+    """Run a test with every config whose name has this ending; each family has one."""
     files = [file for file in CONFIGS if file.stem.endswith(ending)]
     return pytest.mark.parametrize('file', files, ids=[file.stem.removesuffix(ending) for file in files])
 
 
 def small_config(file: Path, folder: Path, scale: tuple[int, int]) -> tuple[Path, Config]:
-    """Writes a config with few channels whose images are resized into `scale` (long side, short side)."""
+    """Write a config with few channels whose images are resized to `scale` (long side, short side)."""
     cfg = Config.fromfile(file)
     thin(cfg)
     for _, container, key, value in walk(cfg):
@@ -35,15 +35,15 @@ COCO = [
     *NO_WORKERS,
     *(f'{name}_dataloader.dataset.indices=2' for name in ('train', 'val', 'test')),
     'train_cfg.max_epochs=1',
-    'train_cfg.val_interval=2',  # the test comes to the same
+    'train_cfg.val_interval=2',  # the test evaluates the same checkpoint
     'model.train_cfg.rpn_proposal.max_per_img=50',
     'model.test_cfg.rpn.max_per_img=50',
-    'model.test_cfg.rcnn.score_thr=0.0',  # an iteration gives low scores; without a box there is no table
+    'model.test_cfg.rcnn.score_thr=0.0',  # scores are low after one iteration, and no box means no table
 ]
 
 
 @for_each('_mask_rcnn_coco')
-def test_coco(file, shared, tmp_path, capfd):
+def test_every_family_trains_on_coco(file, shared, tmp_path, capfd):
     file, cfg = small_config(file, tmp_path, scale=(160, 96))
     where = ['--data-root', shared / 'data' / 'coco_tiny', '--work-dir', tmp_path]
     assert call('train', file, *where, '--cfg-options', *COCO) == 0
@@ -72,7 +72,7 @@ ADE20K = [
 
 
 @for_each('_upernet_ade20k')
-def test_ade20k(file, shared, tmp_path):
+def test_every_family_trains_on_ade20k(file, shared, tmp_path):
     file, _ = small_config(file, tmp_path, scale=(256, 64))
     where = ['--data-root', shared / 'data' / 'ade_tiny', '--work-dir', tmp_path]
     assert call('train', file, *where, '--cfg-options', *ADE20K) == 0
@@ -82,13 +82,13 @@ def test_ade20k(file, shared, tmp_path):
 
 
 @for_each('_semantic_fpn_camvid-240x180')
-def test_camvid(file, shared, tmp_path, capfd):
-    """Whose ignored label is 11, not 255."""
+def test_ignored_label_of_camvid_is_accepted(file, shared, tmp_path, capfd):
+    """CamVid ignores the label 11, not 255."""
     file, _ = small_config(file, tmp_path, scale=(60, 45))
     crop = ['train_dataloader.dataset.pipeline.3.crop_size=(45,60)', 'model.data_preprocessor.size=(45,60)']
     where = ['--data-root', shared / 'data' / 'camvid', '--work-dir', tmp_path]
-    options = ['--cfg-options', *(each for each in ADE20K if '(64,64)' not in each), *crop]
+    options = ['--cfg-options', *(option for option in ADE20K if '(64,64)' not in option), *crop]
     assert call('train', file, *where, *options) == 0
-    assert 'What is wrong with the data' not in capfd.readouterr().out
+    assert 'Problems in the data' not in capfd.readouterr().out
     assert call('test', file, tmp_path / 'iter_2.pth', *where, *options) == 0
     assert 'bicyclist' in log_of(tmp_path)

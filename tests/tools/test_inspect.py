@@ -1,4 +1,4 @@
-"""tools/checkpoint.py inspect: what is in a file, also in one that means harm."""
+"""tools/checkpoint.py inspect describes the contents of a file, also of a malicious one."""
 
 import hashlib
 import os
@@ -33,7 +33,7 @@ def test_every_arch_is_recognised(cls, arch, inside, form):
     assert f'{cls.__name__}: loaded ' in loads and ('fresh: norms.0' in loads) == (form == 'official')
 
 
-def test_other_sizes(family):
+def test_custom_sizes_are_recognised(family):
     arch = dict(depths=(1, 2, 1), dims=(16, 32, 48), mlp_ratios=(2, 4, 4))
     weights = family(arch, out_indices=(0, 1, 2)).state_dict()
     backbone, loads = recognise(Checkpoint('file', None, weights), FAMILIES)
@@ -41,7 +41,7 @@ def test_other_sizes(family):
     assert backbone == f'{family.__name__} {size}, our names' and 'loaded' in loads
 
 
-def test_what_is_said_of_a_file(save, inspect):
+def test_description_of_a_published_file(save, inspect):
     path = save(dict(model=official(mlp_dense.HireMLP, classes=10, norms=()), epoch=3, args=None))
     said = inspect(path)
     assert said['file'].startswith(path) and said['weights'] == "under 'model'" and said['beside them'] == 'epoch, args'
@@ -57,7 +57,7 @@ def test_what_is_said_of_a_file(save, inspect):
     assert inspect(save(official(mlp_dense.HireMLP)))['weights'] == 'a plain state dict'
 
 
-def test_what_would_load_into_a_config(checkpoint, inspect, save):
+def test_tensors_that_fit_a_config_are_counted(checkpoint, inspect, save):
     config, path, model = checkpoint
     said = inspect(path, '--config', config)
     count = len(model.state_dict())
@@ -72,7 +72,7 @@ def test_what_would_load_into_a_config(checkpoint, inspect, save):
     assert ('2 missing: decode_head.conv_seg.bias' in said) == (config == SEGMENTATION)
 
 
-def test_backbone_that_does_not_fit(checkpoint, inspect, save):
+def test_mismatched_backbone_is_described(checkpoint, inspect, save):
     config, _, model = checkpoint
     weights = {key: value for key, value in model.state_dict().items() if 'channel_mixing.fc2.bias' not in key}
     said = inspect(save(weights), '--config', config)
@@ -81,12 +81,12 @@ def test_backbone_that_does_not_fit(checkpoint, inspect, save):
     assert said['whole model'].startswith('does not load: ')
 
 
-def test_file_of_something_else(save, inspect):
+def test_foreign_file_is_not_recognised(save, inspect):
     said = inspect(save({'conv1.weight': torch.ones(2), 'stages.0.blocks.0.norm1.weight': torch.ones(())}))
     assert said['backbone'] == 'none of this package' and 'as backbone' not in said
 
 
-# Files that mean harm
+# Malicious files
 
 
 class Evil:
@@ -111,7 +111,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize('command', ['inspect', 'publish'])
 @pytest.mark.parametrize('kind', HOSTILE)
-def test_hostile_file(save, tmp_path, capsys, kind, command):
+def test_malicious_file_is_refused(save, tmp_path, capsys, kind, command):
     name, content, reason = HOSTILE[kind]
     mark, path = tmp_path / 'executed', tmp_path / name
     if isinstance(content, bytes):
@@ -124,19 +124,19 @@ def test_hostile_file(save, tmp_path, capsys, kind, command):
     assert not mark.exists() and [file.name for file in tmp_path.iterdir()] == [name]
 
 
-def test_debug_shows_the_traceback(tmp_path):
+def test_debug_prints_the_traceback(tmp_path):
     with pytest.raises(CheckpointError):
         call('checkpoint', 'inspect', tmp_path / 'absent.pth', '--debug')
 
 
-def test_truncated_file(save, capsys):
+def test_truncated_file_is_refused(save, capsys):
     path = Path(save(official(mlp_dense.HireMLP)))
     path.write_bytes(path.read_bytes()[:-100])
     assert call('checkpoint', 'inspect', path) == 2
     assert 'is it complete?' in capsys.readouterr().err
 
 
-def test_names_that_mean_harm(save, inspect):
+def test_control_characters_in_names_are_replaced(save, inspect):
     weights = {f'stages.{10**9 * i}.blocks.{10**9}.norm1.weight': torch.ones(2) for i in range(2)}
     said = inspect(save(dict(model={'\x1b[31m\nbackbone': torch.ones(1), **weights}, **{'\x1b]0;title\x07': 1})))
     assert said['backbone'] == 'none of this package' and said['beside them'] == '?]0;title?'
@@ -145,7 +145,7 @@ def test_names_that_mean_harm(save, inspect):
     assert inspect(save(weights))['backbone'] == 'none of this package'
 
 
-def test_tensors_that_are_not_plain(save, tmp_path, capsys):
+def test_sparse_and_meta_tensors_are_refused(save, tmp_path, capsys):
     kinds = [(torch.eye(3).to_sparse(), 'holds torch._utils._rebuild_sparse_tensor')]
     for tensor, said in [*kinds, (torch.ones(10**12, device='meta'), 'w is no plain tensor')]:
         assert call('checkpoint', 'publish', save(dict(w=tensor)), tmp_path / 'out.pth') == 2

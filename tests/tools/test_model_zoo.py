@@ -1,4 +1,4 @@
-"""The metafiles and the zoo page."""
+"""Metafiles of the configs and the page of the model zoo."""
 
 from itertools import count
 from pathlib import Path
@@ -16,7 +16,7 @@ def zoo():
     return load(TOOLS / 'model_zoo.py')
 
 
-def test_metafiles_hold_every_config_once(zoo):
+def test_metafiles_list_every_config_once(zoo):
     models = zoo.read_metafiles()
     assert all((ROOT / model['Config']).is_file() for model in models)
     assert all(model['Name'] == Path(model['Config']).stem for model in models)
@@ -27,7 +27,7 @@ def test_metafiles_hold_every_config_once(zoo):
         assert len(text) == 2 and text[1].startswith('_base_ = '), f'{short} is in no metafile'
 
 
-def test_metafiles_have_the_openmmlab_form():
+def test_metafiles_have_the_openmmlab_format():
     for name in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
         file = yaml.safe_load((ROOT / name).read_text())
         (collection,) = file['Collections']
@@ -37,7 +37,9 @@ def test_metafiles_have_the_openmmlab_form():
         for model in file['Models']:
             assert model['In Collection'] == collection['Name']
             published = model['Metadata'].get('Published')
-            assert bool(model.get('Results')) <= bool(published and published['Confirmed']), 'a result to be doubted'
+            assert bool(model.get('Results')) <= bool(published and published['Confirmed']), (
+                'results need a confirmed source'
+            )
             for result in model.get('Results', []):
                 assert result['Dataset'] == model['Metadata']['Training Data']
                 assert all(isinstance(value, float) for value in result['Metrics'].values())
@@ -45,7 +47,7 @@ def test_metafiles_have_the_openmmlab_form():
 
 @pytest.mark.slow
 def test_page_is_reproduced(zoo, monkeypatch):
-    """Every fifth model and all with a footnote are counted, which takes long; the tool itself counts all."""
+    """Counting takes long, so this counts every fifth model and those with a footnote; the tool counts all."""
     page = (ROOT / 'docs' / 'model_zoo.md').read_text(encoding='utf-8')
     counted, number = zoo.row, count()
 
@@ -57,10 +59,10 @@ def test_page_is_reproduced(zoo, monkeypatch):
     assert '\n'.join(zoo.page_lines()) + '\n' == page
 
 
-def test_published_size_that_differs_is_explained(zoo):
+def test_different_published_size_needs_a_note(zoo):
     model = next(model for model in zoo.read_metafiles() if model['Name'] == 'as_mlp_tiny_mask_rcnn_1x_coco')
     model['Metadata']['Published']['GMACs'] = 300
-    with pytest.raises(UserError, match='explain it as Note'):
+    with pytest.raises(UserError, match='Note'):
         zoo.row(model, (800, 1280), [])
     model['Metadata']['Published']['Note'] = 'counted with more proposals'
     notes = []

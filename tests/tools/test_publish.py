@@ -1,4 +1,4 @@
-"""tools/checkpoint.py publish: the weights alone, under a name that tells them apart."""
+"""tools/checkpoint.py publish writes the weights alone, with their hash in the name."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ from support.tools import NO_WORKERS, call
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_published_file(checkpoint, tmp_path, capsys, suffix):
+def test_published_file_loads_with_its_classes(checkpoint, tmp_path, capsys, suffix):
     config, path, model = checkpoint
     before = read_checkpoint(path)
     assert call('checkpoint', 'publish', path, tmp_path / 'new' / f'hire{suffix}') == 0
@@ -37,8 +37,8 @@ def test_published_file(checkpoint, tmp_path, capsys, suffix):
 
 
 @pytest.mark.slow
-def test_tools_take_published_safetensors(checkpoint, shapes, tmp_path):
-    """As the checkpoint of a test, and as `init_cfg` of a backbone."""
+def test_tools_accept_published_safetensors(checkpoint, shapes, tmp_path):
+    """The file serves as checkpoint of a test and as `init_cfg` of a backbone."""
     config, path, model = checkpoint
     file = publish(path, tmp_path / 'w.safetensors')
     where = ['--data-root', shapes, '--work-dir', tmp_path / 'run']
@@ -50,7 +50,7 @@ def test_tools_take_published_safetensors(checkpoint, shapes, tmp_path):
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_published_tensors_are_plain(save, tmp_path, suffix):
+def test_published_tensors_are_contiguous_float32(save, tmp_path, suffix):
     large, shared = torch.randn(1000, 4), torch.ones(3)
     weights = dict(
         half=torch.ones(2).half(), brain=torch.ones(2).bfloat16(), double=torch.ones(2).double(), steps=torch.tensor(7),
@@ -67,7 +67,7 @@ def test_published_tensors_are_plain(save, tmp_path, suffix):
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_same_weights_are_the_same_file_and_nothing_is_overwritten(save, tmp_path, suffix, capsys):
+def test_equal_weights_have_equal_names_and_no_file_is_overwritten(save, tmp_path, suffix, capsys):
     meta = dict(dataset_meta=dict(classes=('a', 'b'), palette=np.ones((2, 3))))
     source = save(dict(state_dict=dict(w=torch.ones(2), v=torch.ones(3)), meta=meta))
     file = publish(source, tmp_path / f'a{suffix}')
@@ -81,13 +81,13 @@ def test_same_weights_are_the_same_file_and_nothing_is_overwritten(save, tmp_pat
 @pytest.mark.parametrize(
     'out, reason', [('w.pt', 'must end in'), ('w', 'must end in'), ('weights.pth/w.pth', 'cannot')]
 )
-def test_output_that_cannot_be(save, tmp_path, capsys, out, reason):
+def test_invalid_output_is_refused(save, tmp_path, capsys, out, reason):
     source = save(dict(w=torch.ones(2)))
     assert call('checkpoint', 'publish', source, tmp_path / out) == 2
     assert reason in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ['weights.pth']
 
 
-def test_full_disk_leaves_nothing(save, tmp_path, monkeypatch, capsys):
+def test_full_disk_leaves_no_file(save, tmp_path, monkeypatch, capsys):
     def full(content, file):
         file.write(b'begun')
         raise RuntimeError('PytorchStreamWriter failed writing file')
@@ -100,14 +100,14 @@ def test_full_disk_leaves_nothing(save, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('key', ['model_ema', 'state_dict_ema'])
-def test_ema_of_official_files(save, tmp_path, key):
+def test_ema_of_official_files_is_published(save, tmp_path, key):
     path = save({'model': dict(w=torch.ones(2)), 'state_dict': dict(w=torch.ones(2)), key: dict(w=torch.zeros(2))})
     weights = [load_file(publish(path, tmp_path / f'{ema}.safetensors', ema))['w'].tolist() for ema in (False, True)]
     assert weights == [[1, 1], [0, 0]]
 
 
-def test_ema_of_mmengine(save, tmp_path, inspect):
-    """Its hook saves the averaged weights as `state_dict`, and the trained ones as `ema_state_dict`."""
+def test_ema_of_mmengine_is_published(save, tmp_path, inspect):
+    """Its hook saves averaged weights as `state_dict` and trained weights as `ema_state_dict`."""
     model = torch.nn.Linear(1, 1)
     hook = EMAHook()
     hook.before_run(SimpleNamespace(model=model))
@@ -126,7 +126,7 @@ def test_ema_of_mmengine(save, tmp_path, inspect):
     assert load_file(publish(alone, tmp_path / 'alone.safetensors')).keys() == {'weight', 'bias'}
 
 
-def test_no_ema(save, tmp_path, capsys):
+def test_missing_ema_is_refused(save, tmp_path, capsys):
     path = save(dict(state_dict=dict(w=torch.ones(2)), meta={}))
     assert call('checkpoint', 'publish', path, tmp_path / 'w.pth', '--ema') == 2
     assert 'holds no EMA weights' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Options that make a quick trial of a published config, from the command lines of the tools: sizes and durations."""
+"""Options for a quick trial of a published config: sizes and durations, from training to prediction."""
 
 import json
 import re
@@ -17,18 +17,17 @@ CASES = {
     'detection': (
         'coco_tiny',
         ['--img-scale', 160, 96],
-        ['model.test_cfg.rcnn.score_thr=0.0', 'model.train_cfg.rpn_proposal.max_per_img=50', 'train_cfg.val_begin=99'],
+        '--epochs',
+        ['model.test_cfg.rcnn.score_thr=0.0', 'model.train_cfg.rpn_proposal.max_per_img=50'],
     ),
-    'segmentation': ('ade_tiny', ['--img-scale', 256, 64], []),
+    'segmentation': ('ade_tiny', ['--img-scale', 256, 64], '--iters', []),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', CASES)
-@pytest.mark.parametrize('length', ['--epochs', '--iters'])
-def test_a_quick_trial(task, length, shared, tmp_path, capsys):
-    """From training to prediction, in the units of the config and in the others."""
-    data, sizes, options = CASES[task]
+def test_quick_trial_trains_tests_and_predicts(task, shared, tmp_path, capsys):
+    data, sizes, length, options = CASES[task]
     file = thin_config(THIN[task], tmp_path)
     where = ['--data-root', shared / 'data' / data, '--work-dir', tmp_path / 'run']
     quick = [*sizes, '--batch-size', 2, '--workers', 0]
@@ -36,15 +35,18 @@ def test_a_quick_trial(task, length, shared, tmp_path, capsys):
     assert call('train', file, *where, *quick, length, 2, '--seed', 0, *more) == 0
     console = capsys.readouterr().out
     scale = f'({sizes[1]}, {sizes[2]})'
-    said = [line for line in console.splitlines() if re.match(r'[\w.]+: .+ -> ', line)]
-    assert any(line.endswith(f'-> {scale}') for line in said) and 'test_dataloader.num_workers: ' in '\n'.join(said)
+    changes = [line for line in console.splitlines() if re.match(r'[\w.]+: .+ -> ', line)]
+    assert any(line.endswith(f'-> {scale}') for line in changes)
+    assert 'test_dataloader.num_workers: ' in '\n'.join(changes)
     assert re.search(r'eta: 0:00:00  end: (after )?\d{4}-\d\d-\d\d \d\d:\d\d  time', console)
-    kept = Config.fromfile(tmp_path / 'run' / Path(file).name)
+    validations = re.findall(r'\(val\).*(?:mIoU|bbox_mAP): ', log_of(tmp_path / 'run'))
+    assert len(validations) == (2 if length == '--epochs' else 1), 'as often as the config, at least at the end'
+    saved = Config.fromfile(tmp_path / 'run' / Path(file).name)
     checkpoint = (tmp_path / 'run' / 'last_checkpoint').read_text()
     assert checkpoint.endswith('epoch_2.pth' if length == '--epochs' else 'iter_2.pth')
-    assert kept.train_cfg['max_epochs' if length == '--epochs' else 'max_iters'] == 2
+    assert saved.train_cfg['max_epochs' if length == '--epochs' else 'max_iters'] == 2
     if task == 'segmentation':
-        assert kept.model.data_preprocessor.size == (64, 64) and ' mIoU: ' in log_of(tmp_path / 'run')
+        assert saved.model.data_preprocessor.size == (64, 64) and ' mIoU: ' in log_of(tmp_path / 'run')
     drawn = ['--show-dir', tmp_path / 'drawn', '--score-thr', 0.01]
     assert call('test', file, checkpoint, *where, *sizes, '--batch-size', 1, '--workers', 0, *drawn, *more) == 0
     assert 'test_dataloader.dataset.pipeline.1.scale: ' in capsys.readouterr().out
@@ -56,44 +58,48 @@ def test_a_quick_trial(task, length, shared, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_classification(tmp_path, capsys):
+def test_quick_trial_of_a_classifier(tmp_path, capsys):
     pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
     from mlp_dense.datasets.shapes import write_shapes
 
     write_shapes(tmp_path / 'data', num_train=20, num_val=10, size=32, classify=True)
     where = ['--data-root', tmp_path / 'data', '--work-dir', tmp_path / 'run']
     file = config('classification/hire_mlp_shapes')
-    assert call('train', file, *where, '--img-scale', 32, '--batch-size', 4, '--iters', 3, '--seed', 0) == 0
+    assert call('train', file, *where, '--img-scale', 32, '--batch-size', 4, '--epochs', 1, '--seed', 0) == 0
     assert 'train_dataloader.dataset.pipeline.1.input_size: 64 -> 32' in capsys.readouterr().out
-    assert call('test', file, tmp_path / 'run' / 'iter_3.pth', *where, '--img-scale', 32, '--batch-size', 5) == 0
+    assert call('test', file, tmp_path / 'run' / 'epoch_1.pth', *where, '--img-scale', 32, '--batch-size', 5) == 0
     assert 0 <= json.loads((tmp_path / 'run' / 'metrics.json').read_text())['accuracy/top1'] <= 100
 
 
-@pytest.mark.parametrize('file', [DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
-def test_a_dry_run_takes_them(file, shapes, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ('file', 'duration'),
+    [(DETECTION, ['--epochs', 1]), (SEGMENTATION, ['--iters', 4])],
+    ids=['detection', 'segmentation'],
+)
+def test_dry_run_accepts_sizes_and_durations(file, duration, shapes, tmp_path, capsys):
     thin = thin_config(file.partition('configs/')[2].removesuffix('.py'), tmp_path)
     where = ['--data-root', shapes, '--work-dir', tmp_path / 'run', '--dry-run']
-    assert call('train', thin, *where, '--img-scale', 64, '--batch-size', 2, '--iters', 7) == 0
-    said = capsys.readouterr().out
-    assert 'train_cfg.max_iters: ' in said and 's with 2 images' in said and '7 iterations and ' in said
-    assert 'train_dataloader.dataset.pipeline.2: new, ' in said and not (tmp_path / 'run').exists()
+    assert call('train', thin, *where, '--img-scale', 64, '--batch-size', 4, *duration) == 0
+    output = capsys.readouterr().out
+    assert 'train_cfg.max_' in output and 's with 4 images' in output and '4 iterations and 1 validation' in output
+    assert 'train_dataloader.dataset.pipeline.2: new, ' in output and not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize(
     ('tool', 'arguments', 'sentence'),
     [
-        ('train', ['--img-scale', 96, 160], '--img-scale 96 160: give the long and the short side'),
-        ('train', ['--crop-size', 32, 32], 'crops no image to a fixed size; leave it out.'),
-        ('train', ['--epochs', 0], '--epochs 0: give 1 or more.'),
-        ('train', ['--iters', -1], '--iters -1: give 1 or more.'),
-        ('train', ['--batch-size', 0], '--batch-size 0: give 1 image or more.'),
+        ('train', ['--img-scale', 96, 160], '--img-scale 96 160: pass the long and the short side'),
+        ('train', ['--crop-size', 32, 32], 'has no crop of a fixed size; remove the option.'),
+        ('train', ['--epochs', 0], '--epochs 0: pass 1 or more.'),
+        ('train', ['--iters', 5], 'counts its training in epochs; use --epochs;'),
+        ('train', ['--batch-size', 0], '--batch-size 0: use 1 image or more.'),
         ('test', ['--workers', -1], '--workers -1: give 0 or more'),
-        ('test', ['--show-dir', 'drawn', '--score-thr', 1.5], '--score-thr is 1.5; give a number from 0 to 1.'),
+        ('test', ['--show-dir', 'drawn', '--score-thr', 1.5], '--score-thr is 1.5; use a number from 0 to 1.'),
         ('test', ['--crop-size', 32, 32], 'the test of '),
         ('browse', ['--img-scale', 0, '--out', 'sheet.png'], 'of 1 pixel or more.'),
     ],
 )
-def test_one_clear_sentence(tool, arguments, sentence, shapes, tmp_path, monkeypatch, capsys):
+def test_invalid_value_is_explained(tool, arguments, sentence, shapes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     checkpoint = ['weights.pth'] if tool == 'test' else []
     assert call(tool, DETECTION, *checkpoint, '--data-root', shapes, *arguments) == 2
@@ -101,22 +107,22 @@ def test_one_clear_sentence(tool, arguments, sentence, shapes, tmp_path, monkeyp
     assert sentence in error and len(error.strip().splitlines()) == 1
 
 
-def test_epochs_or_iterations(capsys):
+def test_epochs_exclude_iterations(capsys):
     assert call('train', DETECTION, '--epochs', 1, '--iters', 5) == 2
     assert 'not allowed with' in capsys.readouterr().err
 
 
-def test_browse_shows_that_size(shapes, tmp_path, capsys):
+def test_browse_accepts_an_image_size(shapes, tmp_path, capsys):
     out = tmp_path / 'sheet.png'
     assert call('browse', DETECTION, '--data-root', shapes, '--out', out, '--num', 1, '--img-scale', 48) == 0
     assert 'shows 1 of 16 images' in capsys.readouterr().out and cv2.imread(str(out)) is not None
 
 
-def test_one_process_of_several_says_what_changed(tmp_path, monkeypatch, capsys):
-    for rank, said in ((0, 1), (1, 0)):
+def test_only_the_first_process_prints_changes(tmp_path, monkeypatch, capsys):
+    for rank, lines in ((0, 1), (1, 0)):
         monkeypatch.setenv('RANK', str(rank))
         where = ['--work-dir', tmp_path, '--data-root', tmp_path, '--launcher', 'pytorch']
         assert call('train', DETECTION, *where, '--batch-size', 2) == 2
         printed = capsys.readouterr()
         assert 'and the train data of this config' in printed.err
-        assert printed.out.count('train_dataloader.batch_size: 8 -> 2') == said
+        assert printed.out.count('train_dataloader.batch_size: 8 -> 2') == lines

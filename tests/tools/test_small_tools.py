@@ -1,4 +1,4 @@
-"""What every tool does, and tools/make_shapes.py."""
+"""Behaviour that all tools share, and tools/make_shapes.py."""
 
 import os
 
@@ -11,18 +11,18 @@ SCRIPTS = [file for file in sorted(TOOLS.glob('*.py')) if 'run_tool(main)' in fi
 
 @pytest.mark.slow
 @pytest.mark.parametrize('file', SCRIPTS, ids=lambda file: file.stem)
-def test_help_is_given_before_anything_heavy_is_imported(file):
+def test_help_imports_no_heavy_package(file):
     text = run('-X', 'importtime', file, '--help')
     assert 'usage:' in text
     imported = {line.rpartition('|')[2].strip() for line in text.splitlines()}
     assert 'argparse' in imported and not imported & {'torch', 'mmengine', 'numpy'}
 
 
-def test_the_tools_were_found():
+def test_all_tools_are_tested():
     assert {'train', 'test', 'predict', 'browse'} <= {file.stem for file in SCRIPTS}
 
 
-def test_interrupted_data_set_is_made_again(tmp_path):
+def test_interrupted_data_set_is_generated_again(tmp_path):
     (tmp_path / 'shapes.partial').mkdir()
     (tmp_path / 'shapes.partial' / 'half').write_text('')
     assert call('make_shapes', tmp_path / 'shapes', '--num-train', 2, '--num-val', 1, '--size', 64) == 0
@@ -43,7 +43,7 @@ def main():
 
 class TornDown:
     def __del__(self):
-        print('with the interpreter')
+        print('interpreter shut down')
 
 torn_down = TornDown()
 run_tool(main)
@@ -52,7 +52,7 @@ run_tool(main)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('last', 'status', 'said'),
+    ('last', 'status', 'message'),
     [
         ('print("done")', 0, 'done'),
         ('sys.exit(143)', 143, ''),
@@ -61,7 +61,7 @@ run_tool(main)
         ('from mlp_dense.errors import UserError; raise UserError("Do this.")', 2, 'error: Do this.'),
     ],
 )
-def test_end_of_a_distributed_process(last, status, said):
-    """Its interpreter is not taken down under gloo's threads, which would abort it now and then."""
+def test_distributed_process_ends_before_its_interpreter(last, status, message):
+    """Otherwise a thread of gloo can abort the process."""
     text = run('-c', ENDING.format(tools=str(TOOLS), last=last), status=status)
-    assert said in text and 'exit functions run' in text and 'with the interpreter' not in text
+    assert message in text and 'exit functions run' in text and 'interpreter shut down' not in text

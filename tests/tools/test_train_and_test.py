@@ -1,4 +1,4 @@
-"""Training and testing from end to end: each task once in processes as a user starts them, the rest in this one."""
+"""Training and testing from end to end: each task once in separate processes, as a user starts them."""
 
 import json
 import pickle
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope='module', params=[DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
 def trained(request, shapes, tmp_path_factory):
-    """(config, work dir, checkpoint, options) after a short training on the embedded data."""
+    """Train shortly on the embedded data; return (config, work dir, checkpoint, options)."""
     work_dir = tmp_path_factory.mktemp('run')
     options = ['--data-root', shapes, '--cfg-options', *QUICK[request.param]]
     log = run('tools/train.py', request.param, '--work-dir', work_dir, '--seed', 0, *options)
@@ -40,17 +40,24 @@ def trained(request, shapes, tmp_path_factory):
     return request.param, work_dir, Path((work_dir / 'last_checkpoint').read_text()), options
 
 
-def test_the_console_says_what_matters(trained, tmp_path):
+def test_console_is_short_and_the_log_is_complete(trained, tmp_path):
     _, work_dir, *_ = trained
     console = (work_dir / 'console.txt').read_text()
     before = before_training(console)
     assert len(before) <= 24
-    said = ['mlp_dense.HireMLP', '16 images of', 'validated on 8', 'starts from random weights', str(work_dir), '.log']
-    assert [words for words in said if words not in '\n'.join(before)] == []
+    expected = [
+        'mlp_dense.HireMLP',
+        '16 images of',
+        'validated on 8',
+        'starts from random weights',
+        str(work_dir),
+        '.log',
+    ]
+    assert [words for words in expected if words not in '\n'.join(before)] == []
     (file,) = re.findall(r' log +(\S+)', console)
-    log = Path(file).read_text()  # not the newest: another test resumes this training
-    later = [line for line in before if 'No GPU: ' not in line]  # said before there is a log file
-    assert [line for line in later if line not in log] == [], 'the log file has everything'
+    log = Path(file).read_text()  # not the newest log: another test resumes this training
+    later = [line for line in before if 'No GPU: ' not in line]  # printed before the log file exists
+    assert [line for line in later if line not in log] == [], 'the log file is complete'
     assert 'System environment:' in log and 'Config:' in log and len(log) > 2 * len(console)
     (best,) = work_dir.glob('best_*.pth')
     _, trained_in, best_line, next_line = console.rstrip().rsplit('\n', 3)
@@ -61,7 +68,7 @@ def test_the_console_says_what_matters(trained, tmp_path):
 
 @pytest.fixture
 def metrics(trained, shapes, tmp_path):
-    """Tests the trained model with further arguments; returns its metrics."""
+    """Return a function that tests the trained model with more arguments and returns its metrics."""
     config, _, checkpoint, _ = trained
 
     def metrics(*args) -> dict[str, float]:
@@ -72,10 +79,10 @@ def metrics(trained, shapes, tmp_path):
     return metrics
 
 
-def test_trains_and_tests(trained, shapes, tmp_path):
+def test_test_writes_metrics_predictions_and_drawings(trained, shapes, tmp_path):
     config, work_dir, checkpoint, _ = trained
-    assert list(work_dir.glob('best_*.pth')), 'no best checkpoint was kept'
-    assert list(work_dir.glob('*/vis_data/vis_image/*.png')), 'validation drew nothing'
+    assert list(work_dir.glob('best_*.pth')), 'the best checkpoint is kept'
+    assert list(work_dir.glob('*/vis_data/vis_image/*.png')), 'validation draws images'
     out, drawn = tmp_path / 'out.pkl', tmp_path / 'drawn'
     where = ['--data-root', shapes, '--work-dir', tmp_path]
     log = run('tools/test.py', config, checkpoint, *where, '--show-dir', drawn, '--out', out)
@@ -89,28 +96,28 @@ def test_trains_and_tests(trained, shapes, tmp_path):
     assert cv2.imread(str(images[0])).shape == (405, 768, 3), 'ground truth and prediction, enlarged, side by side'
 
 
-def test_tta_merges_views(trained, metrics):
+def test_tta_returns_all_metrics(trained, metrics):
     assert set(METRICS[trained[0]]) <= set(metrics('--tta'))
 
 
 @pytest.mark.parametrize('options', [[], ['--tta']], ids=str)
-def test_the_fused_model_has_the_same_metrics(metrics, options):
+def test_fused_model_has_equal_metrics(metrics, options):
     assert metrics(*options) == pytest.approx(metrics('--fuse', *options), abs=1e-3)
 
 
-def test_the_best_checkpoint_is_what_the_log_says(trained, metrics):
+def test_best_checkpoint_has_the_logged_metric(trained, metrics):
     config, work_dir, *_ = trained
     log = next(work_dir.glob('*/*.log')).read_text()
     name = METRICS[config][0] if config == DETECTION else 'mIoU'
     value = metrics()[name]
-    assert f'{name}: {value:.4f}' in log, 'testing the checkpoint differs from the validation during training'
+    assert f'{name}: {value:.4f}' in log, 'the test equals the validation during training'
 
 
-def test_refuses_to_overwrite_and_resumes_when_asked(trained, capsys):
+def test_existing_training_is_resumed_but_not_overwritten(trained, capsys):
     config, work_dir, checkpoint, options = trained
     before = checkpoint.stat().st_mtime_ns
     assert call('train', config, '--work-dir', work_dir, *options) == 2
-    assert capsys.readouterr().err.strip().endswith('go on with --resume, or give another --work-dir.')
+    assert capsys.readouterr().err.strip().endswith('resume it with --resume, or choose another --work-dir.')
     assert checkpoint.stat().st_mtime_ns == before
     assert call('train', config, '--work-dir', work_dir, '--resume', *options) == 0
     assert 'resumed epoch: ' in log_of(work_dir)
@@ -128,10 +135,10 @@ def assert_same_weights(one: Path, other: Path, rtol: float = 1e-4, atol: float 
         )
 
 
-def test_two_processes_with_gloo_compute_what_one_computes(on_cpu, shapes, tmp_path):
-    """Gradients are averaged: two processes with two images each take the steps of one process with all four."""
+def test_two_processes_train_as_one_with_their_images(on_cpu, shapes, tmp_path):
+    """Gradients are averaged, so two processes with two images each make the steps of one process with all four."""
     file = thin_config('segmentation/hire_mlp_upernet_shapes', tmp_path)
-    with open(file, 'a') as text:  # nothing random, no statistics of a batch, steps that grow with the gradient
+    with open(file, 'a') as text:  # no random numbers, no batch statistics, steps proportional to the gradient
         text.write("""
 optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=0.5))
 param_scheduler = []

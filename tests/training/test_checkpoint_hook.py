@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlp_dense.checkpoints.atomic import damage, newest_checkpoint, write_whole
+from mlp_dense.checkpoints.atomic import damage, newest_checkpoint, step_in, write_whole
 from mlp_dense.errors import CheckpointError, UserError
+from mlp_dense.training.checkpoint_hook import CheckpointHook
 from support.configs import DETECTION, SEGMENTATION
 from support.tools import call, log_of
 from support.trainings import assert_equal_states, write_config
@@ -64,7 +65,7 @@ def test_newest_whole_checkpoint(tmp_path):
         path, reasons = newest_checkpoint(tmp_path)
         assert path.name == ('iter_10.pth' if step == 4 else 'iter_2.pth') and reasons == skipped
     (tmp_path / 'iter_2.pth').write_bytes(b'')
-    with pytest.raises(CheckpointError, match=r'No checkpoint in .* is whole \(iter_4.pth: it is empty; iter_10'):
+    with pytest.raises(CheckpointError, match=r'No checkpoint in .* is complete \(iter_4.pth: it is empty; iter_10'):
         newest_checkpoint(tmp_path)
     assert newest_checkpoint(tmp_path / 'absent') == (None, [])
 
@@ -88,7 +89,7 @@ def test_moved_work_dir(trained, tmp_path, capsys):
     (moved / '.iter_5.pth.17.unfinished').write_bytes(b'half')
     assert call('train', file, '--work-dir', moved, '--resume', *MORE) == 0
     printed = capsys.readouterr().out
-    assert 'Passed over: iter_4.pth: it is incomplete' in printed and 'iteration 2' in printed
+    assert 'Skipped: iter_4.pth: it is incomplete' in printed and 'iteration 2' in printed
     assert not list(moved.glob('.*')) and (moved / 'iter_6.pth').exists()
 
 
@@ -96,11 +97,48 @@ def test_a_training_is_not_begun_over_another(trained, capsys):
     file, work_dir = trained
     (work_dir / 'last_checkpoint').unlink()
     assert call('train', file, '--work-dir', work_dir) == 2
-    assert 'holds a training already (iter_4.pth)' in capsys.readouterr().err
+    assert 'contains a training already (iter_4.pth)' in capsys.readouterr().err
     for path in work_dir.glob('iter_*.pth'):
         path.write_bytes(b'')
     assert call('train', file, '--work-dir', work_dir, '--resume') == 2
     assert 'No checkpoint in' in capsys.readouterr().err
+
+
+def test_resuming_honours_filename_tmpl(shapes, tmp_path, capsys):
+    """Also if the pointer is lost and the newest checkpoint is damaged."""
+    named = {'default_hooks.checkpoint.filename_tmpl': 'step_{:04d}.pth', 'default_hooks.checkpoint.max_keep_ckpts': 2}
+    file, work_dir = write_config(SEGMENTATION, tmp_path, shapes, **SHORT, **named), tmp_path / 'run'
+    assert call('train', file, '--work-dir', work_dir, '--seed', 1) == 0
+    assert sorted(path.name for path in work_dir.glob('step_*')) == ['step_0002.pth', 'step_0004.pth']
+    (work_dir / 'last_checkpoint').unlink()
+    assert call('train', file, '--work-dir', work_dir) == 2
+    assert 'contains a training already (step_0004.pth)' in capsys.readouterr().err
+    (work_dir / 'step_0004.pth').write_bytes(b'half')
+    assert call('train', file, '--work-dir', work_dir, '--resume', *MORE) == 0
+    printed = capsys.readouterr().out
+    assert 'Skipped: step_0004.pth: it is incomplete' in printed and 'iteration 2' in printed
+    assert sorted(path.name for path in work_dir.glob('step_*')) == ['step_0004.pth', 'step_0006.pth']
+
+
+@pytest.mark.parametrize(
+    ('name', 'template', 'step'),
+    [
+        ('iter_12.pth', 'iter_{}.pth', 12),
+        ('step_0012.pth', 'step_{:04d}.pth', 12),
+        ('iter_x.pth', 'iter_{}.pth', None),
+        ('best_iter_12.pth', 'iter_{}.pth', None),
+        ('iter_12xpth', 'iter_{}.pth', None),
+        ('last.pth', 'last.pth', None),
+    ],
+)
+def test_step_in_name(name, template, step):
+    assert step_in(name, template) == step
+
+
+def test_remote_checkpoints_are_refused():
+    for arguments in (dict(out_dir='s3://bucket'), dict(backend_args=dict(backend='petrel'))):
+        with pytest.raises(UserError, match="set default_hooks.checkpoint.type='CheckpointHook'"):
+            CheckpointHook(interval=1, **arguments)
 
 
 def test_nothing_to_resume_starts_anew(shapes, tmp_path, capsys):

@@ -2,22 +2,19 @@
 
 import io
 import logging
-import os
 import re
 import sys
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-import torch
 from mmengine.logging import MessageHub
 from rich.console import Console
 from rich.progress import Progress
 
 from mlp_dense.errors import counted
-from mlp_dense.training import console
 from mlp_dense.training import console as progress
-from mlp_dense.training.data_order import IterLoop
+from mlp_dense.training.loops import IterLoop
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ def runner():
         iter=9,
         max_iters=100,
         test_loop=SimpleNamespace(dataloader=range(3)),
-        console=console.ConsoleFilter(),
+        console=progress.ConsoleFilter(),
     )
 
 
@@ -94,38 +91,6 @@ def test_a_test_that_fails_gives_the_terminal_back(runner, monkeypatch):
     hook.close(runner)
     hook.close(runner)
     assert out.getvalue().endswith('\x1b[?25h'), 'the cursor is shown again'
-
-
-@pytest.mark.parametrize(
-    ('load', 'cores', 'threads', 'policy', 'hint'),
-    [
-        (3.2, 2, 2, None, True),
-        (1.3, 2, 2, None, False),  # the run itself
-        (3.2, 16, 2, None, False),
-        (9.5, 16, 8, None, True),
-        (3.2, 2, 1, None, False),  # one thread waits for none
-        (3.2, 2, 2, 'PASSIVE', False),
-    ],
-)
-def test_a_busy_machine(monkeypatch, load, cores, threads, policy, hint):
-    monkeypatch.setattr(os, 'getloadavg', lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr(os, 'cpu_count', lambda: cores)
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
-    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
-    if policy:
-        monkeypatch.setenv('OMP_WAIT_POLICY', policy)
-    found = console.busy_machine(1)
-    assert bool(found) == hint
-    if hint:
-        assert f'its load is {load} with {cores} cores' in found and 'OMP_WAIT_POLICY=passive' in found
-
-
-def test_a_system_that_does_not_say_its_load(monkeypatch):
-    def fail():
-        raise OSError
-
-    monkeypatch.setattr(os, 'getloadavg', fail)
-    assert console.busy_machine(1) is None
 
 
 def test_plurals():

@@ -1,7 +1,5 @@
 """Reading configs, building the Runner, its hooks and what merges views."""
 
-from unittest.mock import Mock
-
 import pytest
 import torch
 from mmdet.structures import DetDataSample
@@ -9,8 +7,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mlp_dense.config.reading import read_config
-from mlp_dense.training import machine as launch
-from mlp_dense.training import runner
+from mlp_dense.training import machine
 from mlp_dense.training.tta import InstanceTTAModel
 from support.configs import CONFIGS, DETECTION
 
@@ -28,13 +25,10 @@ def test_data_root_reaches_every_data_set_and_evaluator(config, tmp_path):
 def test_tensorboard_is_used_only_if_installed(monkeypatch, shapes, installed):
     cfg = read_config(DETECTION, data_root=shapes)
     cfg.launcher = 'none'
-    built = []
-    monkeypatch.setattr(runner, 'find_spec', lambda name: object() if installed else None)
-    monkeypatch.setattr(
-        runner.DenseRunner, 'from_cfg', lambda cfg: built.append(cfg) or Mock(model=torch.nn.Identity())
-    )
-    runner.build_runner(cfg, ('train', 'val', 'test'))
-    types = [backend.type for backend in built[0].visualizer.vis_backends]
+    monkeypatch.setattr(machine, 'find_spec', lambda name: object() if installed else None)
+    for _ in range(2):  # adapting twice changes nothing more
+        machine.adapt_to_machine(cfg)
+    types = [backend.type for backend in cfg.visualizer.vis_backends]
     assert types == ['LocalVisBackend', *(['TensorboardVisBackend'] if installed else [])]
 
 
@@ -53,8 +47,8 @@ def test_slurm_and_mpi_variables_reach_gloo(monkeypatch):
         for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
             monkeypatch.setenv(name, '')
         cfg = Config(dict(launcher=launcher))
-        launch.start_processes(cfg)
-        assert [launch.os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['3', '7', '2']
+        machine.start_processes(cfg)
+        assert [machine.os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['3', '7', '2']
         assert cfg.model_wrapper_cfg.device_ids is None
     assert started == ['gloo', 'gloo']
 
@@ -66,7 +60,7 @@ def test_unused_parameters_are_found_under_gloo(monkeypatch):
         monkeypatch.setenv(name, str(value))
     for wanted in (True, False):
         cfg = Config(dict(launcher='pytorch', find_unused_parameters=wanted))
-        launch.start_processes(cfg)
+        machine.start_processes(cfg)
         assert cfg.model_wrapper_cfg.find_unused_parameters is wanted
 
 

@@ -1,5 +1,5 @@
 # 12 epochs; AdamW. Children state their learning rate and weight decay, for 8 GPUs x 2 images.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
+train_cfg = dict(type='mlp_dense.EpochLoop', max_epochs=12, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -1,5 +1,5 @@
 # 300 epochs; AdamW, a step of the cosine in every epoch. Recipes state what differs; learning rates are for 8 GPUs.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300, val_interval=1)
+train_cfg = dict(type='mlp_dense.EpochLoop', max_epochs=300, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -1,5 +1,5 @@
 # 160,000 iterations of 16 images (8 GPUs x 2); AdamW, warm-up, then linear decay to zero.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
+train_cfg = dict(type='mlp_dense.IterLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

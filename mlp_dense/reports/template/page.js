@@ -7,7 +7,7 @@ const make = (tag, attributes = {}, ...children) => {
   node.append(...children);
   return node;
 };
-const drawn = (tag, attributes, text) => {
+const makeSvg = (tag, attributes, text) => {
   const node = document.createElementNS('http://www.w3.org/2000/svg', tag);
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
   if (text) node.textContent = text;
@@ -15,121 +15,142 @@ const drawn = (tag, attributes, text) => {
 };
 const format = (value, decimals) => value === null ? '–' : decimals === null ? value : value.toFixed(decimals);
 
-// Sortable rows; the first hundred, until all are asked for.
+// A sortable table, which shows its first hundred rows until the button is clicked.
 const table = ({columns, rows, sort}) => {
-  let by = sort, down = true, words = '', most = 100;
+  let sorted = sort, descending = true, query = '', limit = 100;
   const body = make('tbody'), more = make('button'), search = make('input', {type: 'search', placeholder: 'find rows'});
   search.setAttribute('aria-label', 'find rows');
-  const heads = columns.map(([name, meaning, decimals], i) => {
+  const heads = columns.map(({name, meaning, decimals}, i) => {
     const button = make('button', {title: meaning, onclick: () => {
-      down = by === i ? !down : decimals !== null;
-      by = i;
+      descending = sorted === i ? !descending : decimals !== null;
+      sorted = i;
       fill();
     }}, name);
     return make('th', {className: decimals === null ? '' : 'number', scope: 'col'}, button);
   });
-  const parts = columns.map(([, , decimals], i) => {
+  const hasBars = columns.map(({decimals}, i) => {
     const values = rows.map(row => row[i]);
     return decimals === 3 && values.every(v => v === null || v >= 0 && v <= 1) && values.some(v => v > 0);
   });
   const fill = () => {
     heads.forEach((head, i) => {
-      head.setAttribute('aria-sort', i !== by ? 'none' : down ? 'descending' : 'ascending');
+      head.setAttribute('aria-sort', i !== sorted ? 'none' : descending ? 'descending' : 'ascending');
     });
-    let chosen = rows.filter(row => !words || row.join(' ').toLowerCase().includes(words));
-    if (by !== null) {
+    let matching = rows.filter(row => !query || row.join(' ').toLowerCase().includes(query));
+    if (sorted !== null) {
       const order = (a, b) => a === b ? 0 : a === null ? 1 : b === null ? -1 :
-        (typeof a === 'string' ? a.localeCompare(b) : a - b) * (down ? -1 : 1);
-      chosen = chosen.slice().sort((a, b) => order(a[by], b[by]));
+        (typeof a === 'string' ? a.localeCompare(b) : a - b) * (descending ? -1 : 1);
+      matching = matching.slice().sort((a, b) => order(a[sorted], b[sorted]));
     }
-    body.replaceChildren(...chosen.slice(0, most).map(row => make('tr', {}, ...row.map((value, i) => {
-      const cell = make('td', {}, format(value, columns[i][2]));
-      if (columns[i][2] !== null) cell.classList.add('number');
-      if (parts[i] && value !== null) { cell.classList.add('bar'); cell.style.setProperty('--part', `${100 * value}%`); }
+    body.replaceChildren(...matching.slice(0, limit).map(row => make('tr', {}, ...row.map((value, i) => {
+      const {decimals} = columns[i], cell = make('td', {}, format(value, decimals));
+      if (decimals !== null) cell.classList.add('number');
+      if (hasBars[i] && value !== null) {
+        cell.classList.add('bar');
+        cell.style.setProperty('--length', `${100 * value}%`);
+      }
       return cell;
     }))));
-    more.hidden = chosen.length <= most;
-    more.textContent = `show all ${chosen.length} rows`;
+    more.hidden = matching.length <= limit;
+    more.textContent = `show all ${matching.length} rows`;
   };
-  search.oninput = () => { words = search.value.toLowerCase(); fill(); };
-  more.onclick = () => { most = Infinity; fill(); };
+  search.oninput = () => { query = search.value.toLowerCase(); fill(); };
+  more.onclick = () => { limit = Infinity; fill(); };
   fill();
   const head = make('thead', {}, make('tr', {}, ...heads));
   const controls = rows.length > 20 ? [make('div', {className: 'controls'}, search, more)] : [];
   return [...controls, make('div', {className: 'scroll'}, make('table', {}, head, body))];
 };
 
-const overlay = (picture, gallery, hidden, small) => {
-  const svg = drawn('svg', {viewBox: `0 0 ${picture.width} ${picture.height}`, preserveAspectRatio: 'none'});
-  const size = picture.width / (small ? 24 : 70), texts = [];
-  for (const [kind, label, x, y, width, height, score, overlap, other, path] of picture.objects) {
+// Boxes, outlines and names of an image. A name stands at a corner of its box, where no other name is, or is left out.
+const context = document.createElement('canvas').getContext('2d');
+const overlay = (image, gallery, hidden, small) => {
+  const svg = makeSvg('svg', {viewBox: `0 0 ${image.width} ${image.height}`, preserveAspectRatio: 'none'});
+  const size = image.width / (small ? 24 : 70), line = 1.2 * size, names = [];
+  context.font = '100px system-ui, sans-serif';
+  const addName = (name, [left, top, width, height]) => {
+    const length = context.measureText(name).width * size / 100 + size / 4;
+    for (const [x, y] of [[left, top - line], [left, top], [left, top + height], [left, top + height - line],
+      [left + width - length, top - line], [left + width - length, top + height]]) {
+      const box = {x: Math.max(0, Math.min(x, image.width - length)), y: Math.max(0, Math.min(y, image.height - line))};
+      if (!names.some(other => box.x < other.x + other.length && other.x < box.x + length &&
+        Math.abs(box.y - other.y) < line)) {
+        names.push({...box, length, name});
+        return;
+      }
+    }
+  };
+  for (const {kind, label, box, score, overlap, true_label, outline} of image.objects) {
     if (hidden.has(kind)) continue;
-    const [name, colour] = gallery.kinds[kind], thin = name === 'hit' || name === 'truth';
-    const percent = score === null ? '' : ` ${Math.round(100 * score)}`;
-    const text = gallery.classes[label] + percent;
-    const more = (overlap === null ? '' : `, IoU ${overlap.toFixed(2)}`) +
-      (other === null ? '' : `, is ${gallery.classes[other]}`);
-    const box = drawn('rect', {x, y, width, height, stroke: colour, 'class': thin ? 'thin' : ''});
-    if (name === 'truth') box.setAttribute('stroke-dasharray', '4 3');
-    box.append(drawn('title', {}, `${name}: ${text}${more}`));
-    if (path && !thin) svg.append(drawn('path', {d: path, stroke: colour, color: colour}));
-    svg.append(box);
-    if (!thin) texts.push(drawn('text', {x: x + size / 4, y: Math.max(y, 0) + 1.1 * size, 'font-size': size}, text));
+    const colour = gallery.kinds[kind], isCorrect = kind === 'hit' || kind === 'truth';
+    const name = gallery.classes[label] + (score === null ? '' : ` ${Math.round(100 * score)}`);
+    const details = (overlap === null ? '' : `, IoU ${overlap.toFixed(2)}`) +
+      (true_label === null ? '' : `, is ${gallery.classes[true_label]}`);
+    const [x, y, width, height] = box;
+    const rect = makeSvg('rect', {x, y, width, height, stroke: colour, 'class': isCorrect ? 'thin' : ''});
+    if (kind === 'truth') rect.setAttribute('stroke-dasharray', '4 3');
+    rect.append(makeSvg('title', {}, `${kind}: ${name}${details}`));
+    if (outline && !isCorrect) svg.append(makeSvg('path', {d: outline, stroke: colour, color: colour}));
+    svg.append(rect);
+    if (!isCorrect) addName(name, box);
   }
-  svg.append(...texts);
+  svg.append(...names.map(({x, y, name}) => makeSvg('text', {x: x + size / 8, y: y + size, 'font-size': size}, name)));
   return svg;
 };
 
 const gallery = section => {
   const size = 12, hidden = new Set();
   let page = 0;
+  const selection = (name, all, options) => {
+    const select = make('select', {}, make('option', {value: ''}, all), ...options);
+    select.setAttribute('aria-label', name);
+    return select;
+  };
   const option = (text, value) => make('option', {value}, text);
-  const used = new Set(section.pictures.flatMap(picture => picture.tags.map(([label]) => label)));
-  const kinds = new Set(section.pictures.flatMap(picture => picture.tags.map(([, kind]) => kind)));
-  const classes = make('select', {}, option('all classes', ''), ...section.classes.flatMap(
-    (name, i) => used.has(i) ? [option(name, i)] : []));
-  classes.setAttribute('aria-label', 'class');
-  const errors = make('select', {}, option('all kinds', ''), ...section.kinds.flatMap(
-    ([name], i) => kinds.has(i) ? [option(name, i)] : []));
-  errors.setAttribute('aria-label', 'kind');
-  const back = make('button', {}, '‹'), on = make('button', {}, '›'), where = make('span');
-  back.setAttribute('aria-label', 'previous page');
-  on.setAttribute('aria-label', 'next page');
-  const list = make('div', {className: 'pictures'});
-  const show = picture => {
+  const labels = new Set(section.images.flatMap(image => image.tags.map(([label]) => label)));
+  const kinds = new Set(section.images.flatMap(image => image.tags.map(([, kind]) => kind)));
+  const classes = selection('class', 'all classes', section.classes.flatMap(
+    (name, i) => labels.has(i) ? [option(name, i)] : []));
+  const errors = selection('kind', 'all kinds', Object.keys(section.kinds).flatMap(
+    name => kinds.has(name) ? [option(name, name)] : []));
+  const previous = make('button', {}, '‹'), next = make('button', {}, '›'), position = make('span');
+  previous.setAttribute('aria-label', 'previous page');
+  next.setAttribute('aria-label', 'next page');
+  const list = make('div', {className: 'images'});
+  const show = image => {
     const dialog = document.querySelector('dialog');
-    dialog.querySelector('div').replaceChildren(framed(picture, false));
+    dialog.querySelector('div').replaceChildren(framed(image, false));
     dialog.showModal();
   };
-  const framed = (picture, small) => {
-    const image = make('img', {src: picture.file, width: picture.width, height: picture.height, alt: picture.name,
+  const framed = (image, small) => {
+    const file = make('img', {src: image.file, width: image.width, height: image.height, alt: image.name,
       loading: 'lazy'});
-    const inside = picture.objects.length ? [image, overlay(picture, section, hidden, small)] : [image];
-    const frame = make(small ? 'button' : 'div', {className: 'picture'}, ...inside);
-    if (small) frame.onclick = () => show(picture);
-    return make('figure', {}, frame, make('figcaption', {}, picture.name, make('br'), make('span', {}, picture.caption)));
+    const content = image.objects.length ? [file, overlay(image, section, hidden, small)] : [file];
+    const frame = make(small ? 'button' : 'div', {className: 'image'}, ...content);
+    if (small) frame.onclick = () => show(image);
+    return make('figure', {}, frame, make('figcaption', {}, image.name, make('br'), make('span', {}, image.caption)));
   };
   const fill = () => {
-    const chosen = section.pictures.filter(({tags}) => !(classes.value || errors.value) || tags.some(([label, kind]) =>
-      (!classes.value || label === +classes.value) && (!errors.value || kind === +errors.value)));
-    const pages = Math.max(1, Math.ceil(chosen.length / size));
+    const matching = section.images.filter(({tags}) => !(classes.value || errors.value) || tags.some(([label, kind]) =>
+      (!classes.value || label === +classes.value) && (!errors.value || kind === errors.value)));
+    const pages = Math.max(1, Math.ceil(matching.length / size));
     page = Math.min(Math.max(page, 0), pages - 1);
-    where.textContent = `${chosen.length} image${chosen.length === 1 ? '' : 's'}, page ${page + 1} of ${pages}`;
-    back.disabled = !page;
-    on.disabled = page === pages - 1;
-    list.replaceChildren(...chosen.slice(page * size, (page + 1) * size).map(picture => framed(picture, true)));
+    position.textContent = `${matching.length} image${matching.length === 1 ? '' : 's'}, page ${page + 1} of ${pages}`;
+    previous.disabled = !page;
+    next.disabled = page === pages - 1;
+    list.replaceChildren(...matching.slice(page * size, (page + 1) * size).map(image => framed(image, true)));
   };
   classes.onchange = errors.onchange = () => { page = 0; fill(); };
-  back.onclick = () => { page--; fill(); };
-  on.onclick = () => { page++; fill(); };
-  const drawnKinds = new Set(section.pictures.flatMap(picture => picture.objects.map(([kind]) => kind)));
-  const keys = section.kinds.flatMap(([name, colour], i) => !drawnKinds.has(i) ? [] : [make('label', {className: 'key'},
-    make('input', {type: 'checkbox', checked: true, onchange: event => {
-      if (event.target.checked) hidden.delete(i); else hidden.add(i);
+  previous.onclick = () => { page--; fill(); };
+  next.onclick = () => { page++; fill(); };
+  const drawnKinds = new Set(section.images.flatMap(image => image.objects.map(({kind}) => kind)));
+  const keys = Object.entries(section.kinds).filter(([name]) => drawnKinds.has(name)).map(([name, colour]) =>
+    make('label', {className: 'key'}, make('input', {type: 'checkbox', checked: true, onchange: event => {
+      if (event.target.checked) hidden.delete(name); else hidden.add(name);
       fill();
-    }}), make('i', {style: `background:${colour}`}), name)]);
+    }}), make('i', {style: `background:${colour}`}), name));
   fill();
-  return [make('div', {className: 'controls'}, classes, errors, back, on, where),
+  return [make('div', {className: 'controls'}, classes, errors, previous, next, position),
     make('div', {className: 'controls'}, ...keys), list];
 };
 

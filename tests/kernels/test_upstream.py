@@ -1,4 +1,4 @@
-"""What PyTorch gets wrong and ``backbones/compat.py`` works around: a test that passes says that it can go."""
+"""Defects of PyTorch that ``kernels/compat.py`` works around: once an expected failure passes, delete the workaround."""
 
 import subprocess
 import sys
@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from mlp_dense.backbones import compat
+from mlp_dense.kernels import compat
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason='GroupNorm writes a gradient that nobody asked for', strict=True)
+@pytest.mark.xfail(reason='GroupNorm writes a gradient that is not needed', strict=True)
 def test_group_norm_behind_frozen_layers():
-    """It crashes the process, so it has one of its own."""
+    """Run in a separate process, because it crashes."""
     program = """
 import torch
 norm = torch.nn.GroupNorm(1, 8)
@@ -25,7 +25,7 @@ for _ in range(20):
 
 
 class Rearranged(nn.Module):
-    """A convolution of what another gave, with its rows taken by index and regrouped in pairs between the two."""
+    """Two convolutions; between them rows are selected by index and regrouped in pairs."""
 
     def __init__(self, conv: type[nn.Conv2d]):
         super().__init__()
@@ -50,7 +50,7 @@ class Rearranged(nn.Module):
     ],
 )
 def test_padded_convolution_of_symbolic_size(conv, tmp_path, monkeypatch):
-    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))  # what was compiled before must not stand in
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))  # reuse nothing that was compiled before
     torch._dynamo.reset()
     model = Rearranged(conv).eval().double()
     compiled = torch.compile(model, fullgraph=True, dynamic=True)

@@ -1,12 +1,11 @@
-"""Output norms and the copy in NCHW order, in parts on a CPU at inference."""
+"""Output norms and the copy to contiguous memory, tile by tile for inference on a CPU."""
 
 import pytest
 import torch
 from torch import nn
 
-from mlp_dense.backbones import fast_paths, outputs
 from mlp_dense.backbones.layers import ChannelLayerNorm, GroupNorm1
-from mlp_dense.backbones.outputs import nchw_output
+from mlp_dense.kernels import nchw_output, onednn, upsample
 from support.models import image
 
 NORMS = {
@@ -22,7 +21,7 @@ NORMS = {
 @pytest.mark.parametrize('name', NORMS)
 @pytest.mark.parametrize('shape', [(2, 6, 5, 7), (1, 6, 1, 1), (3, 6, 40, 3)], ids=str)
 def test_parts_are_normalized_as_the_whole(monkeypatch, name, shape):
-    monkeypatch.setattr(outputs, 'PART', 100)
+    monkeypatch.setattr(onednn, 'TILE', 100)
     norm = NORMS[name]()
     norm.train(name == 'BN in training')
     for tensor in (*norm.parameters(), getattr(norm, 'running_mean', None), getattr(norm, 'running_var', None)):
@@ -40,7 +39,7 @@ def test_parts_are_normalized_as_the_whole(monkeypatch, name, shape):
 
 @pytest.mark.parametrize('shape', [(2, 6, 5, 7), (1, 256, 3, 4), (2, 300, 16, 16), (1, 1, 1, 1)], ids=str)
 def test_what_is_trained_is_turned_round_and_back(monkeypatch, shape):
-    monkeypatch.setattr(outputs, 'PART', 2000)
+    monkeypatch.setattr(onednn, 'TILE', 2000)
     x = image(*shape).contiguous(memory_format=torch.channels_last).requires_grad_()
     given = x * 1  # hooks of a leaf would see what is accumulated
     seen = []
@@ -64,7 +63,7 @@ def test_the_memory_of_a_map_that_was_cut_off(dtype, width):
 
 
 def test_a_hook_of_a_norm_sees_the_whole_map(monkeypatch):
-    monkeypatch.setattr(outputs, 'PART', 100)
+    monkeypatch.setattr(onednn, 'TILE', 100)
     norm, seen = ChannelLayerNorm(6), []
     norm.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
     with torch.inference_mode():
@@ -84,8 +83,8 @@ def test_gradients_of_a_transposed_convolution(two_threads, frozen, layout):
     given = dict(x=image(2, 5, 3, 4).contiguous(memory_format=layout), weight=image(5, 6, 2, 2), bias=image(6))
     tensors = {name: tensor.requires_grad_(name not in frozen) for name, tensor in given.items()}
     trained = [tensor for tensor in tensors.values() if tensor.requires_grad]
-    out = fast_paths.doubled(**tensors)
-    assert 'TrainedDoubling' in type(out.grad_fn).__name__
+    out = upsample(**tensors)
+    assert 'TrainedUpsample' in type(out.grad_fn).__name__
     expected = nn.functional.conv_transpose2d(*tensors.values(), stride=2)
     torch.testing.assert_close(out, expected)
     outer = image(*out.shape)

@@ -1,0 +1,69 @@
+"""Layout of a data set: leaves of its wrappers, annotation file, folders of images and labels, class names.
+
+Each function accepts a data set as a config describes it or as it was built, which joins the paths with ``data_root``.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import DATASETS
+
+IMAGES, LABELS = ('img', 'img_path'), ('seg_map_path',)
+"""Keys of ``data_prefix`` in mmdet and mmsegmentation."""
+
+
+def leaves(dataset: Any) -> Iterator[Any]:
+    """Yield the data sets inside wrappers such as RepeatDataset and ConcatDataset."""
+    get = dataset.get if isinstance(dataset, dict) else partial(getattr, dataset)
+    inner = get('datasets', None) or [child for child in (get('dataset', None),) if child is not None]
+    if not inner:
+        yield dataset
+    for child in inner:
+        yield from leaves(child)
+
+
+def annotation_file(dataset: Any) -> Path | None:
+    """Return the annotation file of a data set, None if it has none."""
+    name = _get(dataset, 'ann_file')
+    return Path(_root(dataset), name) if name else None
+
+
+def image_folder(dataset: Any) -> Path | None:
+    """Return the folder that image names refer to, None if the data set has none."""
+    return _folder(dataset, IMAGES) or (Path(_root(dataset)) if _root(dataset) else None)
+
+
+def label_folder(dataset: Any) -> Path | None:
+    """Return the folder of the label maps, None if the data set has none."""
+    return _folder(dataset, LABELS)
+
+
+def paths_of(dataset: Any) -> list[Path]:
+    """Return all paths that a data set reads from: annotation file and folders."""
+    folders = [Path(_root(dataset), prefix) for prefix in (_get(dataset, 'data_prefix') or {}).values()]
+    return [annotation_file(dataset) or Path(_root(dataset)), *folders]
+
+
+def dataset_meta(dataset: Any) -> dict[str, Any]:
+    """Return ``classes`` and ``palette`` of a data set in a config, from its ``metainfo``, its class or its files."""
+    dataset = next(leaves(dataset))
+    with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope
+        dataset_class = registry.get(dataset.type)
+    if hasattr(dataset_class, 'read_meta') and not dataset.get('metainfo'):
+        return dataset_class.read_meta(dataset)
+    return dict(dataset.get('metainfo') or getattr(dataset_class, 'METAINFO', {}))
+
+
+def _get(dataset: Any, key: str) -> Any:
+    return dataset.get(key) if isinstance(dataset, dict) else getattr(dataset, key, None)
+
+
+def _root(dataset: Any) -> str:
+    return (dataset.get('data_root') or '') if isinstance(dataset, dict) else ''
+
+
+def _folder(dataset: Any, keys: tuple[str, ...]) -> Path | None:
+    prefixes = _get(dataset, 'data_prefix') or {}
+    return next((Path(_root(dataset), prefixes[key] or '') for key in keys if key in prefixes), None)

@@ -1,0 +1,455 @@
+"""Faster implementations on a CPU through oneDNN, numerically equivalent to ``reference.py``.
+
+docs/performance.md explains and measures them. :func:`~mlp_dense.kernels.dispatch.applies` has accepted all arguments.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from . import reference
+from .dispatch import is_transformed
+
+library = torch.library.Library('mlp_dense', 'DEF')
+TILE = 2**18
+"""Values of a feature map that stay in a core's cache while they are normalized and copied to another order."""
+
+_linear_pointwise = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
+_gelu_backward = torch.ops.aten.gelu_backward.grad_input
+_convolution_backward = torch.ops.aten.convolution_backward
+_is_batched = getattr(torch._C._functorch, 'is_legacy_batchedtensor', lambda tensor: False)
+
+
+def needs_gradients(*tensors: Tensor | None) -> bool:
+    """Whether autograd records an operation on these tensors."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _uses_convolutions(x: Tensor) -> bool:
+    # With one thread PyTorch runs a slow 1x1 convolution. A compiler cannot query the number of threads.
+    return x.ndim == 4 and (torch.compiler.is_compiling() or torch.get_num_threads() > 1)
+
+
+# Autograd functions: inputs that are tensors come first and are the first saved tensors, further ones are `ctx.options`.
+
+
+def with_reference(operation: Callable[..., Tensor]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator of `backward` that differentiates `operation` if gradients need a graph or are batched."""
+
+    def decorate(backward: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(backward)
+        def call(ctx: Any, gradient: Tensor) -> Any:
+            if not (torch.is_grad_enabled() or is_transformed() or _is_batched(gradient)):
+                return backward(ctx, gradient)
+            options = getattr(ctx, 'options', ())
+            needed = ctx.needs_input_grad[: len(ctx.needs_input_grad) - len(options)]
+            inputs = ctx.saved_tensors[: len(needed)]
+            with torch.enable_grad():
+                # An input may depend on another one: gradients of aliases do not include that path.
+                inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+                out = operation(*inputs, *options)
+            chosen = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
+            gradients = iter(torch.autograd.grad(out, chosen, gradient, create_graph=torch.is_grad_enabled()))
+            return *(next(gradients) if is_needed else None for is_needed in needed), *(None for _ in options)
+
+        return call
+
+    return decorate
+
+
+# Linear layers
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Run oneDNN's linear layer for inference, and its 1x1 convolution, with a faster backward pass, for training."""
+    if not needs_gradients(x, weight, bias):
+        return _linear(x, weight, bias, 'none')
+    if not _uses_convolutions(x):
+        return reference.linear(x, weight, bias)
+    return (_conv1x1 if torch.compiler.is_compiling() else TrainedLinear.apply)(x, weight, bias)
+
+
+def linear_gelu(x: Tensor, layer: nn.Module) -> Tensor:
+    """Apply GELU in the pass of the linear layer, for inference."""
+    if needs_gradients(x, layer.weight, layer.bias):
+        return reference.linear_gelu(x, layer)
+    return _linear(x, layer.weight, layer.bias, 'gelu')
+
+
+def mlp(x: Tensor, fc1: nn.Module, fc2: nn.Module, keep_gelu: bool = False) -> Tensor:
+    """Let oneDNN's linear layer apply GELU for inference; store less, or compute less, for training."""
+    weights = fc1.weight, fc1.bias, fc2.weight, fc2.bias
+    if not needs_gradients(x, *weights):
+        return _linear(_linear(x, fc1.weight, fc1.bias, 'gelu'), fc2.weight, fc2.bias, 'none')
+    if torch.compiler.is_compiling() or not _uses_convolutions(x):  # a compiler decides what to recompute
+        return reference.mlp(x, fc1, fc2)
+    return TrainedMLP.apply(x, *weights, keep_gelu)
+
+
+def expert_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """Run :func:`mlp` on the parameters of one expert."""
+    weights = weight1, bias1, weight2, bias2
+    if not needs_gradients(x, *weights):
+        return _linear(_linear(x, weight1, bias1, 'gelu'), weight2, bias2, 'none')
+    if torch.compiler.is_compiling() or not _uses_convolutions(x[None, None]):
+        return reference.expert_mlp(x, *weights)
+    return TrainedMLP.apply(x[None, None], *weights, True)[0, 0]
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    operator = torch.ops.mlp_dense.linear.default if torch.compiler.is_compiling() else _run_linear
+    return operator(x, weight, bias, activation)
+
+
+def _run_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return _linear_pointwise(x, weight, bias, activation, [], 'none')
+
+
+# An operator that torch.compile calls instead of generating slower code (inference only). Not torch.library.custom_op,
+# which would cost every import a second for torch._dynamo.
+library.define(f'linear{torch.library.infer_schema(_run_linear, mutates_args=())}')
+library.impl('linear', _run_linear, 'CompositeExplicitAutograd')
+torch.library.register_fake(
+    'mlp_dense::linear', lambda x, weight, *_: x.new_empty(*x.shape[:-1], len(weight)), lib=library
+)
+
+
+def _conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply a linear layer as a convolution, whose backward pass is oneDNN's as well."""
+    return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+
+
+def conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]) -> list[Tensor | None]:
+    """Return the gradients of the input, of the weight and of the bias of a linear layer, those that are needed."""
+    needs_x, needs_weight, needs_bias = needed
+    bias_gradient = gradient.sum((0, 1, 2)) if needs_bias else None  # oneDNN takes longer for it
+    shape = x.shape
+    gradient, x = (maps.flatten(1, 2).unsqueeze(1) for maps in (gradient, x))  # oneDNN is faster with longer rows
+    transposed = needs_weight and _is_faster_transposed(weight)
+    x_gradient, weight_gradient = _gradients(gradient, x, weight, (needs_x, needs_weight and not transposed))
+    if transposed:
+        _, weight_gradient = _gradients(x, gradient, weight.t(), (False, True))
+        weight_gradient = weight_gradient.t().contiguous()
+    return [None if x_gradient is None else x_gradient.view(shape), weight_gradient, bias_gradient]
+
+
+def _is_faster_transposed(weight: Tensor) -> bool:
+    """Whether oneDNN computes the gradient of (out, in) faster as that of (in, out).
+
+    It is faster with the wider feature map as its input, unless the rows of that map are a multiple of 4 KiB apart:
+    these share few sets of the L1 cache.
+    """
+    out, wide = len(weight), max(weight.shape)
+    return (out == wide) != (wide * weight.element_size() % 4096 == 0) and out != weight.shape[1]
+
+
+def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, bool]) -> Any:
+    maps = gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight[:, :, None, None]
+    x_gradient, weight_gradient, _ = _convolution_backward(
+        *maps, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, (*needed, False)
+    )
+    return (
+        None if x_gradient is None else x_gradient.permute(0, 2, 3, 1),
+        None if weight_gradient is None else weight_gradient.flatten(1),
+    )
+
+
+class TrainedLinear(Function):
+    """A linear layer for training."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        return _conv1x1(x, weight, bias)
+
+    @staticmethod
+    @with_reference(reference.linear)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, _ = ctx.saved_tensors
+        return tuple(conv1x1_backward(gradient, x, weight, ctx.needs_input_grad))
+
+
+class TrainedMLP(Function):
+    """Two linear layers with GELU between them for training; the gradient of GELU overwrites the one behind it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, keep_gelu: bool
+    ) -> Tensor:
+        hidden = _conv1x1(x, weight1, bias1).contiguous()
+        activated = F.gelu(hidden)
+        ctx.save_for_backward(x, weight1, bias1, weight2, bias2, hidden, activated if keep_gelu else None)
+        ctx.options = (keep_gelu,)
+        return _conv1x1(activated, weight2, bias2)
+
+    @staticmethod
+    @with_reference(
+        lambda x, weight1, bias1, weight2, bias2, _: reference.expert_mlp(x, weight1, bias1, weight2, bias2)
+    )
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight1, _, weight2, _, hidden, activated = ctx.saved_tensors
+        needs_x, needs_weight1, needs_bias1, needs_weight2, needs_bias2, _ = ctx.needs_input_grad
+        activated = F.gelu(hidden) if activated is None else activated
+        inner, *second = conv1x1_backward(gradient, activated, weight2, (True, needs_weight2, needs_bias2))
+        del activated
+        inner = _gelu_backward(inner, hidden, grad_input=inner)
+        return *conv1x1_backward(inner, x, weight1, (needs_x, needs_weight1, needs_bias1)), *second, None
+
+
+def upsample(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Train a transposed convolution with the backward pass of a linear layer."""
+    if torch.compiler.is_compiling() or not (needs_gradients(x, weight, bias) and _uses_convolutions(x)):
+        return reference.upsample(x, weight, bias)
+    return TrainedUpsample.apply(x, weight, bias)
+
+
+class TrainedUpsample(Function):
+    """A transposed convolution for training: oneDNN takes many times as long for the gradient of its weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        return reference.upsample(x, weight, bias)
+
+    @staticmethod
+    @with_reference(reference.upsample)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, _ = ctx.saved_tensors
+        gradient = gradient.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H, 2, W, 2, out)
+        gradient, matrix = gradient.transpose(2, 3).flatten(3), weight.permute(2, 3, 1, 0).flatten(0, 2)
+        x_gradient, weight_gradient, bias_gradient = conv1x1_backward(
+            gradient, x.permute(0, 2, 3, 1), matrix, ctx.needs_input_grad
+        )
+        return (
+            None if x_gradient is None else x_gradient.permute(0, 3, 1, 2),
+            None if weight_gradient is None else weight_gradient.unflatten(0, (2, 2, -1)).permute(3, 2, 0, 1),
+            None if bias_gradient is None else bias_gradient.unflatten(0, (4, -1)).sum(0),
+        )
+
+
+def along_axis(x: Tensor, layer: nn.Module, axis: int) -> Tensor:
+    """Run the layer as a convolution over the axis, which copies nothing."""
+    if torch.compiler.is_compiling() or x.dtype == torch.bfloat16 or layer.bias is not None:  # slower in bfloat16
+        return reference.along_axis(x, layer, axis)
+    return AlongAxis.apply(x.contiguous(), layer.weight, axis)
+
+
+class AlongAxis(Function):
+    """A linear layer along an axis of windows, see :func:`reference.along_axis`; the result has another memory order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, axis: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.options = (axis,)
+        maps = x.flatten(0, axis - 1).flatten(2, -2).permute(0, 3, 1, 2)  # (.., depth, grid, other positions)
+        kernel = weight.unflatten(1, (x.shape[axis], -1)).transpose(1, 2).unsqueeze(3)
+        return _restored(F.conv2d(maps, kernel).permute(0, 2, 3, 1), x.shape, axis)
+
+    @staticmethod
+    @with_reference(lambda x, weight, axis: _restored(F.linear(_rows(x, axis), weight), x.shape, axis))
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (axis,) = ctx.saved_tensors, ctx.options
+        gradient_rows, x_rows = (_rows(tensor, axis).flatten(1, -2).unsqueeze(1) for tensor in (gradient, x))
+        needed = *ctx.needs_input_grad[:2], False
+        x_gradient, weight_gradient, _ = conv1x1_backward(gradient_rows, x_rows, weight, needed)
+        return None if x_gradient is None else _restored(x_gradient, x.shape, axis), weight_gradient, None
+
+
+def _order(axis: int) -> list[int]:
+    return [*(other for other in range(6) if other != axis), axis, 6]
+
+
+def _rows(x: Tensor, axis: int) -> Tensor:
+    """Return windows as (B, ..., grid * depth), a row for each product."""
+    return x.permute(_order(axis)).flatten(5)
+
+
+def _restored(rows: Tensor, shape: torch.Size, axis: int) -> Tensor:
+    """Invert :func:`_rows`."""
+    order = _order(axis)
+    return rows.reshape([shape[i] for i in order]).permute([order.index(i) for i in range(7)])
+
+
+# Convolutions of single channels
+
+
+def shift(x: Tensor, offsets: Sequence[int], axis: int, group: int = 1) -> Tensor:
+    """Run a depthwise convolution whose kernels contain a single 1; its gradient needs no feature map."""
+    if torch.compiler.is_compiling():
+        return reference.shift(x, offsets, axis, group)
+    return Depthwise.apply(x, _shift_kernel(tuple(offsets), axis, group, x.shape[3], x.dtype))
+
+
+@cache
+def _shift_kernel(offsets: tuple[int, ...], axis: int, group: int, channels: int, dtype: torch.dtype) -> Tensor:
+    reach = max(map(abs, offsets))
+    with torch.inference_mode(False):
+        kernel = torch.zeros(channels, 2 * reach + 1, dtype=dtype)
+        for channel in range(channels):
+            kernel[channel, reach + offsets[channel // group % len(offsets)]] = 1
+        return kernel.view((channels, 1, 1, -1) if axis == 2 else (channels, 1, -1, 1))
+
+
+def grouped_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Train the depthwise convolution with a faster gradient of its kernels."""
+    trains = not torch.compiler.is_compiling() and needs_gradients(x, weight) and _uses_convolutions(x)
+    if not trains or bias is not None:
+        return reference.grouped_conv(x, weight, bias)
+    return reference.grouped_conv(x, weight, depthwise=lambda x, kernel, _: Depthwise.apply(x, kernel))
+
+
+class Depthwise(Function):
+    """A depthwise convolution, see :func:`reference.depthwise`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, kernel)
+        return reference.depthwise(x, kernel)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, kernel = ctx.saved_tensors
+        needs_x, needs_kernel = ctx.needs_input_grad
+        x_gradient = Depthwise.apply(gradient, kernel.flip(2, 3)) if needs_x else None
+        return x_gradient, _kernel_gradient(gradient, x, kernel) if needs_kernel else None
+
+
+def _kernel_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or is_transformed() or _is_batched(gradient):
+        with torch.enable_grad():
+            out = reference.depthwise(x, kernel)
+        return torch.autograd.grad(out, kernel, gradient, create_graph=torch.is_grad_enabled())[0]
+    # For kernels along the width oneDNN is ten times slower than along the height.
+    transposed = kernel.shape[2] < kernel.shape[3]
+    maps = [tensor.transpose(1, 2).contiguous() if transposed else tensor.contiguous() for tensor in (gradient, x)]
+    kernel = kernel.transpose(2, 3) if transposed else kernel
+    padding, needed = [size // 2 for size in kernel.shape[2:]], (False, True, False)
+    maps = [tensor.permute(0, 3, 1, 2) for tensor in maps]
+    _, kernel_gradient, _ = _convolution_backward(
+        *maps, kernel, None, [1, 1], padding, [1, 1], False, [0, 0], len(kernel), needed
+    )
+    return kernel_gradient.transpose(2, 3) if transposed else kernel_gradient
+
+
+def mix_waves(phase: Tensor, amplitude: Tensor, mix: nn.Module) -> Tensor:
+    """Mix real and imaginary parts separately for inference, which saves a pass; store sines for training."""
+    if needs_gradients(phase, amplitude, mix.weight):
+        if torch.compiler.is_compiling() or not _uses_convolutions(phase):
+            return reference.mix_waves(phase, amplitude, mix)
+        return mix(TrainedWaves.apply(phase, amplitude))
+    if phase.shape[-1] % 2:  # a pair of channels contains both parts
+        return reference.mix_waves(phase, amplitude, mix)
+    parts = phase.cos().mul_(amplitude), phase.sin().mul_(amplitude)
+    halves = zip(parts, mix.weight.chunk(2), strict=True)
+    return torch.cat([reference.grouped_conv(part, weight) for part, weight in halves], -1)
+
+
+class TrainedWaves(Function):
+    """Real and imaginary parts of waves for training."""
+
+    @staticmethod
+    def forward(ctx: Any, phase: Tensor, amplitude: Tensor) -> Tensor:
+        cos, sin = phase.cos(), phase.sin()
+        ctx.save_for_backward(phase, amplitude, cos, sin)
+        return torch.cat([amplitude * cos, amplitude * sin], -1)
+
+    @staticmethod
+    @with_reference(reference.waves)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        _, amplitude, cos, sin = ctx.saved_tensors
+        real, imaginary = gradient.chunk(2, -1)
+        phase_gradient = (imaginary * cos).addcmul_(real, sin, value=-1).mul_(amplitude)
+        return phase_gradient, (real * cos).addcmul_(imaginary, sin)
+
+
+# Sums and outputs
+
+
+def weighted_sum(a: Tensor, b: Tensor, c: Tensor, a_weight: Tensor, b_weight: Tensor, c_weight: Tensor) -> Tensor:
+    """Write a contiguous sum, with a gradient that copies no map."""
+    if torch.compiler.is_compiling():
+        return reference.weighted_sum(a, b, c, a_weight, b_weight, c_weight)
+    return WeightedSum.apply(a, b, c, a_weight, b_weight, c_weight)
+
+
+class WeightedSum(Function):
+    """A weighted sum of three feature maps: PyTorch's gradient of `addcmul` multiplies each map by one first."""
+
+    @staticmethod
+    def forward(ctx: Any, *maps_and_weights: Tensor) -> Tensor:
+        ctx.save_for_backward(*maps_and_weights)
+        a, b, c, a_weight, b_weight, c_weight = maps_and_weights
+        out = torch.mul(a, a_weight, out=a.new_empty(a.shape))  # contiguous, whatever the order of the maps
+        return out.addcmul_(b, b_weight).addcmul_(c, c_weight)
+
+    @staticmethod
+    @with_reference(reference.weighted_sum)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        a, b, c, *weights = ctx.saved_tensors  # once, as activation checkpointing requires
+        axes = [axis for axis, size in enumerate(weights[0].shape) if size != gradient.shape[axis]]
+        dtype = torch.float32 if gradient.dtype == torch.bfloat16 else gradient.dtype
+        map_gradients, weight_gradients = [], []
+        for x, weight in zip((a, b, c), weights, strict=True):
+            ordered = gradient if gradient.stride() == x.stride() else torch.empty_like(x).copy_(gradient)
+            map_gradients.append(ordered * weight)
+            product = ordered * x
+            total = reference.sum_positions(product, sorted(axes, key=product.stride, reverse=True), dtype)
+            weight_gradients.append(total.to(weight.dtype))
+        return *map_gradients, *weight_gradients
+
+
+def nchw_output(x: Tensor, norm: nn.Module) -> Tensor:
+    """Normalize and copy tile by tile for inference; return gradients in channels_last memory for training."""
+    if torch.compiler.is_compiling():
+        return reference.nchw_output(x, norm)
+    if not needs_gradients(x, *norm.parameters()) and _is_per_position(norm):
+        return _in_order(x, norm, torch.contiguous_format)
+    return InOrder.apply(norm(x), torch.contiguous_format)
+
+
+def _is_per_position(norm: nn.Module) -> bool:
+    """Whether a norm can be applied tile by tile."""
+    fixed = isinstance(norm, _BatchNorm) and not norm.training and norm.running_mean is not None
+    return fixed or isinstance(norm, (nn.LayerNorm, nn.Identity))
+
+
+class InOrder(Function):
+    """A copy of (B, C, H, W) in contiguous or channels_last memory, with a gradient in the other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, memory_format: torch.memory_format) -> Tensor:
+        ctx.other = torch.channels_last if memory_format == torch.contiguous_format else torch.contiguous_format
+        return _in_order(x, nn.Identity(), memory_format)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        if _is_batched(gradient) or is_transformed() or gradient.is_contiguous(memory_format=ctx.other):
+            return gradient, None
+        return InOrder.apply(gradient, ctx.other), None
+
+
+def _in_order(x: Tensor, norm: nn.Module, memory_format: torch.memory_format) -> Tensor:
+    out = torch.empty_like(x, memory_format=memory_format)
+    rows = max(1, TILE // (x.shape[1] * x.shape[3]))
+    for image, target in zip(x.split(1), out.split(1), strict=True):
+        for tile, target_tile in zip(image.split(rows, 2), target.split(rows, 2), strict=True):
+            _transpose(norm(tile)[0].flatten(1), target_tile[0].flatten(1))
+    return out
+
+
+def _transpose(x: Tensor, out: Tensor) -> None:
+    """Copy (C, positions) into memory of the other order."""
+    if max(x.stride()) * x.element_size() % 1024 == 0:
+        # Power-of-two strides map to few L1 sets: copy to padded rows first.
+        x = _padded(x.t()).t() if x.stride(0) == 1 else _padded(x)
+    out.copy_(x)
+
+
+def _padded(x: Tensor) -> Tensor:
+    return x.new_empty(len(x), x.shape[1] + 64 // x.element_size())[:, : x.shape[1]].copy_(x)

@@ -1,0 +1,122 @@
+"""The operations of the networks in plain PyTorch.
+
+Feature maps are (B, H, W, C), so that a linear layer over the channels is one matrix product. Arguments called `layer`,
+`fc1`, `fc2`, `norm` and `mix` are modules, which the references call.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .compat import sizes_match
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a linear layer over the channels of (..., C)."""
+    return F.linear(x, weight, bias)
+
+
+def linear_gelu(x: Tensor, layer: nn.Module) -> Tensor:
+    """Apply a linear layer, then GELU."""
+    return F.gelu(layer(x))
+
+
+def mlp(x: Tensor, fc1: nn.Module, fc2: nn.Module, keep_gelu: bool = False) -> Tensor:
+    """Apply two linear layers with GELU between them.
+
+    `keep_gelu` lets training store the activation for the backward pass instead of computing it again: faster, if a
+    network has the memory to spare.
+    """
+    return fc2(linear_gelu(x, fc1))
+
+
+def expert_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """Apply the MLP of one expert to items (N, dim)."""
+    return F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
+
+
+def shift(x: Tensor, offsets: Sequence[int], axis: int, group: int = 1) -> Tensor:
+    """Read channel c ``offsets[c // group % len(offsets)]`` positions further along an axis, zero outside."""
+    size, channels, reach = x.shape[axis], x.shape[3], max(map(abs, offsets))
+    padded = F.pad(x, (0, 0, reach, reach) if axis == 2 else (0, 0, 0, 0, reach, reach))
+    if channels <= group * len(offsets):  # each offset has one group of adjacent channels
+        groups = zip(padded.split(group, 3), offsets, strict=False)
+        return torch.cat([channels.narrow(axis, reach + offset, size) for channels, offset in groups], 3)
+    index = torch.arange(channels, device=x.device) // group % len(offsets)
+    for i, offset in enumerate(offsets):
+        shifted = padded.narrow(axis, reach + offset, size)
+        out = torch.where(index == i, shifted, out) if i else shifted
+    return out
+
+
+def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) -> Tensor:
+    """Return `length` rows, from `start` on, of the periodic continuation of the first `period` rows along an axis."""
+    if sizes_match((start % period, length, x.shape[axis]), (0, period, period)):
+        return x
+    return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
+
+
+def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve each channel with its own kernel (C, 1, odd, odd), with zeros outside."""
+    padding = [size // 2 for size in kernel.shape[2:]]
+    return F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=padding, groups=len(kernel)).permute(0, 2, 3, 1)
+
+
+def grouped_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    depthwise: Callable[[Tensor, Tensor, Tensor | None], Tensor] = depthwise,
+) -> Tensor:
+    """Convolve (..., K * C) with kernels (C, K, odd, odd): channel i reads the K channels, one or two, from i * K on.
+
+    A depthwise convolution and the sum of each pair are ten times faster on a CPU than groups of two channels.
+    """
+    kernel = weight.flatten(0, 1).unsqueeze(1)
+    x = depthwise(x, kernel, bias)
+    return x if len(kernel) == len(weight) else x[..., ::2] + x[..., 1::2]
+
+
+def waves(phase: Tensor, amplitude: Tensor) -> Tensor:
+    """Concatenate real and imaginary parts (..., 2C) of waves with phases and amplitudes (..., C)."""
+    return torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], -1)
+
+
+def mix_waves(phase: Tensor, amplitude: Tensor, mix: nn.Module) -> Tensor:
+    """Apply a grouped convolution to the parts of waves."""
+    return mix(waves(phase, amplitude))
+
+
+def weighted_sum(a: Tensor, b: Tensor, c: Tensor, a_weight: Tensor, b_weight: Tensor, c_weight: Tensor) -> Tensor:
+    """Sum three feature maps, each multiplied by weights that broadcast over positions."""
+    return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
+
+
+def sum_positions(x: Tensor, axes: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Sum over axes of positions, which stay with size 1: one after the other, which is faster on a CPU."""
+    for axis in reversed(axes):
+        x = x.sum(axis, True, dtype=dtype)
+    return x
+
+
+def along_axis(x: Tensor, layer: nn.Module, axis: int) -> Tensor:
+    """Apply a linear layer to the positions along one axis of windows and the channels of a segment together.
+
+    Windows are (B, rows, grid, columns, grid, segments, depth) with as many segments as positions; axis 2 is the
+    height, axis 4 the width.
+    """
+    positions_last = x.transpose(axis, 5)
+    rows = positions_last.flatten(5).flatten(3, 4).flatten(1, 2)
+    return layer(rows).view(positions_last.shape).transpose(axis, 5).contiguous()
+
+
+def upsample(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a transposed convolution of (B, C, H, W) with kernels (C, out, 2, 2) that do not overlap."""
+    return F.conv_transpose2d(x, weight, bias, stride=2)
+
+
+def nchw_output(x: Tensor, norm: nn.Module) -> Tensor:
+    """Return ``norm(x)`` of (B, C, H, W), copied to contiguous memory, which mmcv's RoIAlign requires."""
+    return norm(x).clone(memory_format=torch.contiguous_format)

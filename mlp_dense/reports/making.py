@@ -1,0 +1,75 @@
+"""Entry points: the report of one test, and the comparison of several tests."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
+from types import ModuleType
+
+from .comparison import compare
+from .page import check_folder, write_report
+from .results import Results, read_results
+
+
+@contextmanager
+def processes() -> Iterator[Executor]:
+    """Start one process per CPU core, each with one thread."""
+    affinity = getattr(os, 'sched_getaffinity', None)  # missing on macOS and Windows
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    with ProcessPoolExecutor(cores, get_context('spawn'), _use_one_thread) as pool:
+        yield pool
+
+
+def _use_one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def module_of(results: Results) -> ModuleType:
+    """Return the module of this package that reports a task: it has the functions ``report`` and ``scores``."""
+    return import_module(f'.{results.task}', __package__)
+
+
+def make_report(folder: Path, score_thr: float = 0.3, max_images: int = 300) -> Path:
+    """Make the page of a test from the results in its folder (:mod:`~mlp_dense.reports.results`).
+
+    Args:
+        folder: folder of the report; an earlier page in it is replaced.
+        score_thr: lowest score of detections that are drawn or counted in a confusion table.
+        max_images: maximum number of images to draw.
+
+    Returns:
+        Path of ``index.html``.
+
+    Raises:
+        UserError: the results are missing or damaged.
+    """
+    results = read_results(folder)
+    with processes() as pool:
+        return write_report(module_of(results).report(results, score_thr, max_images, pool), folder)
+
+
+def make_comparison(folders: Sequence[Path], out: Path, score_thr: float = 0.3, resamples: int = 200) -> Path:
+    """Compare tests with the first of them, on a page in a separate folder.
+
+    Args:
+        folders: folders of the reports of the tests.
+        out: an empty or new folder, or the folder of an earlier comparison.
+        score_thr: see :func:`make_report`.
+        resamples: number of bootstrap samples of the images, from which the intervals are computed.
+
+    Returns:
+        Path of ``index.html``.
+
+    Raises:
+        UserError: the tests differ in task, classes or images, or `out` contains other files.
+    """
+    check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    runs = [read_results(folder) for folder in folders]
+    with processes() as pool:
+        return write_report(compare(runs, module_of(runs[0]).scores, out, score_thr, resamples, pool), out)

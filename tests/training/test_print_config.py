@@ -1,0 +1,54 @@
+"""`tools/train.py --print-config` prints the config that runs: other training scripts train identically with it."""
+
+import pytest
+from mmengine.config import Config
+
+from support.configs import DETECTION, SEGMENTATION
+from support.tools import call
+from support.trainings import assert_equal_states, foreign_script, start, wait, write_config
+
+CASES = {
+    'mmdet': (DETECTION, {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1}, 'epoch_1.pth'),
+    'mmseg': (
+        SEGMENTATION,
+        {'train_cfg.max_iters': 4, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 2},
+        'iter_4.pth',
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('package', CASES)
+def test_foreign_script_trains_printed_config_identically(on_cpu, package, shapes, tmp_path, capsys):
+    base, changes, final = CASES[package]
+    file = write_config(base, tmp_path, shapes, **changes)
+    options = [file, '--work-dir', tmp_path / 'ours', '--seed', 5, '--batch-size', 4]
+    assert call('train', *options, '--print-config') == 0
+    assert not (tmp_path / 'ours').exists()
+    printed = tmp_path / 'printed.py'
+    printed.write_text(capsys.readouterr().out)
+    cfg = Config.fromfile(printed)
+    assert cfg.runner_type == 'mlp_dense.DenseRunner' and cfg.optim_wrapper.type == 'OptimWrapper'
+    assert cfg.randomness.seed == 5 and cfg.train_dataloader.batch_size == 4
+
+    assert call('train', *options) == 0
+    log = tmp_path / 'log'
+    pid = start(printed, '--work-dir', tmp_path / 'theirs', log=log, tool=foreign_script(package))
+    assert wait(pid) == 0, log.read_text()[-4000:]
+    assert_equal_states(tmp_path / 'ours' / final, tmp_path / 'theirs' / final)
+
+
+def test_foreign_config_runs_as_written(shapes, tmp_path, capsys):
+    """Only a sentence of the log mentions exact resume."""
+    file = write_config(SEGMENTATION, tmp_path, shapes)
+    cfg = Config.fromfile(file)
+    cfg.pop('runner_type')
+    cfg.train_cfg.type = 'IterBasedTrainLoop'
+    cfg.default_hooks.checkpoint.type = 'CheckpointHook'
+    cfg.dump(file)
+    assert call('train', file, '--work-dir', tmp_path / 'run', '--print-config') == 0
+    captured = capsys.readouterr()
+    assert 'This config does not resume exactly: inherit _base_/exact_training.py' in captured.err
+    (tmp_path / 'printed.py').write_text(captured.out)
+    printed = Config.fromfile(tmp_path / 'printed.py')
+    assert printed.train_cfg.type == 'IterBasedTrainLoop' and printed.default_hooks.checkpoint.type == 'CheckpointHook'
