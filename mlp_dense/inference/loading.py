@@ -14,9 +14,10 @@ from .. import operators
 from ..checkpoints.inspection import describe_fit
 from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
-from ..checks.data_config import check_class_count, dataset_meta
+from ..checks.data_config import check_class_count
 from ..config.reading import adapt_to_cpu, enter_scope, read_config
 from ..config.validation import building
+from ..datasets.layout import dataset_meta
 from ..errors import UserError
 from ..tasks import task_of
 from ..training.runner import load_weights
