@@ -67,7 +67,7 @@ bench: setup ## time backbones and detectors on this CPU (about 40 minutes on tw
 	$(BENCH)/report.py
 
 evidence: setup ## docs/evidence.md: tests on a GPU, times, trainings on data/camvid and data/coco (PARTS="tests camvid"; DEVICE=cpu; TOY=1; ARGS=--help)
-	$(BENCH)/evidence $(PARTS) $(if $(DEVICE),--device $(DEVICE)) $(if $(TOY),--toy) $(ARGS)
+	$(BENCH)/evidence.py $(PARTS) $(if $(DEVICE),--device $(DEVICE)) $(if $(TOY),--toy) $(ARGS)
 
 test: setup ## run all tests (12 to 20 minutes on two cores; ARGS="-m 'not slow'": the quick ones; STACK as above)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)  # idle threads release their core

@@ -1,17 +1,34 @@
-"""Counts the MACs and the memory of a call."""
+"""MACs, memory and seconds of a call, and the GEMM floor: the matrix products of a network alone."""
 
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+import mlp_dense.operators  # noqa: F401  replaces mmcv's compiled operators before a benchmark imports mmdet
+
+
+def gmacs(forward: Callable[[], object]) -> float:
+    """Return the billions of multiply-accumulate operations of a call."""
+    with torch.no_grad(), reference_operators(), FlopCounterMode(display=False) as counter:
+        forward()
+    return counter.get_total_flops() / 2e9
+
+
+def reference_operators() -> AbstractContextManager:
+    """Return a context in which PyTorch's own operators run, because modes do not know oneDNN's fused operators."""
+    return torch.backends.mkldnn.flags(enabled=False)
+
 
 def peak_memory(run: Callable[[], object], device: str) -> int:
-    """Peak bytes of the tensors that a call allocates."""
+    """Return the peak bytes of the tensors that a call allocates."""
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -23,7 +40,7 @@ def peak_memory(run: Callable[[], object], device: str) -> int:
 
 
 class NewMemory(TorchDispatchMode):
-    """Measures the peak memory of the tensors allocated inside, without the scratch memory of operators."""
+    """Peak memory of the tensors allocated in the context, without the scratch memory of operators."""
 
     def __init__(self):
         super().__init__()
@@ -33,21 +50,96 @@ class NewMemory(TorchDispatchMode):
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         for storage in storages((args, kwargs)):
             self.sizes.setdefault(storage, 0)  # allocated before the measurement
-        made = operator(*args, **(kwargs or {}))
-        for storage in storages(made):
+        results = operator(*args, **(kwargs or {}))
+        for storage in storages(results):
             self.sizes.setdefault(storage, storage.nbytes())
         self.peak = max(self.peak, sum(self.sizes.values()))
-        return made
+        return results
 
 
 def storages(tree: object) -> list[torch.UntypedStorage]:
     return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def gmacs(forward: Callable[[], object]) -> float:
-    """Billions of multiply-accumulate operations of a call."""
-    # PyTorch's counter does not know oneDNN's fused operators; without oneDNN PyTorch's own run.
-    flags = torch.backends.mkldnn.flags(enabled=False)
-    with torch.no_grad(), flags, FlopCounterMode(display=False) as counter:
-        forward()
-    return counter.get_total_flops() / 2e9
+def seconds(run: Callable[[], object], device: str) -> float:
+    if device == 'cuda':
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1000
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+class ProductSizes(TorchDispatchMode):
+    """Sizes (rows, k, columns) of the matrix products in the context; a convolution is one product."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes: list[tuple[int, int, int]] = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        name = operator._overloadpacket.__name__
+        if name == 'convolution':
+            x, weight, transposed = args[0], args[1], args[6]
+            out, k = len(weight), weight[0].numel()
+            if transposed:  # the weight is (in, out, ...)
+                self.sizes.append((x.numel() // out, out, k))
+            else:
+                self.sizes.append((result.numel() // out, k, out))
+        elif name in ('mm', 'addmm', 'bmm', 'baddbmm'):
+            left, right = args[-2:]
+            rows, k, columns = left.shape[-2], left.shape[-1], right.shape[-1]
+            batch = len(left) if left.ndim == 3 else 1
+            weight_is_left = left.ndim == 3 and left.stride(0) == 0  # expanded for the batch
+            self.sizes.append((rows, k, columns * batch) if weight_is_left else (rows * batch, k, columns))
+        return result
+
+
+class GemmFloor:
+    """The matrix products (GEMMs) of a call alone.
+
+    Each convolution and linear layer becomes one product of its size, computed by PyTorch or by oneDNN, whichever is
+    faster for that size on this machine.
+
+    Args:
+        forward: a call of the model in fp32.
+        train: also include the products of the backward pass.
+    """
+
+    def __init__(self, forward: Callable[[], object], dtype: torch.dtype, device: str, train: bool):
+        with torch.no_grad(), reference_operators(), ProductSizes() as mode:
+            forward()
+        sizes = mode.sizes
+        if train:  # the gradients of the input and of the weight
+            sizes += [size for rows, k, out in sizes for size in ((rows, out, k), (out, rows, k))]
+
+        def values(*size: int) -> Tensor:
+            return torch.randn(*size, dtype=dtype, device=device)
+
+        left = {(rows, k): values(rows, k) for rows, k, _ in sizes}
+        right = {(columns, k): values(columns, k) for _, k, columns in sizes}
+        self.products = [(left[rows, k], right[columns, k]) for rows, k, columns in sizes]
+        fastest = {size: fastest_product(*operands) for size, operands in zip(sizes, self.products, strict=True)}
+        self.functions = [fastest[size] for size in sizes]
+
+    def __call__(self, keep_gradients: bool = False) -> None:
+        with torch.inference_mode():
+            for product, (x, weight) in zip(self.functions, self.products, strict=True):
+                product(x, weight)
+
+
+@torch.inference_mode()
+def fastest_product(x: Tensor, weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    onednn = torch.backends.mkldnn.is_available() and x.device.type == 'cpu'
+    onednn &= x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    products = (F.linear, onednn_linear) if onednn else (F.linear,)
+    return min(products, key=lambda product: min(seconds(lambda: product(x, weight), x.device.type) for _ in range(3)))
+
+
+def onednn_linear(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, 'none', [], 'none')

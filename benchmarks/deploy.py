@@ -1,9 +1,9 @@
-"""Times exported models in onnxruntime and, where it is installed, OpenVINO beside eager and compiled PyTorch."""
+"""Times exported models in onnxruntime and, if installed, OpenVINO next to eager and compiled PyTorch."""
 
-import copy
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,131 +11,95 @@ from typing import Any
 import numpy as np
 import torch
 from report import report
-from timing import Candidate, Size, common_parser, inference, measure, parse_args
+from timing import Candidate, Size, common_parser, inference, measure, parse
 
 from mlp_dense.config.reading import read_config
 from mlp_dense.errors import UserError
-from mlp_dense.export.check import compare
-from mlp_dense.export.conversion import check_installed, to_onnx, traced
-from mlp_dense.export.exporting import describe, spread_scores
-from mlp_dense.export.files import ExportedFile, as_texts
-from mlp_dense.export.graphs import Graph
-from mlp_dense.export.parts import graph_of
-from mlp_dense.export.pictures import Pictures, read_pictures
-from mlp_dense.export.quantization import quantized
+from mlp_dense.export.check import CheckImages, compare, read_check_images
+from mlp_dense.export.conversion import check_installed, to_int8, to_onnx, trace
+from mlp_dense.export.exporting import describe, graph_of, spread_scores
+from mlp_dense.export.runtime import ExportedFile, as_texts
 from mlp_dense.inference.loading import load_model
 from mlp_dense.reports.complexity import complexity
 from mlp_dense.training.setup import EXPORTED
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = [f'configs/segmentation/{name}_upernet_ade20k-512x512.py' for name in ('hire_mlp_tiny', 'cycle_mlp_b1')]
-KINDS = (
-    'ours',
-    'compiled',
-    'bf16',
-    'compiled bf16',
-    'onnxruntime',
-    'int8',
-    'openvino',
-    'openvino bf16',
-    'openvino int8',
-)
+PYTORCH = ['ours', 'compiled', 'bf16', 'compiled bf16']
+RUNTIMES = ['onnxruntime', 'int8', 'openvino', 'openvino bf16', 'openvino int8']
 
 
-def parse() -> Namespace:
+def read_arguments() -> Namespace:
     parser = common_parser(__doc__)
     parser.add_argument('--configs', nargs='+', default=DEFAULT, metavar='CONFIG', help=f'default: {" ".join(DEFAULT)}')
-    parser.add_argument(
-        '--kinds', nargs='+', choices=KINDS, default=KINDS, help='the rows of each model (default: all)'
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='changes to the configs, as in tools/train.py'
-    )
+    kinds = [*PYTORCH, *RUNTIMES]
+    parser.add_argument('--kinds', nargs='+', choices=kinds, default=kinds, help='variants (default: all)')
+    text = 'changes to the configs, as in tools/train.py'
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=text)
     parser.set_defaults(size=[Size(512, 512)], rounds=7, device='cpu')
-    return parse_args(parser)
+    return parse(parser)
 
 
 def candidates_of(config: str, size: Size, args: Namespace) -> list[Candidate]:
     cfg = read_config(ROOT / config, args.cfg_options)
     model = load_model(cfg, None, 'cpu')
-    pictures = read_pictures(cfg, None, most=4)
-    spread_scores(model, pictures)
+    samples = read_check_images(cfg, None, most=4)
+    spread_scores(model, samples)
     graph = graph_of(model)
-    images = next(pictures.batches_of(*size))['inputs'][0].unsqueeze(0).contiguous()
-    content = to_onnx(traced(graph), graph, as_texts(describe(model, graph, None, 'model', 'fp32')))
-    compare(model, ExportedFile(content, EXPORTED[0], args.threads), pictures.batches_of(*size), 'fp32')
-    runs = {
-        **pytorch_runs(graph, model, images),
-        **exported_runs(content, pictures, size, images.numpy(), args),
-    }
+    images = next(samples.batches_of(*size))['inputs'][0].unsqueeze(0).contiguous()
+    content = to_onnx(trace(graph), graph, as_texts(describe(model, graph, None, 'model', 'fp32')))
+    compare(model, ExportedFile(content, EXPORTED[0], args.threads), samples.batches_of(*size), 'fp32')
+    exported_call = exported_calls(content, samples, size, images.numpy(), args.threads)
     macs = complexity(model.cfg.model, *size).macs / 1e9
-    return [Candidate(Path(config).stem, kind, run(), macs) for kind, run in runs.items() if kind in args.kinds]
+    candidates = []
+    for variant in args.kinds:
+        if variant.startswith('openvino') and not find_spec('openvino'):
+            continue
+        run = pytorch_call(variant, model, images) if variant in PYTORCH else exported_call(variant)
+        candidates.append(Candidate(Path(config).stem, variant, run, macs))
+    return candidates
 
 
-def pytorch_runs(graph: Graph, model: Any, images: torch.Tensor) -> dict[str, Callable[[], Callable]]:
-    """Ways to make a call, by kind."""
-
-    def eager(kind: Graph) -> Callable[[], object]:
-        return inference(lambda: kind(images))
-
-    def compiled(kind: Graph) -> Callable[[], object]:
-        fast = torch.compile(kind)
-        return inference(lambda: fast(images))
-
-    def half() -> Graph:
-        return graph_of(model, dtype=torch.bfloat16)
-
-    return {
-        'ours': lambda: eager(graph),
-        'compiled': lambda: compiled(copy.deepcopy(graph)),
-        'bf16': lambda: eager(half()),
-        'compiled bf16': lambda: compiled(half()),
-    }
+def pytorch_call(variant: str, model: Any, images: torch.Tensor) -> Callable[[], object]:
+    graph = graph_of(model, dtype=torch.bfloat16 if 'bf16' in variant else torch.float32)
+    run = torch.compile(graph) if 'compiled' in variant else graph
+    return inference(lambda: run(images))
 
 
-def exported_runs(
-    content: bytes, pictures: Pictures, size: Size, images: np.ndarray, args: Namespace
-) -> dict[str, Callable[[], Callable]]:
-    """The same of exported files; of OpenVINO there are none where it is not installed."""
+def exported_calls(
+    content: bytes, samples: CheckImages, size: Size, images: np.ndarray, threads: int
+) -> Callable[[str], Callable[[], object]]:
+    """Return a function from a variant to the call of its exported file."""
 
-    def onnxruntime(given: bytes) -> Callable[[], object]:
-        file = ExportedFile(given, EXPORTED[0], args.threads)
-        return lambda: file(images)
+    @cache
+    def int8() -> bytes:
+        return to_int8(content, samples.singles(tuple(size)))
 
-    def openvino(given: bytes, precision: str) -> Callable[[], object]:
+    def call_of(variant: str) -> Callable[[], object]:
+        exported = int8() if 'int8' in variant else content
+        if not variant.startswith('openvino'):
+            file = ExportedFile(exported, EXPORTED[0], threads)
+            return lambda: file(images)
         from openvino import Core
 
         core = Core()
-        settings = dict(INFERENCE_NUM_THREADS=args.threads, INFERENCE_PRECISION_HINT=precision)
-        request = core.compile_model(core.read_model(given), 'CPU', settings).create_infer_request()
+        precision = 'bf16' if 'bf16' in variant else 'f32'
+        settings = dict(INFERENCE_NUM_THREADS=threads, INFERENCE_PRECISION_HINT=precision)
+        request = core.compile_model(core.read_model(exported), 'CPU', settings).create_infer_request()
         return lambda: request.infer([images])
 
-    int8: list[bytes] = []
-
-    def small() -> bytes:
-        int8[:] = int8 or [quantized(content, pictures, tuple(size))]
-        return int8[0]
-
-    runs = {'onnxruntime': lambda: onnxruntime(content), 'int8': lambda: onnxruntime(small())}
-    if find_spec('openvino'):
-        runs |= {
-            'openvino': lambda: openvino(content, 'f32'),
-            'openvino bf16': lambda: openvino(content, 'bf16'),
-            'openvino int8': lambda: openvino(small(), 'f32'),
-        }
-    return runs
+    return call_of
 
 
 def main() -> None:
-    args = parse()
+    args = read_arguments()
     check_installed()
     rows = []
     for size in args.size:
-        rows += measure(
-            [each for config in args.configs for each in candidates_of(config, size, args)], str(size), args
-        )
-    notes = [] if find_spec('openvino') else ['left out: OpenVINO, which is not installed (pip install openvino)']
-    report(rows, 'deploy', notes, args, 'inference of whole models, images of 8 bits to results, batch 1')
+        candidates = [candidate for config in args.configs for candidate in candidates_of(config, size, args)]
+        rows += measure(candidates, str(size), args)
+    notes = [] if find_spec('openvino') else ['left out: OpenVINO is not installed (pip install openvino)']
+    report(rows, 'deploy', notes, args, title='inference of complete models, 8-bit images to results, batch 1')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Times whole Mask R-CNN and UperNet models of this package's configs beside the same models with other backbones."""
+"""Times complete Mask R-CNN and UperNet models of this package's configs next to the same heads on other backbones."""
 
 import copy
 import sys
@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from counting import gmacs
-from floor import GemmFloor
+from counting import GemmFloor, gmacs
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
-from models import PEERS, check_agreement, published_network, variants
+from models import PEERS, check_agreement, published_network, set_channels, variants
 from report import report
-from timing import DTYPES, Candidate, Size, alone, inference, measure, network_parser, parse_args, training_step
+from timing import DTYPES, Candidate, Size, inference, measure, network_parser, parse, training_step
 from torch import nn
 
 from mlp_dense.config.reading import adapt_to_cpu, enter_scope, read_config
@@ -29,33 +28,27 @@ HEADS = {  # configs, and the image size that they are for
     'mask_rcnn': ('configs/detection/{}_mask_rcnn_1x_coco.py', Size(800, 1280)),
     'upernet': ('configs/segmentation/{}_upernet_ade20k-512x512.py', Size(512, 512)),
 }
-SMALLEST = ('hire_mlp_tiny', 'as_mlp_tiny', 'cycle_mlp_b1')
+SMALLEST = ['hire_mlp_tiny', 'as_mlp_tiny', 'cycle_mlp_b1']
 
 
-def parse() -> Namespace:
+def read_arguments() -> Namespace:
     parser = network_parser(__doc__, PEERS)
     parser.set_defaults(rounds=3)
-    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), help='of the models (default: all)')
-    parser.add_argument(
-        '--models', nargs='+', default=SMALLEST, metavar='NAME', help=f'backbones (default: {" ".join(SMALLEST)})'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='changes to the configs, for example model.test_cfg.rpn.max_per_img=100',
-    )
-    args = parse_args(parser)
+    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), help='default: all')
+    names = ' '.join(SMALLEST)
+    parser.add_argument('--models', nargs='+', default=SMALLEST, metavar='NAME', help=f'backbones (default: {names})')
+    text = 'changes to the configs, for example model.test_cfg.rpn.max_per_img=100'
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=text)
+    args = parse(parser)
     for head in args.heads:
         names = config_names(head)
         for name in args.models:
             if name not in names:
-                parser.error(f'--models {name}: for {head} give some of {", ".join(names)}.')
+                parser.error(f'--models {name}: use one of {", ".join(names)} with --heads {head}.')
     if args.dtype == 'bf16' and 'mask_rcnn' in args.heads:
-        parser.error("--dtype bf16 goes with --heads upernet only: mmcv's NMS and RoIAlign do not take it.")
+        parser.error("--dtype bf16 needs --heads upernet, because mmcv's NMS and RoIAlign do not support bf16.")
     if args.train and args.batch_size < 2 and 'upernet' in args.heads:
-        parser.error("--train --batch-size 1 goes with --heads mask_rcnn only: UperNet's BatchNorm needs 2 images.")
+        parser.error("--train --batch-size 1 needs --heads mask_rcnn, because UperNet's BatchNorm needs 2 images.")
     return args
 
 
@@ -65,48 +58,43 @@ def config_names(head: str) -> list[str]:
     return sorted(name for name in names if not name.endswith('cascade'))
 
 
-def read(head: str, name: str, size: Size, args: Namespace) -> Config:
-    cfg = read_config(ROOT / HEADS[head][0].format(name), args.cfg_options)
+def read(head: str, name: str, size: Size, options: list[str]) -> Config:
+    cfg = read_config(ROOT / HEADS[head][0].format(name), options)
     adapt_to_cpu(cfg)  # in a single process SyncBN is BN
     enter_scope(cfg)
-    cfg.model.backbone.drop_path_rate = 0.0  # as in the published networks of benchmarks/published.py
+    cfg.model.backbone.drop_path_rate = 0.0  # the published networks have no stochastic depth
     if head == 'upernet':
         cfg.model.data_preprocessor.size = tuple(size)  # training images are padded to it
     return cfg
 
 
-def build(cfg: Config) -> nn.Module:
+def build(cfg: Config, device: str) -> nn.Module:
     model = MODELS.build(cfg.model)
     if hasattr(model, 'roi_head'):
-        # Random weights detect nothing, which leaves the mask head idle: make every proposal an object of class 0.
+        # Random weights detect nothing, so the mask head would idle. This makes every proposal an object of class 0.
         model.roi_head.bbox_head.fc_cls.bias.data[0] = 10
-    return model
+    return model.to(device)
 
 
 def build_variants(cfg: Config, args: Namespace) -> dict[str, nn.Module]:
-    ours = build(cfg)
+    ours = build(cfg, 'cpu')
     published = copy.deepcopy(ours)
     published.backbone = published_network(ours.backbone)
-    models = {kind: model.to(args.device) for kind, model in variants(ours, published, args.train).items()}
-    backbones = {kind: model.backbone for kind, model in models.items()}
-    check_agreement(backbones, args.device)
+    published = published if published.backbone else None
+    models = {variant: model.to(args.device) for variant, model in variants(ours, published, args.train).items()}
+    check_agreement({variant: model.backbone for variant, model in models.items()}, args.device)
     return models
 
 
-def build_peer(cfg: Config, name: str, args: Namespace) -> nn.Module:
+def build_peer(cfg: Config, name: str, device: str) -> nn.Module:
     cfg = copy.deepcopy(cfg)
-    backbone, channels = PEERS[name]
-    cfg.model.backbone = copy.deepcopy(backbone)
-    if 'neck' in cfg.model:
-        cfg.model.neck.in_channels = list(channels)
-    else:
-        cfg.model.decode_head.in_channels = list(channels)
-        cfg.model.auxiliary_head.in_channels = channels[2]
-    return build(cfg).to(args.device)
+    cfg.model.backbone, channels = copy.deepcopy(PEERS[name])
+    set_channels(cfg, channels)
+    return build(cfg, device)
 
 
 def batch(cfg: Config, size: Size, num: int) -> dict[str, list]:
-    """Random images with random labels, as a data loader yields them."""
+    """Return random images with random labels in the format of a data loader."""
     meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), tuple(size)) | dict(scale_factor=(1.0, 1.0))
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(num)]
     if 'decode_head' in cfg.model:
@@ -118,7 +106,7 @@ def batch(cfg: Config, size: Size, num: int) -> dict[str, list]:
 
 
 def random_objects(size: Size, num: int = 8) -> InstanceData:
-    """Objects that fill their boxes, whose sides are 0.1 to 0.5 of those of the image."""
+    """Return objects that fill their boxes; box sides are 0.1 to 0.5 of the image sides."""
     sides = 0.1 + 0.4 * torch.rand(num, 2)
     corners = (1 - sides) * torch.rand(num, 2)
     boxes = torch.cat([corners, corners + sides], 1) * torch.tensor([size.width, size.height] * 2)
@@ -140,31 +128,32 @@ def candidates_of(name: str, models: dict[str, nn.Module], data: dict, args: Nam
 
     def call(model: nn.Module) -> Callable[..., object]:
         model.train(args.train)
-        return (
-            training_step(model, lambda: forward(model).backward()) if args.train else inference(lambda: forward(model))
-        )
+        if args.train:
+            return training_step(model, lambda: forward(model).backward())
+        return inference(lambda: forward(model))
 
-    first = next(iter(models.values())).eval()
+    first = next(iter(models.values())).eval()  # ours or a peer
     macs = gmacs(lambda: first.test_step(data)) / args.batch_size
-    runs = {kind: call(model) for kind, model in models.items()}
-    if published := models.get('published'):
-        runs['floor'] = GemmFloor(published, lambda: forward(published), dtype, args.device, args.train)
-    return [Candidate(name, kind, run, macs) for kind, run in runs.items()]
+    calls = {variant: call(model) for variant, model in models.items()}
+    if 'ours' in models:
+        calls['floor'] = GemmFloor(lambda: forward(first), dtype, args.device, args.train)
+    return [Candidate(name, variant, run, macs) for variant, run in calls.items()]
 
 
 def main() -> None:
-    args = parse()
+    args = read_arguments()
     rows = []
     for head in args.heads:
         for size in args.size or [HEADS[head][1]]:
             models = {}
             for name in args.models:
-                cfg = read(head, name, size, args)
+                cfg = read(head, name, size, args.cfg_options)
                 models[name] = build_variants(cfg, args)
-            models |= {name: {'peer': build_peer(cfg, name, args)} for name in args.peers}
+            models |= {name: {'peer': build_peer(cfg, name, args.device)} for name in args.peers}
             data = batch(cfg, size, args.batch_size)
-            with alone(args.lock, args.device):  # products are timed to choose the fastest
-                candidates = [each for name, own in models.items() for each in candidates_of(name, own, data, args)]
+            candidates = [
+                candidate for name, built in models.items() for candidate in candidates_of(name, built, data, args)
+            ]
             rows += measure(candidates, f'{head} {size}', args)
     report(rows, 'detectors', [], args)
 

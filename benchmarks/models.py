@@ -1,14 +1,15 @@
-"""The networks that the benchmarks compare."""
+"""Networks that the benchmarks compare."""
 
 import copy
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
 from mmdet.utils import register_all_modules as register_mmdet
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmseg.utils import register_all_modules as register_mmseg
 from published import PublishedNetwork
-from published_grid import PublishedGridNetwork
 from torch import nn
 
 import mlp_dense
@@ -16,6 +17,8 @@ import mlp_dense
 for register in (register_mmdet, register_mmseg):
     register(init_default_scope=False)
 
+ARCHS = {family.__name__: family.archs for family in mlp_dense.backbones.FAMILIES}
+SMALLEST = [f'{family}:{next(iter(archs))}' for family, archs in ARCHS.items()]
 TIMM = dict(type='mmseg.TIMMBackbone', features_only=True, pretrained=False)
 PEERS = {  # config, channels of the feature maps
     'Swin-T': (
@@ -26,23 +29,36 @@ PEERS = {  # config, channels of the feature maps
     'ConvNeXt-T': (TIMM | dict(model_name='convnext_tiny'), (96, 192, 384, 768)),
 }
 SWIN_IN_HALF = TIMM | dict(model_name='swin_tiny_patch4_window7_224', strict_img_size=False)
-"""mmdet's takes weights in fp32 only."""
+"""timm's Swin-T, because mmdet's accepts only fp32 weights."""
 if not find_spec('timm'):
     del PEERS['ConvNeXt-T']
 
 
 def build_peer(name: str, half: bool) -> nn.Module | None:
-    """A backbone that a user would take instead, with weights of 16 bits where `half` says so, if it takes them."""
+    """Return another backbone, or None if `half` asks for 16-bit weights and the backbone does not support them."""
     cfg = PEERS[name][0]
     if half and name == 'Swin-T':
         cfg = SWIN_IN_HALF if find_spec('timm') else None
     return MODELS.build(copy.deepcopy(cfg)) if cfg else None
 
 
-def published_network(backbone: nn.Module) -> nn.Module:
-    """One of our backbones as published. Both get the same weights, large enough for every step to matter."""
-    kind = PublishedGridNetwork if hasattr(backbone, 'pyramid') else PublishedNetwork
-    published = kind(type(backbone).__name__, backbone.arch)
+def set_channels(cfg: Config, channels: Sequence[int]) -> None:
+    """Connect the neck, or the heads of a model without a neck, to a backbone with these output channels."""
+    if cfg.model.get('neck'):
+        cfg.model.neck.in_channels = list(channels)
+    else:
+        cfg.model.decode_head.in_channels = list(channels)
+        cfg.model.auxiliary_head.in_channels = channels[cfg.model.auxiliary_head.in_index]
+
+
+def published_network(backbone: nn.Module) -> nn.Module | None:
+    """Return a backbone as published, or None if no code for dense prediction was published.
+
+    Both get the same weights, large enough for every layer to matter.
+    """
+    if hasattr(backbone, 'pyramid'):  # MLP-Mixer, ViP and Sparse-MLP; tests/reference checks them
+        return None
+    published = PublishedNetwork(type(backbone).__name__, backbone.arch)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in published.named_parameters():
         low, high = (-0.1, 0.1) if parameter.ndim > 1 or name.endswith('bias') else (0.5, 1.5)
@@ -58,26 +74,32 @@ def published_network(backbone: nn.Module) -> nn.Module:
     return published
 
 
-def variants(ours: nn.Module, published: nn.Module, train: bool) -> dict[str, nn.Module]:
-    """The rows of a backbone or of a whole model, without the GEMM floor."""
-    if not train:
-        return {'ours': ours, 'fused': mlp_dense.fuse(ours), 'published': published}
-    recomputing = copy.deepcopy(ours)
-    for module in recomputing.modules():
-        if hasattr(module, 'with_cp'):
-            module.with_cp = True
-    return {'ours': ours, 'with_cp': recomputing, 'published': published}
+def variants(ours: nn.Module, published: nn.Module | None, train: bool) -> dict[str, nn.Module]:
+    """Return the variants of a backbone or of a complete model, without the GEMM floor."""
+    if train:
+        models = {'ours': ours, 'with_cp': copy.deepcopy(ours)}
+        for module in models['with_cp'].modules():
+            if hasattr(module, 'with_cp'):
+                module.with_cp = True
+    else:
+        models = {'ours': ours, 'fused': mlp_dense.fuse(ours)}
+    return models | ({'published': published} if published else {})
 
 
 def check_agreement(backbones: dict[str, nn.Module], device: str) -> None:
-    """Raises an error unless all compute the same feature maps of an image, always the same one, since for a few others
-    the choice of an expert hangs on a rounding."""
+    """Compare the feature maps of all variants.
+
+    The image is always the same, because for some images rounding decides which expert is chosen.
+
+    Raises:
+        SystemExit: a feature map differs from that of ours.
+    """
     image = torch.randn(1, 3, 128, 160, generator=torch.Generator().manual_seed(0)).to(device)
     with torch.inference_mode():
-        wanted = backbones['published'].eval()(image)
-        for kind, backbone in backbones.items():
-            for i, (a, b) in enumerate(zip(backbone.eval()(image), wanted, strict=True)):
+        expected = backbones['ours'].eval()(image)
+        for variant, backbone in backbones.items():
+            for i, (a, b) in enumerate(zip(backbone.eval()(image), expected, strict=True)):
                 error = ((a - b).abs().max() / b.abs().max()).item()
                 if not error < 1e-4:
-                    name = type(backbone).__name__
-                    raise SystemExit(f'{name} ({kind}): feature map {i} differs from the published one by {error:.1e}.')
+                    name = f'{type(backbone).__name__} ({variant})'
+                    raise SystemExit(f'{name}: feature map {i} differs from that of ours by {error:.1e}.')

@@ -1,4 +1,4 @@
-"""Times mmcv's operators as this package computes them beside the compiled ones, alone and in Mask R-CNN."""
+"""Times mmcv's operators as this package computes them next to the compiled ones, alone and in Mask R-CNN."""
 
 import importlib
 import sys
@@ -6,14 +6,13 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import detectors
 import mmcv.ops
 import torch
 from mmengine.registry import MODELS
 from report import report
-from timing import Candidate, Size, common_parser, inference, measure, parse_args, training_step
+from timing import Candidate, Size, common_parser, inference, measure, parse, training_step
 from torch import Tensor
 
 from mlp_dense import operators
@@ -22,34 +21,42 @@ from mlp_dense.datasets.shapes import write_shapes
 from mlp_dense.operators import extension, nms, roi_align
 from mlp_dense.training.runner import DenseRunner
 
-ROOT = Path(__file__).parents[1]
-DEMO = ROOT / 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
+DEMO = detectors.ROOT / 'configs/detection/hire_mlp_mask_rcnn_shapes.py'
 LAYERS = [sys.modules[f'mmcv.ops.{name}'] for name in ('nms', 'roi_align', 'focal_loss')]
 FOCAL_LOSS = 'focal loss and its gradient'
 
 
-def kinds(device: str) -> list[str]:
-    """Whose operators can run here."""
-    found = ['ours', *(['torchvision'] if operators.has_torchvision(device) else [])]
-    return [*found, *(['mmcv'] if operators.running() == 'compiled' else [])]
+def read_arguments() -> Namespace:
+    parser = common_parser(__doc__)
+    parser.set_defaults(rounds=7, size=[detectors.HEADS['mask_rcnn'][1]])
+    return parse(parser)
 
 
-def over(kind: str, run: Callable[..., object]) -> Callable[..., object]:
-    """A call in which mmcv's layers call the operators of a kind."""
-    module: ModuleType = importlib.import_module('mmcv._ext') if kind == 'mmcv' else extension
+def available(operator: str, device: str) -> list[str]:
+    """Return the implementations of an operator that can run here."""
+    compiled = operators.running() == 'compiled'
+    if operator == FOCAL_LOSS:  # torchvision has no equivalent of mmcv's, and mmcv has none for a CPU
+        return ['ours', *(['mmcv'] if compiled and device == 'cuda' else [])]
+    torchvision = operators.has_torchvision(device)
+    return ['ours', *(['torchvision'] if torchvision else []), *(['mmcv'] if compiled else [])]
 
-    def call(**how: bool) -> object:
+
+def using(implementation: str, run: Callable[..., object]) -> Callable[..., object]:
+    """Return a call in which mmcv's layers use an implementation of the operators."""
+    module = importlib.import_module('mmcv._ext') if implementation == 'mmcv' else extension
+
+    def call(**options: bool) -> object:
         for layer in LAYERS:
             layer.ext_module = module
         for chooser in (nms, roi_align):
-            chooser.by_torchvision = lambda *_: kind == 'torchvision'
-        return run(**how)
+            chooser.by_torchvision = lambda *_: implementation == 'torchvision'
+        return run(**options)
 
     return call
 
 
 def clustered_boxes(num: int, side: float, size: Size) -> tuple[Tensor, Tensor]:
-    """(N, 4) boxes around N / 20 centres in an image, with (N,) scores: as a detector proposes them."""
+    """Return (N, 4) boxes around N / 20 centres in an image, as a detector proposes them, and (N,) scores."""
     centres = torch.rand(num // 20, 2) * torch.tensor([size.width, size.height])
     centres = centres[torch.randint(len(centres), (num,))] + side / 15 * torch.randn(num, 2)
     sides = side * (1 + 0.2 * torch.randn(num, 2).clamp(-4, 4))
@@ -57,9 +64,8 @@ def clustered_boxes(num: int, side: float, size: Size) -> tuple[Tensor, Tensor]:
 
 
 def calls(size: Size, device: str) -> dict[str, Callable[..., object]]:
-    """What is timed: NMS of the boxes of one image, RoIAlign of 500 boxes on the finest map of a pyramid, and the
-    focal loss of 20,000 samples and 80 classes."""
-    boxes, scores = (each.to(device) for each in clustered_boxes(9000, 120, size))
+    """Return the timed operators: NMS of one image, RoIAlign on the finest map, focal loss of 20,000 samples."""
+    boxes, scores = (tensor.to(device) for tensor in clustered_boxes(9000, 120, size))
     maps = torch.randn(1, 256, size.height // 4, size.width // 4, device=device, requires_grad=True)
     rois = torch.cat([boxes.new_zeros(500, 1), clustered_boxes(500, 60, size)[0].to(device)], 1)
     align = mmcv.ops.RoIAlign(7, spatial_scale=0.25, sampling_ratio=0)
@@ -75,7 +81,7 @@ def calls(size: Size, device: str) -> dict[str, Callable[..., object]]:
 
 
 def demo_step(shapes: Path, device: str) -> Callable[..., object]:
-    """A training step of the demo: forward and backward, the model at its beginning."""
+    """Return a training step of the detection demo: forward and backward with initial weights."""
     cfg = read_config(DEMO, data_root=shapes)
     adapt_to_cpu(cfg)
     enter_scope(cfg)
@@ -92,30 +98,27 @@ def demo_step(shapes: Path, device: str) -> Callable[..., object]:
 
 
 def mask_rcnn(size: Size, device: str) -> Callable[..., object]:
-    """Inference of Mask R-CNN with HireMLP tiny, in which a hundred objects are found."""
-    cfg = detectors.read('mask_rcnn', 'hire_mlp_tiny', size, Namespace(cfg_options=[]))
-    model, data = detectors.build(cfg).to(device).eval(), detectors.batch(cfg, size, 1)
+    """Return the inference of Mask R-CNN with HireMLP tiny, which detects a hundred objects."""
+    cfg = detectors.read('mask_rcnn', 'hire_mlp_tiny', size, [])
+    model, data = detectors.build(cfg, device).eval(), detectors.batch(cfg, size, 1)
     return inference(lambda: model.test_step(data))
 
 
 def main() -> None:
-    parser = common_parser(__doc__)
-    parser.set_defaults(rounds=7, size=[detectors.HEADS['mask_rcnn'][1]])
-    args = parse_args(parser)
-    rows, own = [], kinds(args.device)
+    args = read_arguments()
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         shapes = Path(folder, 'shapes')
         write_shapes(shapes, num_train=32, num_val=1)
         for size in args.size:
-            timed = calls(size, args.device)
-            timed |= {'demo, training step': demo_step(shapes, args.device), 'Mask R-CNN': mask_rcnn(size, args.device)}
-            for name, run in timed.items():
-                # Of the focal loss torchvision has none that stands in for mmcv's, and mmcv none for a CPU.
-                few = ['ours', *(['mmcv'] if 'mmcv' in own and args.device == 'cuda' else [])]
-                timed_kinds = few if name == FOCAL_LOSS else own
-                rows += measure([Candidate(name, kind, over(kind, run)) for kind in timed_kinds], str(size), args)
-    notes = [] if 'mmcv' in own else ["mmcv's operators are not compiled here: make setup OPERATORS=compiled."]
-    report(rows, 'operators', notes, args, what='beside the compiled ones', chart=False)
+            runs = calls(size, args.device)
+            runs |= {'demo, training step': demo_step(shapes, args.device), 'Mask R-CNN': mask_rcnn(size, args.device)}
+            for name, run in runs.items():
+                candidates = [Candidate(name, key, using(key, run)) for key in available(name, args.device)]
+                rows += measure(candidates, str(size), args)
+    compiled = operators.running() == 'compiled'
+    notes = [] if compiled else ["mmcv's operators are not compiled here: run make setup OPERATORS=compiled."]
+    report(rows, 'operators', notes, args, title='ours next to the compiled ones', chart=False)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Shows what the inference, or a training step, of a backbone spends its time in, as multiples of the GEMM floor."""
+"""Prints the fractions of time that operator groups take in a backbone, as multiples of the GEMM floor."""
 
 import time
 from argparse import Namespace
@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
-from backbones import SMALLEST, arch_name, call
-from floor import GemmFloor
-from models import published_network
-from timing import DTYPES, Size, common_parser, interleaved, parse_args, release_memory, spread
+from backbones import arch_name, call
+from counting import GemmFloor
+from models import SMALLEST
+from timing import DTYPES, Size, interleaved, network_parser, parse, release_memory, spread
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import mlp_dense
 from mlp_dense.kernels import dispatch
 
-GROUPS = {  # by a part of the name; the first that fits. Products have their bias and activation with them
+GROUPS = {  # parts of operator names; the first group that matches counts. Products include bias and activation
     'products': 'mkldnn::_linear_pointwise conv aten::linear addmm aten::mm aten::bmm',
     'depthwise': '',
     'norms': 'norm var_mean',
@@ -28,6 +28,15 @@ GROUPS = {  # by a part of the name; the first that fits. Products have their bi
 }
 
 
+def read_arguments() -> Namespace:
+    parser = network_parser(__doc__)
+    parser.set_defaults(size=[Size(512, 512)], rounds=5)
+    parser.add_argument('--arch', nargs='+', type=arch_name, default=SMALLEST, metavar='FAMILY:ARCH')
+    args = parse(parser)
+    args.amp = args.train and args.dtype != 'fp32'
+    return args
+
+
 def group_of(name: str, shapes: Sequence[Sequence[int]]) -> str:
     weight = 2 if 'backward' in name else 1
     if 'conv' in name and shapes[weight : weight + 1] and list(shapes[weight][1:2]) == [1]:
@@ -35,12 +44,12 @@ def group_of(name: str, shapes: Sequence[Sequence[int]]) -> str:
     return next((group for group, parts in GROUPS.items() if any(part in name for part in parts.split())), 'other')
 
 
-class Times(TorchDispatchMode):
-    """The seconds of the operators that run on a CPU, by their groups: a profiler slows those that pass over memory."""
+class OperatorTimes(TorchDispatchMode):
+    """Seconds of the operators on a CPU by group. A profiler would slow down operators that pass over memory."""
 
     def __init__(self):
         super().__init__()
-        self.of: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
 
     def __enter__(self):
         self.modes, dispatch._dispatch_modes = dispatch._dispatch_modes, lambda: 0  # else the references run
@@ -52,62 +61,54 @@ class Times(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         begin = time.perf_counter()
-        made = operator(*args, **(kwargs or {}))
-        taken = time.perf_counter() - begin
+        results = operator(*args, **(kwargs or {}))
+        duration = time.perf_counter() - begin
         shapes = [arg.shape for arg in args if isinstance(arg, Tensor)]
-        self.of[group_of(operator.name(), shapes)] += taken
-        return made
+        self.seconds[group_of(operator.name(), shapes)] += duration
+        return results
 
 
 def times_on_gpu(run: Callable[[], object], rounds: int) -> Counter[str]:
-    """The same of the kernels on a GPU."""
+    """Return the times of the kernels on a GPU by group."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], record_shapes=True) as profiler:
         for _ in range(rounds):
             run()
         torch.cuda.synchronize()
     times: Counter[str] = Counter()
     for operator in profiler.key_averages(group_by_input_shape=True):
-        if operator.device_type == DeviceType.CPU:  # else a kernel, whose time its operator has
+        if operator.device_type == DeviceType.CPU:  # entries of kernels repeat the time of their operator
             times[group_of(operator.key, operator.input_shapes)] += operator.self_device_time_total
     return times
 
 
 def shares(name: str, size: Size, args: Namespace) -> dict[str, float]:
-    """The time of a backbone's inference or training step by kind of operator, and of all, relative to the products
-    alone."""
+    """Return the time of each group, and of all, relative to the products alone."""
     family, _, arch = name.partition(':')
     model = getattr(mlp_dense, family)(arch)
-    published = published_network(model).to(args.device)
+    model = model.to(args.device).eval()
     x = torch.randn(args.batch_size, 3, *size, device=args.device)
-    floor = GemmFloor(published, lambda: published(x), DTYPES[args.dtype], args.device, args.train)
-    run = call(model.to(args.device), x, args, args.dtype)
-    ours, alone = (spread(times)[0] for times in interleaved([run, floor], args.rounds, args.device, name))
+    floor = GemmFloor(lambda: model(x), DTYPES[args.dtype], args.device, args.train)
+    run = call(model, x, args, args.dtype)
+    ours, products = (spread(times)[0] for times in interleaved([run, floor], args.rounds, args.device, name))
     if args.device == 'cuda':
         times = times_on_gpu(run, args.rounds)
     else:
-        with Times() as mode:
+        with OperatorTimes() as mode:
             for _ in range(args.rounds):
                 run()
-        times = mode.of
-    parts = {group: times[group] / times.total() * ours / alone for group in (*GROUPS, 'other')}
-    return parts | {'all': ours / alone}
+        times = mode.seconds
+    ratios = {group: times[group] / times.total() * ours / products for group in (*GROUPS, 'other')}
+    return ratios | {'all': ours / products}
 
 
 def main() -> None:
-    parser = common_parser(__doc__)
-    parser.add_argument('--train', action='store_true', help='a training step instead of inference; bf16 and fp16: AMP')
-    parser.add_argument('--batch-size', type=int, metavar='N', help='images (default: 1, 2 in training)')
-    parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='data type (default: %(default)s)')
-    parser.set_defaults(batch_size=None, size=[Size(512, 512)], rounds=5)
-    parser.add_argument('--arch', nargs='+', type=arch_name, default=SMALLEST, metavar='FAMILY:ARCH')
-    args = parse_args(parser)
-    args.amp = args.train and args.dtype != 'fp32'
+    args = read_arguments()
     for size in args.size:
         print(f'| {size} | {" | ".join((*GROUPS, "other", "all"))} |\n|---|{"---:|" * (len(GROUPS) + 2)}')
         for name in args.arch:
-            found = shares(name, size, args)
+            ratios = shares(name, size, args)
             release_memory()
-            print(f'| {name} | {" | ".join(f"{each:.2f}" for each in found.values())} |')
+            print(f'| {name} | {" | ".join(f"{ratio:.2f}" for ratio in ratios.values())} |')
 
 
 if __name__ == '__main__':

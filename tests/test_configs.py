@@ -1,6 +1,7 @@
-"""Every config builds, says what its name says, and its model takes one training step and one test step."""
+"""Every config states what its name says, and one config per family and head takes a training and a test step."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,33 +27,26 @@ BY_HEAD = {
     'upernet': 'UPerHead',
     'semantic_fpn': 'FPNHead',
 }
-
-
 NAME = re.compile(rf'({"|".join(BY_NAME)})_(?:(.+?)_)??({"|".join(BY_HEAD)})(?:_|$)')
-KINDS = [NAME.match(path.stem).group(1, 3) for path in CONFIGS]  # thin, the variants of a family are nearly the same
-PARAMS = [
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if kind in KINDS[:i] else [])
-    for i, (path, kind) in enumerate(zip(CONFIGS, KINDS, strict=True))
-]
+ONE_PER_HEAD = {NAME.match(path.stem).group(1, 3): path for path in reversed(CONFIGS)}
+"""With few channels, the configs of a family and a head are nearly the same."""
+SCHEDULES = {1: [8, 11], 3: [27, 33]}
+DATA = {'coco': 'coco', 'ade20k': 'ADEChallengeData2016', 'camvid': 'camvid', 'shapes': 'shapes'}
 
 
-@pytest.fixture(params=PARAMS)
-def path(request):
-    return request.param
-
-
-@pytest.fixture
-def cfg(path):
+def read(path: Path) -> Config:
     cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)
-    adapt_to_cpu(cfg)
     return cfg
 
 
-def test_takes_a_training_and_a_test_step(cfg):
+@pytest.mark.parametrize('path', ONE_PER_HEAD.values(), ids=['-'.join(key) for key in ONE_PER_HEAD])
+def test_model_takes_a_training_and_a_test_step(path):
+    cfg = read(path)
+    adapt_to_cpu(cfg)
     torch.manual_seed(0)
     thin(cfg)
-    if 'rpn_head' in cfg.model:  # few proposals and results: the same code in less time
+    if 'rpn_head' in cfg.model:  # few proposals and results save time
         cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.test_cfg.rpn.max_per_img = 20
     cfg.model.test_cfg.get('rcnn', cfg.model.test_cfg).max_per_img = 3
     if cfg.model.data_preprocessor.get('size'):  # padded to it in training
@@ -107,55 +101,64 @@ def _batch(cfg):
     return dict(inputs=images, data_samples=samples)
 
 
-def test_is_what_its_name_says(cfg, path):
-    family, arch, head = NAME.match(path.stem).groups()
-    assert cfg.model.backbone.type == f'mlp_dense.{BY_NAME[family].__name__}'
-    assert BY_HEAD[head] == (cfg.model.type if cfg.default_scope == 'mmdet' else cfg.model.decode_head.type)
+def test_configs_state_what_their_names_say():
+    for path in CONFIGS:
+        cfg, name = read(path), path.stem
+        adapt_to_cpu(cfg)
+        check_name(cfg, name)
+        check_channels_and_classes(cfg, name)
+        assert cfg.optim_wrapper.type == 'OptimWrapper', name
+        # before it is adapted to a machine without a GPU
+        check_runtime(Config.fromfile(path), name)
+
+
+def check_name(cfg: Config, name: str) -> None:
+    family, arch, head = NAME.match(name).groups()
+    assert cfg.model.backbone.type == f'mlp_dense.{BY_NAME[family].__name__}', name
+    assert BY_HEAD[head] == (cfg.model.type if cfg.default_scope == 'mmdet' else cfg.model.decode_head.type), name
     if arch:
-        assert cfg.model.backbone.arch == arch and arch in BY_NAME[family].archs
-    if schedule := re.search(r'_(\d)x_', path.stem):
-        assert cfg.train_cfg.max_epochs == 12 * int(schedule[1])
-        assert cfg.param_scheduler[1].end == cfg.train_cfg.max_epochs
-        assert cfg.param_scheduler[1].milestones == {1: [8, 11], 3: [27, 33]}[int(schedule[1])]
-    data = {'coco': 'coco', 'ade20k': 'ADEChallengeData2016', 'camvid': 'camvid', 'shapes': 'shapes'}
-    assert data[re.split('_|-', re.sub(r'-\d+x\d+', '', path.stem))[-1]] in cfg.train_dataloader.dataset.data_root
+        assert cfg.model.backbone.arch == arch and arch in BY_NAME[family].archs, name
+    if schedule := re.search(r'_(\d)x_', name):
+        times = int(schedule[1])
+        assert cfg.train_cfg.max_epochs == 12 * times, name
+        assert cfg.param_scheduler[1].end == cfg.train_cfg.max_epochs, name
+        assert cfg.param_scheduler[1].milestones == SCHEDULES[times], name
+    data = re.split('_|-', re.sub(r'-\d+x\d+', '', name))[-1]
+    assert DATA[data] in cfg.train_dataloader.dataset.data_root, name
 
 
-def test_class_counts_and_outputs_agree(cfg):
+def check_channels_and_classes(cfg: Config, name: str) -> None:
+    """Build the model, and compare the heads with the backbone and the data set."""
     classes = dataset_meta(cfg.train_dataloader.dataset)['classes']
-    assert {value for _, _, key, value in walk(cfg.model) if key == 'num_classes'} == {len(classes)}
-    with torch.device('meta'):
-        backbone = MODELS.build(cfg.model.backbone)
-    takes = cfg.model.neck.in_channels if 'neck' in cfg.model else cfg.model.decode_head.in_channels
-    assert list(takes) == list(backbone.out_channels)
-    if 'auxiliary_head' in cfg.model:
-        assert cfg.model.auxiliary_head.in_channels == backbone.out_channels[2]
-
-
-def test_hooks_precision_and_learning_rate_scaling(path):
-    cfg = Config.fromfile(path)
-    metric = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}[cfg.default_scope]
-    assert cfg.default_hooks.checkpoint.save_best == metric
-    assert cfg.default_hooks.visualization.draw
-    assert cfg.default_hooks.finite_loss.type == 'mlp_dense.FiniteLossHook'
-    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
-    gpus = 1 if 'shapes' in path.stem or 'camvid' in path.stem else 8
-    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=gpus * cfg.train_dataloader.batch_size)
-    assert 'tta_model' in cfg and 'tta_pipeline' in cfg
-    if cfg.default_scope == 'mmseg':  # the last step of the schedule ends with the training, and is saved
-        assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
-        assert cfg.train_cfg.max_iters % cfg.default_hooks.checkpoint.interval == 0
-
-
-def test_without_a_gpu_no_sync_bn_is_left(cfg):
+    assert {value for _, _, key, value in walk(cfg.model) if key == 'num_classes'} == {len(classes)}, name
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-    assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
-    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    channels = model.backbone.out_channels
+    in_channels = cfg.model.neck.in_channels if 'neck' in cfg.model else cfg.model.decode_head.in_channels
+    assert list(in_channels) == list(channels), name
+    if 'auxiliary_head' in cfg.model:
+        assert cfg.model.auxiliary_head.in_channels == channels[2], name
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()), f'{name} on a CPU'
+
+
+def check_runtime(cfg: Config, name: str) -> None:
+    """Check hooks, precision and the scaling of the learning rate."""
+    metric = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}[cfg.default_scope]
+    assert cfg.default_hooks.checkpoint.save_best == metric, name
+    assert cfg.default_hooks.visualization.draw, name
+    assert cfg.default_hooks.finite_loss.type == 'mlp_dense.FiniteLossHook', name
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper', name
+    gpus = 1 if 'shapes' in name or 'camvid' in name else 8
+    base_batch_size = gpus * cfg.train_dataloader.batch_size
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=base_batch_size), name
+    assert 'tta_model' in cfg and 'tta_pipeline' in cfg, name
+    if cfg.default_scope == 'mmseg':  # the last step of the schedule ends with the training, and is saved
+        assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters, name
+        assert cfg.train_cfg.max_iters % cfg.default_hooks.checkpoint.interval == 0, name
 
 
 @pytest.mark.parametrize('dataset', ['ade20k', 'camvid'])
-def test_tta_has_the_sizes_of_the_papers(dataset):
+def test_tta_uses_the_sizes_of_the_papers(dataset):
     cfg = Config.fromfile(next(path for path in CONFIGS if f'upernet_{dataset}' in path.stem))
     sizes, flips, *_ = cfg.tta_pipeline[1].transforms
     ratios = [size.scale[1] / 512 if 'scale' in size else size.scale_factor for size in sizes]
@@ -163,7 +166,7 @@ def test_tta_has_the_sizes_of_the_papers(dataset):
 
 
 def test_every_arch_has_its_configs(family):
-    names, short = {path.stem for path in CONFIGS}, family.__module__.rpartition('.')[2]
-    assert {f'{short}_mask_rcnn_coco', f'{short}_upernet_ade20k'} <= names
-    wanted = {'upernet_ade20k-512x512': ' '.join(family.archs), **reference_of(family).configs}
-    assert {f'{short}_{arch}_{name}' for name, archs in wanted.items() for arch in archs.split()} <= names
+    names, family_name = {path.stem for path in CONFIGS}, family.__module__.rpartition('.')[2]
+    assert {f'{family_name}_mask_rcnn_coco', f'{family_name}_upernet_ade20k'} <= names
+    expected = {'upernet_ade20k-512x512': ' '.join(family.archs), **reference_of(family).configs}
+    assert {f'{family_name}_{arch}_{end}' for end, archs in expected.items() for arch in archs.split()} <= names

@@ -1,6 +1,5 @@
-# Mask R-CNN on a few images of COCO from random weights: the same recipe for every backbone, which learning.py puts in.
-# Its validations are on the training images (does a model fit real data?), its test is on the validation images. Their
-# size, and that of a batch, are options of learning.py.
+# Mask R-CNN on a few images of COCO from random weights, one recipe for every backbone. learning.py sets the backbone
+# and the sizes. It validates on the training images (does a model fit real data?) and tests on the validation images.
 _base_ = [
     '../../configs/_base_/models/mask_rcnn.py',
     '../../configs/_base_/datasets/coco_instance.py',

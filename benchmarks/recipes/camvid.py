@@ -1,5 +1,5 @@
-# CamVid from random weights with Semantic FPN: the same recipe for every backbone, which learning.py puts in. Trained
-# on the training and the validation images, measured on the test images, whole ones. Of this project's own making.
+# Semantic FPN on CamVid from random weights, one recipe for every backbone. learning.py sets the backbone. It trains on
+# the training and validation images and tests on complete test images. This project's own recipe.
 _base_ = [
     '../../configs/_base_/models/semantic_fpn.py',
     '../../configs/_base_/datasets/camvid.py',
@@ -10,16 +10,17 @@ model = dict(
     data_preprocessor=dict(size=(360, 480), seg_pad_val=11),
     decode_head=dict(num_classes=11, ignore_index=11, norm_cfg=dict(type='BN')),
 )
-train_pipeline = [step for step in _base_.train_pipeline if step['type'] != 'PhotoMetricDistortion']  # slow to load
-part = dict(_base_.camvid, pipeline=train_pipeline)
+# PhotoMetricDistortion is slow on a CPU.
+train_pipeline = [transform for transform in _base_.train_pipeline if transform['type'] != 'PhotoMetricDistortion']
+split = dict(_base_.camvid, pipeline=train_pipeline)
 train_dataloader = dict(
     num_workers=2,
     dataset=dict(
         _delete_=True,
         type='ConcatDataset',
         datasets=[
-            dict(**part, data_prefix=dict(img_path='train', seg_map_path='trainannot')),
-            dict(**part, data_prefix=dict(img_path='val', seg_map_path='valannot')),
+            dict(**split, data_prefix=dict(img_path='train', seg_map_path='trainannot')),
+            dict(**split, data_prefix=dict(img_path='val', seg_map_path='valannot')),
         ],
     ),
 )

@@ -1,4 +1,4 @@
-# The same with UperNet in place of Semantic FPN.
+# UperNet in place of Semantic FPN; otherwise the recipe of camvid.py.
 _base_ = './camvid.py'
 common = dict(dropout_ratio=0.1, num_classes=11, ignore_index=11, norm_cfg=dict(type='BN'), align_corners=False)
 model = dict(

@@ -1,0 +1,66 @@
+"""Losses of the first ten iterations of both demos, compared with stored ones.
+
+`python tests/test_golden_losses.py` stores new ones. Do that only for a change that is meant to change the numbers, and
+give the reason in the commit. Rounding, of another CPU or of merged kernels, changes the losses by about 1e-6 and the
+gradient norms by about 1e-4.
+"""
+
+import json
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlp_dense.datasets.shapes import write_shapes
+from support.configs import DETECTION, SEGMENTATION
+from support.tools import NO_WORKERS, call
+
+GOLDEN = Path(__file__).parent / 'assets' / 'golden_losses.json'
+DEMOS = {  # config, options for ten iterations without a validation in between
+    'detection': (DETECTION, ['train_cfg.max_epochs=5', 'train_cfg.val_interval=5']),
+    'segmentation': (SEGMENTATION, ['train_cfg.max_iters=10', 'train_cfg.val_interval=10']),
+}
+ITERATIONS = 10
+TOLERANCE = {'grad_norm': 1e-2, 'lr': 1e-6}
+LOSS_TOLERANCE = 1e-3
+
+
+def losses_of(demo: str, folder: Path) -> list[dict[str, float]]:
+    """Train a demo for ten iterations; return learning rate, losses and gradient norm of each iteration."""
+    config, options = DEMOS[demo]
+    write_shapes(folder / 'shapes', num_train=16, num_val=1, size=96)  # two batches
+    options = [*NO_WORKERS, *options, 'default_hooks.logger.interval=1']
+    arguments = ['--data-root', folder / 'shapes', '--work-dir', folder / 'run', '--seed', 0, '--cfg-options', *options]
+    assert call('train', config, *arguments) == 0
+    (log,) = folder.glob('run/*/vis_data/scalars.json')
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    return [
+        {key: value for key, value in record.items() if 'loss' in key or key in TOLERANCE}
+        for record in records
+        if 'loss' in record
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('demo', DEMOS)
+def test_first_losses_equal_the_golden_ones(demo, tmp_path, on_cpu):
+    golden = json.loads(GOLDEN.read_text())
+    losses = losses_of(demo, tmp_path)
+    assert len(losses) == len(golden[demo]) == ITERATIONS
+    for i, (computed, stored) in enumerate(zip(losses, golden[demo], strict=True), 1):
+        assert computed.keys() == stored.keys()
+        for key, value in stored.items():
+            expected = pytest.approx(value, rel=TOLERANCE.get(key, LOSS_TOLERANCE))
+            assert computed[key] == expected, f'{demo}, iteration {i}, {key} (stored with {golden["made_with"]})'
+
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as directory:
+        results = {demo: losses_of(demo, Path(directory, demo)) for demo in DEMOS}
+    made_with = f'torch {torch.__version__}, {platform.machine()}'
+    GOLDEN.write_text(json.dumps(dict(made_with=made_with, **results), indent=1) + '\n')
+    print(f'{GOLDEN} is written.', file=sys.stderr)
