@@ -105,7 +105,7 @@ HEADS = re.findall(
 @pytest.mark.filterwarnings('ignore:.*pkg_resources')  # mmengine's import for a config of another package
 def test_heads_of_the_table_accept_the_backbone(tmp_path):
     assert len(HEADS) == 18
-    file = tmp_path / 'head.py'
+    file, line = tmp_path / 'head.py', ''
     for base, text in HEADS:
         line = line if text == 'the same' else text.strip('`')
         file.write_text(
