@@ -114,7 +114,7 @@ def programs(page: str) -> list[str]:
 
 def test_programs_of_the_readme(detection):
     found = [each for each in programs('README.md') if 'timm' in each or 'torchvision' in each]
-    assert len(found) == 1
+    assert len(found) == 2
     for program in found:
         names = {}
         exec(program.replace('pretrained=True, ', ''), names)

@@ -60,7 +60,7 @@ def test_page_is_reproduced(zoo, monkeypatch):
 def test_published_size_that_differs_is_explained(zoo):
     model = next(model for model in zoo.read_metafiles() if model['Name'] == 'as_mlp_tiny_mask_rcnn_1x_coco')
     model['Metadata']['Published']['GMACs'] = 300
-    with pytest.raises(UserError, match='set a Note that explains it'):
+    with pytest.raises(UserError, match='explain it as Note'):
         zoo.row(model, (800, 1280), [])
     model['Metadata']['Published']['Note'] = 'counted with more proposals'
     notes = []
