@@ -17,7 +17,7 @@ from mlp_dense.errors import NotInstalledError
 from mlp_dense.training.setup import for_training
 from support.configs import DETECTION, ROOT
 
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')), ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md']
 CONFIGS = [
     match
     for page in PAGES
@@ -43,7 +43,7 @@ def test_links_and_paths_exist(page):
 
 def test_every_page_is_linked_from_the_readme():
     text = PAGES[0].read_text(encoding='utf-8')
-    assert all(f'docs/{page.name}' in text for page in PAGES[1:])
+    assert all(f'{page.relative_to(ROOT)}' in text for page in PAGES[1:])
 
 
 @pytest.mark.parametrize(('name', 'body'), CONFIGS, ids=lambda text: Path(text).parent.name if '\n' not in text else '')
@@ -94,3 +94,31 @@ def test_trackers_of_mmengine(line, tmp_path):
 
 def test_the_trackers_were_found():
     assert len(TRACKERS) == 3
+
+
+HEADS = re.findall(
+    r'^\| `(mm\w+::\S+\.py)` \| (`model = .+`|the same) \|$', (ROOT / 'docs' / 'heads.md').read_text(), re.MULTILINE
+)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')  # configs of mmdet and mmsegmentation warn about their own defaults
+def test_heads_of_the_table_accept_the_backbone(tmp_path):
+    assert len(HEADS) == 18
+    file, line = tmp_path / 'head.py', ''
+    for base, text in HEADS:
+        line = line if text == 'the same' else text.strip('`')
+        file.write_text(
+            f"_base_ = '{base}'\n"
+            "backbone = dict(_delete_=True, type='mlp_dense.HireMLP', arch='small')\n"
+            'three = dict(**backbone, out_indices=(1, 2, 3))\naux = dict(auxiliary_head=dict(in_channels=320))\n'
+            f'{line}\n'
+        )
+        cfg = Config.fromfile(file)
+        init_default_scope(base[:5])
+        with torch.device('meta'):
+            model = MODELS.build(cfg.model).eval()
+            feature_maps = model.extract_feat(torch.zeros(1, 3, 512, 512))
+            if base.startswith('mmseg') and 'mask2former' not in base:
+                assert model.decode_head(feature_maps).shape[:2] == (1, 150), base
+        assert len(feature_maps) >= 3, base
