@@ -15,13 +15,11 @@ from timing import Candidate, Size, common_parser, inference, measure, parse
 
 from mlp_dense.config.reading import read_config
 from mlp_dense.errors import UserError
-from mlp_dense.export.check import compare
-from mlp_dense.export.conversion import check_installed, to_onnx, traced
+from mlp_dense.export.check import CheckImages, compare, read_check_images
+from mlp_dense.export.conversion import check_installed, to_int8, to_onnx, trace
 from mlp_dense.export.exporting import describe, spread_scores
-from mlp_dense.export.files import ExportedFile, as_texts
-from mlp_dense.export.parts import graph_of
-from mlp_dense.export.pictures import Pictures, read_pictures
-from mlp_dense.export.quantization import quantized
+from mlp_dense.export.graphs import graph_of
+from mlp_dense.export.runtime import ExportedFile, as_texts
 from mlp_dense.inference.loading import load_model
 from mlp_dense.reports.complexity import complexity
 from mlp_dense.training.setup import EXPORTED
@@ -46,11 +44,11 @@ def read_arguments() -> Namespace:
 def candidates_of(config: str, size: Size, args: Namespace) -> list[Candidate]:
     cfg = read_config(ROOT / config, args.cfg_options)
     model = load_model(cfg, None, 'cpu')
-    samples = read_pictures(cfg, None, most=4)
+    samples = read_check_images(cfg, None, most=4)
     spread_scores(model, samples)
     graph = graph_of(model)
     images = next(samples.batches_of(*size))['inputs'][0].unsqueeze(0).contiguous()
-    content = to_onnx(traced(graph), graph, as_texts(describe(model, graph, None, 'model', 'fp32')))
+    content = to_onnx(trace(graph), graph, as_texts(describe(model, graph, None, 'model', 'fp32')))
     compare(model, ExportedFile(content, EXPORTED[0], args.threads), samples.batches_of(*size), 'fp32')
     exported_call = exported_calls(content, samples, size, images.numpy(), args.threads)
     macs = complexity(model.cfg.model, *size).macs / 1e9
@@ -70,13 +68,13 @@ def pytorch_call(variant: str, model: Any, images: torch.Tensor) -> Callable[[],
 
 
 def exported_calls(
-    content: bytes, samples: Pictures, size: Size, images: np.ndarray, threads: int
+    content: bytes, samples: CheckImages, size: Size, images: np.ndarray, threads: int
 ) -> Callable[[str], Callable[[], object]]:
     """Return a function from a variant to the call of its exported file."""
 
     @cache
     def int8() -> bytes:
-        return quantized(content, samples, tuple(size))
+        return to_int8(content, samples.singles(tuple(size)))
 
     def call_of(variant: str) -> Callable[[], object]:
         exported = int8() if 'int8' in variant else content

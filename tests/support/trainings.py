@@ -1,7 +1,7 @@
-"""Quick trainings in which everything is random that can be, ways to interrupt them, and what they are compared by."""
+"""Quick trainings with every source of randomness, interruptions of them, and comparisons of their results."""
 
-import json
 import importlib.util
+import json
 import os
 import runpy
 import signal
@@ -26,7 +26,7 @@ from support.tools import call, own_globals
 
 @HOOKS.register_module(force=True)
 class SignalHook(Hook):
-    """Sends signals to its own process in an iteration, but not once torchrun has started it again."""
+    """Hook that sends signals to its own process in one iteration, but not after torchrun restarted the process."""
 
     def __init__(self, at: int, signals: tuple[str, ...], rank: int = 0):
         self.at, self.signals, self.rank = at, signals, rank
@@ -40,18 +40,18 @@ class SignalHook(Hook):
 
 @OPTIM_WRAPPERS.register_module(force=True)
 class ScaledOnCPU(AmpOptimWrapper):
-    """Mixed precision as on a GPU."""
+    """Mixed precision with loss scaling, as on a GPU."""
 
     def __init__(self, **kwargs):
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-            warnings.simplefilter('ignore', FutureWarning)  # of mmengine's own scaler, which is for a GPU
+            warnings.simplefilter('ignore', FutureWarning)  # from mmengine's own scaler, which is for a GPU
             patch.setattr('mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: True)
             super().__init__(loss_scale=dict(enabled=False), dtype='bfloat16', **kwargs)
         self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=4.0, growth_interval=2)
 
 
 def write_config(base: str, folder: Path, data: Path, **changes) -> Path:
-    """A quick config in which everything is random that can be: order, augmentation, dropout and stochastic depth."""
+    """Write a quick config with random order, augmentation, dropout and stochastic depth."""
     cfg = Config.fromfile(base)
     thin(cfg)
     cfg.model.backbone.drop_path_rate = 0.3
@@ -71,7 +71,7 @@ def write_config(base: str, folder: Path, data: Path, **changes) -> Path:
 
 
 def records_of(work_dir: Path) -> dict[int, dict]:
-    """The last record of every iteration, without what is measured with a clock."""
+    """Return the last record of every iteration, without times and memory."""
     files = sorted(work_dir.glob('*/vis_data/scalars.json'))
     lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     timed = ('time', 'data_time', 'memory')
@@ -80,9 +80,9 @@ def records_of(work_dir: Path) -> dict[int, dict]:
     }
 
 
-def assert_equal_states(one: Path, other: Path) -> None:
-    """Weights, averaged weights, optimizer and schedule of two checkpoints are the same bits."""
-    first, second = (torch.load(file, weights_only=False) for file in (one, other))
+def assert_equal_states(first_path: Path, second_path: Path) -> None:
+    """Compare weights, averaged weights, optimizer and schedule of two checkpoints bit for bit."""
+    first, second = (torch.load(file, weights_only=False) for file in (first_path, second_path))
     for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'mlp_dense_state'):
         leaves, others = (torch.utils._pytree.tree_leaves(content.get(key)) for content in (first, second))
         assert len(leaves) == len(others)
@@ -129,12 +129,12 @@ def _run_script(script: Path, *arguments) -> int:
 
 
 def wait(pid: int) -> int:
-    """The exit status of a process, or minus the number of the signal that killed it."""
+    """Return the exit status of a process, or minus the number of the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def two_processes() -> list[dict[str, str]]:
-    """The environments of the processes of a distributed training on this machine."""
+    """Return the environments of the two processes of a distributed training on this machine."""
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
         port = server.getsockname()[1]
