@@ -10,10 +10,15 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import torch
 from mmengine.config import Config
 
+from mlp_dense import kernels
+from mlp_dense.backbones import FAMILIES
 from mlp_dense.config.reading import read_config
+from mlp_dense.reports.complexity import count_macs
 from support.configs import ROOT, thin
+from support.models import SMALL, image
 from support.tools import load
 
 TOY = ['--size', '64x96', '--rounds', '2', '--threads', '1', '--device', 'cpu']
@@ -159,6 +164,30 @@ def test_shares_add_up(run, mode):
     total = ratios.pop('all')
     assert total > 0 and sum(ratios.values()) == pytest.approx(total, abs=0.05)
     assert ratios['waves'] > 0 and ratios['depthwise'] > 0
+
+
+def test_floor_contains_all_products_of_a_network(monkeypatch):
+    counting = load(ROOT / 'benchmarks' / 'counting.py')
+    monkeypatch.setattr(counting, 'fastest_product', lambda x, weight: None)
+    for family in FAMILIES:
+        model, x = family(SMALL).eval(), image(1, 3, 64, 96)
+        floor = counting.GemmFloor(lambda: model(x), torch.float32, 'cpu', train=False)  # noqa: B023  called at once
+        products = sum(left.shape[0] * left.shape[1] * right.shape[0] for left, right in floor.products)
+        expected = count_macs(lambda: model(x))  # noqa: B023
+        assert products == expected == round(1e9 * counting.gmacs(lambda: model(x))), family  # noqa: B023
+
+
+def test_memory_is_measured_with_the_faster_kernels():
+    counting, choices = load(ROOT / 'benchmarks' / 'counting.py'), []
+    faster = kernels.applies(torch.ones(1))
+
+    def run() -> None:
+        choices.append(kernels.applies(torch.ones(1)))
+        torch.empty(1000, 1000).sum()
+        torch.empty(500, 1000).sum()
+
+    assert 4e6 <= counting.peak_memory(run, 'cpu') < 4.1e6
+    assert choices == [faster]
 
 
 @pytest.mark.parametrize(
