@@ -57,8 +57,8 @@ MODELS = LazyRegistry(
         'backbones': ' '.join(family.__name__ for family in FAMILIES),
         'training.tta': 'InstanceTTAModel',
         'training.losses': 'WeightedCrossEntropyLoss',
-        'export.detector': 'ExportedDetector',
-        'export.segmentor': 'ExportedSegmentor',
+        'export.mmdet_model': 'ExportedDetector',
+        'export.mmseg_model': 'ExportedSegmentor',
         'classification.model': 'ImageClassifier',
     },
 )

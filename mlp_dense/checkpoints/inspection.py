@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .files import sha256_of
-from .matching import match_to_backbone, may_be_fresh, our_name
+from .matching import match_to_backbone, may_be_fresh, our_name, summary
 from .reading import Checkpoint, split_backbone
 
 MAX_WIDTH = 2**16  # a file that claims more channels, or a wider MLP, would only cost time
@@ -84,3 +84,32 @@ def _backbone_like(cls: type[nn.Module], weights: Mapping[str, Tensor]) -> tuple
 
 def _first_stages(arch: Mapping[str, Any], depth: int) -> dict[str, Any]:
     return {key: value[:depth] if isinstance(value, tuple) else value for key, value in arch.items()}
+
+
+def describe_fit(model: Any, checkpoint: Checkpoint) -> str:
+    """Return a line on the tensors of a checkpoint that load into a whole model, and on those that do not."""
+    expected, tensors, problems, num_fitting = model.state_dict(), checkpoint.weights, [], 0
+    total, backbone = len(expected), getattr(model, 'backbone', None)
+    in_backbone, others = split_backbone(tensors)
+    try:
+        if hasattr(backbone, 'matched'):  # the backbone of a classifier has its own matching, and is the whole model
+            expected, tensors = backbone.state_dict(), {}
+            tensors = backbone.matched(checkpoint, backbone.in_chans)[0]
+        elif in_backbone and hasattr(backbone, 'names_in'):
+            expected, tensors = split_backbone(expected)[1], others
+            num_fitting = len(match_to_backbone(backbone, checkpoint)[0])
+    except CheckpointError as error:
+        problems.append(str(error).rstrip('.'))
+    shared = expected.keys() & tensors.keys()
+    misfits = [key for key in expected if key in shared and tensors[key].shape != expected[key].shape]
+    problems += summary(
+        {
+            'missing': [key for key in expected if key not in shared],
+            'unexpected': [key for key in tensors if key not in shared],
+            'of another shape': [f'{k} {tuple(tensors[k].shape)} for {tuple(expected[k].shape)}' for k in misfits],
+        }
+    )
+    num_fitting += len(shared) - len(misfits)
+    return '; '.join(
+        [f'{"does not load" if problems else "loads"}: {num_fitting} of its {total} tensors fit', *problems]
+    )

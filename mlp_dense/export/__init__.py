@@ -1,0 +1,1 @@
+"""Export of trained models to ONNX and torch.export, with a check of every file."""

@@ -1,6 +1,7 @@
-"""What mmdet does with the boxes of one image and lists of any length, for a batch and with fixed numbers of places.
+"""Box operations of mmdet on batches, with a fixed number of slots instead of lists of any length.
 
-A place without a box has the score -1. Which boxes stay, and in which order, is as in mmdet.
+A slot without a box has the score -1. The boxes that stay, and their order, are as in mmdet. NMS and RoIAlign select by
+data, which an exporter cannot trace: they are custom operators, which ``onnx_ops.py`` translates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,63 +9,102 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
+from ..operators.nms import nms
+from ..operators.roi_align import roi_align
+
+library = torch.library.Library('mlp_dense', 'FRAGMENT')
+library.define('nms_scores(Tensor boxes, Tensor scores, float iou_threshold, int most) -> Tensor')
+library.define(
+    'roi_align_levels(Tensor[] maps, Tensor rois, Tensor levels, int[] size, float[] scales, int ratio) -> Tensor'
+)
 
 
-def check_nms(cfg: Mapping[str, Any], where: str) -> None:
-    """UserError: an ``nms`` of a test_cfg is not the plain one."""
+def nms_scores(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
+    """Return the scores (B, N) of at most `most` boxes of each image that survive NMS, -1 for all others.
+
+    Boxes are (B, N, 4); scores (B, N) are negative for slots without a box.
+    """
+    kept = torch.full_like(scores, -1)
+    for image_boxes, image_scores, image_kept in zip(boxes, scores, kept, strict=True):
+        candidates = (image_scores >= 0).nonzero().squeeze(1)
+        best = candidates[nms(image_boxes[candidates], image_scores[candidates], iou_threshold, 0)[:most]]
+        image_kept[best] = image_scores[best]
+    return kept
+
+
+def roi_align_levels(
+    maps: Sequence[Tensor], rois: Tensor, levels: Tensor, size: Sequence[int], scales: Sequence[float], ratio: int
+) -> Tensor:
+    """Apply RoIAlign (aligned) to boxes `rois` (N, 5), each on the feature map of its level (N,), to (N, C, *size).
+
+    Arguments are those of :func:`~mlp_dense.operators.roi_align.roi_align`; each of `maps` has one of `scales`.
+    """
+    pooled = maps[0].new_zeros(len(rois), maps[0].shape[1], *size)
+    for level, (level_map, scale) in enumerate(zip(maps, scales, strict=True)):
+        selected = levels == level
+        if selected.any():
+            pooled[selected] = roi_align(level_map, rois[selected], size, scale, ratio, True)
+    return pooled
+
+
+for _compute, _fake in (
+    (nms_scores, lambda boxes, scores, *_: torch.empty_like(scores)),
+    (roi_align_levels, lambda maps, rois, levels, size, *_: maps[0].new_empty(rois.shape[0], maps[0].shape[1], *size)),
+):
+    library.impl(_compute.__name__, _compute, 'CompositeExplicitAutograd')
+    torch.library.register_fake(f'mlp_dense::{_compute.__name__}', _fake, lib=library)
+
+
+def check_nms(cfg: Mapping[str, Any], path: str) -> None:
+    """Raise UserError unless the ``nms`` at `path` of a config is greedy suppression."""
     unknown = cfg.keys() - {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
     if cfg.get('type', 'nms') != 'nms' or unknown:
-        raise UserError(f"{where} is {dict(cfg)}; only dict(type='nms', iou_threshold=...) can be exported.")
+        raise UserError(f"{path}={dict(cfg)} cannot be exported; set it to dict(type='nms', iou_threshold=...).")
 
 
-def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The highest of scores (B, N) and their indices, (B, most) each, by falling scores; -1 and 0 where none is."""
+def top_scores(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Return the best of scores (B, N) in descending order and their indices, (B, most); -1 and 0 in empty slots."""
     scores, index = F.pad(scores, (0, most), value=-1.0).topk(most)
     return scores, torch.where(scores < 0, 0, index)
 
 
-def rows_of(values: Tensor, index: Tensor) -> Tensor:
-    """(B, N, D) and indices (B, K) to (B, K, D)."""
+def gather_rows(values: Tensor, index: Tensor) -> Tensor:
+    """Select rows of (B, N, D) by indices (B, K), to (B, K, D)."""
     return values.gather(1, index.unsqueeze(2).expand(-1, -1, values.shape[2]))
 
 
-def candidates(
-    head: nn.Module, maps: Sequence[Tensor], size: Sequence[int], most: int, score_thr: float
+def select_candidates(
+    head: Any, maps: Sequence[Tensor], size: Sequence[int], most: int, score_thr: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What a dense head of mmdet finds: of each level the `most` best scores above `score_thr`.
-
-    Args:
-        head: with anchors.
-        maps: its inputs.
-        size: (height, width) of the images; boxes end there.
+    """Return the `most` best boxes of each level with scores above `score_thr`, by a dense head with anchors.
 
     Returns:
-        boxes (B, N, 4), scores (B, N), classes (B, N), levels (N,); N is `most` times the number of levels.
+        boxes (B, N, 4), clipped to images of `size` (height, width), scores (B, N), classes (B, N), levels (N,).
     """
-    all_scores, all_deltas = ([each.float() for each in outs] for outs in head(maps))
-    sizes = [each.shape[-2:] for each in all_scores]
+    all_scores, all_deltas = ([level.float() for level in outputs] for outputs in head(maps))
+    sizes = [scores.shape[-2:] for scores in all_scores]
     priors = head.prior_generator.grid_priors(sizes, dtype=torch.float32, device=all_scores[0].device)
-    found: list[tuple[Tensor, ...]] = []
-    for level, (scores, deltas, own) in enumerate(zip(all_scores, all_deltas, priors, strict=True)):
-        batch, classes = scores.shape[0], head.cls_out_channels
-        scores = scores.permute(0, 2, 3, 1).reshape(batch, -1, classes)
+    candidates: list[tuple[Tensor, ...]] = []
+    for level, (scores, deltas, anchors) in enumerate(zip(all_scores, all_deltas, priors, strict=True)):
+        scores = scores.permute(0, 2, 3, 1).reshape(scores.shape[0], -1, head.cls_out_channels)
         scores = scores.sigmoid() if head.use_sigmoid_cls else scores.softmax(2)[..., :-1]
-        classes = scores.shape[2]
+        num_classes = scores.shape[2]
         scores = scores.flatten(1)
-        scores, index = best(torch.where(scores > score_thr, scores, -1.0), most)
-        place = index // classes
-        deltas = rows_of(deltas.permute(0, 2, 3, 1).reshape(batch, -1, 4), place)
-        boxes = decoded(head.bbox_coder, own[place.flatten()], deltas.flatten(0, 1), size)
-        found.append((boxes.unflatten(0, (-1, most)), scores, index - place * classes, torch.full((most,), level)))
-    boxes, scores, labels, levels = zip(*found, strict=True)
-    return torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(labels, 1), torch.cat(levels)
+        scores, index = top_scores(torch.where(scores > score_thr, scores, -1.0), most)
+        position = index // num_classes
+        deltas = gather_rows(deltas.permute(0, 2, 3, 1).reshape(scores.shape[0], -1, 4), position)
+        boxes = decode_boxes(head.bbox_coder, anchors[position.flatten()], deltas.flatten(0, 1), size)
+        labels = index - position * num_classes
+        candidates.append((boxes.unflatten(0, (-1, most)), scores, labels, torch.full((most,), level)))
+    columns = [list(values) for values in zip(*candidates, strict=True)]
+    return torch.cat(columns[0], 1), torch.cat(columns[1], 1), torch.cat(columns[2], 1), torch.cat(columns[3])
 
 
-def decoded(coder: nn.Module, boxes: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, 4) boxes, moved by (N, 4) deltas and cut off at the border of images of a size (height, width)."""
+def decode_boxes(coder: Any, boxes: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
+    """Move boxes (N, 4) by deltas (N, 4), and clip them to images of a size (height, width)."""
     boxes = coder.decode(boxes, deltas, max_shape=None)
     if not coder.clip_border:
         return boxes
@@ -73,25 +113,20 @@ def decoded(coder: nn.Module, boxes: Tensor, deltas: Tensor, size: Sequence[int]
     return torch.stack([x.clamp(0, width), y.clamp(0, height)], 2).flatten(1)
 
 
-def not_suppressed(
-    boxes: Tensor, scores: Tensor, groups: Tensor, nms: Mapping[str, Any], most: int, min_size: float = -1
+def suppress(
+    boxes: Tensor, scores: Tensor, groups: Tensor, nms_cfg: Mapping[str, Any], most: int, min_size: float = -1
 ) -> tuple[Tensor, Tensor]:
-    """Non-maximum suppression inside each group (a class, a level) of boxes that are larger than `min_size` pixels.
+    """Apply NMS to boxes (B, N, 4) with scores (B, N), inside each of `groups` (B, N) or (N,): classes or levels.
 
-    Args:
-        boxes: (B, N, 4).
-        scores: (B, N).
-        groups: (B, N) or (N,).
-        nms: as in a test_cfg.
+    Boxes that are not larger than `min_size` pixels are dropped first; a negative size keeps all.
 
     Returns:
-        (B, most), the best scores and their indices.
+        The best scores and their indices, (B, most) each.
     """
     if min_size >= 0:
         scores = torch.where(((boxes[..., 2:] - boxes[..., :2]) > min_size).all(2), scores, -1.0)
-    apart = boxes
-    if not nms.get('class_agnostic', False):  # groups are moved apart, as mmcv does it
+    if not nms_cfg.get('class_agnostic', False):  # separate the groups by an offset, as mmcv does
         extent = torch.where(scores.unsqueeze(2) < 0, 0.0, boxes).amax((1, 2), keepdim=True) + 1
-        apart = boxes + groups.to(boxes.dtype).unsqueeze(-1) * extent
-    kept = torch.ops.mlp_dense.nms_scores.default(apart, scores, float(nms['iou_threshold']), most)
-    return best(kept, most)
+        boxes = boxes + groups.to(boxes.dtype).unsqueeze(-1) * extent
+    kept = torch.ops.mlp_dense.nms_scores.default(boxes, scores, float(nms_cfg['iou_threshold']), most)
+    return top_scores(kept, most)

@@ -1,13 +1,15 @@
-"""From a module to a file: PyTorch's exporter, and its exporter to ONNX."""
+"""Conversion of a graph to the content of a file: a program of torch.export, ONNX, or int8 ONNX."""
 
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch.export import Dim, ExportedProgram
 
@@ -16,13 +18,16 @@ from .graphs import Graph
 
 OPSET = 20
 PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
-EXAMPLE = (2, 3, 288, 352)
-"""Of the traced images: PyTorch takes a size of 1 for a constant, and here the smallest feature map (stride 128) has
+TRACED_SHAPE = (2, 3, 288, 352)
+"""Shape of the traced images. PyTorch treats a size of 1 as a constant: here the smallest feature map (stride 128) has
 more than one cell along each axis."""
+QUANTIZED_OPERATORS = ['Conv', 'MatMul', 'Gemm']
+"""Operators that are quantized if one of their inputs is a weight; all others stay in fp32, among them normalization
+of images, boxes and suppression."""
 
 
 def check_installed(*packages: str) -> None:
-    """NotInstalledError: one of some packages of the extra ``export``, or of all of them, is missing."""
+    """Raise NotInstalledError unless packages of the extra ``export``, by default all, are installed."""
     for package in packages or PACKAGES:
         if not find_spec(package):
             raise NotInstalledError(
@@ -30,10 +35,13 @@ def check_installed(*packages: str) -> None:
             )
 
 
-def traced(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram:
-    """The program of a graph, for every batch and image size, or for images of one `size` (height, width). UserError:
-    it cannot be traced."""
-    images = torch.randint(256, (*EXAMPLE[:2], *(size or EXAMPLE[2:])), dtype=torch.uint8)
+def trace(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram:
+    """Return the program of a graph, for any batch of images of one `size` (height, width), or of any size.
+
+    Raises:
+        UserError: the graph cannot be traced.
+    """
+    images = torch.randint(256, (*TRACED_SHAPE[:2], *(size or TRACED_SHAPE[2:])), dtype=torch.uint8)
     dynamic = {0: Dim.DYNAMIC} if size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     try:
         with torch.no_grad(), _quiet():
@@ -43,54 +51,98 @@ def traced(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram
 
 
 def to_onnx(program: ExportedProgram, graph: Graph, metadata: Mapping[str, str]) -> bytes:
-    """An ONNX file with its metadata. UserError: an operator has no translation."""
-    from .translations import table
+    """Return an ONNX file with its metadata.
+
+    Raises:
+        UserError: an operator has no translation.
+    """
+    from .onnx_ops import translations
 
     with torch.no_grad(), _quiet():
         try:
-            made = torch.onnx.export(
+            converted = torch.onnx.export(
                 program,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=['images'],
                 output_names=list(graph.outputs),
-                custom_translation_table=table(),
+                custom_translation_table=translations(),
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            raise UserError(f'PyTorch cannot write this model as ONNX: {_reason(error)}') from error
-    model = made.model_proto
-    del model.graph.value_info[:]  # shapes of the example, which onnxruntime would trust
+            cause: BaseException = error
+            while cause.__cause__:
+                cause = cause.__cause__
+            reason = ' '.join(str(cause).split())[:300]
+            raise UserError(f'PyTorch cannot write this model as ONNX: {reason}') from error
+    assert converted is not None  # as dynamo=True
+    model = converted.model_proto
+    del model.graph.value_info[:]  # shapes of the traced images, which onnxruntime would trust
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     return model.SerializeToString()
 
 
 def to_pt2(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
-    """A file of ``torch.export`` with its metadata, each text as an extra file."""
+    """Return a file of ``torch.export``, with each metadata text as an extra file."""
     file = io.BytesIO()
     with _quiet():
         torch.export.save(program, file, extra_files=dict(metadata))
     return file.getvalue()
 
 
-def _reason(error: BaseException) -> str:
-    while error.__cause__:
-        error = error.__cause__
-    return ' '.join(str(error).split())[:300]
+def to_int8(content: bytes, images: Iterator[np.ndarray]) -> bytes:
+    """Quantize weights (per channel) and activations of an ONNX file to 8 bits, by onnxruntime's static quantization.
+
+    The calibration images are (1, 3, H, W), uint8.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(images, None)
+            return None if image is None else {'images': image}
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        folded, target = Path(folder, 'folded.onnx'), Path(folder, 'int8.onnx')
+        _fold_constants(content, folded)
+        quantize_static(
+            str(folded),
+            str(target),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=QUANTIZED_OPERATORS,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options=dict(MatMulConstBOnly=True),
+        )
+        model = onnx.load(target)
+    del model.metadata_props[:]
+    model.metadata_props.extend(onnx.load_model_from_string(content).metadata_props)
+    return model.SerializeToString()
+
+
+def _fold_constants(content: bytes, target: Path) -> None:
+    """Write a graph in which the weights that Hire-MLP reorders are constants; only constants are quantized."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporters say of torchvision and of their own code, which nobody can mend."""
-    loggers: list[Any] = [logging.getLogger(name) for name in ('torch.onnx', 'torch.export', 'onnxscript', 'onnx_ir')]
-    before = [logger.level for logger in loggers]
+    """Silence warnings of the exporters, which concern their own code."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        logging.disable(level)

@@ -1,6 +1,7 @@
-"""Modules that would freeze the size of the example into a graph, in forms that hold for every size."""
+"""Replacements for modules that would freeze the size of the traced images into a graph."""
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +10,11 @@ from torch import Tensor, nn
 from ..backbones.fixed_grid import PatchStem, resized
 
 
-def exportable(model: nn.Module) -> nn.Module:
-    """A copy of a model, with the same weights and outputs, that PyTorch's exporter takes for images of any size."""
+def exportable(model: Any) -> Any:
+    """Return a copy of a model, with the same weights and outputs, that can be exported for images of any size."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
     if getattr(model, 'auxiliary_head', None) is not None:
-        model.auxiliary_head = None  # of training only
+        model.auxiliary_head = None  # only used in training
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.AdaptiveAvgPool2d and isinstance(child.output_size, int):
@@ -26,31 +27,31 @@ def exportable(model: nn.Module) -> nn.Module:
 
 
 class AveragePool(nn.Module):
-    """``nn.AdaptiveAvgPool2d(bins)`` as two matrix products: an exporter would unroll it for the example's size."""
+    """``nn.AdaptiveAvgPool2d(bins)`` as two matrix products; an exporter would unroll it for the traced size."""
 
     def __init__(self, bins: int):
         super().__init__()
         self.bins = bins
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, bins, bins)."""
-        rows, columns = (self.means(side, x) for side in x.shape[-2:])
+        """Average (B, C, H, W) into (B, C, bins, bins)."""
+        rows, columns = (self.weights(side, x) for side in x.shape[-2:])
         return rows @ x @ columns.T
 
-    def means(self, size: int, like: Tensor) -> Tensor:
-        """(bins, size): each bin as a mean of positions, those from floor(i * size / bins) to ceil of the next."""
-        first, place = torch.arange(self.bins, device=like.device), torch.arange(size, device=like.device)
-        start, end = first * size // self.bins, ((first + 1) * size + self.bins - 1) // self.bins
-        inside = ((place >= start[:, None]) & (place < end[:, None])).float()
+    def weights(self, size: int, like: Tensor) -> Tensor:
+        """Return (bins, size): bin i averages positions floor(i * size / bins) to ceil((i + 1) * size / bins) - 1."""
+        bins, positions = torch.arange(self.bins, device=like.device), torch.arange(size, device=like.device)
+        start, end = bins * size // self.bins, ((bins + 1) * size + self.bins - 1) // self.bins
+        inside = ((positions >= start[:, None]) & (positions < end[:, None])).float()
         return (inside / inside.sum(1, keepdim=True)).to(like.dtype)
 
 
 class Upsample(nn.Module):
-    """mmsegmentation's ``Upsample``, whose ``int(size * scale)`` would be a number of the example."""
+    """``Upsample`` of mmsegmentation, without ``int(size * scale)``, which would become a constant of the graph."""
 
-    def __init__(self, original: nn.Module):
+    def __init__(self, original: Any):
         super().__init__()
-        self.arguments = dict(mode=original.mode, align_corners=original.align_corners)
+        self.arguments: dict[str, Any] = dict(mode=original.mode, align_corners=original.align_corners)
         self.arguments |= dict(size=original.size) if original.size else dict(scale_factor=original.scale_factor)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class Upsample(nn.Module):
 
 
 class ShrinkingStem(PatchStem):
-    """A :class:`PatchStem` that resizes by 7/8 with two matrix products, since onnxruntime does not with float64."""
+    """:class:`PatchStem` that resizes by 7/8 with matrix products; onnxruntime cannot resize in float64."""
 
     def shrunk(self, x: Tensor, height: int, width: int) -> Tensor:
         return resized(x.permute(0, 2, 3, 1), height, width).permute(0, 3, 1, 2)

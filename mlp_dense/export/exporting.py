@@ -1,4 +1,4 @@
-"""The way of an export: model, graph, file, check, and only then the name that was asked for."""
+"""Export of a model to a file, which gets its name only after it was checked."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from ..backbones.fusion import fuse
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.files import local_file, sha256_of
-from ..config.reading import leaves, make_folder
+from ..config.reading import make_folder
+from ..datasets.layout import leaves
 from ..errors import UserError
 from ..inference.loading import load_model
 from ..tasks import task_of
 from ..training.run_info import versions
 from ..training.setup import EXPORTED
-from .check import compare
-from .conversion import check_installed, to_onnx, to_pt2, traced
-from .files import ExportedFile, as_texts
-from .graphs import Graph
-from .parts import PARTS, graph_of
-from .pictures import Pictures, read_pictures
+from .check import CheckImages, compare, read_check_images
+from .conversion import check_installed, to_int8, to_onnx, to_pt2, trace
+from .graphs import PARTS, Graph, graph_of
+from .runtime import ExportedFile, as_texts
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
+NUM_CALIBRATION_IMAGES, NUM_CHECK_IMAGES = 64, 3
 
 
 def export(
@@ -37,96 +37,81 @@ def export(
     fused: bool = False,
     int8: bool = False,
     images: Path | None = None,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
     advance: Callable[[], None] = lambda: None,
 ) -> None:
-    """Exports a model, or a part of it, and checks the file on pictures before it gets its name.
+    """Export a model, or a part of it, and check the file before it gets its name.
 
-    Args:
-        checkpoint: a file or an address; None exports random weights.
-        out: ends in .onnx or .pt2, and does not exist.
-        part: ``model``, ``neck`` or ``backbone``.
-        dtype: of the network: ``fp32``, ``fp16`` or ``bf16``.
-        size: height and width, for a file that takes no others.
-        fused: whether norms are folded first (:func:`mlp_dense.fuse`).
-        int8: whether onnxruntime quantizes it, calibrated on the pictures.
-        images: a folder of pictures to check on; None takes the test data of the config if they are there, else
-            generated pictures.
-        say: gets each line of what happens.
-        advance: is called after each of :func:`steps`.
+    The arguments are those of ``tools/export.py --help``; a `checkpoint` of None exports random weights, and `size` is
+    (height, width). `report` receives each line of progress; `advance` is called after each of :func:`num_steps`.
 
     Raises:
-        UserError: an argument is wrong, the model cannot be exported, or the exported graph is. Nothing is written.
+        UserError: an argument is invalid, the model cannot be exported, or the check failed. No file is written.
     """
-    if out.suffix not in EXPORTED or part not in PARTS:
-        raise UserError(f'{out}: the name of an exported model ends in {" or ".join(EXPORTED)}.')
-    if out.exists():
-        raise UserError(f'{out} exists already, and is not overwritten.')
-    if int8 and (dtype != 'fp32' or out.suffix != '.onnx'):
-        raise UserError('--int8 goes with .onnx and without --dtype.')
-    if dtype == 'bf16' and out.suffix == '.onnx':
-        raise UserError('--dtype bf16: onnxruntime has no bf16 on a CPU to check it with; give fp16, or a .pt2 file.')
-    if task_of(cfg.default_scope).exported is None:
-        raise UserError(f'{cfg.filename} is a classifier; give a config of a detector or segmentor.')
-    if out.suffix == '.onnx':
-        check_installed()
+    _check_arguments(cfg, out, part, dtype, int8)
     make_folder(out.parent)
     model = load_model(cfg, checkpoint, 'cpu')
-    pictures = read_pictures(cfg, images, most=64 if int8 else 3)
+    check_images = read_check_images(cfg, images, NUM_CALIBRATION_IMAGES if int8 else NUM_CHECK_IMAGES)
     if checkpoint is None:
-        graph_of(model, part)  # says first whether the model can be exported
-        spread_scores(model, pictures)
+        graph_of(model, part)  # raises before any computation if the model cannot be exported
+        spread_scores(model, check_images)
     graph = graph_of(fuse(model) if fused else model, part, DTYPES[dtype])
-    metadata = describe(model, graph, checkpoint, part, 'int8' if int8 else dtype)
-    say(f'exporting the {part} of {cfg.filename} (about a minute)')
-    program = traced(graph, size)
+    metadata = as_texts(describe(model, graph, checkpoint, part, 'int8' if int8 else dtype))
+
+    def check(content: bytes, precision: str) -> None:
+        batches = check_images.batches_of(*size) if size else check_images.batches()
+        for line in compare(model, ExportedFile(content, out.suffix), batches, precision):
+            report(f'  {precision} {line}')
+        advance()
+
+    report(f'exporting the {part} of {cfg.filename} (about a minute)')
+    program = trace(graph, size)
     advance()
-    if out.suffix == '.pt2':
-        content = to_pt2(program, as_texts(metadata))
-    else:
-        content = to_onnx(program, graph, as_texts(metadata))
+    content = to_pt2(program, metadata) if out.suffix == '.pt2' else to_onnx(program, graph, metadata)
     del program
     advance()
-    pictures_of = f'{min(3, len(pictures.inputs))} of {pictures.origin}'
-    say(f'checking it {"in onnxruntime" if out.suffix == ".onnx" else "as a program"}, on {pictures_of}')
-    check(model, content, out.suffix, pictures, size, 'fp32' if int8 else dtype, say)
-    advance()
+    runtime = 'onnxruntime' if out.suffix == '.onnx' else 'PyTorch'
+    number = len(check_images.inputs)
+    report(f'checking the file in {runtime}, on {min(NUM_CHECK_IMAGES, number)} of {check_images.origin}')
+    check(content, 'fp32' if int8 else dtype)
     if int8:
-        from .quantization import quantized
-
-        say(f'quantizing it, calibrated on {len(pictures.inputs)} of {pictures.origin}')
-        content = quantized(content, pictures, size)
+        report(f'quantizing the file, calibrated on {number} of {check_images.origin}')
+        content = to_int8(content, check_images.singles(size))
         advance()
-        check(model, content, out.suffix, pictures, size, 'int8', say)
-        advance()
-    if out.exists():
-        raise UserError(f'{out} exists already, and is not overwritten.')
+        check(content, 'int8')
+    _check_is_new(out)
     write_whole(out, content)
-    say(f'{out}, {len(content) / 1e6:.1f} MB')
+    report(f'{out}, {len(content) / 1e6:.1f} MB')
 
 
-def steps(int8: bool) -> int:
-    """How many an export has: traced, converted, checked; quantized and checked again."""
+def num_steps(int8: bool) -> int:
+    """Return the number of steps of an export: trace, convert, check; for int8 also quantize and check again."""
     return 5 if int8 else 3
 
 
-def check(
-    model: nn.Module,
-    content: bytes,
-    suffix: str,
-    pictures: Pictures,
-    size: tuple[int, int] | None,
-    precision: str,
-    say: Callable[[str], None],
-) -> None:
-    """UserError: what was exported does not do what the model does."""
-    batches = pictures.batches_of(*size) if size else pictures.batches()
-    for line in compare(model, ExportedFile(content, suffix), batches, precision):
-        say(f'  {precision} {line}')
+def _check_arguments(cfg: Config, out: Path, part: str, dtype: str, int8: bool) -> None:
+    if out.suffix not in EXPORTED:
+        raise UserError(f'{out}: use a file name that ends in {" or ".join(EXPORTED)}.')
+    if part not in PARTS:
+        raise UserError(f'part is {part!r}; use {", ".join(PARTS)}.')
+    _check_is_new(out)
+    if int8 and (dtype != 'fp32' or out.suffix != '.onnx'):
+        raise UserError('--int8 requires an .onnx file and fp32; remove --dtype, or use another file name.')
+    if dtype == 'bf16' and out.suffix == '.onnx':
+        raise UserError('--dtype bf16: onnxruntime cannot run bf16 on a CPU; use fp16, or a .pt2 file.')
+    if task_of(cfg.default_scope).exported is None:
+        raise UserError(f'{cfg.filename} is a classifier; use the config of a detector or segmentor.')
+    if out.suffix == '.onnx':
+        check_installed()
 
 
-def describe(model: nn.Module, graph: Graph, checkpoint: str | None, part: str, precision: str) -> dict[str, Any]:
-    """What a file says of itself."""
+def _check_is_new(out: Path) -> None:
+    if out.exists():
+        raise UserError(f'{out} exists already and is not overwritten; choose another name.')
+
+
+def describe(model: Any, graph: Graph, checkpoint: str | None, part: str, precision: str) -> dict[str, Any]:
+    """Return the metadata of a file."""
     meta = model.dataset_meta
     return dict(
         outputs=list(graph.outputs),
@@ -135,7 +120,7 @@ def describe(model: nn.Module, graph: Graph, checkpoint: str | None, part: str, 
         precision=precision,
         classes=list(meta['classes']),
         palette=[[int(value) for value in colour] for colour in meta['palette']],
-        preprocessing=graph.preprocessing.describe() | dict(resizing=resizing_of(model.cfg)),
+        preprocessing=graph.preprocessing.describe() | dict(resizing=_resizing_of(model.cfg)),
         config=model.cfg.pretty_text,
         checkpoint=None if checkpoint is None else Path(checkpoint).name,
         checkpoint_sha256=None if checkpoint is None else sha256_of(local_file(checkpoint)),
@@ -143,26 +128,28 @@ def describe(model: nn.Module, graph: Graph, checkpoint: str | None, part: str, 
     )
 
 
-def resizing_of(cfg: Config) -> list[dict[str, Any]]:
-    """What a test pipeline does to the size of an image before the model gets it: its steps, as far as that matters."""
-    steps = next(leaves(cfg.test_dataloader.dataset)).get('pipeline', ())
+def _resizing_of(cfg: Config) -> list[dict[str, Any]]:
+    """Return the resizing transforms of a test pipeline, with the settings that determine the size."""
+    transforms = next(leaves(cfg.test_dataloader.dataset)).get('pipeline', ())
     keys = ('type', 'scale', 'scale_factor', 'keep_ratio', 'size_divisor')
-    return [{key: step[key] for key in keys if key in step} for step in steps if 'Resize' in str(step['type'])]
+    return [{key: step[key] for key in keys if key in step} for step in transforms if 'Resize' in str(step['type'])]
 
 
 @torch.no_grad()
-def spread_scores(model: nn.Module, pictures: Pictures) -> None:
-    """With random weights all places of a picture score the same, and there is nothing to compare: this scales the
-    layers that give scores to a standard deviation of 1."""
+def spread_scores(model: Any, images: CheckImages) -> None:
+    """Scale the score layers of a model with random weights so that their outputs have a standard deviation of 1.
 
-    def scale(layer: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
+    Otherwise all positions have the same score, and there is nothing to compare.
+    """
+
+    def scale(layer: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:
         handles.pop(layer).remove()
         layer.weight /= out.std().clamp(min=1e-6)
         layer.bias.zero_()
         return layer(*inputs)
 
     names = ('retina_cls', 'rpn_cls', 'fc_cls', 'conv_cls')
-    layers = [module for name, module in model.named_modules() if name.rpartition('.')[2] in names]
+    layers: list[nn.Module] = [m for name, m in model.named_modules() if name.rpartition('.')[2] in names]
     handles = {layer: layer.register_forward_hook(scale) for layer in layers}
     if layers:
-        model.test_step(next(pictures.batches()))
+        model.test_step(next(images.batches()))

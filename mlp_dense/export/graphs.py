@@ -1,4 +1,7 @@
-"""Parts of a model as modules from images to tensors: what is exported."""
+"""Modules from images to tensors that are exported: a whole model, or its backbone or neck."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -6,54 +9,126 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .exportable import exportable
-from .preprocessing import Preprocessing
+
+PARTS = ('model', 'neck', 'backbone')
+
+
+class Preprocessing(nn.Module):
+    """Data preprocessor of a config in a test: channel order, mean, standard deviation and padding.
+
+    Zeros are appended at the right and the bottom, up to a multiple of the size divisor.
+
+    Args:
+        cfg: ``data_preprocessor`` of a config of mmdet or mmsegmentation.
+        dtype: dtype of the network.
+
+    Raises:
+        UserError: the data preprocessor does more than that.
+    """
+
+    def __init__(self, cfg: Mapping[str, Any], dtype: torch.dtype = torch.float32):
+        super().__init__()
+        if cfg.get('test_cfg') or cfg.get('pad_value', 0):
+            raise UserError('model.data_preprocessor cannot be exported; remove test_cfg, and set pad_value to 0.')
+        self.swaps_channels, self.dtype = bool(cfg.get('bgr_to_rgb') or cfg.get('rgb_to_bgr')), dtype
+        self.divisor = cfg.get('pad_size_divisor', 1)
+        self.mean, self.std = list(cfg.get('mean') or [0.0]), list(cfg.get('std') or [1.0])
+        self.means: Tensor
+        self.stds: Tensor
+        for name, values in (('means', self.mean), ('stds', self.std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalize and pad uint8 images (B, 3, H, W)."""
+        x = images.float()
+        if self.swaps_channels:
+            x = x.flip(1)
+        x = (x - self.means) / self.stds
+        height, width = x.shape[-2:]
+        if self.divisor > 1:
+            rows, columns = ((side + self.divisor - 1) // self.divisor * self.divisor for side in (height, width))
+            x = F.pad(x, (0, columns - width, 0, rows - height))
+        return x.to(self.dtype)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the metadata of a file about its input."""
+        return dict(
+            images=dict(layout='NCHW', channels='BGR', dtype='uint8'),
+            in_graph=dict(to_rgb=self.swaps_channels, mean=self.mean, std=self.std, size_divisor=self.divisor),
+        )
 
 
 class Graph(nn.Module):
-    """A part of a model, from images (B, 3, H, W) of 8 bits, in BGR as OpenCV reads them, to float32.
+    """Part of a model, from uint8 images (B, 3, H, W) in BGR, as OpenCV reads them, to float32 tensors.
 
     Attributes:
-        outputs: the names of what :meth:`forward` gives.
+        outputs: names of the outputs of :meth:`forward`.
     """
 
     outputs: tuple[str, ...]
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype):
+    def __init__(self, model: Any, dtype: torch.dtype):
         super().__init__()
         self.preprocessing = Preprocessing(model.cfg.model.data_preprocessor, dtype)
-        self.network = exportable(model).to(dtype)
+        self.network: Any = exportable(model).to(dtype)
 
 
 class PyramidGraph(Graph):
-    """The feature maps of the backbone, or of the neck behind it."""
+    """Feature maps of the backbone or of the neck."""
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype, part: str):
+    def __init__(self, model: Any, dtype: torch.dtype, part: str):
         super().__init__(model, dtype)
         self.part = part
         if part == 'neck' and not hasattr(model, 'neck'):
-            raise UserError('--part neck: this model has none; give backbone or model.')
+            raise UserError('--part neck: this model has no neck; use --part backbone or model.')
         with torch.no_grad():
-            self.outputs = tuple(f'map{i}' for i in range(len(self(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))))
+            num_maps = len(self(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
+        self.outputs = tuple(f'map{i}' for i in range(num_maps))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x = self.preprocessing(images)
         maps = self.network.backbone(x) if self.part == 'backbone' else self.network.extract_feat(x)
-        return tuple(each.float() for each in maps)
+        return tuple(level_map.float() for level_map in maps)
 
 
 class SegmentorGraph(Graph):
-    """Scores of the classes (B, classes, H, W) before softmax, and the label map (B, H, W) of the highest."""
+    """Class scores (B, classes, H, W) before softmax, and the label map (B, H, W) of the highest score."""
 
     outputs = ('scores', 'labels')
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype):
-        if type(model).__name__ != 'EncoderDecoder' or model.out_channels < 2:
-            raise UserError(f'{type(model).__name__} cannot be exported whole; --part backbone or neck can.')
+    def __init__(self, model: Any, dtype: torch.dtype):
+        if type(model).__name__ != 'EncoderDecoder':
+            raise not_exportable(model)
+        if model.out_channels < 2:
+            raise not_exportable(model, 'a single class')
         super().__init__(model, dtype)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         head = self.network.decode_head
         maps = self.network.extract_feat(self.preprocessing(images))
-        size, aligned = images.shape[-2:], head.align_corners
-        scores = F.interpolate(head(maps).float(), size, mode='bilinear', align_corners=aligned)
+        size, align_corners = images.shape[-2:], head.align_corners
+        scores = F.interpolate(head(maps).float(), size, mode='bilinear', align_corners=align_corners)
         return scores, scores.argmax(1)
+
+
+def graph_of(model: Any, part: str = 'model', dtype: torch.dtype = torch.float32) -> Graph:
+    """Return the module to export, for a part of a model that :func:`~mlp_dense.load_model` built.
+
+    Raises:
+        UserError: the model has no such part, or the part cannot be exported.
+    """
+    if part != 'model':
+        return PyramidGraph(model, dtype, part).eval()
+    if hasattr(model, 'decode_head'):
+        return SegmentorGraph(model, dtype).eval()
+    if not hasattr(model, 'roi_head') and not hasattr(model, 'bbox_head'):
+        raise not_exportable(model)
+    from .detectors import DenseDetectorGraph, TwoStageGraph  # needs mmdet
+
+    return (TwoStageGraph if hasattr(model, 'roi_head') else DenseDetectorGraph)(model, dtype).eval()
+
+
+def not_exportable(model: Any, part: str = '') -> UserError:
+    """Return the error for a model, or its `part`, that cannot be exported as a whole."""
+    name = f'{type(model).__name__}{f" with {part}" if part else ""}'
+    return UserError(f'{name} cannot be exported as a whole model; use --part backbone or --part neck.')

@@ -1,0 +1,1 @@
+"""Trained models in Python and on the command line: loading and prediction."""

@@ -1,129 +1,194 @@
-"""Trained models in Python: two lines to a detector or segmentor that predicts."""
+"""Trained models in Python: load a model, predict on images, and draw the results."""
 
 import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from torch import nn
 
 from .. import operators
-from ..backbones.base import MLPBackbone
-from ..checkpoints.matching import match_to_backbone, summary
-from ..checkpoints.reading import Checkpoint, split_backbone
+from ..checkpoints.inspection import describe_fit
+from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
-from ..checks.data_config import check_class_count, dataset_meta
+from ..checks.data_config import check_class_count
 from ..config.reading import adapt_to_cpu, enter_scope, read_config
 from ..config.validation import building
-from ..errors import CheckpointError, UserError
+from ..datasets.layout import dataset_meta
+from ..errors import UserError
+from ..tasks import task_of
 from ..training.runner import load_weights
 from ..training.setup import is_exported, run_exported
 from ..visualization.drawing import colours
+from .prediction import Frame, draw_result, predict, read_image, write_image
+
+
+class LoadedModel:
+    """Methods that :func:`load_model` adds to the class of a model.
+
+    An image is the path of a file, or an RGB array (H, W, 3) of uint8.
+    """
+
+    cfg: Config
+    dataset_meta: dict[str, Any]
+
+    def predict(self, images: Any, *args: Any, batch_size: int = 1, **kwargs: Any) -> Any:
+        """Predict on an image or a list of images, prepared by the test pipeline of the config.
+
+        Args:
+            images: path, RGB array (H, W, 3) of uint8, or a list of these.
+            *args: reserved for mmdet and mmsegmentation, which call their method of this name with two arguments.
+            batch_size: maximum number of images in a batch; only consecutive images of one size share a batch.
+            **kwargs: reserved, like `args`.
+
+        Returns:
+            A data sample for an image, a list of data samples for a list. Each has ``pred_instances`` (mmdet),
+            ``pred_sem_seg`` (mmsegmentation) or ``pred_class`` (classifiers), in pixels of the image.
+
+        Raises:
+            UserError: an image is missing, cannot be decoded, or has another shape or dtype.
+        """
+        if args or kwargs:
+            return super().predict(images, *args, **kwargs)  # type: ignore[misc]
+        if batch_size < 1:
+            raise UserError(f'batch_size is {batch_size}; set it to 1 or more.')
+        is_list = isinstance(images, (list, tuple))
+        frames = (
+            Frame(dict(id=i), str(i), read_image(image, task_of(self.cfg.default_scope).flag))
+            for i, image in enumerate(images if is_list else [images])
+        )
+        samples = [sample for _, sample in predict(self, frames, batch_size)]
+        return samples if is_list else samples[0]
+
+    def draw(
+        self, image: str | Path | np.ndarray, result: Any, out: str | Path | None = None, score_thr: float = 0.3
+    ) -> np.ndarray:
+        """Draw a result of :meth:`predict` on its image.
+
+        Args:
+            image: path, or RGB array (H, W, 3) of uint8.
+            result: data sample that :meth:`predict` returned for this image.
+            out: image file to write, in a new or existing folder.
+            score_thr: objects with a lower score are not drawn.
+
+        Returns:
+            RGB array (H, W, 3) of uint8. Small images are enlarged by an integer factor, so that names are legible.
+
+        Raises:
+            UserError: the image is unusable or does not belong to the result, or the file cannot be written.
+        """
+        task = task_of(self.cfg.default_scope)
+        bgr = read_image(image, task.flag)
+        size = result.get('ori_shape', bgr.shape)[:2]
+        if tuple(size) != bgr.shape[:2]:
+            raise UserError(
+                f'The result is of an image of {size[0]}x{size[1]} pixels, this image has '
+                f'{bgr.shape[0]}x{bgr.shape[1]}; pass the image that the result was predicted for.'
+            )
+        drawn = draw_result(bgr, task.labels_of(result, 'pred', score_thr), task, self.dataset_meta)
+        if out is not None:
+            write_image(Path(out), drawn)
+        return np.ascontiguousarray(drawn[..., ::-1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the model by its original class; the combined class has no name in a module."""
+        return _new_model, (type(self).__bases__[1],), self.__dict__
+
+
+@cache
+def _with_methods(cls: Any) -> Any:
+    return type(cls.__name__, (LoadedModel, cls), dict(__module__=cls.__module__, __doc__=cls.__doc__))
+
+
+def _new_model(cls: Any) -> Any:
+    combined = _with_methods(cls)
+    return combined.__new__(combined)
 
 
 def load_model(
     config: str | Path | Config, checkpoint: str | Path | None, device: str | torch.device | None = None
-) -> nn.Module:
-    """Builds a detector or segmentor and loads its weights: for ``mmdet.apis.inference_detector`` or
-    ``mmseg.apis.inference_model``.
+) -> Any:
+    """Build a model and load its weights.
 
     Args:
-        config: a config file or a config, which stays as it is.
-        checkpoint: a file or an address, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`, or a file that
-            tools/export.py wrote, which runs on the CPU; None leaves random weights. An ``init_cfg`` of the config is
-            never read.
-        device: where the model goes; None is the first GPU if there is one, else the CPU, where SyncBN becomes BN.
+        config: config file, or a config, which is not changed.
+        checkpoint: file or URL of a checkpoint, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`; a file of
+            tools/export.py, which runs on the CPU; or None for random weights. ``init_cfg`` of the config is ignored.
+        device: None uses the first GPU, else the CPU. On a CPU, BatchNorm replaces SyncBN.
 
     Returns:
-        The model in eval mode, with ``cfg`` (what it was built from) and ``dataset_meta``: ``classes``, the names that
-        the checkpoint or else the test data of the config give, and ``palette``, (R, G, B) from 0 to 255 for each.
+        The model of mmdet, mmsegmentation or this package in eval mode, with the methods of :class:`LoadedModel`,
+        ``cfg`` and ``dataset_meta``. The latter holds ``classes``, from the checkpoint or else the test data of the
+        config, and ``palette``, an (R, G, B) colour from 0 to 255 for each class.
 
     Raises:
-        UserError: the config or the device is unusable, or the class names are unknown or not as many as in the model.
-        CheckpointError: the file is unusable, or is not of this model.
+        UserError: the config or the device is unusable, or the class names are unknown or do not fit the model.
+        CheckpointError: the checkpoint is unusable or belongs to another model.
     """
     device = checked_device(device)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config(config)
     if 'model' not in cfg:
-        raise UserError(f'{cfg.filename or "The config"} has no model; give a config of a detector or segmentor.')
+        raise UserError(f'{cfg.filename or "The config"} has no model; use a config of a detector or segmentor.')
     if device.type == 'cpu':
         adapt_to_cpu(cfg)
     enter_scope(cfg)
-    if is_exported(checkpoint):
-        return _load_exported(cfg, checkpoint)
-    stored = None if checkpoint is None else Checkpoint.read(checkpoint)
-    meta = _dataset_meta(cfg, stored.dataset_meta if stored else {})
-    with building(cfg):
-        model = MODELS.build(cfg.model)
-    check_channels(model)
-    if stored:
-        load_weights(model, stored)
+    model_cfg = cfg.model
+    if checkpoint is not None and is_exported(checkpoint):
+        device = torch.device('cpu')
+        run_exported(cfg, checkpoint)
+        model = _build(cfg)
+        cfg.model, meta = model_cfg, model.exported.dataset_meta
+    else:
+        stored = None if checkpoint is None else Checkpoint.read(checkpoint)
+        meta = _dataset_meta(cfg, stored.dataset_meta if stored else {})
+        model = _build(cfg)
+        check_channels(model)
+        if stored:
+            load_weights(model, stored)
+        operators.announce()
+    model.__class__ = _with_methods(type(model))  # type: ignore[arg-type]
     model.cfg, model.dataset_meta = cfg, meta
-    operators.announce()
     return model.to(device).eval()
 
 
-def _load_exported(cfg: Config, file: str | Path) -> nn.Module:
-    """The model of an exported file, with the same attributes."""
-    original = cfg.model
-    run_exported(cfg, file)
+def _build(cfg: Config) -> Any:
     with building(cfg):
-        model = MODELS.build(cfg.model)
-    cfg.model = original
-    model.cfg, model.dataset_meta = cfg, model.exported.dataset_meta
-    return model.eval()
+        return MODELS.build(cfg.model)
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:
-    """The device of a name; None is the first GPU if there is one, else the CPU. UserError: it is unknown or absent."""
+    """Return the device of a name; None is the first GPU, else the CPU.
+
+    Raises:
+        UserError: the device is unknown or absent.
+    """
     try:
         device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise UserError(f'The device {device} is unknown or absent; give cpu, cuda or cuda:NUMBER.') from error
+        raise UserError(f'The device {device} is unknown or absent; use cpu, cuda or cuda:NUMBER.') from error
     return device
 
 
 def _dataset_meta(cfg: Config, stored: dict[str, Any]) -> dict[str, Any]:
-    own = dataset_meta(cfg.test_dataloader.dataset) if 'test_dataloader' in cfg else {}
-    classes = stored.get('classes') or tuple(own.get('classes') or ())
+    configured = dataset_meta(cfg.test_dataloader.dataset) if 'test_dataloader' in cfg else {}
+    configured_classes = tuple(configured.get('classes') or ())
+    classes = stored.get('classes') or configured_classes
     if not classes:
-        reason = 'Neither the checkpoint nor the test data of the config name the classes'
-        raise UserError(f'{reason}; add metainfo=dict(classes=...) to test_dataloader.dataset.')
+        raise UserError(
+            'Neither the checkpoint nor the test data of the config contain class names; '
+            'set metainfo=dict(classes=...) in test_dataloader.dataset.'
+        )
     check_class_count(cfg.model, classes, 'the meta data of the checkpoint' if 'classes' in stored else 'the test data')
-    palette = stored.get('palette') or (own.get('palette') if classes == tuple(own.get('classes') or ()) else None)
+    palette = stored.get('palette') or (configured.get('palette') if classes == configured_classes else None)
     return dict(classes=classes, palette=colours(palette, len(classes))[: len(classes)])
 
 
 def compare_with_model(cfg: Config, checkpoint: Checkpoint) -> str:
-    """What loads into the whole model of a config, and what does not."""
+    """Return a line on the tensors of a checkpoint that fit the whole model of a config."""
     enter_scope(cfg)
-    with torch.device('meta'), building(cfg):
-        model = MODELS.build(cfg.model)
-    own, found, problems, fitted = model.state_dict(), checkpoint.weights, [], 0
-    total = len(own)
-    inner, others = split_backbone(found)
-    if hasattr(classifier := getattr(model, 'backbone', None), 'matched'):
-        own, found = classifier.state_dict(), {}
-        try:
-            found = classifier.matched(checkpoint, classifier.in_chans)[0]
-        except CheckpointError as error:
-            problems.append(str(error).rstrip('.'))
-    elif inner and isinstance(backbone := getattr(model, 'backbone', None), MLPBackbone):
-        own, found = split_backbone(own)[1], others
-        try:
-            fitted = len(match_to_backbone(backbone, checkpoint)[0])
-        except CheckpointError as error:
-            problems.append(str(error).rstrip('.'))
-    wrong_shape = [key for key in own if key in found and found[key].shape != own[key].shape]
-    problems += summary(
-        {
-            'missing': [key for key in own if key not in found],
-            'unexpected': [key for key in found if key not in own],
-            'of another shape': [f'{key} {tuple(found[key].shape)} for {tuple(own[key].shape)}' for key in wrong_shape],
-        }
-    )
-    fitted += len(own.keys() & found.keys()) - len(wrong_shape)
-    return '; '.join([f'{"does not load" if problems else "loads"}: {fitted} of its {total} tensors fit', *problems])
+    with torch.device('meta'):
+        return describe_fit(_build(cfg), checkpoint)

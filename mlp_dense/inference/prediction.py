@@ -1,4 +1,4 @@
-"""Predictions on images and videos: read, predicted in batches, drawn, and written in formats that others read."""
+"""Prediction on images and videos: reading, batches, drawing, and files in formats that other tools read."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -11,46 +11,48 @@ import cv2
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from torch import nn
 
-from ..config.reading import leaves
 from ..datasets import SUFFIXES
+from ..datasets.layout import leaves
 from ..errors import UserError
-from ..tasks import task_of
+from ..tasks import Task, task_of
 from ..visualization.drawing import draw_labels
 
 
 class Frame(NamedTuple):
-    """An image, or a frame of a video."""
+    """Image, or a frame of a video."""
 
     info: dict  # `id`, `file_name`, and `frame` of a video, as in COCO's `images`
-    name: str  # of what is written about it: a relative path without a suffix
-    image: np.ndarray | None  # BGR (H, W, 3), or None if it cannot be read
+    name: str  # of the files written for it: a relative path without a suffix
+    image: np.ndarray | None  # BGR (H, W, 3), or None if it cannot be decoded
 
 
 class ImageSource:
-    """The images behind a path, by name: one, those in a folder and below it, or a video's frames.
+    """Images of a path, sorted by name: an image, a folder with its sub-folders, or the frames of a video.
 
     ``id`` is the number in the name, as in COCO, if all names are different numbers; else the position from 0.
     """
 
     def __init__(self, path: Path, flag: str = 'color'):
-        self.path, self.flag, self.fps = path, flag, 0.0  # frames a second; of a video only
+        self.path, self.flag, self.fps = path, flag, 0.0  # frames per second; 0 for images
         if path.is_dir():
             self.files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file())
             if not self.files:
-                raise UserError(f'{path} holds no images (of {", ".join(SUFFIXES)}).')
+                raise UserError(f'{path} contains no images; choose a folder with files of {", ".join(SUFFIXES)}.')
         elif path.suffix.lower() in SUFFIXES and path.is_file():
             self.files = [path]
         elif path.is_file():
             video = cv2.VideoCapture(str(path))
             if not video.grab():
-                raise UserError(f'{path} is neither an image (by its suffix) nor a video that OpenCV reads; give one.')
+                raise UserError(
+                    f'{path} is neither an image (by its suffix) nor a video that OpenCV reads; '
+                    'choose an image, a folder of images or a video.'
+                )
             self.fps = video.get(cv2.CAP_PROP_FPS) or 25.0
         else:
-            raise UserError(f'{path} does not exist; give an image, a folder of images or a video.')
+            raise UserError(f'{path} does not exist; choose an image, a folder of images or a video.')
         # 0: unknown
         self.length = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))) if self.fps else len(self.files)
 
@@ -64,41 +66,41 @@ class ImageSource:
         root = self.path if self.path.is_dir() else self.path.parent
         relative = [file.relative_to(root) for file in self.files]
         names = [str(file.with_suffix('')) for file in relative]
-        if len({name.lower() for name in names}) < len(names):  # a.jpg beside a.png
+        if len({name.lower() for name in names}) < len(names):  # a.jpg and a.png
             names = [str(file) for file in relative]
         stems = [file.stem for file in self.files]
         numbered = all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems)
         for i, file in enumerate(self.files):
             info = dict(id=int(stems[i]) if numbered else i, file_name=relative[i].as_posix())
-            yield Frame(info, names[i], _read(file, self.flag))
+            yield Frame(info, names[i], _decode(file, self.flag))
 
 
 class PredictionWriter:
-    """What ``predict`` writes into a folder:
+    """Writer of predictions into a folder.
 
     * ``vis/NAME.png``, or ``VIDEO.mp4``: the drawn images; small ones are enlarged;
     * ``images.json``: ``images`` and ``categories`` in COCO's format;
-    * of a detector ``predictions.json``, COCO's results: ``COCO('images.json').loadRes('predictions.json')``;
-    * of a classifier ``predictions.json``: ``image_id``, ``category_id`` and ``score`` of the five likeliest classes;
-    * of a segmentor ``labels/NAME.png``: one channel, each pixel the index of its class from 0, the ``id`` of its
+    * detectors: ``predictions.json``, COCO's results: ``COCO('images.json').loadRes('predictions.json')``;
+    * classifiers: ``predictions.json``: ``image_id``, ``category_id`` and ``score`` of the top five classes;
+    * segmentors: ``labels/NAME.png``: one channel, each pixel the index of its class from 0, the ``id`` of its
       category (8 bits, or 16 for more than 256 classes).
 
-    Objects with a score above `score_thr` are written and drawn.
+    Objects with a score above `score_thr` are written and drawn. An interrupted prediction keeps what is done.
     """
 
-    def __init__(self, folder: Path, model: nn.Module, score_thr: float, source: ImageSource):
+    def __init__(self, folder: Path, model: Any, score_thr: float, source: ImageSource):
         self.folder, self.score_thr, self.source = folder, score_thr, source
         self.task, self.meta = task_of(model.cfg.default_scope), model.dataset_meta
-        self.ids = self.task.category_ids(_test_data(model), self.meta['classes'])
+        self.ids = self.task.category_ids(_test_data(model.cfg), self.meta['classes'])
         self.images: list[dict] = []
         self.objects: list[dict] = []
+        self.undecodable: list[str] = []
         self.video: cv2.VideoWriter | None = None
 
     def __enter__(self) -> 'PredictionWriter':
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """Also of an interrupted prediction, what is done is written."""
         if self.video:
             self.video.release()
         categories = [dict(id=i, name=name) for i, name in zip(self.ids, self.meta['classes'], strict=True)]
@@ -107,68 +109,109 @@ class PredictionWriter:
             self._dump('predictions.json', self.objects)
 
     def add(self, frame: Frame, sample: Any) -> None:
+        if frame.image is None:
+            self.undecodable.append(frame.info['file_name'])
+            return
         height, width = frame.image.shape[:2]
         self.images.append(dict(frame.info, height=height, width=width))
-        found = self.task.labels_of(sample, 'pred', self.score_thr)
+        labels = self.task.labels_of(sample, 'pred', self.score_thr)
         if self.task.objects:
-            self.objects += self.task.objects(found, frame.info['id'], self.ids)
+            self.objects += self.task.objects(labels, frame.info['id'], self.ids)
         if self.task.label_map:
             dtype = np.uint8 if len(self.ids) <= 256 else np.uint16
-            self._write(f'labels/{frame.name}.png', self.task.label_map(found).astype(dtype))
-        image = np.ascontiguousarray(frame.image[..., ::-1])
-        drawn = draw_labels(image, [found], self.task.draw, self.meta)[..., ::-1]
+            write_image(self.folder / f'labels/{frame.name}.png', self.task.label_map(labels).astype(dtype))
+        drawn = draw_result(frame.image, labels, self.task, self.meta)
         if self.source.fps:
             self._append(drawn)
         else:
-            self._write(f'vis/{frame.name}.png', drawn)
+            write_image(self.folder / f'vis/{frame.name}.png', drawn)
 
     def _append(self, image: np.ndarray) -> None:
         if self.video is None:
             file, size = self.folder / f'{self.source.path.stem}.mp4', image.shape[1::-1]
-            self.video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'mp4v'), self.source.fps, size)
+            code = cv2.VideoWriter.fourcc(*'mp4v')
+            self.video = cv2.VideoWriter(str(file), code, self.source.fps, size)
             if not self.video.isOpened():
-                raise UserError(f'OpenCV cannot write {file} with {size[0]} x {size[1]} pixels.')
+                raise UserError(f'OpenCV cannot write {file} with {size[0]} x {size[1]} pixels; use images instead.')
         self.video.write(np.ascontiguousarray(image))
-
-    def _write(self, name: str, image: np.ndarray) -> None:
-        file = self.folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(file), image):
-            raise UserError(f'{file} cannot be written; is the disk full?')
 
     def _dump(self, name: str, content: Any) -> None:
         (self.folder / name).write_text(json.dumps(content) + '\n', encoding='utf-8')
 
 
-def predict(model: nn.Module, frames: Iterable[Frame], writer: PredictionWriter, batch_size: int) -> list[str]:
-    """Writes the predictions for every image; returns the names of those that cannot be read. Only images of one size
-    share a batch: none is padded for the sake of another, so the results do not depend on `batch_size`."""
-    pipeline = Compose([step for step in _test_data(model).pipeline if 'Load' not in str(step['type'])])
-    unread: list[str] = []
+def predict(model: Any, frames: Iterable[Frame], batch_size: int) -> Iterator[tuple[Frame, Any]]:
+    """Yield each frame with its data sample, which is None if the image cannot be decoded.
 
-    def readable() -> Iterator[Frame]:
-        for frame in frames:
-            if frame.image is None:
-                unread.append(frame.info['file_name'])
-            else:
-                yield frame
-
-    for shape, group in groupby(readable(), lambda frame: frame.image.shape):
+    Only consecutive images of one size share a batch. No image is padded to the size of another, so the results do not
+    depend on `batch_size`.
+    """
+    pipeline = pipeline_of(model.cfg)
+    for shape, group in groupby(frames, lambda frame: None if frame.image is None else frame.image.shape):
+        if shape is None:
+            yield from ((frame, None) for frame in group)
+            continue
         sizes = dict(img_shape=shape[:2], ori_shape=shape[:2], img_path=None)
         while batch := list(islice(group, batch_size)):
             inputs = [pipeline(dict(img=frame.image, img_id=frame.info['id'], **sizes)) for frame in batch]
             with torch.no_grad():
-                samples = model.test_step(pseudo_collate(inputs))
-            for frame, sample in zip(batch, samples, strict=True):
-                writer.add(frame, sample)
-    return unread
+                yield from zip(batch, model.test_step(pseudo_collate(inputs)), strict=True)
 
 
-def _test_data(model: nn.Module) -> ConfigDict:
-    return next(leaves(model.cfg.test_dataloader.dataset))
+def pipeline_of(cfg: Config) -> Compose:
+    """Return the test pipeline of a config without its loading transforms."""
+    return Compose([step for step in _test_data(cfg).pipeline if 'Load' not in str(step['type'])])
 
 
-def _read(file: Path, flag: str) -> np.ndarray | None:
+def draw_result(image: np.ndarray, labels: Any, task: Task, meta: dict[str, Any]) -> np.ndarray:
+    """Draw the labels of a result on a BGR image; return it in BGR."""
+    return draw_labels(np.ascontiguousarray(image[..., ::-1]), [labels], task.draw, meta)[..., ::-1]
+
+
+def read_image(image: str | Path | np.ndarray, flag: str) -> np.ndarray:
+    """Return an image, the path of a file or an RGB array (H, W, 3) of uint8, in BGR.
+
+    Raises:
+        UserError: the file is missing or cannot be decoded, or the array has another shape or dtype.
+    """
+    if isinstance(image, (str, Path)):
+        if not Path(image).is_file():
+            raise UserError(f'{image} does not exist or is not a file; pass the path of an image.')
+        decoded = _decode(Path(image), flag)
+        if decoded is None:
+            raise UserError(f'{image} cannot be decoded; pass an image that OpenCV reads.')
+        return decoded
+    if not isinstance(image, np.ndarray):
+        raise UserError(f'An image is of type {type(image).__name__}; pass a path or a NumPy array.')
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise UserError(
+            f'An image array has shape {image.shape} and dtype {image.dtype}; '
+            'pass (height, width, 3) in RGB order as uint8, with values from 0 to 255.'
+        )
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def write_image(file: Path, image: np.ndarray) -> None:
+    """Write a BGR image or a label map.
+
+    Raises:
+        UserError: OpenCV has no such format, or the file cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        written = cv2.imwrite(str(file), image)
+    except cv2.error as error:
+        raise UserError(f'{file}: OpenCV cannot write this format; use a name that ends in .png or .jpg.') from error
+    except OSError as error:
+        raise UserError(f'{file} cannot be written ({error.strerror}); choose another folder.') from error
+    if not written:
+        raise UserError(f'{file} cannot be written; free disk space, or choose another folder.')
+
+
+def _test_data(cfg: Config) -> Any:
+    return next(leaves(cfg.test_dataloader.dataset))
+
+
+def _decode(file: Path, flag: str) -> np.ndarray | None:
     with suppress(cv2.error, OSError):
         return mmcv.imread(file, flag)
     return None

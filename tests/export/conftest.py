@@ -7,9 +7,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mlp_dense.export.check import read_check_images
 from mlp_dense.export.conversion import PACKAGES
 from mlp_dense.export.exporting import spread_scores
-from mlp_dense.export.pictures import read_pictures
 from mlp_dense.inference.loading import load_model
 from support.configs import config, thin
 from support.models import SMALL
@@ -23,12 +23,12 @@ def installed():
 
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory) -> Callable[..., Path]:
-    """Writes a config of the repository with one block a stage and few channels, of any family; returns the file."""
+    """Write a config of the repository with one block per stage and few channels, of any family; return the file."""
 
     def tiny(name: str, family: str | None = None, **changes) -> Path:
         cfg = Config.fromfile(config(name))
         thin(cfg)
-        # Two blocks, so that one of Hire-MLP's steps.
+        # Two blocks, so that one has a step of Hire-MLP's regions.
         cfg.model.backbone.arch = dict(SMALL, depths=(2, 1, 1, 1) if family == 'HireMLP' else (1, 1, 1, 1))
         if family:
             cfg.model.backbone.type = f'mlp_dense.{family}'
@@ -43,7 +43,7 @@ def tiny(tmp_path_factory) -> Callable[..., Path]:
 
 @pytest.fixture(scope='session')
 def weights_of(tmp_path_factory, shapes) -> Callable[[Path], Path]:
-    """Writes a checkpoint of a config with random weights that find objects, and with statistics that matter."""
+    """Write a checkpoint with random weights that detect objects, and with random BatchNorm statistics."""
 
     def weights_of(file: Path) -> Path:
         cfg = Config.fromfile(file)
@@ -53,7 +53,7 @@ def weights_of(tmp_path_factory, shapes) -> Callable[[Path], Path]:
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(std=0.1)
                 module.running_var.uniform_(0.5, 1.5)
-        spread_scores(model, read_pictures(cfg, shapes / 'val'))
+        spread_scores(model, read_check_images(cfg, shapes / 'val'))
         path = tmp_path_factory.mktemp('weights') / 'weights.pth'
         torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=model.dataset_meta)), path)
         return path

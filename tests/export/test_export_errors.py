@@ -1,4 +1,4 @@
-"""What cannot be exported, said in one sentence, before anything is computed."""
+"""Errors of the export: one sentence, before anything is computed, and no file."""
 
 import pytest
 
@@ -6,22 +6,22 @@ from support.configs import DETECTION, SEGMENTATION, config
 from support.tools import call
 
 CASES = {
-    'suffix': (SEGMENTATION, ['model.bin'], 'the name of an exported model ends in .onnx or .pt2.'),
-    'bf16': (SEGMENTATION, ['model.onnx', '--dtype', 'bf16'], 'give fp16, or a .pt2 file.'),
-    'int8': (SEGMENTATION, ['model.pt2', '--int8'], '--int8 goes with .onnx and without --dtype.'),
-    'neck': (SEGMENTATION, ['model.pt2', '--part', 'neck'], 'this model has none; give backbone or model.'),
+    'suffix': (SEGMENTATION, ['model.bin'], 'use a file name that ends in .onnx or .pt2.'),
+    'bf16': (SEGMENTATION, ['model.onnx', '--dtype', 'bf16'], 'use fp16, or a .pt2 file.'),
+    'int8': (SEGMENTATION, ['model.pt2', '--int8'], '--int8 requires an .onnx file and fp32'),
+    'neck': (SEGMENTATION, ['model.pt2', '--part', 'neck'], 'this model has no neck; use --part backbone or model.'),
     'images': (SEGMENTATION, ['model.pt2', '--images', 'nowhere'], 'nowhere does not exist'),
     'nms': (
         DETECTION,
         ['model.pt2', '--cfg-options', 'model.test_cfg.rcnn.nms.type=soft_nms'],
-        "only dict(type='nms', iou_threshold=...) can be exported.",
+        "cannot be exported; set it to dict(type='nms', iou_threshold=...).",
     ),
-    'proposals': (DETECTION, ['model.pt2', '--cfg-options', 'model.test_cfg.rpn.nms_pre=-1'], 'rpn.nms_pre'),
+    'proposals': (DETECTION, ['model.pt2', '--cfg-options', 'model.test_cfg.rpn.nms_pre=-1'], 'set rpn.nms_pre'),
 }
 
 
 @pytest.mark.parametrize(('file', 'args', 'sentence'), CASES.values(), ids=CASES)
-def test_errors(file, args, sentence, tmp_path, monkeypatch, capsys):
+def test_export_refuses_unsupported_arguments(file, args, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert call('export', file, 'none', *args) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -30,24 +30,30 @@ def test_errors(file, args, sentence, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('size', ['512', '0x32', 'axb'])
-def test_sizes(size, capsys):
+def test_static_refuses_what_is_not_a_size(size, capsys):
     assert call('export', SEGMENTATION, 'none', 'model.onnx', '--static', size) == 2
-    assert 'give HEIGHTxWIDTH in pixels' in capsys.readouterr().err
+    assert 'use HEIGHTxWIDTH in pixels' in capsys.readouterr().err
 
 
-def test_what_to_install(monkeypatch, tmp_path, capsys):
+def test_missing_package_is_named_with_its_extra(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr('mlp_dense.export.conversion.find_spec', lambda name: None)
     assert call('export', SEGMENTATION, 'none', tmp_path / 'model.onnx') == 2
-    said = capsys.readouterr().err
-    assert "error: onnx is not installed: pip install -e '.[export]' in the folder of mlp_dense." in said
+    error = capsys.readouterr().err
+    assert "error: onnx is not installed: pip install -e '.[export]' in the folder of mlp_dense." in error
 
 
-def test_a_classifier(tmp_path, capsys):
+def test_classifier_is_refused(tmp_path, capsys):
     assert call('export', config('classification/hire_mlp_shapes'), 'none', tmp_path / 'model.onnx') == 2
-    assert 'is a classifier; give a config of a detector or segmentor.' in capsys.readouterr().err
+    assert 'is a classifier; use the config of a detector or segmentor.' in capsys.readouterr().err
 
 
-def test_what_is_no_exported_file(tmp_path, capsys):
-    for name in ('broken.onnx', 'broken.pt2'):
-        (tmp_path / name).write_bytes(b'nothing')
-        assert call('predict', tmp_path, SEGMENTATION, tmp_path / name, '--out-dir', tmp_path / 'out') == 2
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [('broken.onnx', 'onnxruntime cannot run'), ('broken.pt2', 'cannot be read as a program of torch.export')],
+)
+def test_broken_file_is_refused(name, message, tmp_path, capsys):
+    (tmp_path / name).write_bytes(b'nothing')
+    (tmp_path / 'image.png').write_bytes(b'')
+    assert call('predict', tmp_path, SEGMENTATION, tmp_path / name, '--out-dir', tmp_path / 'out') == 2
+    error = capsys.readouterr().err
+    assert name in error and message in error

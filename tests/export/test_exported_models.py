@@ -1,4 +1,4 @@
-"""Exported files in the place of checkpoints: testing, predicting, and in programs of others."""
+"""Exported files instead of checkpoints: in tools/test.py, tools/predict.py, Python, and programs of others."""
 
 import json
 import re
@@ -14,9 +14,9 @@ import pytest
 import mlp_dense
 from mlp_dense.checkpoints.files import sha256_of
 from mlp_dense.errors import UserError
-from mlp_dense.export.files import ExportedFile
-from mlp_dense.export.pictures import read_pictures
-from mlp_dense.export.quantization import quantized
+from mlp_dense.export.check import read_check_images
+from mlp_dense.export.conversion import to_int8
+from mlp_dense.export.runtime import ExportedFile
 from support.configs import ROOT
 from support.tools import call
 
@@ -26,7 +26,7 @@ TASKS = dict(segmentation='segmentation/hire_mlp_upernet_shapes', detection='det
 
 @pytest.fixture(scope='module', params=TASKS)
 def exported(request, tiny, weights_of, shapes, tmp_path_factory) -> tuple[Path, Path, Path]:
-    """(config, checkpoint, file)"""
+    """Return (config, checkpoint, file)."""
     config = tiny(TASKS[request.param], 'CycleMLP')
     weights, out = weights_of(config), tmp_path_factory.mktemp('exported') / 'new' / 'model.onnx'
     assert call('export', config, weights, out, '--data-root', shapes) == 0
@@ -35,7 +35,7 @@ def exported(request, tiny, weights_of, shapes, tmp_path_factory) -> tuple[Path,
 
 @pytest.fixture(scope='module')
 def predicted(exported, shapes, tmp_path_factory) -> list[Path]:
-    """What the checkpoint and the file predict."""
+    """Return the folders of the predictions of the checkpoint and of the file."""
     config, *models = exported
     folders = [tmp_path_factory.mktemp('predicted') / model.suffix for model in models]
     for model, folder in zip(models, folders, strict=True):
@@ -45,47 +45,47 @@ def predicted(exported, shapes, tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope='module')
 def labelled(exported, predicted, shapes, tmp_path_factory) -> Path:
-    """The data with what PyTorch predicts as their labels: random weights find nothing of the true ones."""
-    data, found = tmp_path_factory.mktemp('data') / 'labelled', predicted[0]
+    """Return data labelled with the predictions of PyTorch; random weights detect none of the true objects."""
+    data, predictions = tmp_path_factory.mktemp('data') / 'labelled', predicted[0]
     shutil.copytree(shapes, data)
-    for label_map in found.glob('labels/*.png'):
+    for label_map in predictions.glob('labels/*.png'):
         cv2.imwrite(str(data / 'labels' / 'val' / label_map.name), cv2.imread(str(label_map), 0) + 1)
-    if (found / 'predictions.json').exists():
+    if (predictions / 'predictions.json').exists():
         file = data / 'annotations' / 'instances_val.json'
-        objects = json.loads((found / 'predictions.json').read_text())
-        for i, each in enumerate(objects):
-            each.update(id=i + 1, iscrowd=0, area=each['bbox'][2] * each['bbox'][3])
+        objects = json.loads((predictions / 'predictions.json').read_text())
+        for i, annotation in enumerate(objects):
+            annotation.update(id=i + 1, iscrowd=0, area=annotation['bbox'][2] * annotation['bbox'][3])
         file.write_text(json.dumps(json.loads(file.read_text()) | dict(annotations=objects)))
     return data
 
 
-def test_the_metrics_are_those_of_pytorch(exported, labelled, tmp_path):
+def test_metrics_equal_those_of_pytorch(exported, labelled, tmp_path):
     config, *models = exported
-    found = []
+    metrics = []
     for model in models:
         folder = tmp_path / model.suffix
         assert call('test', config, model, '--data-root', labelled, '--work-dir', folder) == 0
-        found.append(json.loads((folder / 'metrics.json').read_text()))
-    (first, second) = ({name: value or 0.0 for name, value in each.items()} for each in found)
+        metrics.append(json.loads((folder / 'metrics.json').read_text()))
+    (first, second) = ({name: value or 0.0 for name, value in values.items()} for values in metrics)
     percent = 100 if 'mIoU' in first else 1
     assert first == pytest.approx(second, abs=1e-3 * percent)
-    assert first.get('mIoU', first.get('coco/segm_mAP')) > 0.4 * percent, 'something was measured'
+    assert first.get('mIoU', first.get('coco/segm_mAP')) > 0.4 * percent, 'the data have objects'
 
 
-def test_predictions_are_those_of_pytorch(predicted):
+def test_predictions_equal_those_of_pytorch(predicted):
     first, second = predicted
     assert (first / 'images.json').read_text() == (second / 'images.json').read_text()
     for label_map in first.glob('labels/*.png'):
-        a, b = (cv2.imread(str(each), 0) for each in (label_map, second / 'labels' / label_map.name))
+        a, b = (cv2.imread(str(file), 0) for file in (label_map, second / 'labels' / label_map.name))
         assert (a != b).mean() < 0.01
     if (first / 'predictions.json').exists():
-        a, b = (json.loads((each / 'predictions.json').read_text()) for each in (first, second))
+        a, b = (json.loads((folder / 'predictions.json').read_text()) for folder in (first, second))
         assert len(a) == pytest.approx(len(b), rel=0.02) and len(a) > 10
         np.testing.assert_allclose(a[0]['bbox'], b[0]['bbox'], atol=0.1)
 
 
-def test_the_script_of_the_page(exported, shapes, tmp_path):
-    """It needs numpy, onnxruntime and OpenCV alone."""
+def test_script_of_the_document_needs_no_pytorch(exported, shapes, tmp_path):
+    """The script needs numpy, onnxruntime and OpenCV alone."""
     config, weights, file = exported
     (tmp_path / 'run.py').write_text(SCRIPT)
     blocked = (
@@ -95,23 +95,23 @@ def test_the_script_of_the_page(exported, shapes, tmp_path):
     image = shapes / 'val' / '000003.jpg'
     done = subprocess.run([*command, file, image], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    drawn = cv2.imread(str(tmp_path / 'found.png'))
+    drawn = cv2.imread(str(tmp_path / 'drawn.png'))
     assert drawn.shape == cv2.imread(str(image)).shape
     model = mlp_dense.load_model(config, weights, 'cpu')
     if 'decode_head' in model.cfg.model:
         from mmseg.apis import inference_model
 
-        wanted = inference_model(model, str(image)).pred_sem_seg.data[0].numpy()
-        colours = np.array(model.dataset_meta['palette'], np.uint8)[wanted][..., ::-1]
+        expected = inference_model(model, str(image)).pred_sem_seg.data[0].numpy()
+        colours = np.array(model.dataset_meta['palette'], np.uint8)[expected][..., ::-1]
         assert (drawn != colours).any(2).mean() < 0.01
     else:
         from mmdet.apis import inference_detector
 
-        wanted = inference_detector(model, str(image)).pred_instances
-        assert abs(len(done.stdout.splitlines()) - (wanted.scores > 0.3).sum()) <= 1
+        expected = inference_detector(model, str(image)).pred_instances
+        assert abs(len(done.stdout.splitlines()) - (expected.scores > 0.3).sum()) <= 1
 
 
-def test_what_a_file_says_of_itself(exported):
+def test_metadata_describes_model_and_preprocessing(exported):
     _, weights, file = exported
     about = ExportedFile(file).metadata
     task = 'mmseg' if 'labels' in about['outputs'] and 'boxes' not in about['outputs'] else 'mmdet'
@@ -125,31 +125,45 @@ def test_what_a_file_says_of_itself(exported):
     assert "type='mlp_dense.CycleMLP'" in about['config']
 
 
-def test_nothing_is_overwritten(exported, capsys):
+def test_existing_file_is_not_overwritten(exported, capsys):
     config, weights, file = exported
     before = file.stat().st_mtime_ns
     assert call('export', config, weights, file) == 2
-    assert capsys.readouterr().err == f'error: {file} exists already, and is not overwritten.\n'
+    assert capsys.readouterr().err == f'error: {file} exists already and is not overwritten; choose another name.\n'
     assert file.stat().st_mtime_ns == before
 
 
-def test_int8(exported, shapes):
+def test_int8_file_quantizes_weights_and_keeps_metadata(exported, shapes):
     config, _, file = exported
     cfg = mlp_dense.load_model(config, file).cfg
-    pictures = read_pictures(cfg, shapes / 'val', 2)
-    small = quantized(file.read_bytes(), pictures)
-    images = pictures.inputs[0][None].numpy()
-    wanted, given = ExportedFile(file)(images), ExportedFile(small, '.onnx')(images)
-    assert all(np.isfinite(each).all() for each in given.values()) and wanted.keys() == given.keys()
-    assert b'QuantizeLinear' in small and ExportedFile(small, '.onnx').metadata['task'] == cfg.default_scope
-    if 'scores' in wanted and 'boxes' not in wanted:
-        assert 0 < np.abs(wanted['scores'] - given['scores']).max() < np.abs(wanted['scores']).max() / 2
+    check_images = read_check_images(cfg, shapes / 'val', 2)
+    int8 = to_int8(file.read_bytes(), check_images.singles())
+    images = check_images.inputs[0][None].numpy()
+    expected, actual = ExportedFile(file)(images), ExportedFile(int8, '.onnx')(images)
+    assert all(np.isfinite(values).all() for values in actual.values()) and expected.keys() == actual.keys()
+    assert b'QuantizeLinear' in int8 and ExportedFile(int8, '.onnx').metadata['task'] == cfg.default_scope
+    if 'scores' in expected and 'boxes' not in expected:
+        difference = np.abs(expected['scores'] - actual['scores']).max()
+        assert 0 < difference < np.abs(expected['scores']).max() / 2
 
 
-def test_a_file_of_another_task_or_with_other_classes(exported):
+def test_file_of_another_task_or_with_other_classes_is_refused(exported):
     exported_file = ExportedFile(exported[2])
-    own = exported_file.metadata['task']
-    with pytest.raises(UserError, match=r'is the model of a model of mm\w+; give a whole model of mm\w+ \('):
-        exported_file.check('mmdet' if own == 'mmseg' else 'mmseg', None)
+    task = exported_file.metadata['task']
+    with pytest.raises(UserError, match=r'contains the model of a model of mm\w+; export a whole model of mm\w+ \('):
+        exported_file.check('mmdet' if task == 'mmseg' else 'mmseg', None)
     with pytest.raises(UserError, match='was exported with other classes'):
-        exported_file.check(own, ['one'])
+        exported_file.check(task, ['other'])
+
+
+def test_predict_and_draw_of_an_exported_file(exported, shapes):
+    config, weights, file = exported
+    image = str(shapes / 'val' / '000003.jpg')
+    model, reference = mlp_dense.load_model(config, file), mlp_dense.load_model(config, weights, 'cpu')
+    result, expected = model.predict(image), reference.predict(image)
+    if 'pred_sem_seg' in expected:
+        assert (result.pred_sem_seg.data != expected.pred_sem_seg.data).float().mean() < 0.01
+    else:
+        assert abs(len(result.pred_instances) - len(expected.pred_instances)) <= 1
+    drawn = model.draw(image, result)
+    assert drawn.dtype == np.uint8 and drawn.shape == (384, 384, 3)

@@ -1,4 +1,4 @@
-"""What is exported does what PyTorch does: every family, every head, every kind of file."""
+"""Exported files compute what PyTorch computes: every family, head and format."""
 
 import re
 
@@ -8,7 +8,7 @@ import torch
 
 from mlp_dense.backbones import FAMILIES
 from mlp_dense.export import exportable
-from mlp_dense.export.files import ExportedFile
+from mlp_dense.export.runtime import ExportedFile
 from support.tools import call
 
 UPERNET = 'segmentation/hire_mlp_upernet_shapes'
@@ -16,17 +16,17 @@ FPN = 'segmentation/cycle_mlp_b1_semantic_fpn_camvid-240x180'
 RETINANET = 'detection/cycle_mlp_b1_retinanet_1x_coco'
 MASK_RCNN = 'detection/hire_mlp_mask_rcnn_shapes'
 CASCADE = 'detection/hire_mlp_small_cascade_mask_rcnn_3x_coco'
-AS_IT_IS = 'test_dataloader.dataset.pipeline.1.scale'
+UNSCALED = 'test_dataloader.dataset.pipeline.1.scale'
 
 
 @pytest.fixture
 def export(tiny, weights_of, shapes, tmp_path, capsys):
-    """Exports a small model by the tool, which checks it; returns the file and what the tool said."""
+    """Export a small model by the tool, which checks it; return the file and the output of the tool."""
 
     def export(name: str, family: str, *args: str, suffix: str = '.onnx', status: int = 0):
         config, out = tiny(name, family), tmp_path / f'model{suffix}'
         images = ['--images', shapes / 'val']
-        small = ['--cfg-options', f'{AS_IT_IS}=(96,96)', 'model.test_cfg.nms_pre=200'] if 'coco' in name else []
+        small = ['--cfg-options', f'{UNSCALED}=(96,96)', 'model.test_cfg.nms_pre=200'] if 'coco' in name else []
         assert call('export', config, weights_of(config), out, *images, *args, *small) == status
         printed = capsys.readouterr()
         return out, printed.out + printed.err
@@ -35,7 +35,7 @@ def export(tiny, weights_of, shapes, tmp_path, capsys):
 
 
 FAMILY_NAMES = [family.__name__ for family in FAMILIES]
-QUICK = {'HireMLP': UPERNET, 'ASMLP': FPN, 'CycleMLP': RETINANET}  # the others take as long
+QUICK = {'HireMLP': UPERNET, 'ASMLP': FPN, 'CycleMLP': RETINANET}  # the other combinations are slow tests
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ QUICK = {'HireMLP': UPERNET, 'ASMLP': FPN, 'CycleMLP': RETINANET}  # the others 
     ],
     ids=lambda value: '-'.join(value) if isinstance(value, list) else value.rpartition('/')[2],
 )
-def test_every_family_and_head(export, name, family, args):
-    out, said = export(name, family, *args)
-    checks = re.findall(r'fp\d+ (\d)x3x(\d+)x(\d+): (.+)', said)
+def test_export_equals_pytorch_for_every_family_and_head(export, name, family, args):
+    out, printed = export(name, family, *args)
+    checks = re.findall(r'fp\d+ (\d)x3x(\d+)x(\d+): (.+)', printed)
     assert len(checks) == 2 and checks[0][0] == '1' and checks[1][0] == '3'
-    assert '--static' in args or checks[0][1:3] != checks[1][1:3], 'a second size was tried'
+    assert '--static' in args or checks[0][1:3] != checks[1][1:3], 'two sizes are checked'
     assert out.stat().st_size < 10e6
 
 
-def test_program_of_torch_export(export):
-    out, said = export(MASK_RCNN, 'CycleMLP', suffix='.pt2')
-    assert 'objects are the same' in said
+def test_torch_export_program_equals_pytorch(export):
+    out, printed = export(MASK_RCNN, 'CycleMLP', suffix='.pt2')
+    assert 'objects are the same' in printed
     exported = ExportedFile(out)
     assert exported.metadata['classes'][0] == 'disc'
     assert exported(np.zeros((2, 3, 70, 50), np.uint8))['masks'].shape == (2, 100, 28, 28)
@@ -74,23 +74,23 @@ def test_program_of_torch_export(export):
 @pytest.mark.parametrize(
     ('name', 'frozen', 'sentence'),
     [
-        (FPN, 'Upsample', 'The exported graph is wrong at '),  # silently: it resizes to a size of the example's
+        (FPN, 'Upsample', 'The exported graph is wrong at '),  # without an error, it resizes to the traced size
         pytest.param(UPERNET, 'AveragePool', 'onnxruntime cannot run the exported model', marks=pytest.mark.slow),
     ],
     ids=['upsampling', 'pooling'],
 )
-def test_a_wrong_graph_is_found_and_leaves_nothing(export, monkeypatch, name, frozen, sentence):
-    """What ``exportable`` replaces stays as it is."""
-    kept = torch.nn.AdaptiveAvgPool2d if frozen == 'AveragePool' else lambda original: original
-    monkeypatch.setattr(exportable, frozen, kept)
-    out, said = export(name, 'CycleMLP', status=2)
-    assert f'error: {sentence}' in said
+def test_wrong_graph_is_detected_and_leaves_no_file(export, monkeypatch, name, frozen, sentence):
+    """``exportable`` does not replace a module, as if it were unknown."""
+    original_module = torch.nn.AdaptiveAvgPool2d if frozen == 'AveragePool' else lambda original: original
+    monkeypatch.setattr(exportable, frozen, original_module)
+    out, printed = export(name, 'CycleMLP', status=2)
+    assert f'error: {sentence}' in printed
     assert not list(out.parent.iterdir())
 
 
 @pytest.mark.parametrize('bins', [1, 2, 3, 6])
 @pytest.mark.parametrize('size', [(1, 1), (5, 7), (12, 18)])
-def test_pooling_by_products(bins, size):
+def test_average_pool_equals_adaptive_pooling(bins, size):
     x = torch.randn(2, 3, *size)
     expected = torch.nn.AdaptiveAvgPool2d(bins)(x)
     torch.testing.assert_close(exportable.AveragePool(bins)(x), expected)

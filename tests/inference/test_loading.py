@@ -1,5 +1,9 @@
-"""A trained model in two lines of Python."""
+"""Trained models in Python: load_model, predict and draw."""
 
+import copy
+import pickle
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,12 +15,12 @@ from torch import nn
 import mlp_dense
 from mlp_dense.config.reading import adapt_to_cpu
 from mlp_dense.errors import CheckpointError, UserError
-from support.configs import DETECTION, SEGMENTATION
+from support.configs import DETECTION, SEGMENTATION, config
 
 
 @pytest.fixture(params=[DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
 def trained(request, tmp_path):
-    """(config, checkpoint, weights) of a model with random weights."""
+    """Return (config, checkpoint, weights) of a model with random weights."""
     cfg = Config.fromfile(request.param)
     init_default_scope(cfg.default_scope)
     adapt_to_cpu(cfg)
@@ -27,20 +31,20 @@ def trained(request, tmp_path):
     return request.param, path, weights
 
 
-def test_two_lines(trained):
-    config, path, weights = trained
-    model = mlp_dense.load_model(config, path)
-    assert not model.training and model.cfg.filename == config
+def test_model_is_in_eval_mode_with_all_weights_and_class_names(trained):
+    config_file, path, weights = trained
+    model = mlp_dense.load_model(config_file, path)
+    assert not model.training and model.cfg.filename == config_file
     assert all(torch.equal(value.cpu(), weights[key]) for key, value in model.state_dict().items())
     assert model.dataset_meta['classes'][0] == 'a' and len(model.dataset_meta['palette']) >= 5
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
 
 
-def test_works_with_the_functions_of_mmdet_and_mmseg(trained):
-    config, path, _ = trained
-    model = mlp_dense.load_model(config, path, device='cpu')
+def test_model_works_with_functions_of_mmdet_and_mmseg(trained):
+    config_file, path, _ = trained
+    model = mlp_dense.load_model(config_file, path, device='cpu')
     image = np.zeros((40, 56, 3), dtype=np.uint8)
-    if config == DETECTION:
+    if config_file == DETECTION:
         from mmdet.apis import inference_detector
 
         assert inference_detector(model, image).pred_instances.masks.shape[1:] == (40, 56)
@@ -50,65 +54,182 @@ def test_works_with_the_functions_of_mmdet_and_mmseg(trained):
         assert inference_model(model, image).pred_sem_seg.data.shape == (1, 40, 56)
 
 
-def test_classes_of_the_config_when_the_file_has_none(trained, tmp_path):
-    config, _, weights = trained
+def test_classes_are_those_of_the_config_if_the_checkpoint_has_none(trained, tmp_path):
+    config_file, _, weights = trained
     save_file(weights, tmp_path / 'weights.safetensors')
-    model = mlp_dense.load_model(Config.fromfile(config), tmp_path / 'weights.safetensors')
+    model = mlp_dense.load_model(Config.fromfile(config_file), tmp_path / 'weights.safetensors')
     assert 'triangle' in model.dataset_meta['classes']
 
 
-def test_pretrained_weights_of_the_config_are_not_asked_for(trained):
-    config, path, _ = trained
-    cfg = Config.fromfile(config)
+def test_pretrained_weights_of_the_config_are_not_loaded(trained):
+    config_file, path, _ = trained
+    cfg = Config.fromfile(config_file)
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='http://localhost:1/none.pth')
     mlp_dense.load_model(cfg, path)
-    assert cfg.model.backbone.init_cfg.type == 'Pretrained', 'the config that was given is not changed'
+    assert cfg.model.backbone.init_cfg.type == 'Pretrained', 'the config of the caller is not changed'
     assert not mlp_dense.load_model(cfg, None).training
 
 
-def test_wrong_files(trained, tmp_path):
-    config, _, weights = trained
+def test_unsuitable_checkpoint_is_refused(trained, tmp_path):
+    config_file, _, weights = trained
     other = tmp_path / 'other.pth'
     torch.save(dict(state_dict={key: value for key, value in weights.items() if 'head' not in key}), other)
     with pytest.raises(CheckpointError, match=r'other\.pth is not a checkpoint of this model'):
-        mlp_dense.load_model(config, other)
+        mlp_dense.load_model(config_file, other)
     torch.save(dict(state_dict=weights, hook=print), other)
     with pytest.raises(CheckpointError, match=r'other\.pth is refused'):
-        mlp_dense.load_model(config, other)
+        mlp_dense.load_model(config_file, other)
 
 
-def test_given_model_is_ready(trained):
-    config, path, _ = trained
-    model = mlp_dense.load_model(config, path, torch.device('cpu'))
+def test_dataset_meta_has_a_stable_colour_for_each_class(trained):
+    config_file, path, _ = trained
+    model = mlp_dense.load_model(config_file, path, torch.device('cpu'))
     assert model.dataset_meta.keys() == {'classes', 'palette'}
     classes, palette = model.dataset_meta['classes'], model.dataset_meta['palette']
     assert len(classes) == len(palette) and all(0 <= value <= 255 for colour in palette for value in colour)
-    again = mlp_dense.load_model(config, path, 'cpu').dataset_meta['palette']
-    assert palette == again, 'colours that were drawn are the same each time'
+    again = mlp_dense.load_model(config_file, path, 'cpu').dataset_meta['palette']
+    assert palette == again, 'random colours are the same each time'
 
 
-def test_class_names_that_are_not_the_models(trained, tmp_path):
-    config, _, weights = trained
+def test_wrong_number_of_class_names_is_refused(trained, tmp_path):
+    config_file, _, weights = trained
     path = tmp_path / 'two.pth'
     torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=('a', 'b')))), path)
     with pytest.raises(UserError, match=r'num_classes is [56], but the meta data of the checkpoint have 2 classes'):
-        mlp_dense.load_model(config, path)
-    cfg = Config.fromfile(config)
+        mlp_dense.load_model(config_file, path)
+    cfg = Config.fromfile(config_file)
     cfg.pop('test_dataloader')
     with pytest.raises(UserError, match=r'(?i)neither the checkpoint nor the test data'):
         mlp_dense.load_model(cfg, None)
 
 
-def test_wrong_configs_and_devices(trained, tmp_path):
-    config, path, _ = trained
+def test_unusable_config_or_device_is_refused(trained, tmp_path):
+    config_file, path, _ = trained
     for device in ('gpu', 'cuda:99', 'meta:x', 3.5):
         with pytest.raises(UserError, match=f'device {device} is unknown or absent'):
-            mlp_dense.load_model(config, path, device)
+            mlp_dense.load_model(config_file, path, device)
     with pytest.raises(UserError, match=r'none\.py does not exist'):
         mlp_dense.load_model(tmp_path / 'none.py', path)
     with pytest.raises(UserError, match='has no model'):
         mlp_dense.load_model(Config(dict(default_scope='mmdet')), path)
-    cfg = Config.fromfile(config)
+    cfg = Config.fromfile(config_file)
     cfg.model.backbone.type = 'mlp_dense.HierMLP'
     with pytest.raises(UserError, match=r'model.backbone.type: mlp_dense.HierMLP .* did you mean mlp_dense.HireMLP'):
         mlp_dense.load_model(cfg, path)
+
+
+# Prediction and drawing
+
+
+@pytest.fixture(params=[DETECTION, SEGMENTATION, config('classification/hire_mlp_shapes')], ids=['det', 'seg', 'class'])
+def model(request):
+    """Return a loaded model of a task, with random weights."""
+    torch.manual_seed(0)
+    cfg = Config.fromfile(request.param)
+    if 'classification' in request.param:
+        pytest.importorskip('timm')
+        cfg.test_dataloader.dataset.metainfo = dict(classes=tuple('abcdefgh'[: cfg.model.head.num_classes]))
+    if request.param == DETECTION:
+        cfg.model.test_cfg.rcnn.score_thr = 0.0  # random weights give low scores
+    return mlp_dense.load_model(cfg, None, 'cpu')
+
+
+@pytest.fixture
+def files(shapes) -> list:
+    return sorted((shapes / 'val').glob('*.jpg'))[:3]
+
+
+def values_of(sample) -> torch.Tensor:
+    """Return the values of a prediction."""
+    if 'pred_instances' in sample:
+        instances = sample.pred_instances
+        return torch.cat([instances.bboxes, instances.scores[:, None], instances.labels[:, None]], 1)
+    return sample.pred_sem_seg.data if 'pred_sem_seg' in sample else sample.pred_class.probability
+
+
+def test_predict_on_path_and_rgb_array_is_equal(model, files):
+    rgb = cv2.imread(str(files[0]))[..., ::-1]
+    result = model.predict(str(files[0]))
+    assert torch.equal(values_of(result), values_of(model.predict(files[0])))
+    assert torch.equal(values_of(result), values_of(model.predict(rgb)))
+    if 'seg_logits' in result:
+        swapped = model.predict(rgb[..., ::-1])
+        assert not torch.equal(result.seg_logits.data, swapped.seg_logits.data), 'the order of the channels matters'
+    assert tuple(result.ori_shape[:2]) == rgb.shape[:2]
+
+
+def test_predict_on_list_keeps_order_whatever_the_batch_size(model, files):
+    images = [files[0], cv2.imread(str(files[1]))[:64, :, ::-1], str(files[2])]
+    singles = [values_of(model.predict(image)) for image in images]
+    for batch_size in (1, 3):
+        results = model.predict(images, batch_size=batch_size)
+        assert [tuple(result.ori_shape[:2]) for result in results] == [(96, 96), (64, 96), (96, 96)]
+        for result, single in zip(results, singles, strict=True):
+            torch.testing.assert_close(values_of(result), single, atol=1e-4, rtol=1e-4)
+    assert model.predict([]) == []
+    with pytest.raises(UserError, match='batch_size is 0; set it to 1 or more'):
+        model.predict(images, batch_size=0)
+
+
+def test_draw_returns_rgb_and_writes_a_file(model, files, tmp_path):
+    rgb = cv2.imread(str(files[0]))[..., ::-1]
+    result = model.predict(rgb)
+    drawn = model.draw(files[0], result, out=tmp_path / 'new' / 'drawn.png', score_thr=0.0)
+    assert drawn.dtype == np.uint8 and drawn.shape == (384, 384, 3), 'enlarged by an integer factor'
+    assert np.array_equal(cv2.imread(str(tmp_path / 'new' / 'drawn.png'))[..., ::-1], drawn)
+    assert np.array_equal(drawn, model.draw(rgb, result, score_thr=0.0))
+    enlarged = rgb.repeat(4, 0).repeat(4, 1)
+    assert (drawn != enlarged).any()
+    if 'pred_instances' in result:
+        assert np.array_equal(model.draw(rgb, result, score_thr=1.0), enlarged), 'nothing is drawn'
+
+
+@pytest.mark.parametrize(
+    ('image', 'message'),
+    [
+        ('absent.jpg', r'absent\.jpg does not exist or is not a file'),
+        (np.zeros((3, 40, 56), np.uint8), r'shape \(3, 40, 56\) .* pass \(height, width, 3\) in RGB order'),
+        (np.zeros((40, 56), np.uint8), r'shape \(40, 56\)'),
+        (np.zeros((40, 56, 4), np.uint8), r'shape \(40, 56, 4\)'),
+        (np.zeros((0, 56, 3), np.uint8), r'shape \(0, 56, 3\)'),
+        (np.zeros((40, 56, 3), np.float32), 'dtype float32; .* as uint8, with values from 0 to 255'),
+        (torch.zeros(40, 56, 3), 'An image is of type Tensor; pass a path or a NumPy array'),
+    ],
+    ids=['absent', 'channels first', 'gray', 'alpha', 'empty', 'float', 'tensor'],
+)
+def test_predict_and_draw_refuse_unusable_images(trained, image, message):
+    model = mlp_dense.load_model(*trained[:2], 'cpu')
+    with pytest.raises(UserError, match=message):
+        model.predict(image)
+    with pytest.raises(UserError, match=message):
+        model.predict([np.zeros((40, 56, 3), np.uint8), image])
+    with pytest.raises(UserError, match=message):
+        model.draw(image, model.predict(np.zeros((40, 56, 3), np.uint8)))
+
+
+def test_draw_refuses_other_images_and_unusable_files(trained, tmp_path):
+    model = mlp_dense.load_model(*trained[:2], 'cpu')
+    image = np.zeros((40, 56, 3), np.uint8)
+    result = model.predict(image)
+    with pytest.raises(UserError, match='The result is of an image of 40x56 pixels, this image has 30x56'):
+        model.draw(image[:30], result)
+    with pytest.raises(UserError, match=r'drawn\.unknown: OpenCV cannot write this format'):
+        model.draw(image, result, tmp_path / 'drawn.unknown')
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='cannot be written'):
+        model.draw(image, result, tmp_path / 'file' / 'drawn.png')
+    (tmp_path / 'broken.png').write_bytes(b'broken')
+    with pytest.raises(UserError, match=r'broken\.png cannot be decoded'):
+        model.predict(tmp_path / 'broken.png')
+
+
+def test_loaded_model_keeps_its_class_and_can_be_copied_and_pickled(trained):
+    model = mlp_dense.load_model(*trained[:2], 'cpu')
+    original = type(MODELS.build(model.cfg.model))
+    assert isinstance(model, original) and type(model).__name__ == original.__name__
+    assert type(model) is type(mlp_dense.load_model(*trained[:2], 'cpu'))
+    image = np.full((40, 56, 3), 100, np.uint8)
+    expected = values_of(model.predict(image))
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), mlp_dense.fuse(model)):
+        assert type(other) is type(model) and other is not model
+        torch.testing.assert_close(values_of(other.predict(image)), expected, atol=1e-4, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""Predictions on images and videos from the command line: what is written, and what is said of bad input."""
+"""Predictions on images and videos from the command line: files, messages and errors."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from support.tools import call
 
 @pytest.fixture(scope='module')
 def checkpoints(tmp_path_factory) -> dict[str, Path]:
-    """Random weights: their detections have low scores, but there are many."""
+    """Return checkpoints with random weights, which detect many objects with low scores."""
     folder, files = tmp_path_factory.mktemp('weights'), {}
     for file in (DETECTION, SEGMENTATION):
         torch.manual_seed(0)
@@ -33,7 +33,7 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def run(checkpoints, tmp_path, capsys):
-    """Predicts with a config; returns the exit status, the output and the folder of the results."""
+    """Predict with a config; return the exit status, the output and the folder of the results."""
 
     def predict(config: str, source: Path, *options) -> tuple[int, str, Path]:
         out = tmp_path / f'out{len(list(tmp_path.glob("out*")))}'
@@ -48,16 +48,16 @@ def written(folder: Path) -> list[str]:
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob('*') if file.is_file())
 
 
-def test_detection_of_a_folder(run, shapes):
+def test_detector_writes_coco_results_for_a_folder(run, shapes):
     status, text, out = run(DETECTION, shapes / 'val', '--score-thr', 0, '--batch-size', 3)
     assert status == 0 and '8 images: results are in' in text
     assert written(out) == ['images.json', 'predictions.json', *(f'vis/{i:06}.png' for i in range(8))]
     assert cv2.imread(str(out / 'vis' / '000003.png')).shape == (384, 384, 3), 'enlarged'
     truth = COCO(str(shapes / 'annotations' / 'instances_val.json'))
     for coco in (COCO(str(out / 'images.json')), truth):
-        found = coco.loadRes(str(out / 'predictions.json'))
-        assert set(found.getImgIds()) <= set(truth.getImgIds())
-        assert found.loadCats(found.getCatIds()) == coco.loadCats(coco.getCatIds())
+        loaded = coco.loadRes(str(out / 'predictions.json'))
+        assert set(loaded.getImgIds()) <= set(truth.getImgIds())
+        assert loaded.loadCats(loaded.getCatIds()) == coco.loadCats(coco.getCatIds())
     assert [c['name'] for c in COCO(str(out / 'images.json')).loadCats([1, 5])] == ['disc', 'cross']
     results = json.loads((out / 'predictions.json').read_text())
     assert len(results) > 8 and all(0 <= result['score'] <= 1 for result in results)
@@ -66,14 +66,14 @@ def test_detection_of_a_folder(run, shapes):
 
 
 @pytest.mark.parametrize('options', [['--batch-size', 4], ['--fuse']], ids=str)
-def test_nothing_depends_on_the_batch_size_or_fusion(run, shapes, options):
+def test_results_do_not_depend_on_batch_size_or_fusion(run, shapes, options):
     pairs = [run(DETECTION, shapes / 'val', '--score-thr', 0, *more)[2] for more in ([], options)]
     results = [json.loads((out / 'predictions.json').read_text()) for out in pairs]
     assert len(results[0]) == len(results[1])
     assert np.allclose([r['score'] for r in results[0]], [r['score'] for r in results[1]], atol=1e-4)
 
 
-def test_score_threshold(run, shapes):
+def test_score_threshold_applies_to_results_and_drawing(run, shapes):
     _, _, out = run(DETECTION, shapes / 'val' / '000002.jpg', '--score-thr', 1)
     assert json.loads((out / 'predictions.json').read_text()) == []
     image = cv2.imread(str(shapes / 'val' / '000002.jpg')).repeat(4, 0).repeat(4, 1)
@@ -83,7 +83,7 @@ def test_score_threshold(run, shapes):
     ]
 
 
-def test_segmentation_of_a_folder(run, shapes):
+def test_segmentor_writes_label_maps_for_a_folder(run, shapes):
     status, _, out = run(SEGMENTATION, shapes / 'val', '--batch-size', 8)
     assert status == 0
     names = [f'{i:06}.png' for i in range(8)]
@@ -95,8 +95,8 @@ def test_segmentation_of_a_folder(run, shapes):
 
 
 @pytest.mark.parametrize('config', [DETECTION, SEGMENTATION])
-def test_every_kind_of_image(config, run, shapes, tmp_path):
-    """They are read as the data of a training are; equal names in several places stay apart."""
+def test_images_of_all_formats_are_predicted(config, run, shapes, tmp_path):
+    """Images are read as in training; equal names in several folders get different files."""
     folder = tmp_path / 'in'
     (folder / 'sub').mkdir(parents=True)
     image = cv2.imread(str(shapes / 'val' / '000000.jpg'))[:64]
@@ -112,21 +112,21 @@ def test_every_kind_of_image(config, run, shapes, tmp_path):
     }.items():
         cv2.imwrite(str(folder / name), array)
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter of a turn
+    exif[0x0112] = 6  # rotated by 90 degrees
     Image.fromarray(image).save(folder / 'turned.jpg', exif=exif)
     (folder / 'empty.jpg').write_bytes(b'')
     (folder / 'broken.jpg').write_bytes((folder / 'turned.jpg').read_bytes()[:80])
-    (folder / 'notes.txt').write_text('no image')
+    (folder / 'notes.txt').write_text('not an image')
 
     status, text, out = run(config, folder, '--batch-size', 4)
     assert status == 1
-    assert '2 images cannot be read: broken.jpg, empty.jpg' in text
+    assert '2 images cannot be decoded: broken.jpg, empty.jpg' in text
     images = {image['file_name']: image for image in json.loads((out / 'images.json').read_text())['images']}
     assert len(images) == 9 and len({image['id'] for image in images.values()}) == 9
     assert (images['turned.jpg']['height'], images['turned.jpg']['width']) == (96, 64)
     folders = ['vis'] if config == DETECTION else ['vis', 'labels']
-    for kind in folders:
-        assert {f'{kind}/{name}.png' for name in images} <= set(written(out))
+    for folder_name in folders:
+        assert {f'{folder_name}/{name}.png' for name in images} <= set(written(out))
     if config == SEGMENTATION:
         maps = {name: cv2.imread(str(out / 'labels' / f'{name}.png'), cv2.IMREAD_UNCHANGED) for name in images}
         assert all(maps[name].shape == (image['height'], image['width']) for name, image in images.items())
@@ -145,7 +145,7 @@ def video(shapes, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize('config', [DETECTION, SEGMENTATION])
-def test_video(config, run, video):
+def test_video_gets_a_drawn_video_and_results(config, run, video):
     status, text, out = run(config, video, '--batch-size', 2, '--score-thr', 0.1)
     assert status == 0 and '5 frames: results are in' in text
     drawn = cv2.VideoCapture(str(out / 'clip.mp4'))
@@ -157,7 +157,7 @@ def test_video(config, run, video):
     assert written(out) == sorted(['clip.mp4', 'images.json', *more])
 
 
-def test_what_is_done_is_written_when_interrupted(checkpoints, shapes, tmp_path, monkeypatch):
+def test_interrupted_prediction_keeps_its_results(checkpoints, shapes, tmp_path, monkeypatch):
     def stop(self, frame, sample):
         if self.images:
             raise KeyboardInterrupt
@@ -170,7 +170,7 @@ def test_what_is_done_is_written_when_interrupted(checkpoints, shapes, tmp_path,
     assert len(json.loads((tmp_path / 'out' / 'images.json').read_text())['images']) == 1
 
 
-def test_category_ids(shapes):
+def test_category_ids_are_those_of_the_data(shapes):
     from mmdet.datasets import CocoDataset
 
     dataset = Config.fromfile(config('detection/hire_mlp_mask_rcnn_coco')).test_dataloader.dataset
@@ -182,15 +182,19 @@ def test_category_ids(shapes):
     assert coco_category_ids(dataset, ('other', 'disc')) == [1, 2]
 
 
-def test_bad_input(run, checkpoints, shapes, tmp_path, capsys):
+def test_unusable_input_is_refused(run, checkpoints, shapes, tmp_path, capsys):
     (tmp_path / 'nothing').mkdir()
-    (tmp_path / 'notes.txt').write_text('no video')
-    for source, sentence in (('absent', 'does not exist'), ('nothing', 'no images'), ('notes.txt', 'nor a video')):
+    (tmp_path / 'notes.txt').write_text('not a video')
+    for source, sentence in (
+        ('absent', 'does not exist'),
+        ('nothing', 'contains no images'),
+        ('notes.txt', 'nor a video'),
+    ):
         with pytest.raises(UserError, match=sentence):
             prediction.ImageSource(tmp_path / source)
     image = shapes / 'val' / '000000.jpg'
     for options, sentence in (
-        (['--batch-size', 0], '1 or more'),
+        (['--batch-size', 0], 'set --batch-size to 1 or more'),
         (['--score-thr', 1.5], 'from 0 to 1'),
         (['--out-dir', image], 'cannot be written'),
         (['--out-dir', shapes], 'is not empty'),

@@ -136,7 +136,7 @@ def test_forgotten_delete_is_explained(fails, tmp_path, text, expected):
 
 def test_arguments_in_another_order_are_explained(tmp_path, capsys):
     assert call('predict', DETECTION, 'x.pth', 'image.jpg', '--out-dir', tmp_path) == 2
-    assert 'is a config; the order is INPUT CONFIG CHECKPOINT.' in capsys.readouterr().err
+    assert 'is a config; use the order INPUT CONFIG CHECKPOINT.' in capsys.readouterr().err
     (tmp_path / 'x.pth').write_bytes(b'')
     assert call('test', tmp_path / 'x.pth', DETECTION) == 2
     assert 'x.pth is not a config' in capsys.readouterr().err

@@ -1,0 +1,128 @@
+"""Exported files: their metadata, and running them."""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from .. import backbones  # noqa: F401  registers operators that a program may call
+from ..errors import UserError
+from . import boxes  # noqa: F401  registers operators that a program may call
+from .conversion import check_installed
+
+KEYS = (
+    *('outputs', 'classes', 'palette', 'preprocessing', 'task', 'part', 'precision', 'config', 'versions'),
+    *('checkpoint', 'checkpoint_sha256'),
+)
+
+
+class ExportedFile:
+    """A file written by ``tools/export.py``, as a function of images.
+
+    Args:
+        content: path of the file, or its bytes.
+        suffix: ``.onnx`` or ``.pt2``; required with bytes.
+        threads: threads of onnxruntime; 0 uses as many as PyTorch.
+
+    Attributes:
+        metadata: values by name, see docs/deployment.md.
+
+    Raises:
+        UserError: the file is missing, unreadable or not from ``tools/export.py``.
+        NotInstalledError: onnxruntime is missing.
+    """
+
+    def __init__(self, content: Path | bytes, suffix: str = '', threads: int = 0):
+        self.name = 'the exported model'
+        if isinstance(content, Path):
+            if not content.is_file():
+                raise UserError(f'{content} does not exist; pass a file that tools/export.py wrote.')
+            self.name, suffix, content = str(content), suffix or content.suffix, content.read_bytes()
+        self._run, texts = self._load_onnx(content, threads) if suffix == '.onnx' else self._load_pt2(content)
+        self.metadata = {key: json.loads(text) for key, text in texts.items() if key in KEYS and text}
+        if 'outputs' not in self.metadata:
+            raise UserError(f'{self.name} was not written by tools/export.py; export the checkpoint with this tool.')
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the outputs by name for uint8 images (B, 3, H, W) in BGR.
+
+        Raises:
+            UserError: onnxruntime cannot run the model on these images.
+        """
+        return dict(zip(self.metadata['outputs'], self._run(images), strict=True))
+
+    def __deepcopy__(self, memo: dict) -> 'ExportedFile':
+        """Share the file: it does not change, and a session of onnxruntime cannot be copied."""
+        return self
+
+    def check(self, task: str, classes: Sequence[str] | None) -> None:
+        """Raise UserError unless the file is a whole model of a task (``mmdet``, ``mmseg``) with these classes."""
+        if self.metadata['part'] != 'model' or self.metadata['task'] != task:
+            raise UserError(
+                f'{self.name} contains the {self.metadata["part"]} of a model of {self.metadata["task"]}; '
+                f'export a whole model of {task} (tools/export.py without --part).'
+            )
+        if classes is not None and list(classes) != self.metadata['classes']:
+            raise UserError(
+                f'{self.name} was exported with other classes than those of the data of this config; '
+                'use the config that it was exported with.'
+            )
+
+    @property
+    def dataset_meta(self) -> dict[str, Any]:
+        """Class names, and an (R, G, B) colour from 0 to 255 for each."""
+        return dict(classes=tuple(self.metadata['classes']), palette=[tuple(rgb) for rgb in self.metadata['palette']])
+
+    def _load_onnx(self, content: bytes, threads: int) -> tuple[Callable, dict[str, str]]:
+        check_installed('onnxruntime')
+        import onnxruntime
+
+        def explained(function: Callable, *args: Any, context: str = '', **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:  # onnxruntime's errors have no common base class
+                reason = ' '.join(str(error).split())[:300]
+                raise UserError(f'onnxruntime cannot run {self.name}{context}: {reason}') from error
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.log_severity_level = 4  # its warnings concern its own graph passes
+        providers = ['CPUExecutionProvider']
+        session = explained(onnxruntime.InferenceSession, content, options, providers=providers)
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            context = f' on images {images.shape}'
+            return explained(session.run, self.metadata['outputs'], {'images': images}, context=context)
+
+        return run, session.get_modelmeta().custom_metadata_map
+
+    def _load_pt2(self, content: bytes) -> tuple[Callable, dict[str, str]]:
+        texts = dict.fromkeys(KEYS, '')
+        try:
+            program = torch.export.load(io.BytesIO(content), extra_files=texts).module()
+        except (RuntimeError, ValueError, KeyError, OSError, BadZipFile) as error:
+            raise UserError(f'{self.name} cannot be read as a program of torch.export: {error}') from error
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            with torch.inference_mode():
+                return [output.numpy() for output in program(torch.from_numpy(images))]
+
+        return run, texts
+
+
+def as_texts(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return metadata as JSON texts, as files store it."""
+    return {key: json.dumps(value) for key, value in metadata.items()}
+
+
+def to_uint8(inputs: torch.Tensor) -> np.ndarray:
+    """Return float images of a data preprocessor as uint8; raise UserError if their values are not of 8 bits."""
+    images = inputs.to(torch.uint8)
+    if not torch.equal(images.to(inputs.dtype), inputs):
+        raise UserError('An exported model takes 8-bit images: remove to_float32 and normalization from the pipeline.')
+    return images.cpu().numpy()
