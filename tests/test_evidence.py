@@ -73,7 +73,7 @@ def test_unknown_names_are_refused(evidence):
     assert status == 2 and 'backbone: use tests, operators, backbones, detectors, camvid, coco.' in printed
 
 
-def test_commands_of_a_gpu_are_complete(evidence, monkeypatch):
+def test_commands_of_a_gpu_are_complete(monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)
     monkeypatch.setattr(sys, 'argv', ['evidence', '--device', 'cuda'])
     module = load(ROOT / 'benchmarks' / 'evidence.py')
@@ -90,7 +90,7 @@ def test_outcomes_of_tests_are_counted(tmp_path):
     file.write_text(f'<testsuites><testsuite>{cases}</testsuite></testsuites>')
     counts = module.count_tests(file)
     assert counts == {'a': dict(passed=1, failed=0, skipped=1), 'b': dict(passed=0, failed=1, skipped=0)}
-    table = module.test_table(dict(environment=dict(cpu='A'), tests=counts))
+    table = module.outcome_table(dict(environment=dict(cpu='A'), tests=counts))
     assert '| all | 1 | 1 | 1 |' in table
 
 
