@@ -1,6 +1,7 @@
 """Check that the channels of a backbone fit the neck and the heads."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -29,7 +30,7 @@ def check_channels(model: nn.Module) -> None:
                     _check_head(backbone, head, f'model.{name}')
 
 
-def _check_head(backbone: MLPBackbone, head: nn.Module, name: str) -> None:
+def _check_head(backbone: MLPBackbone, head: Any, name: str) -> None:
     channels = backbone.out_channels
     indices = head.in_index if isinstance(head.in_index, Sequence) else [head.in_index]
     if not all(-len(channels) <= i < len(channels) for i in indices):

@@ -24,7 +24,7 @@ def check_data(cfg: Config, name: str) -> None:
         metric_files = [Path(metric.ann_file) for metric in evaluators(cfg, name) if metric.get('ann_file')]
         for path in [*paths_of(dataset), *metric_files]:
             if ':/' not in str(path) and not path.exists():
-                problem = f'{path} does not exist, and the {name} data of this config are read from it'
+                problem = f'{path} does not exist, and the {name} data of this config are read from there'
                 raise UserError(f'{problem}; put the data there, or set their folder with --data-root.')
             if path.suffix == '.json' and path.is_file():
                 check_numbers(path)
@@ -35,19 +35,13 @@ def check_data(cfg: Config, name: str) -> None:
 
 
 def check_class_count(model: Any, classes: Sequence[str], owner: str, file: Path | None = None) -> None:
-    """Compare ``num_classes`` of the heads for objects or label maps with the class names of the data.
+    """Compare ``num_classes`` of the heads for objects or label maps with the class names of their `owner`, a plural.
 
     Heads for other targets (stuff, boundaries, a second task) are not compared. ``check_num_classes=False`` in the
     model's ``test_cfg`` disables the check.
 
-    Args:
-        model: config of the model.
-        classes: the class names.
-        owner: what has these names, in the plural, for the message.
-        file: annotation file, whose class names the message lists.
-
     Raises:
-        UserError: the numbers differ.
+        UserError: the numbers differ. The message lists the class names in the annotation `file`, if there is one.
     """
     if 'num_stuff_classes' in str(model) or not (model.get('test_cfg') or {}).get('check_num_classes', True):
         return
@@ -166,19 +160,13 @@ def check_label_map(
     reduced: bool = False,
     ignored: int = 255,
 ) -> None:
-    """Check a label map after loading.
+    """Check a label map (H, W) after loading; `size` is the height and width of its image.
 
-    Args:
-        file: its file.
-        labels: (H, W).
-        size: height and width of its image.
-        classes: number of classes.
-        reduced: whether ``reduce_zero_label`` replaced 0 by 255 and subtracted 1 from other labels.
-        ignored: label that the data set ignores (``ignore_index``), besides 255.
+    Allowed labels are the indices of the classes, 255 and the data set's ``ignore_index``, `ignored`. `reduced` means
+    that ``reduce_zero_label`` has replaced 0 by 255 and subtracted 1 from the others.
 
     Raises:
-        UserError: its size or a label is wrong, or its file has more than 8 bits, of which loading drops the upper
-            ones.
+        UserError: the size or a label is wrong, or the file has 16 bits, of which loading drops the upper 8.
     """
     if file.suffix.lower() == '.png':
         with file.open('rb') as opened:

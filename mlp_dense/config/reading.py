@@ -87,7 +87,7 @@ def make_folder(folder: Path) -> None:
 
 
 def adapt_to_cpu(cfg: Config) -> None:
-    """Replaces what needs a GPU: SyncBN by BN, mixed precision by full."""
+    """Replace settings that need a GPU: SyncBN by BN, mixed precision by full precision."""
     replacements = {'SyncBN': 'BN', 'AmpOptimWrapper': 'OptimWrapper'}
     replaced = set()
     for _, container, key, value in walk(cfg._cfg_dict):

@@ -34,16 +34,9 @@ def set_image_sizes(
 ) -> None:
     """Resize the images of the given loaders to `img_scale`, and crop them to `crop_size`.
 
-    `img_scale` replaces the size to which the config resizes its test images, or its training images if test images
-    keep their size. Other sizes, crops and padding scale in proportion. Loaders that resize nothing get a transform
-    that does, before labels that keep their size.
-
-    Args:
-        edits: receives the changes.
-        cfg: config to change.
-        loaders: ``train``, ``val`` and ``test`` or some of them.
-        img_scale: (long side, short side) in pixels, or one number for both; for a classifier one number.
-        crop_size: (height, width) in pixels.
+    `img_scale` (long side, short side, or one number for both, in pixels) replaces the size to which the config resizes
+    its test images, or its training images if test images keep their size. Other sizes, crops and padding scale in
+    proportion. Loaders that resize nothing get a transform that does. `crop_size` is (height, width) in pixels.
 
     Raises:
         UserError: a size is impossible, or the config has nothing that it could change.
@@ -62,6 +55,7 @@ def set_image_sizes(
 def _rescale(edits: Edits, cfg: Config, loaders: Sequence[str], new: tuple[int, int]) -> None:
     old = next(filter(None, (_largest(cfg, name) for name in ('test', 'val', 'train'))), None)
     ratio = (new[0] / old[0], new[1] / old[1]) if old else None
+    same = ratio and (ratio[1], ratio[1])  # for crops and padding, which need not have the shape of an image
     for path, name, transform in _transforms(cfg, loaders):
         in_pipeline = 'pipeline' in path or 'augments' in path
         if name == CLASSIFIER:
@@ -76,19 +70,17 @@ def _rescale(edits: Edits, cfg: Config, loaders: Sequence[str], new: tuple[int, 
             edits.set(transform, 'scale', tuple(max(1, round(side * factor)) for side in new), f'{path}.scale')
             edits.set(transform, 'keep_ratio', True, f'{path}.keep_ratio')
         elif name in SIZES:
-            if ratio and transform.get(SIZES[name]) and not transform.get('crop_type', '').startswith('relative'):
-                size = _in_proportion(transform[SIZES[name]], ratio[1])
-                edits.set(transform, SIZES[name], size, f'{path}.{SIZES[name]}')
+            if same and transform.get(SIZES[name]) and not transform.get('crop_type', '').startswith('relative'):
+                edits.set(transform, SIZES[name], _resized(transform[SIZES[name]], same), f'{path}.{SIZES[name]}')
         elif in_pipeline and name not in (*SCALES, *OF_ANY_SIZE) and ('Resize' in name or 'img_scale' in transform):
             raise UserError(f'--img-scale cannot change {path}, a {name}; set --cfg-options {path}.KEY=VALUE.')
     for name in loaders:
         _add_resize(edits, cfg, name, new)
     preprocessor, test_cfg = cfg.model.get('data_preprocessor') or {}, cfg.model.get('test_cfg') or {}
-    if ratio and 'train' in loaders and preprocessor.get('size'):
-        size = _in_proportion(preprocessor['size'], ratio[1])
-        edits.set(preprocessor, 'size', size, 'model.data_preprocessor.size')
-    for key in ('crop_size', 'stride') if ratio and test_cfg.get('mode') == 'slide' else ():
-        edits.set(test_cfg, key, _in_proportion(test_cfg[key], ratio[1]), f'model.test_cfg.{key}')
+    if same and 'train' in loaders and preprocessor.get('size'):
+        edits.set(preprocessor, 'size', _resized(preprocessor['size'], same), 'model.data_preprocessor.size')
+    for key in ('crop_size', 'stride') if same and test_cfg.get('mode') == 'slide' else ():
+        edits.set(test_cfg, key, _resized(test_cfg[key], same), f'model.test_cfg.{key}')
 
 
 def _crop(edits: Edits, cfg: Config, loaders: Sequence[str], size: tuple[int, ...]) -> None:
@@ -154,12 +146,6 @@ def _resized(value: Any, ratio: Sequence[float]) -> Any:
         ratios = ratio if value[0] >= value[-1] else ratio[::-1]
         return tuple(max(1, round(side * factor)) for side, factor in zip(value, ratios, strict=True))
     return [_resized(item, ratio) for item in value]
-
-
-def _in_proportion(size: Any, ratio: float) -> Any:
-    if isinstance(size, (list, tuple)):
-        return tuple(_in_proportion(side, ratio) for side in size)
-    return max(1, round(size * ratio))
 
 
 def _add_resize(edits: Edits, cfg: Config, loader: str, scale: tuple[int, int]) -> None:

@@ -182,7 +182,9 @@ def _path_of(frames: list[FrameType], sections: dict[str, Any]) -> str:
 def _arguments(built: Any) -> list[str]:
     """Return the names of the arguments of a function, or of a class and its bases."""
     classes = built.__mro__ if inspect.isclass(built) else ()
-    constructors = [cls.__init__ for cls in classes if '__init__' in vars(cls) and cls is not object] or [built]
+    constructors = [vars(cls)['__init__'] for cls in classes if '__init__' in vars(cls) and cls is not object] or [
+        built
+    ]
     parameters = [p for constructor in constructors for p in inspect.signature(constructor).parameters.values()]
     names = dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
     return [name for name in names if name != 'self']
