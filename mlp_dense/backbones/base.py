@@ -77,6 +77,7 @@ class MLPBackbone(nn.Module):
     A :class:`~mlp_dense.checkpoints.matching.LeftOut` instead of our name explains why a tensor is not loaded."""
     stem: nn.Module
     stages: nn.ModuleList
+    __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs: Any):
         """Show the arguments of the base classes in ``help()`` and ``inspect.signature()`` as well."""
@@ -248,8 +249,6 @@ class HierarchicalMLP(MLPBackbone):
     """
 
     stem_stride: ClassVar[int] = 4
-    keeps_gelu: ClassVar[bool] = False
-    """Whether training stores the output of GELU, see :func:`kernels.mlp`."""
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         """Make the layer (B, in_channels, H, W) to (B, dim, about H / stem_stride, about W / stem_stride)."""
@@ -266,7 +265,7 @@ class HierarchicalMLP(MLPBackbone):
     def make_channel_mixing(self, stage: int, index: int) -> nn.Module:
         """Make the channel mixing of a block: two linear layers, unless a family overrides it."""
         dim = self.arch['dims'][stage]
-        return ChannelMLP(dim, int(dim * self.arch['mlp_ratios'][stage]), self.keeps_gelu)
+        return ChannelMLP(dim, int(dim * self.arch['mlp_ratios'][stage]))
 
     def stage_stride(self, stage: int) -> int | float:
         return self.stem_stride * 2**stage
@@ -299,7 +298,7 @@ class HierarchicalMLP(MLPBackbone):
         return dict(depths=tuple(depths[i] for i in range(len(dims))), dims=tuple(dims), mlp_ratios=ratios)
 
 
-def layers_of(network: nn.Module) -> list[list[nn.Module]]:
+def layers_of(network: Any) -> list[list[nn.Module]]:
     """Return :meth:`MLPBackbone.layers` of a network with a ``stem`` and ``stages``."""
     layers = [[network.stem]]
     for stage in network.stages:
@@ -307,7 +306,7 @@ def layers_of(network: nn.Module) -> list[list[nn.Module]]:
     return layers
 
 
-def keep_frozen(network: nn.Module) -> None:
+def keep_frozen(network: Any) -> None:
     """Apply ``frozen_stages`` and ``norm_eval`` of a network with a ``stem`` and ``stages``, after ``train()``."""
     if network.frozen_stages >= 0:
         for module in (network.stem, *network.stages[: network.frozen_stages]):

@@ -93,7 +93,8 @@ def imbalance(logits: Tensor, noisy: Tensor, num_chosen: int) -> Tensor:
     importance = logits.softmax(1).sum(0)
     threshold = noisy.topk(num_chosen).values[:, -1:]
     load = torch.special.ndtr((logits - threshold) * logits.shape[1]).mean(0)
-    return sum(amounts.var(correction=0) / amounts.mean() ** 2 for amounts in (importance, load)) / 2
+    squared = [amounts.var(correction=0) / amounts.mean() ** 2 for amounts in (importance, load)]
+    return (squared[0] + squared[1]) / 2
 
 
 class WithLoss(Function):

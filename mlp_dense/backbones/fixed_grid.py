@@ -106,7 +106,7 @@ class Doubling(nn.ConvTranspose2d):
     def __init__(self, dim: int):
         super().__init__(dim, dim, 2, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return kernels.upsample(x, self.weight, self.bias)
 
 
@@ -127,7 +127,7 @@ class Rescaling(nn.Sequential):
         super().__init__(OrderedDict(layers))
         self.stride = stride
 
-    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:  # type: ignore[override]
         halves = int(2 * self.stride)  # a stride may be 3.5
         height, width = ((2 * side + halves - 1) // halves for side in size)
         return crop(super().forward(x), height, width)

@@ -22,7 +22,7 @@ def fuse(model: nn.Module) -> nn.Module:
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(fused.modules()):
         if getattr(module, 'auxiliary_head', None) is not None:
-            module.auxiliary_head = None
+            module.auxiliary_head = None  # type: ignore[assignment]
         if hasattr(module, 'fold_norms'):
             module.fold_norms()
     if 'mmcv' in sys.modules:  # without it a model cannot contain any of its layers
@@ -46,7 +46,7 @@ def is_foldable(norm: nn.Module | None) -> bool:
     return isinstance(norm, _BatchNorm) and norm.running_mean is not None
 
 
-def fold_before(norm: nn.Module, *layers: nn.Module, repeats: int = 1) -> None:
+def fold_before(norm: nn.Module, *layers: nn.Linear, repeats: int = 1) -> None:
     """Fold a norm into the linear layers that read its output, with every channel `repeats` times in a row."""
     scale, shift = (values.repeat_interleave(repeats) for values in _scale_and_shift(norm))
     for layer in layers:
@@ -55,7 +55,7 @@ def fold_before(norm: nn.Module, *layers: nn.Module, repeats: int = 1) -> None:
         _set(layer, weight * scale, weight @ shift + bias)
 
 
-def fold_after(layer: nn.Module, norm: nn.Module) -> None:
+def fold_after(layer: nn.Linear | nn.Conv2d, norm: nn.Module) -> None:
     """Fold a norm into the linear layer or convolution whose output it reads."""
     scale, shift = _scale_and_shift(norm)
     bias = 0 if layer.bias is None else layer.bias
@@ -70,6 +70,6 @@ def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias
 
 
-def _set(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+def _set(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     layer.bias = nn.Parameter(bias.to(layer.weight.dtype), False)
     layer.weight = nn.Parameter(weight.to(layer.weight.dtype), False)

@@ -32,16 +32,15 @@ class Pointwise(nn.Linear):
 
 
 class ChannelMLP(nn.Module):
-    """Channel mixing: two linear layers with GELU between them; for `keep_gelu` see :func:`kernels.mlp`."""
+    """Channel mixing: two linear layers with GELU between them."""
 
-    def __init__(self, dim: int, hidden_dim: int, keep_gelu: bool = False):
+    def __init__(self, dim: int, hidden_dim: int):
         super().__init__()
-        self.keep_gelu = keep_gelu
         self.fc1 = Pointwise(dim, hidden_dim)
         self.fc2 = Pointwise(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return kernels.mlp(x, self.fc1, self.fc2, self.keep_gelu)
+        return kernels.mlp(x, self.fc1, self.fc2)
 
     def fold_input_norm(self, norm: nn.Module) -> nn.Module:
         fold_before(norm, self.fc1)
@@ -125,7 +124,7 @@ class ConvDownsample(nn.Sequential):
             self.norm = nn.Identity()
 
 
-def init_linear_layers(module: nn.Module, kinds: tuple[type, ...]) -> None:
+def init_linear_layers(module: nn.Module, kinds: tuple[type[nn.Linear | nn.Conv2d], ...]) -> None:
     """Draw truncated normal weights (std 0.02) and zero biases for every layer of the given types."""
     for layer in module.modules():
         if isinstance(layer, kinds):

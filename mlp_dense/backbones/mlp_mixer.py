@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -90,7 +90,7 @@ class MLPMixer(FixedGridMLP):
 
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
         grid = self.arch['grid_size']
-        mlp = ChannelMLP(grid**2, max(1, self.arch['dims'][stage] // 2), self.keeps_gelu)
+        mlp = ChannelMLP(grid**2, max(1, self.arch['dims'][stage] // 2))
         return MixerTokenMixing(grid, self.is_global(stage, index), mlp)
 
     def init_family_weights(self) -> None:
@@ -99,10 +99,10 @@ class MLPMixer(FixedGridMLP):
                 nn.init.xavier_uniform_(layer.weight)
                 if layer.bias is not None:
                     nn.init.normal_(layer.bias, std=1e-6)
-        stem = self.stem.conv
+        stem = cast(nn.Conv2d, self.stem.conv)
         std = stem.weight[0].numel() ** -0.5 / 0.8796  # the standard deviation of a normal distribution truncated at 2
         nn.init.trunc_normal_(stem.weight, std=std, a=-2 * std, b=2 * std)
-        nn.init.zeros_(stem.bias)
+        nn.init.zeros_(cast(nn.Parameter, stem.bias))
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -50,8 +50,6 @@ class SparseMLP(MLPMixer):
         sparse_blocks=2, token_experts=8, token_choices=1, channel_experts=4, channel_choices=2
     )
 
-    keeps_gelu = True
-
     @classmethod
     def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:
         fields = super()._resolve_arch(arch)

@@ -55,7 +55,6 @@ class VisionPermutator(FixedGridMLP):
     arch_defaults = dict(mlp_ratios=(3, 3, 3, 3), patch_size=14, segments=(16, 16, 16, 16))
     norms_allowed = {'LN': ChannelLayerNorm}
     first_stride = 3.5
-    keeps_gelu = True
     official_names = ((r'\.attn\.mlp_([hw])\.', r'.token_mixing.along_\1.'), *NETWORK_NAMES)
 
     def __init__(self, *args: Any, resize_input: bool = True, **kwargs: Any):

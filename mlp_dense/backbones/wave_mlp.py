@@ -67,12 +67,12 @@ class WaveTokenMixing(nn.Module):
         return self.proj(self.reweight(self.along_w(x), self.along_h(x), self.channel(x)))
 
     def fold_input_norm(self, norm: nn.Module) -> nn.Module:
-        linear: list[nn.Module] = [self.channel]
+        layers = [self.channel]
         for along in (self.along_w, self.along_h):
-            linear += [along.amplitude, along.phase]
-        if not all(isinstance(layer, Pointwise) for layer in linear):
-            return norm  # a convolution reads zeros outside, not the shift that a norm would make of them
-        fold_before(norm, *linear)
+            if not isinstance(along.phase, Pointwise):
+                return norm  # a convolution reads zeros outside, not the shift that a norm would make of them
+            layers += [along.amplitude, along.phase]
+        fold_before(norm, *layers)
         return nn.Identity()
 
 

@@ -1,13 +1,13 @@
 """The operations that the networks run, each as a reference and at most one faster implementation.
 
-The references (``reference.py``) define what is computed; ``onednn.py`` computes the same faster on a CPU. The choice is
-made per call by one predicate, :func:`~mlp_dense.kernels.dispatch.applies`. ``with use('reference'):`` disables every
-faster implementation.
+The references (``reference.py``) define what is computed; ``onednn.py`` computes the same faster on a CPU. For each
+call one predicate, :func:`~mlp_dense.kernels.dispatch.applies`, selects one of them. ``with use('reference'):``
+disables every faster implementation.
 """
 
 from . import onednn, reference
 from .dispatch import applies, known_layer, operation, use
-from .reference import cyclic_window, sum_positions
+from .reference import along_axis, cyclic_window, sum_positions, weighted_sum
 
 linear = operation(reference.linear, onednn.linear)
 linear_gelu = operation(reference.linear_gelu, onednn.linear_gelu)
@@ -16,8 +16,6 @@ expert_mlp = operation(reference.expert_mlp, onednn.expert_mlp)
 shift = operation(reference.shift, onednn.shift)
 grouped_conv = operation(reference.grouped_conv, onednn.grouped_conv)
 mix_waves = operation(reference.mix_waves, onednn.mix_waves)
-weighted_sum = operation(reference.weighted_sum, onednn.weighted_sum)
-along_axis = operation(reference.along_axis, onednn.along_axis)
 upsample = operation(reference.upsample, onednn.upsample)
 nchw_output = operation(reference.nchw_output, onednn.nchw_output)
 

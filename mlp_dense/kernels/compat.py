@@ -75,12 +75,12 @@ class Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             return super().forward(x)
-        (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
+        kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         bottom, right = (
-            round_up(size + 2 * int(padding) - kernel + 1, stride) - stride + kernel - int(padding) - size
+            round_up(size + 2 * padding - kernel + 1, stride) - stride + kernel - padding - size
             for size in x.shape[-2:]
         )
-        x = F.pad(x, (int(padding), right, int(padding), bottom)).contiguous(memory_format=torch.channels_last)
+        x = F.pad(x, (padding, right, padding, bottom)).contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, self.weight, self.bias, stride)
 
 

@@ -23,11 +23,12 @@ _has_any_global_hook = getattr(nn.modules.module, '_has_any_global_hook', lambda
 _dispatch_modes = getattr(torch._C, '_len_torch_dispatch_stack', lambda: 0)
 try:  # private operators, which a release of PyTorch may rename
     _private = torch.ops.mkldnn._linear_pointwise, torch.ops.aten.gelu_backward.grad_input
-    IS_AVAILABLE = torch.backends.mkldnn.is_available()
-    DTYPES = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+    IS_AVAILABLE, DTYPES = torch.backends.mkldnn.is_available(), {torch.float32}
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        DTYPES.add(torch.bfloat16)
 except AttributeError as error:
     logging.getLogger('mlp_dense').warning("PyTorch's own, slower operators run on a CPU: %s.", error)
-    IS_AVAILABLE, DTYPES = False, ()
+    IS_AVAILABLE, DTYPES = False, set()
 
 
 class _State:
@@ -44,8 +45,9 @@ _known_layers: set[type[nn.Module]] = {nn.Identity, nn.BatchNorm2d, nn.SyncBatch
 def use(choice: str) -> Iterator[None]:
     """Run every operation of this process as its reference in plain PyTorch (``'reference'``), or as by default.
 
-    ``'fast'`` is the default: a faster implementation runs where it accepts the arguments. Use ``'reference'`` to debug,
-    to compare, or to export plain operators. The choice holds for all threads; gradients follow their forward pass.
+    ``'fast'`` is the default: a faster implementation runs if it accepts the arguments. Use ``'reference'`` to debug,
+    to compare, or to export PyTorch's own operators. The choice holds for all threads. Gradients follow their forward
+    pass.
 
     Raises:
         UserError: The choice does not exist.

@@ -25,8 +25,8 @@ def mix_experts(
         return mix_chosen(items, gates, chosen, *weights)
     if needs_gradients(items, gates, *weights):
         return mix_all(items, gates, chosen, *weights)
-    weights = [weight.to(items.dtype) for weight in weights]  # autocast does not reach into the operator
-    return torch.ops.mlp_dense.mix_experts.default(items, gates, chosen, *weights)
+    cast = [weight.to(items.dtype) for weight in weights]  # autocast does not reach into the operator
+    return torch.ops.mlp_dense.mix_experts.default(items, gates, chosen, *cast)
 
 
 def mix_all(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -> Tensor:

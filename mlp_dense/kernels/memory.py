@@ -8,15 +8,17 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Has glibc keep what this process frees, as PyTorch does on a GPU: otherwise it returns large feature maps to the
-    system after use, and of each new one the kernel clears every page again (docs/performance.md).
+    """Let glibc keep the memory that this process frees, as PyTorch does on a GPU.
+
+    Otherwise glibc returns large feature maps to the system after use, and the kernel clears every page of each new one
+    (docs/performance.md).
 
     Returns:
-        False, and nothing is changed, with another C library, or where the environment says how memory is kept.
+        False, and nothing changes, with another C library, or if the environment configures how memory is kept.
     """
     chosen = any(name.startswith('MALLOC_') for name in os.environ) or 'malloc' in os.environ.get('GLIBC_TUNABLES', '')
     if chosen or platform.libc_ver()[0] != 'glibc':
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # -1: never; and anything below 2 GiB comes from what is kept.
+    # -1: never trim; allocations below 2 GiB come from the kept memory.
     return bool(mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_MMAP_THRESHOLD, 2**31 - 1))

@@ -20,7 +20,7 @@ library = torch.library.Library('mlp_dense', 'DEF')
 TILE = 2**18
 """Values of a feature map that stay in a core's cache while they are normalized and copied to another order."""
 
-_linear_pointwise = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
+_linear_pointwise: Any = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
 _gelu_backward = torch.ops.aten.gelu_backward.grad_input
 _convolution_backward = torch.ops.aten.convolution_backward
 _is_batched = getattr(torch._C._functorch, 'is_legacy_batchedtensor', lambda tensor: False)
@@ -36,7 +36,7 @@ def _uses_convolutions(x: Tensor) -> bool:
     return x.ndim == 4 and (torch.compiler.is_compiling() or torch.get_num_threads() > 1)
 
 
-# Autograd functions: inputs that are tensors come first and are the first saved tensors, further ones are `ctx.options`.
+# Autograd functions; their inputs are the first saved tensors.
 
 
 def with_reference(operation: Callable[..., Tensor]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -47,16 +47,14 @@ def with_reference(operation: Callable[..., Tensor]) -> Callable[[Callable[..., 
         def call(ctx: Any, gradient: Tensor) -> Any:
             if not (torch.is_grad_enabled() or is_transformed() or _is_batched(gradient)):
                 return backward(ctx, gradient)
-            options = getattr(ctx, 'options', ())
-            needed = ctx.needs_input_grad[: len(ctx.needs_input_grad) - len(options)]
-            inputs = ctx.saved_tensors[: len(needed)]
+            needed = ctx.needs_input_grad
             with torch.enable_grad():
                 # An input may depend on another one: gradients of aliases do not include that path.
-                inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-                out = operation(*inputs, *options)
+                inputs: list[Any] = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[: len(needed)]]
+                out = operation(*inputs)
             chosen = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
             gradients = iter(torch.autograd.grad(out, chosen, gradient, create_graph=torch.is_grad_enabled()))
-            return *(next(gradients) if is_needed else None for is_needed in needed), *(None for _ in options)
+            return tuple(next(gradients) if is_needed else None for is_needed in needed)
 
         return call
 
@@ -75,21 +73,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return (_conv1x1 if torch.compiler.is_compiling() else TrainedLinear.apply)(x, weight, bias)
 
 
-def linear_gelu(x: Tensor, layer: nn.Module) -> Tensor:
+def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
     """Apply GELU in the pass of the linear layer, for inference."""
     if needs_gradients(x, layer.weight, layer.bias):
         return reference.linear_gelu(x, layer)
     return _linear(x, layer.weight, layer.bias, 'gelu')
 
 
-def mlp(x: Tensor, fc1: nn.Module, fc2: nn.Module, keep_gelu: bool = False) -> Tensor:
-    """Let oneDNN's linear layer apply GELU for inference; store less, or compute less, for training."""
+def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
+    """Let oneDNN's linear layer apply GELU for inference; for training, compute GELU again instead of storing it."""
     weights = fc1.weight, fc1.bias, fc2.weight, fc2.bias
     if not needs_gradients(x, *weights):
         return _linear(_linear(x, fc1.weight, fc1.bias, 'gelu'), fc2.weight, fc2.bias, 'none')
     if torch.compiler.is_compiling() or not _uses_convolutions(x):  # a compiler decides what to recompute
         return reference.mlp(x, fc1, fc2)
-    return TrainedMLP.apply(x, *weights, keep_gelu)
+    return TrainedMLP.apply(x, *weights)
 
 
 def expert_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
@@ -99,7 +97,7 @@ def expert_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2
         return _linear(_linear(x, weight1, bias1, 'gelu'), weight2, bias2, 'none')
     if torch.compiler.is_compiling() or not _uses_convolutions(x[None, None]):
         return reference.expert_mlp(x, *weights)
-    return TrainedMLP.apply(x[None, None], *weights, True)[0, 0]
+    return TrainedMLP.apply(x[None, None], *weights)[0, 0]
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
@@ -179,27 +177,20 @@ class TrainedMLP(Function):
     """Two linear layers with GELU between them for training; the gradient of GELU overwrites the one behind it."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, keep_gelu: bool
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
         hidden = _conv1x1(x, weight1, bias1).contiguous()
-        activated = F.gelu(hidden)
-        ctx.save_for_backward(x, weight1, bias1, weight2, bias2, hidden, activated if keep_gelu else None)
-        ctx.options = (keep_gelu,)
-        return _conv1x1(activated, weight2, bias2)
+        ctx.save_for_backward(x, weight1, bias1, weight2, bias2, hidden)
+        return _conv1x1(F.gelu(hidden), weight2, bias2)
 
     @staticmethod
-    @with_reference(
-        lambda x, weight1, bias1, weight2, bias2, _: reference.expert_mlp(x, weight1, bias1, weight2, bias2)
-    )
+    @with_reference(reference.expert_mlp)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight1, _, weight2, _, hidden, activated = ctx.saved_tensors
-        needs_x, needs_weight1, needs_bias1, needs_weight2, needs_bias2, _ = ctx.needs_input_grad
-        activated = F.gelu(hidden) if activated is None else activated
-        inner, *second = conv1x1_backward(gradient, activated, weight2, (True, needs_weight2, needs_bias2))
-        del activated
+        x, weight1, _, weight2, _, hidden = ctx.saved_tensors
+        needs_x, needs_weight1, needs_bias1, needs_weight2, needs_bias2 = ctx.needs_input_grad
+        needed = True, needs_weight2, needs_bias2
+        inner, *second = conv1x1_backward(gradient, F.gelu(hidden), weight2, needed)
         inner = _gelu_backward(inner, hidden, grad_input=inner)
-        return *conv1x1_backward(inner, x, weight1, (needs_x, needs_weight1, needs_bias1)), *second, None
+        return *conv1x1_backward(inner, x, weight1, (needs_x, needs_weight1, needs_bias1)), *second
 
 
 def upsample(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -231,49 +222,6 @@ class TrainedUpsample(Function):
             None if weight_gradient is None else weight_gradient.unflatten(0, (2, 2, -1)).permute(3, 2, 0, 1),
             None if bias_gradient is None else bias_gradient.unflatten(0, (4, -1)).sum(0),
         )
-
-
-def along_axis(x: Tensor, layer: nn.Module, axis: int) -> Tensor:
-    """Run the layer as a convolution over the axis, which copies nothing."""
-    if torch.compiler.is_compiling() or x.dtype == torch.bfloat16 or layer.bias is not None:  # slower in bfloat16
-        return reference.along_axis(x, layer, axis)
-    return AlongAxis.apply(x.contiguous(), layer.weight, axis)
-
-
-class AlongAxis(Function):
-    """A linear layer along an axis of windows, see :func:`reference.along_axis`; the result has another memory order."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, axis: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.options = (axis,)
-        maps = x.flatten(0, axis - 1).flatten(2, -2).permute(0, 3, 1, 2)  # (.., depth, grid, other positions)
-        kernel = weight.unflatten(1, (x.shape[axis], -1)).transpose(1, 2).unsqueeze(3)
-        return _restored(F.conv2d(maps, kernel).permute(0, 2, 3, 1), x.shape, axis)
-
-    @staticmethod
-    @with_reference(lambda x, weight, axis: _restored(F.linear(_rows(x, axis), weight), x.shape, axis))
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), (axis,) = ctx.saved_tensors, ctx.options
-        gradient_rows, x_rows = (_rows(tensor, axis).flatten(1, -2).unsqueeze(1) for tensor in (gradient, x))
-        needed = *ctx.needs_input_grad[:2], False
-        x_gradient, weight_gradient, _ = conv1x1_backward(gradient_rows, x_rows, weight, needed)
-        return None if x_gradient is None else _restored(x_gradient, x.shape, axis), weight_gradient, None
-
-
-def _order(axis: int) -> list[int]:
-    return [*(other for other in range(6) if other != axis), axis, 6]
-
-
-def _rows(x: Tensor, axis: int) -> Tensor:
-    """Return windows as (B, ..., grid * depth), a row for each product."""
-    return x.permute(_order(axis)).flatten(5)
-
-
-def _restored(rows: Tensor, shape: torch.Size, axis: int) -> Tensor:
-    """Invert :func:`_rows`."""
-    order = _order(axis)
-    return rows.reshape([shape[i] for i in order]).permute([order.index(i) for i in range(7)])
 
 
 # Convolutions of single channels
@@ -337,17 +285,11 @@ def _kernel_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
     return kernel_gradient.transpose(2, 3) if transposed else kernel_gradient
 
 
-def mix_waves(phase: Tensor, amplitude: Tensor, mix: nn.Module) -> Tensor:
-    """Mix real and imaginary parts separately for inference, which saves a pass; store sines for training."""
-    if needs_gradients(phase, amplitude, mix.weight):
-        if torch.compiler.is_compiling() or not _uses_convolutions(phase):
-            return reference.mix_waves(phase, amplitude, mix)
-        return mix(TrainedWaves.apply(phase, amplitude))
-    if phase.shape[-1] % 2:  # a pair of channels contains both parts
+def mix_waves(phase: Tensor, amplitude: Tensor, mix: nn.Conv2d) -> Tensor:
+    """Store sines and cosines for training instead of computing them again."""
+    if torch.compiler.is_compiling() or not (needs_gradients(phase, amplitude) and _uses_convolutions(phase)):
         return reference.mix_waves(phase, amplitude, mix)
-    parts = phase.cos().mul_(amplitude), phase.sin().mul_(amplitude)
-    halves = zip(parts, mix.weight.chunk(2), strict=True)
-    return torch.cat([reference.grouped_conv(part, weight) for part, weight in halves], -1)
+    return mix(TrainedWaves.apply(phase, amplitude))
 
 
 class TrainedWaves(Function):
@@ -368,40 +310,7 @@ class TrainedWaves(Function):
         return phase_gradient, (real * cos).addcmul_(imaginary, sin)
 
 
-# Sums and outputs
-
-
-def weighted_sum(a: Tensor, b: Tensor, c: Tensor, a_weight: Tensor, b_weight: Tensor, c_weight: Tensor) -> Tensor:
-    """Write a contiguous sum, with a gradient that copies no map."""
-    if torch.compiler.is_compiling():
-        return reference.weighted_sum(a, b, c, a_weight, b_weight, c_weight)
-    return WeightedSum.apply(a, b, c, a_weight, b_weight, c_weight)
-
-
-class WeightedSum(Function):
-    """A weighted sum of three feature maps: PyTorch's gradient of `addcmul` multiplies each map by one first."""
-
-    @staticmethod
-    def forward(ctx: Any, *maps_and_weights: Tensor) -> Tensor:
-        ctx.save_for_backward(*maps_and_weights)
-        a, b, c, a_weight, b_weight, c_weight = maps_and_weights
-        out = torch.mul(a, a_weight, out=a.new_empty(a.shape))  # contiguous, whatever the order of the maps
-        return out.addcmul_(b, b_weight).addcmul_(c, c_weight)
-
-    @staticmethod
-    @with_reference(reference.weighted_sum)
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        a, b, c, *weights = ctx.saved_tensors  # once, as activation checkpointing requires
-        axes = [axis for axis, size in enumerate(weights[0].shape) if size != gradient.shape[axis]]
-        dtype = torch.float32 if gradient.dtype == torch.bfloat16 else gradient.dtype
-        map_gradients, weight_gradients = [], []
-        for x, weight in zip((a, b, c), weights, strict=True):
-            ordered = gradient if gradient.stride() == x.stride() else torch.empty_like(x).copy_(gradient)
-            map_gradients.append(ordered * weight)
-            product = ordered * x
-            total = reference.sum_positions(product, sorted(axes, key=product.stride, reverse=True), dtype)
-            weight_gradients.append(total.to(weight.dtype))
-        return *map_gradients, *weight_gradients
+# Outputs
 
 
 def nchw_output(x: Tensor, norm: nn.Module) -> Tensor:
@@ -439,17 +348,5 @@ def _in_order(x: Tensor, norm: nn.Module, memory_format: torch.memory_format) ->
     rows = max(1, TILE // (x.shape[1] * x.shape[3]))
     for image, target in zip(x.split(1), out.split(1), strict=True):
         for tile, target_tile in zip(image.split(rows, 2), target.split(rows, 2), strict=True):
-            _transpose(norm(tile)[0].flatten(1), target_tile[0].flatten(1))
+            target_tile[0].flatten(1).copy_(norm(tile)[0].flatten(1))
     return out
-
-
-def _transpose(x: Tensor, out: Tensor) -> None:
-    """Copy (C, positions) into memory of the other order."""
-    if max(x.stride()) * x.element_size() % 1024 == 0:
-        # Power-of-two strides map to few L1 sets: copy to padded rows first.
-        x = _padded(x.t()).t() if x.stride(0) == 1 else _padded(x)
-    out.copy_(x)
-
-
-def _padded(x: Tensor) -> Tensor:
-    return x.new_empty(len(x), x.shape[1] + 64 // x.element_size())[:, : x.shape[1]].copy_(x)

@@ -18,17 +18,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def linear_gelu(x: Tensor, layer: nn.Module) -> Tensor:
+def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
     """Apply a linear layer, then GELU."""
     return F.gelu(layer(x))
 
 
-def mlp(x: Tensor, fc1: nn.Module, fc2: nn.Module, keep_gelu: bool = False) -> Tensor:
-    """Apply two linear layers with GELU between them.
-
-    `keep_gelu` lets training store the activation for the backward pass instead of computing it again: faster, if a
-    network has the memory to spare.
-    """
+def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
+    """Apply two linear layers with GELU between them."""
     return fc2(linear_gelu(x, fc1))
 
 
@@ -45,9 +41,9 @@ def shift(x: Tensor, offsets: Sequence[int], axis: int, group: int = 1) -> Tenso
         groups = zip(padded.split(group, 3), offsets, strict=False)
         return torch.cat([channels.narrow(axis, reach + offset, size) for channels, offset in groups], 3)
     index = torch.arange(channels, device=x.device) // group % len(offsets)
-    for i, offset in enumerate(offsets):
-        shifted = padded.narrow(axis, reach + offset, size)
-        out = torch.where(index == i, shifted, out) if i else shifted
+    out = padded.narrow(axis, reach + offsets[0], size)
+    for i, offset in enumerate(offsets[1:], start=1):
+        out = torch.where(index == i, padded.narrow(axis, reach + offset, size), out)
     return out
 
 
@@ -84,7 +80,7 @@ def waves(phase: Tensor, amplitude: Tensor) -> Tensor:
     return torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], -1)
 
 
-def mix_waves(phase: Tensor, amplitude: Tensor, mix: nn.Module) -> Tensor:
+def mix_waves(phase: Tensor, amplitude: Tensor, mix: nn.Conv2d) -> Tensor:
     """Apply a grouped convolution to the parts of waves."""
     return mix(waves(phase, amplitude))
 
@@ -101,7 +97,7 @@ def sum_positions(x: Tensor, axes: Sequence[int], dtype: torch.dtype) -> Tensor:
     return x
 
 
-def along_axis(x: Tensor, layer: nn.Module, axis: int) -> Tensor:
+def along_axis(x: Tensor, layer: nn.Linear, axis: int) -> Tensor:
     """Apply a linear layer to the positions along one axis of windows and the channels of a segment together.
 
     Windows are (B, rows, grid, columns, grid, segments, depth) with as many segments as positions; axis 2 is the

@@ -36,8 +36,8 @@ class FuseHook(Hook):
 class BalanceHook(Hook):
     """Scaling and logging of the balancing losses of mixtures of experts.
 
-    The losses are multiplied by the factor that a training applies to its loss before the backward pass: fp16 multiplies
-    it, accumulated gradients divide it. Their sum is logged as `loss_balance`. Every `interval` iterations the hook
+    The losses are multiplied by the factor that a training applies to its loss before the backward pass: fp16
+    multiplies it, accumulated gradients divide it. Their sum is logged as `loss_balance`. Every `interval` iterations the hook
     writes the share of the items of each expert (``expert/MODULE/NUMBER``, for tools/plot_log.py), and warns of dead
     experts.
     """
@@ -69,7 +69,7 @@ class BalanceHook(Hook):
                 self._write_shares(runner)
 
     def _write_shares(self, runner: Any) -> None:
-        scalars = {}
+        scalars: dict[str, float] = {}
         for name, shares in self.shares.items():
             all_reduce(shares)
             fractions = (shares / shares.sum()).tolist()

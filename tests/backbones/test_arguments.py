@@ -1,4 +1,4 @@
-"""Arguments and initial weights, and what Python does to a backbone: subclasses, copies, the meta device."""
+"""Arguments and initial weights, subclasses, copies, and the meta device."""
 
 import copy
 import pickle
@@ -26,7 +26,7 @@ def test_arguments_of_the_caller_are_not_modified(family):
     model.train()(image(2, 3, 64, 64))
     assert arguments == before and family.archs == archs
     (first, *_) = (module for module in model.modules() if isinstance(module, nn.Conv2d))
-    assert (first.weight == 0.5).all()  # the other kinds of init_cfg work as everywhere
+    assert (first.weight == 0.5).all()  # other types of init_cfg work as in mmengine
     norms = [p for name, p in model.named_parameters() if 'norm' in name]
     assert norms and not any(p.requires_grad for p in norms)
 
@@ -66,8 +66,8 @@ def test_subclass_with_its_own_arguments_and_a_mixin(family, subclass):
 def test_unknown_argument_of_a_subclass_lists_what_is_allowed(family, subclass):
     with pytest.raises(ArgumentError) as error:
         subclass(extra=2, arch=SMALL, drop_path=0.1)
-    said, _, allowed = str(error.value).partition(';')
-    assert said == 'Extended does not know drop_path'
+    problem, _, allowed = str(error.value).partition(';')
+    assert problem == 'Extended does not know drop_path'
     assert {'extra', 'arch', 'drop_path_rate', 'out_indices'} <= set(allowed.strip('. ').replace(',', '').split())
 
 

@@ -18,7 +18,9 @@ def nothing_compiled():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize('family, with_cp', [*((each, False) for each in FAMILIES), (HireMLP, True), (SparseMLP, True)])
+@pytest.mark.parametrize(
+    'family, with_cp', [*((family, False) for family in FAMILIES), (HireMLP, True), (SparseMLP, True)]
+)
 def test_trains_without_graph_breaks(family, with_cp):
     model = family(TINY, out_indices=(0, 1), with_cp=with_cp).train()
     other, x = copy.deepcopy(model), image(2, 3, 50, 75)
@@ -30,8 +32,8 @@ def test_trains_without_graph_breaks(family, with_cp):
     torch.testing.assert_close(outs, expected, rtol=1e-4, atol=1e-4)
     loss_of(outs).backward()
     loss_of(expected).backward()
-    gradients, wanted = ([parameter.grad for parameter in each.parameters()] for each in (other, model))
-    torch.testing.assert_close(gradients, wanted, rtol=1e-3, atol=1e-3)
+    gradients = ([parameter.grad for parameter in network.parameters()] for network in (other, model))
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-4)
 
 
@@ -39,20 +41,23 @@ def test_experts_train_in_autocast():
     """Compiled training computes all experts."""
     model = SparseMLP(TINY, out_indices=(0, 1)).train()
     other, x = copy.deepcopy(model), image(2, 3, 50, 75)
-    for each in (torch.compile(other, fullgraph=True, dynamic=False, backend='aot_eager'), model):
+    for network in (torch.compile(other, fullgraph=True, dynamic=False, backend='aot_eager'), model):
         torch.manual_seed(0)  # of the noise of a router
         with torch.autocast('cpu', torch.bfloat16):
-            outs = each(x)
+            outs = network(x)
         loss_of(out.float() for out in outs).backward()
-    for found, parameter in zip(other.parameters(), model.parameters(), strict=True):
-        assert found.grad.dtype == torch.float32
-        assert (found.grad - parameter.grad).abs().max() <= 0.05 * parameter.grad.abs().max()
+    for compiled, parameter in zip(other.parameters(), model.parameters(), strict=True):
+        assert compiled.grad.dtype == torch.float32
+        assert (compiled.grad - parameter.grad).abs().max() <= 0.05 * parameter.grad.abs().max()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'family, dtype',  # float64 runs the references; float32 runs an operator
-    [*((each, torch.float64) for each in FAMILIES), *((each, torch.float32) for each in (ASMLP, HireMLP, WaveMLP))],
+    [
+        *((family, torch.float64) for family in FAMILIES),
+        *((family, torch.float32) for family in (ASMLP, HireMLP, WaveMLP)),
+    ],
 )
 def test_compiled_code_holds_for_all_sizes(family, dtype):
     model = family(dict(depths=(2,), dims=(16,)), out_indices=(0,)).eval().to(dtype)

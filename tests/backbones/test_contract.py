@@ -1,4 +1,4 @@
-"""What every backbone promises of its outputs and weights, shown for every registered arch or for a small one."""
+"""The contract of outputs and weights, for every registered arch or for a small one."""
 
 import math
 
@@ -14,7 +14,7 @@ from support.models import ARCHS, SMALL, image, loss_of
 
 @pytest.fixture(scope='module', params=ARCHS, ids=lambda pair: f'{pair[0].__name__}-{pair[1]}')
 def full(request):
-    """A backbone of each registered arch with its initial weights."""
+    """Return a backbone of each registered arch with its initial weights."""
     cls, arch = request.param
     torch.manual_seed(0)
     return cls(arch, drop_path_rate=0.3)

@@ -1,4 +1,4 @@
-"""Mixtures of experts: the chosen ones and no other, and a balancing loss that joins the gradient exactly once."""
+"""Mixtures of experts: only the chosen experts are computed, and a balancing loss joins the gradient exactly once."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ def built(seed: int = 0) -> Experts:
 
 
 def gradients(model: nn.Module, *images: Tensor, weight: float = 0.0) -> dict[str, Tensor]:
-    """Of the balancing loss alone, or also of `weight` times the outputs, over some batches."""
+    """Return gradients of the balancing loss, plus `weight` times the outputs, over some batches."""
     model.zero_grad()
     for i, x in enumerate(images):
         torch.manual_seed(i)
@@ -105,7 +105,7 @@ def test_imbalance_is_the_formula():
 
 def test_gradient_is_that_of_the_formula():
     model, x = built().train(), torch.randn(9, DIM, dtype=torch.float64)
-    found = gradients(model, x)
+    actual = gradients(model, x)
 
     def value() -> float:
         torch.manual_seed(0)
@@ -122,19 +122,19 @@ def test_gradient_is_that_of_the_formula():
                 values.append(value())
                 with torch.no_grad():
                     weight[i, j] -= sign * step
-            assert found['router.weight'][i, j].item() == pytest.approx(
+            assert actual['router.weight'][i, j].item() == pytest.approx(
                 (values[0] - values[1]) / (2 * step), rel=1e-4, abs=1e-9
             )
-    assert all(not gradient.any() for name, gradient in found.items() if not name.startswith('router'))
+    assert all(not gradient.any() for name, gradient in actual.items() if not name.startswith('router'))
     # It is added to the gradient of what is minimized, and nothing is added in evaluation.
     both = gradients(model, x, weight=1.0)['router.weight']
     alone = (value(), torch.autograd.grad(without_loss(model, x), model.router.weight))[1][0]
-    torch.testing.assert_close(both, alone + found['router.weight'])
+    torch.testing.assert_close(both, alone + actual['router.weight'])
     assert not gradients(model.eval(), x)['router.weight'].any()
 
 
 def without_loss(model: Experts, x: Tensor) -> Tensor:
-    """The sum of the outputs with the noise of a training, without the balancing loss."""
+    """Return the sum of the outputs with the noise of a training, without the balancing loss."""
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'BALANCE_WEIGHT', 0.0)
@@ -143,14 +143,14 @@ def without_loss(model: Experts, x: Tensor) -> Tensor:
 
 def test_accumulated_gradients_count_the_loss_once():
     model, images = built().train(), [torch.randn(9, DIM, dtype=torch.float64) for _ in range(2)]
-    each = []
+    single = []
     for i, x in enumerate(images):
         torch.manual_seed(i)
         model.zero_grad()
         (0 * model(x)).sum().backward()
-        each.append(model.router.weight.grad)
+        single.append(model.router.weight.grad)
     model.set_loss_scale(0.5)
-    torch.testing.assert_close(gradients(model, *images)['router.weight'], (each[0] + each[1]) / 2)
+    torch.testing.assert_close(gradients(model, *images)['router.weight'], (single[0] + single[1]) / 2)
 
 
 def test_hook_sets_the_scale_of_the_loss():
@@ -179,9 +179,9 @@ def test_experts_without_items_have_a_gradient_of_zero():
         model.router.weight.zero_()
         model.router.weight[0] = 100.0
         model.router.weight[1] = 50.0
-    found = gradients(model, torch.rand(9, DIM, dtype=torch.float64) + 1, weight=1.0)
+    actual = gradients(model, torch.rand(9, DIM, dtype=torch.float64) + 1, weight=1.0)
     for name in ('fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias'):
-        assert not found[name][2:].any() and found[name][0].any()
+        assert not actual[name][2:].any() and actual[name][0].any()
 
 
 PROCESS = """
@@ -202,11 +202,11 @@ def test_two_processes_average_their_losses(tmp_path):
     model, images = built().train(), torch.randn(2, 9, DIM, dtype=torch.float64)
     torch.save((model, images), tmp_path / 'given.pt')
     processes = [subprocess.Popen([sys.executable, '-c', PROCESS, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [each.wait() for each in processes] == [0, 0]
+    assert [process.wait() for process in processes] == [0, 0]
     alone = [gradients(model, x, weight=1.0).values() for x in images]
     for rank in range(2):
-        for found, first, second in zip(torch.load(tmp_path / f'{rank}.pt'), *alone, strict=True):
-            torch.testing.assert_close(found, (first + second) / 2)
+        for gradient, first, second in zip(torch.load(tmp_path / f'{rank}.pt'), *alone, strict=True):
+            torch.testing.assert_close(gradient, (first + second) / 2)
 
 
 def test_fp16_without_the_hook_warns_once(caplog):

@@ -22,7 +22,7 @@ NATIVE = dict(
 
 
 def built(cls: type, global_blocks: str) -> nn.Module:
-    """A backbone in float64 for pictures of four patches a side."""
+    """Build a backbone in float64 for images with four patches per side."""
     arch = dict(SMALL, **NATIVE[cls.__name__])
     model = cls(arch, global_blocks=global_blocks, **reference_of(cls).native).double().eval()
     model.load_state_dict(official(cls, arch))
@@ -30,12 +30,12 @@ def built(cls: type, global_blocks: str) -> nn.Module:
 
 
 def side_of(model: nn.Module) -> int:
-    """Pixels of the published image."""
+    """Return the side of the published image in pixels."""
     return model.arch['patch_size'] * model.grid_sizes(model.arch)[0]
 
 
 def stages_of(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """What each stage gives, before it is rescaled."""
+    """Return the output of each stage before it is rescaled."""
     x, outs = model.stem(x), []
     for stage in model.stages:
         outs.append(x := stage(x))
@@ -47,8 +47,8 @@ def cls(request) -> type:
     return request.param
 
 
-def test_at_the_published_size_all_forms_are_the_same_bits(cls):
-    models = [built(cls, form) for form in GLOBAL_BLOCKS]
+def test_variants_have_identical_bits_at_the_published_size(cls):
+    models = [built(cls, variant) for variant in GLOBAL_BLOCKS]
     side = side_of(models[0])
     x = image(2, 3, side, side, dtype=torch.float64)
     first, *others = ([*stages_of(model, x), *model(x)] for model in models)
@@ -58,7 +58,7 @@ def test_at_the_published_size_all_forms_are_the_same_bits(cls):
     assert not any(torch.equal(a, b) for a, b in [outs[:2], outs[1:], outs[::2]])
 
 
-def test_windows_are_pictures_of_their_own(cls):
+def test_windows_are_independent_images(cls):
     model = built(cls, 'none')
     side = side_of(model)
     x = image(1, 3, 3 * side, 2 * side, dtype=torch.float64)
@@ -68,11 +68,11 @@ def test_windows_are_pictures_of_their_own(cls):
             alone = stages_of(model, x[:, :, row * side :, column * side :][:, :, :side, :side])
             for a, b in zip(alone, whole, strict=True):
                 size = a.shape[2]
-                part = b[:, :, row * size : (row + 1) * size, column * size : (column + 1) * size]
-                torch.testing.assert_close(a, part, rtol=1e-12, atol=1e-12)
+                window = b[:, :, row * size : (row + 1) * size, column * size : (column + 1) * size]
+                torch.testing.assert_close(a, window, rtol=1e-12, atol=1e-12)
 
 
-def test_moves_by_whole_windows(cls):
+def test_output_moves_with_complete_windows(cls):
     model = built(cls, 'none')
     side = side_of(model)
     x = image(1, 3, 2 * side, 3 * side, dtype=torch.float64)
@@ -82,18 +82,18 @@ def test_moves_by_whole_windows(cls):
         torch.testing.assert_close(a, b.roll((size, -size), (2, 3)), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize('form', GLOBAL_BLOCKS)
+@pytest.mark.parametrize('variant', GLOBAL_BLOCKS)
 @pytest.mark.parametrize('size', [(70, 65), (9, 200)])
-def test_every_form_equals_the_reference(cls, form, size):
+def test_every_variant_equals_the_reference(cls, variant, size):
     if cls is VisionPermutator:
-        model = cls(arch := dict(SMALL, **NATIVE['VisionPermutator']), global_blocks=form).double().eval()
+        model = cls(arch := dict(SMALL, **NATIVE['VisionPermutator']), global_blocks=variant).double().eval()
         model.load_state_dict(official(cls, arch))
     else:
-        model = built(cls, form)
+        model = built(cls, variant)
     x = image(1, 3, *size, dtype=torch.float64)
-    expected = reference_of(cls).forward(official(cls, model.arch), x, model.arch, form)
-    for out, wanted in zip(model(x), expected, strict=True):
-        torch.testing.assert_close(out, wanted, rtol=1e-9, atol=1e-9)
+    expected = reference_of(cls).forward(official(cls, model.arch), x, model.arch, variant)
+    for out, reference in zip(model(x), expected, strict=True):
+        torch.testing.assert_close(out, reference, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize('size', [(14, 14), (1, 1), (5, 31), (40, 3)])
@@ -102,12 +102,12 @@ def test_resizing_is_that_of_pytorch(size):
     ours = resized(x, *size)
     theirs = F.interpolate(x.permute(0, 3, 1, 2), size, mode='bilinear', antialias=True).permute(0, 2, 3, 1)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    gradients = (torch.autograd.grad(each, x, torch.ones_like(each))[0] for each in (ours, theirs))
+    gradients = (torch.autograd.grad(out, x, torch.ones_like(out))[0] for out in (ours, theirs))
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ('cls', 'arguments', 'said'),
+    ('cls', 'arguments', 'texts'),
     [
         (MLPMixer, dict(arch='s16', global_blocks='first'), ["'first'", 'last, all, none']),
         (MLPMixer, dict(arch=dict(SMALL, patch_size=12)), ['12', '4 times a power of two']),
@@ -117,10 +117,10 @@ def test_resizing_is_that_of_pytorch(size):
         (VisionPermutator, dict(arch=dict(SMALL, dims=(16, 32, 40, 64))), ['(16, 32, 40, 64)', 'multiples']),
     ],
 )
-def test_value_that_is_not_allowed(cls, arguments, said):
+def test_value_that_is_not_allowed(cls, arguments, texts):
     with pytest.raises(UserError) as error:
         cls(**arguments)
-    assert [text for text in said if text not in str(error.value)] == []
+    assert [text for text in texts if text not in str(error.value)] == []
 
 
 def test_vip_on_unresized_images_has_other_strides():
@@ -136,7 +136,7 @@ def test_fresh_pyramid_layers_are_named_once(cls, save, log_lines):
 
 
 @pytest.mark.parametrize('inside', ['', 'backbone.'])
-def test_mixer_takes_the_names_of_mmpretrain(save, inside):
+def test_mixer_reads_the_names_of_mmpretrain(save, inside):
     weights = official(MLPMixer, norms=(), classes=10)
     renamed = {}
     for name, tensor in weights.items():

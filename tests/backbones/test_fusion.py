@@ -55,7 +55,7 @@ def test_only_the_output_norms_of_hire_mlp_are_left():
     assert sum(isinstance(m, _BatchNorm) for m in model.modules()) > 20  # the model stays as it was
 
 
-def test_the_model_stays_as_it_was():
+def test_model_does_not_change():
     model = with_random_statistics(HireMLP(SMALL)).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     fuse(model)
@@ -69,14 +69,14 @@ def test_the_model_stays_as_it_was():
     [dict(type='BN', affine=False), dict(type='BN', track_running_stats=False), dict(type='SyncBN')],
     ids=str,
 )
-def test_kinds_of_norms(norm_cfg):
+def test_norm_types(norm_cfg):
     model = with_random_statistics(HireMLP(SMALL, norm_cfg=norm_cfg))
     x = image(2, 3, 64, 64)
     with torch.no_grad():
         assert_same_outputs(fuse(model)(x), model(x))
 
 
-def test_twice_is_once(family):
+def test_fusing_twice_equals_fusing_once(family):
     fused = fuse(with_random_statistics(family(SMALL)))
     x = image(1, 3, 64, 64)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_twice_is_once(family):
     [DETECTION, SEGMENTATION, config('detection/cycle_mlp_mask_rcnn_coco')],
     ids=lambda path: Path(path).stem,
 )
-def test_whole_models(path):
+def test_complete_models(path):
     cfg = Config.fromfile(path)
     from mmengine.registry import init_default_scope
 

@@ -62,8 +62,8 @@ def compare_with_reference(cls: type, arch: dict, x: torch.Tensor, norms=(0, 1, 
     outs = built(cls, arch, weights, out_indices=indices, out_norm=bool(norms))(x)
     expected = reference_of(cls).forward(weights, x, arch)
     assert len(outs) == len(expected) == len(indices)
-    for out, wanted in zip(outs, expected, strict=True):
-        torch.testing.assert_close(out, wanted, rtol=1e-9, atol=1e-9)
+    for out, reference in zip(outs, expected, strict=True):
+        torch.testing.assert_close(out, reference, rtol=1e-9, atol=1e-9)
     return outs, expected
 
 
@@ -99,8 +99,8 @@ def test_gradients_of_raw_feature_maps_equal_those_of_the_reference(family):
     x = torch.randn(2, 3, 37, 22, dtype=torch.float64, requires_grad=True)
     outs, expected = compare_with_reference(family, SMALL, x, norms=())
     cotangents = [torch.randn_like(out) for out in outs]
-    gradient, wanted = (torch.autograd.grad(each, x, cotangents)[0] for each in (outs, expected))
-    torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-8)
+    gradients = (torch.autograd.grad(maps, x, cotangents)[0] for maps in (outs, expected))
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8)
 
 
 def test_shift_of_cyclefc_is_the_deformable_convolution_of_the_official_code():
@@ -128,7 +128,7 @@ def test_names_parameters_and_multiply_adds_of_every_arch(monkeypatch, cls, arch
     classifier, backbone, gmacs = reference_of(cls).published[arch]
     model = cls(arch, **reference_of(cls).native).to('meta').eval()
     dim = model.out_channels[-1]
-    raw = sum(p.numel() for part in (model.stem, model.stages) for p in part.parameters())
+    raw = sum(p.numel() for module in (model.stem, model.stages) for p in module.parameters())
     assert sum(p.numel() for p in model.parameters()) == backbone
     assert raw + 2 * dim + 1000 * (dim + 1) == classifier
 

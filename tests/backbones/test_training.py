@@ -55,9 +55,9 @@ def test_frozen_stages(family, frozen_stages):
     assert model.train() is model and model.train(False) is model
     model.train()
     frozen = [] if frozen_stages < 0 else [model.stem, *model.stages[:frozen_stages]]
-    of_frozen = {m for part in frozen for m in part.modules()}
+    of_frozen = {m for module in frozen for m in module.modules()}
     assert all(m.training == (m not in of_frozen) for m in model.modules())
-    fixed = {id(p) for part in frozen for p in part.parameters()}
+    fixed = {id(p) for module in frozen for p in module.parameters()}
     assert all(p.requires_grad == (id(p) not in fixed) for p in model.parameters())
 
     before = copy.deepcopy(model.state_dict())

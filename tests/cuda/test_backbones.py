@@ -15,18 +15,18 @@ HALF = [torch.bfloat16, torch.float16]
 
 
 def part_of(model: nn.Module) -> float:
-    """How much of the outputs is compared where logits are rounded: a rounded item may go to another expert."""
+    """Return the fraction of outputs to compare if logits are rounded: an item may go to another expert."""
     return 0.9 if hasattr(model, 'is_sparse') else 1.0
 
 
 def loss_of(outs: tuple[Tensor, ...]) -> Tensor:
-    """A number that every value of every feature map has its own part in."""
+    """Return a weighted sum of every value of every feature map."""
     weights = (torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view(x.shape).to(x) for x in outs)
     return sum((x * weight).sum() for x, weight in zip(outs, weights, strict=True))
 
 
 def step(model: nn.Module, x: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    """Outputs, and the gradients of the input and of all parameters."""
+    """Return outputs, and the gradients of the input and of all parameters."""
     x = x.detach().requires_grad_()
     torch.manual_seed(0)
     outs = model(x)
@@ -35,7 +35,7 @@ def step(model: nn.Module, x: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]
 
 @pytest.fixture
 def noise_of_the_cpu(monkeypatch):
-    """A router draws the same noise on every device."""
+    """Draw the same noise for a router on every device."""
     monkeypatch.setattr(torch, 'randn_like', lambda x, dtype: torch.randn(x.shape, dtype=dtype).to(x.device))
 
 
@@ -46,10 +46,10 @@ def test_float64_equals_the_cpu(family, device, size, training):
     model, x = built(family, torch.float64).train(training), image(2, 3, *size, dtype=torch.float64)
     other = copy.deepcopy(model).to(device)
     expected, gradients = step(model, x)
-    outs, found = step(other, x.to(device))
+    outs, actual = step(other, x.to(device))
     assert all(out.device.type == device.type and out.is_contiguous() for out in outs)
     assert_near(outs, expected, 1e-9)
-    assert_near_gradients(found, gradients, 1e-9)
+    assert_near_gradients(actual, gradients, 1e-9)
     torch.testing.assert_close(other.cpu().state_dict(), model.state_dict())  # running statistics
 
 
@@ -93,8 +93,8 @@ def test_autocast_trains_and_stays_near_float32(family, device, dtype):
     assert_near(outs, expected, 0.05, part_of(model))
     (loss_of([out.float() for out in outs]) / 100).backward()
     gradients = {name: parameter.grad for name, parameter in other.named_parameters()}
-    wrong = [name for name, grad in gradients.items() if grad.dtype != torch.float32 or not grad.isfinite().all()]
-    assert wrong == []
+    faulty = [name for name, grad in gradients.items() if grad.dtype != torch.float32 or not grad.isfinite().all()]
+    assert faulty == []
 
 
 @pytest.mark.parametrize('dtype', HALF, ids=str)
@@ -113,10 +113,10 @@ def test_channels_last_gives_the_same(family, device):
     laid_out = x.contiguous(memory_format=torch.channels_last)
     expected, gradients = step(copy.deepcopy(model), x)
     for other in (copy.deepcopy(model), copy.deepcopy(model).to(memory_format=torch.channels_last)):
-        outs, found = step(other, laid_out)
+        outs, actual = step(other, laid_out)
         assert all(out.is_contiguous() for out in outs)
         assert_near(outs, expected, 1e-9)
-        assert_near_gradients(found, gradients, 1e-9)
+        assert_near_gradients(actual, gradients, 1e-9)
 
 
 def test_with_cp_changes_nothing(family, device):

@@ -13,7 +13,7 @@ TINY = dict(depths=(1, 2), dims=(16, 32))
 """The second block of a stage may shift where the first does not."""
 BACKEND = 'inductor' if DEVICE == 'cuda' else 'aot_eager'  # for a CPU inductor needs a compiler, and minutes
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('default')]  # what inductor says of a GPU is no error
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('default')]  # inductor's warnings on a GPU are not errors
 
 
 @pytest.fixture(autouse=True)
@@ -40,11 +40,11 @@ def test_trains(family, device, dtype):
                 outs = run(x)
             loss_of([out.float().cpu() for out in outs]).backward()
             results.append(outs)
-    gradients, wanted = ([parameter.grad for parameter in each.parameters()] for each in (other, model))
+    gradients, expected = ([parameter.grad for parameter in network.parameters()] for network in (other, model))
     assert all(gradient.dtype == torch.float32 for gradient in gradients)
     if dtype == torch.float32:
         assert_near(*results, 1e-4)
-        assert_near_gradients(gradients, wanted, 1e-3)
+        assert_near_gradients(gradients, expected, 1e-3)
         torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-4)
     else:  # rounded between other operators: an item of a router may go to another expert
         assert_near(*results, 0.05, 0.9 if hasattr(model, 'is_sparse') else 1.0)

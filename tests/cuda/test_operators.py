@@ -40,7 +40,7 @@ def by(device, monkeypatch) -> Chooses:
     return by
 
 
-def test_what_runs_by_itself(gpu):
+def test_operators_choose_torchvision_if_installed(gpu):
     values = torch.ones(1, device=gpu)
     assert by_torchvision(values) == has_torchvision('cuda') and not by_torchvision(values.cpu())
     with deterministic():
@@ -79,7 +79,7 @@ def test_batched_nms(by, device, agnostic, split):
 
 
 def pooled(layer: nn.Module, x: Tensor, rois: Tensor) -> list[Tensor]:
-    """The output of a layer and a gradient."""
+    """Return the output of a layer and a gradient."""
     x = x.detach().requires_grad_()
     y = layer(x, rois)
     weight = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape).to(y)
@@ -96,13 +96,13 @@ def test_roi_align(by, device, aligned, ratio, dtype, bound):
     expected = pooled(layer, x, rois)
     for torchvision in (False, True):
         by(torchvision)
-        for found, wanted in zip(pooled(layer, x.to(device), rois.to(device)), expected, strict=True):
-            assert found.dtype == dtype and (found - wanted).abs().max() <= bound * wanted.abs().max()
+        for result, reference in zip(pooled(layer, x.to(device), rois.to(device)), expected, strict=True):
+            assert result.dtype == dtype and (result - reference).abs().max() <= bound * reference.abs().max()
 
 
 @pytest.mark.parametrize('weighted', [False, True])
 def test_sigmoid_focal_loss(device, weighted):
-    """mmcv's function, over this package's, and torchvision's."""
+    """Compare mmcv's function, on this package's operator, with torchvision's."""
     x, target = 4 * torch.randn(50, 6, dtype=torch.float64), torch.randint(7, (50,))
     weight = torch.rand(6, dtype=torch.float64) if weighted else None
 

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('device')]
 
 
 def stopping(config: Path, at: int) -> Path:
-    """The same config, whose training is stopped after so many iterations."""
+    """Write a config whose training stops after `at` iterations."""
     cfg = Config.fromfile(config)
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='SignalHook', at=at, signals=['SIGTERM'])]
     cfg.dump(config.with_name('stopping.py'))
@@ -50,17 +50,17 @@ def test_trains_resumes_and_tests(base, shapes, tmp_path):
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(metrics) or 'mIoU' in metrics
 
 
-def test_resumed_is_unbroken(shapes, tmp_path, as_before):
+def test_resumed_is_uninterrupted(shapes, tmp_path, as_before):
     """Bit for bit: two epochs at once, and one after the other."""
     config = write_config(DETECTION, tmp_path, shapes, **QUICK[DETECTION])
-    how, (unbroken, broken) = ['--seed', 3, '--deterministic', *AMP], (tmp_path / name for name in ('one', 'two'))
-    assert call('train', config, '--work-dir', unbroken, *how) == 0
+    how, (uninterrupted, broken) = ['--seed', 3, '--deterministic', *AMP], (tmp_path / name for name in ('one', 'two'))
+    assert call('train', config, '--work-dir', uninterrupted, *how) == 0
     assert call('train', stopping(config, at=4), '--work-dir', broken, *how) == 128 + signal.SIGTERM
     assert not (broken / 'epoch_2.pth').exists()
     assert call('train', config, '--work-dir', broken, '--resume', *how) == 0
     assert torch.are_deterministic_algorithms_enabled()
-    assert repr(records_of(broken)) == repr(records_of(unbroken))  # NaN, of a step that the scaler skipped, too
-    assert_equal_states(broken / 'epoch_2.pth', unbroken / 'epoch_2.pth')
+    assert repr(records_of(broken)) == repr(records_of(uninterrupted))  # NaN, of a step that the scaler skipped, too
+    assert_equal_states(broken / 'epoch_2.pth', uninterrupted / 'epoch_2.pth')
 
 
 @pytest.mark.parametrize('task', ['detection/hire_mlp_mask_rcnn_shapes', 'segmentation/hire_mlp_upernet_shapes'])

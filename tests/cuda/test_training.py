@@ -17,7 +17,7 @@ SHAPES = [path for path in CONFIGS if path.stem.endswith('_shapes')]
 
 @pytest.fixture
 def data_of(shapes):
-    """Reads a config over the embedded data; returns it with few channels, and its batches of training."""
+    """Read a config over the embedded data; returns it with few channels, and its batches of training."""
 
     def data_of(path):
         cfg = read_config(path, data_root=shapes)

@@ -1,4 +1,4 @@
-"""What is freed stays with the process."""
+"""Memory that a process frees stays with it."""
 
 import subprocess
 import sys
@@ -24,16 +24,16 @@ def page_faults(*args: str, **env: str) -> tuple[str, int]:
     return output[0], int(output[1])
 
 
-def test_large_maps_are_not_cleared_anew():
-    kept, few = page_faults('keep')
+def test_large_maps_are_not_cleared_again():
+    kept, faults_with = page_faults('keep')
     if kept == 'False':
         pytest.skip('this C library is not glibc')
-    _, many = page_faults('do not')
-    assert 2 * few < many
+    _, faults_without = page_faults('do not')
+    assert 2 * faults_with < faults_without
 
 
 @pytest.mark.parametrize(
     'env', [dict(MALLOC_TRIM_THRESHOLD_='100000'), dict(GLIBC_TUNABLES='glibc.malloc.trim_threshold=100000')], ids=str
 )
-def test_what_the_environment_says_stays(env):
+def test_environment_configuration_is_kept(env):
     assert page_faults('keep', **env)[0] == 'False'

@@ -1,4 +1,4 @@
-"""Defects of PyTorch that ``kernels/compat.py`` works around: once an expected failure passes, delete the workaround."""
+"""Defects of PyTorch that ``kernels/compat.py`` works around: delete a workaround once its expected failure passes."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What holds for every family, arch, size, batch and dtype, looked for by hypothesis."""
+"""Properties of every family, arch, size, batch and dtype, checked by hypothesis."""
 
 import copy
 
@@ -26,7 +26,7 @@ OF_ALL = dict(
 
 @st.composite
 def arguments(draw, cls: type) -> dict:
-    """Valid arguments of a family."""
+    """Draw valid arguments of a family."""
     stages = draw(st.integers(1, 4))
 
     def each(values):
@@ -92,7 +92,7 @@ def test_shapes_and_finite_numbers(cls, data, size, dtype):
 @every_family
 @few
 @given(st.data(), sizes)
-def test_a_batch_is_its_images_one_by_one(cls, data, size):
+def test_batch_equals_its_single_images(cls, data, size):
     model, x = drawn(data, cls, size)
     with torch.no_grad():
         alone = [model(one[None]) for one in x]
@@ -118,7 +118,7 @@ def test_gradients_are_finite_and_with_cp_keeps_them(cls, data, size):
 @every_family
 @few
 @given(st.data(), sizes)
-def test_forms_of_a_model_give_the_same(cls, data, size):
+def test_variants_of_a_model_have_equal_outputs(cls, data, size):
     model, x = drawn(data, cls, size)
     other = copy.deepcopy(model).to(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_forms_of_a_model_give_the_same(cls, data, size):
 
 @pytest.mark.slow
 @every_family
-def test_compiled_model_gives_the_same(cls):
+def test_compiled_model_has_equal_outputs(cls):
     @settings(few, max_examples=1)
     @given(st.data(), sizes)
     def check(data, size):
