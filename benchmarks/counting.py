@@ -1,7 +1,9 @@
 """MACs, memory and seconds of a call, and the GEMM floor: the matrix products of a network alone."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 
 import torch
@@ -30,11 +32,26 @@ def peak_memory(run: Callable[[], object], device: str) -> int:
         run()
         return torch.cuda.max_memory_allocated() - before
     # A dispatch mode would switch the faster kernels off; a profiler does not.
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == '[memory]']
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return max(accumulate(changes), default=0)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Discard the output of C++ code: PyTorch 2.13's profiler prints lines with `USDT`."""
+    copies = [os.dup(stream) for stream in (1, 2)]
+    with open(os.devnull, 'w') as sink:
+        for stream in (1, 2):
+            os.dup2(sink.fileno(), stream)
+        try:
+            yield
+        finally:
+            for stream, copy in zip((1, 2), copies, strict=True):
+                os.dup2(copy, stream)
+                os.close(copy)
 
 
 def seconds(run: Callable[[], object], device: str) -> float:

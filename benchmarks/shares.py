@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from backbones import arch_name, call
-from counting import GemmFloor
+from counting import GemmFloor, silent
 from models import SMALLEST
 from timing import DTYPES, Size, interleaved, network_parser, parse, release_memory, spread
 from torch.autograd import DeviceType
@@ -43,7 +43,7 @@ def group_of(name: str, shapes: Sequence[Sequence[int]]) -> str:
 def operator_times(run: Callable[[], object], rounds: int, device: str) -> Counter[str]:
     """Return the times of the operators by group."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == 'cuda' else [])]
-    with profile(activities=activities, record_shapes=True) as profiler:
+    with silent(), profile(activities=activities, record_shapes=True) as profiler:
         for _ in range(rounds):
             run()
     times: Counter[str] = Counter()
