@@ -12,6 +12,7 @@ from timing import DTYPES, Candidate, Size, inference, measure, network_parser, 
 from torch import Tensor, nn
 
 import mlp_dense
+from mlp_dense import kernels
 
 
 def arch_name(text: str) -> str:
@@ -69,13 +70,16 @@ def can_run(name: str, variant: str, args: argparse.Namespace) -> bool:
     return variant != 'published' or args.dtype != 'bf16' or args.amp or not name.startswith('CycleMLP')
 
 
-def call(model: nn.Module, x: Tensor, args: argparse.Namespace, dtype: str) -> Callable[..., object]:
+def call(
+    model: nn.Module, x: Tensor, args: argparse.Namespace, dtype: str, choice: str = 'fast'
+) -> Callable[..., object]:
     """Return the timed call: inference, or forward and backward with random gradients of the feature maps."""
     x = x if args.amp else x.to(DTYPES[dtype])
     model.to(x.dtype).train(args.train)  # not assigned: mmdet's ResNet.train() returns None
 
     def forward() -> tuple[Tensor, ...]:
-        with torch.autocast(args.device, DTYPES[dtype], enabled=args.amp and dtype != 'fp32'):
+        autocast = torch.autocast(args.device, DTYPES[dtype], enabled=args.amp and dtype != 'fp32')
+        with autocast, kernels.use(choice):
             return model(x)
 
     if not args.train:
@@ -102,6 +106,8 @@ def candidates_of(name: str, models: dict[str, nn.Module], x: Tensor, args: argp
         for variant, model in models.items()
         if can_run(name, variant, args)
     }
+    if ours:
+        calls['reference'] = call(ours, x, args, args.dtype, 'reference')
     return [Candidate(name, variant, run, macs) for variant, run in {**calls, **floor}.items()]
 
 

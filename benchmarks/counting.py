@@ -1,64 +1,57 @@
 """MACs, memory and seconds of a call, and the GEMM floor: the matrix products of a network alone."""
 
+import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 import mlp_dense.operators  # noqa: F401  replaces mmcv's compiled operators before a benchmark imports mmdet
+from mlp_dense import kernels
 
 
 def gmacs(forward: Callable[[], object]) -> float:
     """Return the billions of multiply-accumulate operations of a call."""
-    with torch.no_grad(), reference_operators(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), kernels.use('reference'), FlopCounterMode(display=False) as counter:
         forward()
     return counter.get_total_flops() / 2e9
 
 
-def reference_operators() -> AbstractContextManager:
-    """Return a context in which PyTorch's own operators run, because modes do not know oneDNN's fused operators."""
-    return torch.backends.mkldnn.flags(enabled=False)
-
-
 def peak_memory(run: Callable[[], object], device: str) -> int:
-    """Return the peak bytes of the tensors that a call allocates."""
+    """Return the peak bytes that PyTorch allocates during a call, beyond what exists before it."""
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    with NewMemory() as memory:
+    # A dispatch mode would switch the faster kernels off; a profiler does not.
+    with silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
-    return memory.peak
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == '[memory]']
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(changes), default=0)
 
 
-class NewMemory(TorchDispatchMode):
-    """Peak memory of the tensors allocated in the context, without the scratch memory of operators."""
-
-    def __init__(self):
-        super().__init__()
-        self.peak = 0
-        self.sizes = WeakIdKeyDictionary()  # in bytes, of the storages that are alive
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        for storage in storages((args, kwargs)):
-            self.sizes.setdefault(storage, 0)  # allocated before the measurement
-        results = operator(*args, **(kwargs or {}))
-        for storage in storages(results):
-            self.sizes.setdefault(storage, storage.nbytes())
-        self.peak = max(self.peak, sum(self.sizes.values()))
-        return results
-
-
-def storages(tree: object) -> list[torch.UntypedStorage]:
-    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+@contextmanager
+def silent() -> Iterator[None]:
+    """Discard the output of C++ code: PyTorch 2.13's profiler prints lines with `USDT`."""
+    copies = [os.dup(stream) for stream in (1, 2)]
+    with open(os.devnull, 'w') as sink:
+        for stream in (1, 2):
+            os.dup2(sink.fileno(), stream)
+        try:
+            yield
+        finally:
+            for stream, copy in zip((1, 2), copies, strict=True):
+                os.dup2(copy, stream)
+                os.close(copy)
 
 
 def seconds(run: Callable[[], object], device: str) -> float:
@@ -112,7 +105,7 @@ class GemmFloor:
     """
 
     def __init__(self, forward: Callable[[], object], dtype: torch.dtype, device: str, train: bool):
-        with torch.no_grad(), reference_operators(), ProductSizes() as mode:
+        with torch.no_grad(), kernels.use('reference'), ProductSizes() as mode:
             forward()
         sizes = mode.sizes
         if train:  # the gradients of the input and of the weight

@@ -129,20 +129,21 @@ def steps_of(args: argparse.Namespace) -> list[Step]:
 
     def add(part: str, name: str, *words: object) -> None:
         result, folder = args.results / part / f'{name}_{args.device}.json', args.out / f'{name}_{args.device}'
-        command = [sys.executable, *(str(word).format(folder=folder, result=result) for word in words)]
+        places = {'FOLDER': folder, 'JUNIT': folder / 'junit.xml', 'RESULT': result}
+        command = [sys.executable, *(str(places.get(word, word)) for word in words)]
         steps.append(Step(part, name, command, result, folder))
 
     for part in args.parts:
         if part == 'tests':
             toy = ['-k', 'float64'] if args.toy else []
-            add(part, 'tests', '-m', 'pytest', ROOT / 'tests/cuda', '-q', '-n', args.jobs, '-p', 'no:cacheprovider',
-                '-o', 'filterwarnings=default', '--junitxml={folder}/junit.xml', *toy)  # fmt: skip
+            options = ['-q', '-n', args.jobs, '-p', 'no:cacheprovider', '-o', 'filterwarnings=default', *toy]
+            add(part, 'tests', '-m', 'pytest', ROOT / 'tests/cuda', *options, '--junitxml', 'JUNIT')
         elif part in BENCHMARKS:
             for name, line in list(BENCHMARKS[part].items())[: 1 if args.toy else None]:
                 script, *options = line.split()
                 options += ['--dtype', 'fp16'] if part == 'detectors' and args.device == 'cuda' else []
                 options += f'{TOY_SIZE} {TOY[part]}'.split() if args.toy else []
-                add(part, name, ROOT / 'benchmarks' / script, *options, '--device', args.device, '--out', '{folder}')
+                add(part, name, ROOT / 'benchmarks' / script, *options, '--device', args.device, '--out', 'FOLDER')
         else:
             for name in TRAININGS[part][: 1 if args.toy else None]:
                 options = ['--thin'] if args.device == 'cpu' else []
@@ -152,7 +153,7 @@ def steps_of(args: argparse.Namespace) -> list[Step]:
                         options += [f'--{option.replace("_", "-")}', *(value if isinstance(value, list) else [value])]
                 root, out = getattr(args, part), args.out / name
                 options += ['--data-root', root, '--device', args.device, '--jobs', args.jobs, '--out', out]
-                add(part, name, ROOT / 'benchmarks/learning.py', name, *options, '--results', '{result}')
+                add(part, name, ROOT / 'benchmarks/learning.py', name, *options, '--results', 'RESULT')
     return steps
 
 
@@ -201,13 +202,13 @@ def write_page(folder: Path, page: Path) -> None:
             if part in TRAININGS:
                 paragraphs += training_paragraphs(file.stem, result, page)
             else:
-                content = test_table(result) if part == 'tests' else markdown(result)
+                content = outcome_table(result) if part == 'tests' else markdown(result)
                 paragraphs += [f'**{file.stem}**', f'```bash\nmake evidence PARTS={part}\n```', content]
     paragraphs += ['## Not run', '\n'.join(missing)]
     page.write_text('\n\n'.join(paragraphs) + '\n', encoding='utf-8')
 
 
-def test_table(result: dict[str, Any]) -> str:
+def outcome_table(result: dict[str, Any]) -> str:
     rows = [[f'`{name}`', *counts.values()] for name, counts in result['tests'].items()]
     totals = ['all', *(sum(row[i] for row in rows) for i in (1, 2, 3))]
     return f'{provenance(result)}\n\n{table(["test", "passed", "failed", "skipped"], [*rows, totals])}'

@@ -35,7 +35,7 @@ if not find_spec('timm'):
 
 
 def build_peer(name: str, half: bool) -> nn.Module | None:
-    """Return another backbone, or None if `half` asks for 16-bit weights and the backbone does not support them."""
+    """Return another backbone, or None if `half` is set and the backbone does not support 16-bit weights."""
     cfg = PEERS[name][0]
     if half and name == 'Swin-T':
         cfg = SWIN_IN_HALF if find_spec('timm') else None

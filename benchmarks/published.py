@@ -1,9 +1,11 @@
-"""The networks as their published code computes them: what a user had before. Parameters have the official names.
+"""Networks for dense prediction as their published code computes them. Parameters have the official names.
 
 AS-MLP shifts by roll, pad and narrow; CycleMLP's shift is a deformable convolution; Hire-MLP clones, rolls, pads and
 permutes; Wave-MLP concatenates and convolves in groups. Everything else is 1x1 convolutions on NCHW (AS-MLP, Hire-MLP,
 Wave-MLP) or linear layers on NHWC (CycleMLP).
 """
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,16 +27,12 @@ def conv1x1(in_dim: int, out_dim: int, bias: bool = True) -> nn.Conv2d:
     return nn.Conv2d(in_dim, out_dim, 1, bias=bias)
 
 
-def group_norm(dim: int) -> nn.GroupNorm:
-    return nn.GroupNorm(1, dim)
-
-
 class AxialShift(nn.Module):
     def __init__(self, dim: int, shift_size: int):
         super().__init__()
         self.shift_size, self.pad = shift_size, shift_size // 2
         self.conv1, self.conv2_1, self.conv2_2, self.conv3 = (conv1x1(dim, dim) for _ in range(4))
-        self.norm1, self.norm2 = group_norm(dim), group_norm(dim)
+        self.norm1, self.norm2 = nn.GroupNorm(1, dim), nn.GroupNorm(1, dim)
 
     def shift(self, x: Tensor, axis: int) -> Tensor:
         padded = F.pad(x, (self.pad, self.pad, self.pad, self.pad))
@@ -51,7 +49,7 @@ class AxialShift(nn.Module):
 
 
 class CycleFC(nn.Module):
-    """(B, C, H, W) to the same size: published as a (1, 3) or (3, 1) kernel, computed as one shift of each channel."""
+    """Cycle layer on (B, C, H, W): a deformable 1x1 convolution that shifts each channel along one axis."""
 
     def __init__(self, dim: int, axis: int):
         super().__init__()
@@ -69,7 +67,7 @@ class CycleFC(nn.Module):
 
 class Reweight(ChannelMLP):
     def weights(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """(B, C) or (B, C, 1, 1) to weights of the three branches, (3, *shape)."""
+        """Return the weights (3, *shape) of the three branches for (B, C) or (B, C, 1, 1)."""
         scores = super().forward(x).flatten(1)
         return scores.reshape(len(x), -1, 3).permute(2, 0, 1).softmax(0).reshape(3, *shape)
 
@@ -107,12 +105,12 @@ class HireMixing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         p = self.region
-        fill_h, fill_w = -height % p, -width % p
+        pad_h, pad_w = -height % p, -width % p
         h, w = x.clone(), x.clone()
         if self.step:
             h, w = torch.roll(h, self.step, 2), torch.roll(w, self.step, 3)
-        h = F.pad(h, (0, 0, 0, fill_h), 'circular') if fill_h else h
-        w = F.pad(w, (0, fill_w, 0, 0), 'circular') if fill_w else w
+        h = F.pad(h, (0, 0, 0, pad_h), 'circular') if pad_h else h
+        w = F.pad(w, (0, pad_w, 0, 0), 'circular') if pad_w else w
         rows, columns = h.shape[2], w.shape[3]
         h = h.reshape(batch, channels, rows // p, p, width).permute(0, 1, 3, 2, 4).reshape(batch, -1, rows // p, width)
         w = w.reshape(batch, channels, height, columns // p, p).permute(0, 1, 4, 2, 3)
@@ -166,7 +164,7 @@ class Block(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A strided convolution; Hire-MLP adds a norm and ReLU, Wave-MLP and AS-MLP's stem a norm; CycleMLP gives NHWC."""
+    """Strided convolution. Hire-MLP adds a norm and ReLU, Wave-MLP and AS-MLP's stem a norm; CycleMLP returns NHWC."""
 
     def __init__(self, name: str, in_dim: int, dim: int, kernel: int, stride: int, padding: int, norm=None):
         super().__init__()
@@ -177,7 +175,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.family == 'CycleMLP':
-            nchw = x if self.proj.stride[0] == 4 else x.permute(0, 3, 1, 2)  # the stem gets the image
+            nchw = x if self.proj.stride[0] == 4 else x.permute(0, 3, 1, 2)  # the input of the stem is the image
             return self.proj(nchw).permute(0, 2, 3, 1)
         x = self.proj(x)
         x = self.norm(x) if hasattr(self, 'norm') else x
@@ -187,7 +185,7 @@ class Downsample(nn.Module):
 class PatchMerging(nn.Module):
     def __init__(self, in_dim: int, dim: int):
         super().__init__()
-        self.norm = group_norm(4 * in_dim)
+        self.norm = nn.GroupNorm(1, 4 * in_dim)
         self.reduction = conv1x1(4 * in_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,25 +194,21 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x))
 
 
-def layer_norm(dim: int) -> nn.LayerNorm:
-    return nn.LayerNorm(dim)
-
-
 class PublishedNetwork(nn.Module):
-    """A family for dense prediction: (B, 3, H, W), H and W multiples of 32, to four feature maps (B, C, H / s, W / s).
+    """A family on images (B, 3, H, W), H and W multiples of 32; returns four feature maps (B, C, H / s, W / s).
 
     Args:
         family: ASMLP, CycleMLP, HireMLP or WaveMLP.
-        arch: the full dict of a variant, as `backbone.arch` gives it.
+        arch: the complete dict of a variant, as in `backbone.arch`.
     """
 
     def __init__(self, family: str, arch: dict):
         super().__init__()
         self.family = family
-        dims = arch['dims']
+        dims, group_norm = arch['dims'], partial(nn.GroupNorm, 1)
         norm, linear, mixing_name = {
             'ASMLP': (group_norm, conv1x1, 'axial_shift'),
-            'CycleMLP': (layer_norm, nn.Linear, 'attn'),
+            'CycleMLP': (nn.LayerNorm, nn.Linear, 'attn'),
             'HireMLP': (nn.BatchNorm2d, conv1x1, 'attn'),
             'WaveMLP': (group_norm if arch.get('group_norm') else nn.BatchNorm2d, conv1x1, 'attn'),
         }[family]
@@ -248,8 +242,8 @@ class PublishedNetwork(nn.Module):
             for layer, downsample in zip(self.layers, downsamples, strict=False):
                 layer['downsample'] = downsample
         else:
-            between = [part for pair in zip(stages, [*downsamples, None], strict=True) for part in pair]
-            self.network = nn.ModuleList(between[:-1])
+            pairs = zip(stages, [*downsamples, None], strict=True)
+            self.network = nn.ModuleList([module for pair in pairs for module in pair][:-1])
         step = 1 if family == 'ASMLP' else 2
         for i, dim in enumerate(dims):
             self.add_module(f'norm{step * i}', norm(dim))

@@ -26,6 +26,7 @@ RESULTS = Path('work_dirs/benchmarks')
 TABLE = re.compile(r'(?<=```bash\n)(?P<command>[^\n]+)\n```\n\n<!-- table -->\n(?P<text>.*?)<!-- end -->', re.DOTALL)
 VARIANTS = {  # meaning, colour
     'ours': ('this package', '#1f5fa8'),
+    'reference': ("ours with kernels.use('reference'), in plain PyTorch", '#9ecae1'),
     'fused': ('mlp_dense.fuse(ours): BatchNorms folded into the neighbouring layers', '#6baed6'),
     'with_cp': ('with_cp=True: the backward pass recomputes the blocks', '#6baed6'),
     'fp32': ('ours in fp32', '#b8d4ea'),
@@ -107,8 +108,8 @@ def table(case: str, rows: list[dict]) -> str:
     for row in rows:
         models.setdefault(row['model'], {})[PEERS.get(row['variant'], row['variant'])] = row
     columns = {f'{variant} ms': [milliseconds(row.get(variant)) for row in models.values()] for variant in variants}
-    for title, dividend, divisor in (('ours / floor', 'ours', 'floor'), ('published / ours', 'published', 'ours')):
-        columns[title] = [ratio(row.get(dividend), row.get(divisor)) for row in models.values()]
+    for dividend, divisor in (('ours', 'floor'), ('reference', 'ours'), ('published', 'ours')):
+        columns[f'{dividend} / {divisor}'] = [ratio(row.get(dividend), row.get(divisor)) for row in models.values()]
     if not {'floor', 'published'} & set(variants):
         columns |= {
             f'{v} / ours': [ratio(row.get(v), row.get('ours')) for row in models.values()] for v in variants[1:]

@@ -1,22 +1,18 @@
 """Prints the fractions of time that operator groups take in a backbone, as multiples of the GEMM floor."""
 
-import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
 from backbones import arch_name, call
-from counting import GemmFloor
+from counting import GemmFloor, silent
 from models import SMALLEST
 from timing import DTYPES, Size, interleaved, network_parser, parse, release_memory, spread
-from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import mlp_dense
-from mlp_dense.kernels import dispatch
 
 GROUPS = {  # parts of operator names; the first group that matches counts. Products include bias and activation
     'products': 'mkldnn::_linear_pointwise conv aten::linear addmm aten::mm aten::bmm',
@@ -44,40 +40,17 @@ def group_of(name: str, shapes: Sequence[Sequence[int]]) -> str:
     return next((group for group, parts in GROUPS.items() if any(part in name for part in parts.split())), 'other')
 
 
-class OperatorTimes(TorchDispatchMode):
-    """Seconds of the operators on a CPU by group. A profiler would slow down operators that pass over memory."""
-
-    def __init__(self):
-        super().__init__()
-        self.seconds: Counter[str] = Counter()
-
-    def __enter__(self):
-        self.modes, dispatch._dispatch_modes = dispatch._dispatch_modes, lambda: 0  # else the references run
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        dispatch._dispatch_modes = self.modes
-        return super().__exit__(*error)
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        begin = time.perf_counter()
-        results = operator(*args, **(kwargs or {}))
-        duration = time.perf_counter() - begin
-        shapes = [arg.shape for arg in args if isinstance(arg, Tensor)]
-        self.seconds[group_of(operator.name(), shapes)] += duration
-        return results
-
-
-def times_on_gpu(run: Callable[[], object], rounds: int) -> Counter[str]:
-    """Return the times of the kernels on a GPU by group."""
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], record_shapes=True) as profiler:
+def operator_times(run: Callable[[], object], rounds: int, device: str) -> Counter[str]:
+    """Return the times of the operators by group."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == 'cuda' else [])]
+    with silent(), profile(activities=activities, record_shapes=True) as profiler:
         for _ in range(rounds):
             run()
-        torch.cuda.synchronize()
     times: Counter[str] = Counter()
     for operator in profiler.key_averages(group_by_input_shape=True):
-        if operator.device_type == DeviceType.CPU:  # entries of kernels repeat the time of their operator
-            times[group_of(operator.key, operator.input_shapes)] += operator.self_device_time_total
+        if operator.device_type == DeviceType.CPU:  # entries of kernels on a GPU repeat the time of their operator
+            time = operator.self_device_time_total if device == 'cuda' else operator.self_cpu_time_total
+            times[group_of(operator.key, operator.input_shapes)] += time
     return times
 
 
@@ -90,13 +63,7 @@ def shares(name: str, size: Size, args: Namespace) -> dict[str, float]:
     floor = GemmFloor(lambda: model(x), DTYPES[args.dtype], args.device, args.train)
     run = call(model, x, args, args.dtype)
     ours, products = (spread(times)[0] for times in interleaved([run, floor], args.rounds, args.device, name))
-    if args.device == 'cuda':
-        times = times_on_gpu(run, args.rounds)
-    else:
-        with OperatorTimes() as mode:
-            for _ in range(args.rounds):
-                run()
-        times = mode.seconds
+    times = operator_times(run, args.rounds, args.device)
     ratios = {group: times[group] / times.total() * ours / products for group in (*GROUPS, 'other')}
     return ratios | {'all': ours / products}
 

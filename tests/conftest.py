@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Fixtures of several test files."""
 
 import gc
 import logging
@@ -17,26 +17,26 @@ from support import checkpoints
 from support.configs import ROOT
 from support.tools import own_globals
 
-os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read once, at the first product: for deterministic ones
-torch.set_num_threads(1)  # feature maps are small: more threads only wait for each other, above all on a busy machine
-mmengine.config.config.FormatCode = lambda text, **_: (text, True)  # yapf: half a second whenever a config is written
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # for deterministic products; read at the first one
+torch.set_num_threads(1)  # feature maps are small, so more threads only wait for each other
+mmengine.config.config.FormatCode = lambda text, **_: (text, True)  # yapf takes half a second for every written config
 
 
 def pytest_collection_finish() -> None:
     gc.collect()
-    gc.freeze()  # thousands of tests live as long as the process: no collection need look at them
+    gc.freeze()  # collections skip the thousands of tests, which live as long as the process
 
 
 @pytest.fixture(autouse=True)
 def own_globals_of_mmengine():
-    """The order of the tests does not matter."""
+    """Restore mmengine's globals, so that the order of the tests does not matter."""
     with own_globals():
         yield
 
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
-    """The folder beside the repository with genuine data."""
+    """Return the folder next to the repository with genuine data."""
     folder = ROOT.parent / 'shared'
     if not folder.is_dir():
         pytest.skip(f'{folder} is absent')
@@ -50,14 +50,14 @@ def family(request) -> type:
 
 @pytest.fixture(scope='session')
 def on_cpu() -> None:
-    """For what only a CPU promises: equal bits without --deterministic, several processes on any machine."""
+    """Skip on a GPU: equal bits without --deterministic and several processes are only guaranteed on a CPU."""
     if torch.cuda.is_available():
-        pytest.skip('holds on a CPU: run it with CUDA_VISIBLE_DEVICES=')
+        pytest.skip('needs a CPU: set CUDA_VISIBLE_DEVICES=')
 
 
 @pytest.fixture
 def as_before():
-    """What --deterministic sets for the process holds for one test."""
+    """Undo after a test what --deterministic sets for the process."""
     yield
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic = False
@@ -65,13 +65,13 @@ def as_before():
 
 @pytest.fixture
 def save(tmp_path):
-    """Writes a checkpoint; returns its path."""
+    """Return a function that writes a checkpoint and returns its path."""
     return lambda content, name='weights.pth', **kwargs: checkpoints.write(tmp_path / name, content, **kwargs)
 
 
 @pytest.fixture
 def log_lines():
-    """The lines that a user of mmengine sees during the test."""
+    """Collect the lines that mmengine logs during the test."""
 
     class Collect(logging.Handler):
         def emit(self, record):
@@ -85,7 +85,7 @@ def log_lines():
 
 @pytest.fixture(scope='session')
 def shapes(tmp_path_factory) -> Path:
-    """A small copy of the embedded data set."""
+    """Write a small copy of the embedded data set."""
     root = tmp_path_factory.mktemp('data') / 'shapes'
     write_shapes(root, num_train=16, num_val=8, size=96)
     return root
@@ -93,7 +93,7 @@ def shapes(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def two_threads():
-    """With one thread there is no fast path for training."""
+    """Run a test with two threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

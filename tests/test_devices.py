@@ -20,6 +20,6 @@ def test_comparison_detects_differences(compare):
 def test_comparison_ignores_a_fraction_of_the_values():
     exact = torch.linspace(-1, 1, 100)
     wrong = exact + (torch.arange(100) < 9)
-    assert_near([wrong], [exact], 1e-6, part=0.9)
+    assert_near([wrong], [exact], 1e-6, fraction=0.9)
     with pytest.raises(AssertionError):
-        assert_near([wrong], [exact], 1e-6, part=0.95)
+        assert_near([wrong], [exact], 1e-6, fraction=0.95)

@@ -1,4 +1,4 @@
-"""Writes docs/model_zoo.md: what the metafiles say of every config, beside the sizes measured here."""
+"""Write docs/model_zoo.md: published results of the metafiles and measured sizes of every config."""
 
 import argparse
 import logging
@@ -12,17 +12,20 @@ from arguments import check_out_file, run_tool, tool_parser
 ROOT = Path(__file__).parents[1]
 HEAD = """# Model zoo
 
-Written by `python tools/model_zoo.py` from the configs and `configs/metafiles/`.
+```bash
+python tools/train.py CONFIG
+python tools/test.py CONFIG CHECKPOINT
+```
 
-* **params** (M) and **GMACs** are measured here, for one image of the size above the table, with 1000 proposals and
-  100 masks, as mmdet and mmsegmentation count them: params with auxiliary heads, GMACs without.
-* **published** is what the papers' authors give for this model. *Confirmed*: read in the source that is named;
-  *unconfirmed*: remembered from the paper, not to be cited. None of it was trained here.
+* **params** (M) and **GMACs** are measured here for one image of the size above the table, with 1000 proposals and 100
+  masks. As in mmdet and mmsegmentation, params include auxiliary heads and GMACs do not.
+* **published** are the values of the authors for this model. *Confirmed* values were read in the named source. Do not
+  cite *unconfirmed* ones, which are remembered from the paper. None of these models was trained here.
 
-Confirmed by their abstracts, without the model's name: Hire-MLP's best are 51.7 box AP, 44.8 mask AP and 49.9 mIoU;
-CycleMLP reaches 45.1 mIoU on ADE20K.
+The abstracts confirm 51.7 box AP, 44.8 mask AP and 49.9 mIoU as the best of Hire-MLP, and 45.1 mIoU on ADE20K of
+CycleMLP, without the name of the variant.
 
-`python tools/train.py CONFIG` trains, `python tools/test.py CONFIG CHECKPOINT` tests."""
+Written by `python tools/model_zoo.py` from the configs and `configs/metafiles/`."""
 TABLES = (  # title, what the names of the configs contain, height and width of the image
     ('Mask R-CNN on COCO', r'(?<!cascade)_mask_rcnn_\dx_coco', (800, 1280)),
     ('Cascade Mask R-CNN on COCO', r'cascade_mask_rcnn_\dx_coco', (800, 1280)),
@@ -37,6 +40,7 @@ TOLERANCE = 0.02
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = tool_parser(__doc__)
     parser.add_argument(
         '--out', type=Path, default=ROOT / 'docs' / 'model_zoo.md', metavar='FILE.md', help='default: docs/model_zoo.md'
@@ -45,6 +49,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Run the tool."""
     args = parse_args()
     check_out_file(args.out, '.md')
     from mmengine.logging import MMLogger
@@ -59,6 +64,7 @@ def main() -> None:
 
 
 def page_lines() -> Iterator[str]:
+    """Yield the lines of the page."""
     from rich.progress import track
 
     models = {Path(model['Config']).stem: model for model in read_metafiles()}
@@ -78,14 +84,14 @@ def page_lines() -> Iterator[str]:
         if path.stem not in models and path.parent.name != '_base_':
             base = re.search(r"_base_ = '\./(.+)\.py'", path.read_text(encoding='utf-8'))
             yield f'* `{path.stem}` is `{base[1]}`'
-    yield from ('', '## ImageNet weights with an address', '')
-    for address in dict.fromkeys(model['Metadata'].get('ImageNet Weights') for model in models.values()):
-        if address:
-            yield f'* <{address}>'
+    yield from ('', '## ImageNet weights', '')
+    for url in dict.fromkeys(model['Metadata'].get('ImageNet Weights') for model in models.values()):
+        if url:
+            yield f'* <{url}>'
 
 
 def read_metafiles() -> list[dict]:
-    """The models of model-index.yml, in its order."""
+    """Return the models of model-index.yml, in its order."""
     import yaml
 
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text(encoding='utf-8'))
@@ -94,7 +100,11 @@ def read_metafiles() -> list[dict]:
 
 
 def row(model: dict, size: tuple[int, int], notes: list[str]) -> str:
-    """One line of a table; appends the footnote of a measured count that is not the published one."""
+    """Return one line of a table; append a footnote to `notes` if a measured count differs from the published one.
+
+    Raises:
+        UserError: a count differs and the metafile has no Note.
+    """
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
@@ -108,19 +118,20 @@ def row(model: dict, size: tuple[int, int], notes: list[str]) -> str:
     published = model['Metadata'].get('Published', {})
     mark = ''
     sizes = [published.get(key) for key in ('Parameters (M)', 'GMACs')]
-    if any(there and abs(here / there - 1) > TOLERANCE for here, there in zip(measured[2:], sizes, strict=True)):
+    if any(size and abs(count / size - 1) > TOLERANCE for count, size in zip(measured[2:], sizes, strict=True)):
         if 'Note' not in published:
             raise UserError(
-                f'{model["Name"]}: {measured[2:]} here, {sizes} published; explain it as Note in its metafile.'
+                f'{model["Name"]}: {measured[2:]} here, {sizes} published; set a Note that explains it in its metafile.'
             )
         mark = f' [^{len(notes) + 1}]'
         notes.append(f'[^{len(notes) + 1}]: {model["Name"]}: {published["Note"]}')
     metrics = [published.get('Metrics', {}), *(result['Metrics'] for result in model.get('Results', []))]
-    results = ', '.join(f'{key} {value}' for each in metrics for key, value in each.items())
+    results = ', '.join(f'{key} {value}' for values in metrics for key, value in values.items())
     source = f'{published["Source"]} ({"confirmed" if published["Confirmed"] else "unconfirmed"})' if published else ''
-    there = ' / '.join(map(str, sizes)) if all(sizes) else ''
+    published_sizes = ' / '.join(map(str, sizes)) if all(sizes) else ''
     name = f'[{model["Name"]}](../{model["Config"]})'
-    return f'| {name} | {" | ".join(f"{value:.1f}" for value in measured)} | {there}{mark} | {results} | {source} |'
+    counts_text = ' | '.join(f'{value:.1f}' for value in measured)
+    return f'| {name} | {counts_text} | {published_sizes}{mark} | {results} | {source} |'
 
 
 if __name__ == '__main__':

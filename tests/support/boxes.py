@@ -5,7 +5,10 @@ from torch import Tensor
 
 
 def clustered_boxes(n: int, seed: int, quantum: int = 0) -> tuple[Tensor, Tensor]:
-    """(N, 4) boxes of about 120 pixels around few centres, and (N,) scores; a `quantum` makes many overlaps equal."""
+    """Return (N, 4) boxes of about 120 pixels around few centres, and (N,) scores.
+
+    A `quantum` in pixels rounds the boxes, so that many overlaps are equal.
+    """
     g = torch.Generator().manual_seed(seed)
     centres = n // 20 + 1
     c = (torch.rand(centres, 2, generator=g) * 800)[torch.randint(centres, (n,), generator=g)]

@@ -1,4 +1,4 @@
-"""What the tests of checkpoints share."""
+"""Checkpoints for tests: official weights, hostile pickles, and comparisons with the reference."""
 
 import sys
 import types
@@ -14,7 +14,7 @@ from support.models import SMALL, image
 
 
 class Detector(BaseModule):
-    """The two parts that matter here of every detector and segmentor."""
+    """A backbone and a head, as every detector and segmentor has."""
 
     def __init__(self, backbone: torch.nn.Module):
         super().__init__()
@@ -23,7 +23,7 @@ class Detector(BaseModule):
 
 
 class FromYacs(dict):
-    """Stands in for yacs.config.CfgNode while a file is written."""
+    """Replacement of yacs.config.CfgNode while a file is written."""
 
     def __init__(self, **items):
         super().__init__(items)
@@ -34,7 +34,7 @@ FromYacs.__module__, FromYacs.__qualname__, FromYacs.__name__ = 'yacs.config', '
 
 
 class Call:
-    """Pickled as a call of a function, and what its result is then given as its state."""
+    """Object that is pickled as a call of a function, optionally with a state for the result."""
 
     def __init__(self, function, *args, state=None):
         self.reduced = (function, args) if state is None else (function, args, state)
@@ -48,7 +48,7 @@ def prefixed(prefix: str, weights: dict) -> dict:
 
 
 def write(path: Path, content: Any, **kwargs) -> str:
-    """Writes a checkpoint; returns its path. The lookalike of yacs is gone when the file is read."""
+    """Write a checkpoint; return its path. The replacement of yacs is removed before the file is read."""
     yacs = types.ModuleType('yacs.config')
     yacs.CfgNode = FromYacs
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +65,7 @@ def pretrained(cls: type, path: str, arch: dict = SMALL, **arguments) -> torch.n
 
 
 def assert_computes(model: torch.nn.Module, weights: dict):
-    """The model gives what the reference implementation gives with these official weights."""
+    """Compare the feature maps of a model with those of the reference for these official weights."""
     x = image(1, 3, 40, 36, dtype=torch.float64)
     expected = reference_of(type(model)).forward(weights, x, model.arch)
     with torch.no_grad():

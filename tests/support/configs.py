@@ -1,4 +1,4 @@
-"""The configs of the repository, by absolute paths: no test depends on the folder that it is started in."""
+"""Configs of the repository by absolute paths, so that no test depends on the working directory."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ WIDTHS = ('channels', 'in_channels', 'out_channels', 'feat_channels', 'conv_out_
 
 
 def config(name: str) -> str:
-    """The file of `detection/NAME` or `segmentation/NAME`."""
+    """Return the file of `detection/NAME` or `segmentation/NAME`."""
     return str(ROOT / 'configs' / f'{name}.py')
 
 
@@ -23,7 +23,7 @@ SEGMENTATION = config('segmentation/hire_mlp_upernet_shapes')
 
 
 def thin(cfg: Config) -> None:
-    """The same model of a config with few channels: for tests of what its parts make of each other."""
+    """Reduce the channels of the model of a config, for tests of how its components work together."""
     model, width = cfg.model, 16
     for _, container, key, value in walk(model):
         if key in WIDTHS and isinstance(value, int) and container is not model.backbone:
@@ -39,7 +39,7 @@ def thin(cfg: Config) -> None:
 
 
 def thin_config(name: str, folder: Path) -> str:
-    """Writes `detection/NAME` or `segmentation/NAME` with few channels; returns the file."""
+    """Write `detection/NAME` or `segmentation/NAME` with few channels; return the file."""
     cfg = Config.fromfile(config(name))
     thin(cfg)
     file = folder / Path(config(name)).name

@@ -8,17 +8,17 @@ from reference import reference_of
 ARCHS = [(cls, arch) for cls in FAMILIES for arch in cls.archs]
 
 SMALL = dict(depths=(2, 2, 4, 1), dims=(16, 32, 48, 64))
-"""Fields that every family takes: for tests to which the size does not matter."""
+"""A small variant of every family, for tests that do not depend on the size."""
 
 
 def official(cls: type, arch: dict = SMALL, norms=(0, 1, 2, 3), classes: int = 0) -> dict:
-    """A state dict of a family under its official names, with weights large enough for every step to matter."""
+    """Return a state dict of a family under its official names, with weights large enough for every layer to matter."""
     reference = reference_of(cls)
     return reference.official_weights(reference.official_shapes(arch, norms, classes), std=0.1)
 
 
 def first_bias(cls: type) -> str:
-    """The name of the bias that `reference_of(cls).stem` has in the package."""
+    """Return the name in the package of the bias of `reference_of(cls).stem`."""
     return next(name for name in cls(SMALL).state_dict() if name.startswith('stem.') and name.endswith('.bias'))
 
 
@@ -27,10 +27,10 @@ def image(*size: int, **kwargs) -> torch.Tensor:
 
 
 def loss_of(outs) -> torch.Tensor:
-    """A number that every value of every feature map has its own part in."""
+    """Return a loss to which every value of every feature map contributes with its own weight."""
     return sum((x * torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in outs)
 
 
 def differing(state: dict, other: dict) -> list[str]:
-    """The names of the tensors that are not the same in two state dicts."""
+    """Return the names of the tensors that differ between two state dicts."""
     return [key for key in state if not torch.equal(state[key], other[key])]

@@ -1,4 +1,4 @@
-"""mmcv's layers over the operators of this package."""
+"""mmcv's layers with the operators of this package."""
 
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -14,7 +14,7 @@ MODULES = ('nms', 'roi_align', 'focal_loss', 'deform_conv', 'modulated_deform_co
 
 
 def put_in_place(patch: pytest.MonkeyPatch) -> ModuleType:
-    """What takes the place of mmcv._ext, in its place in mmcv's layers, also where mmcv's own are compiled."""
+    """Replace mmcv._ext in mmcv's layers, even if mmcv's own operators are compiled; return the replacement."""
     spec = spec_from_file_location('stand_in', Path(mlp_dense.operators.__file__).with_name('extension.py'))
     module = module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""Runs the tools: in this process, which costs nothing, or in one of their own, which costs seconds for its imports."""
+"""Calls of the tools in this process, or in a new process, whose imports take seconds."""
 
 import gc
 import importlib.util
@@ -22,11 +22,11 @@ NO_WORKERS = [
     for name in ('train', 'val', 'test')
     for key in ('num_workers=0', 'persistent_workers=False')
 ]
-"""For --cfg-options: images are read in the process itself."""
+"""Options for --cfg-options: the process itself loads the images."""
 
 
 def load(file: Path) -> ModuleType:
-    """The module of a script, which finds the files beside it."""
+    """Return the module of a script; it can import modules of its own folder."""
     with patch.object(sys, 'path', [str(file.parent), *sys.path]):
         spec = importlib.util.spec_from_file_location(f'{file.parent.name}_{file.stem}', file)
         module = importlib.util.module_from_spec(spec)
@@ -35,7 +35,7 @@ def load(file: Path) -> ModuleType:
 
 
 def call(name: str, *args) -> int:
-    """Runs `tools/NAME.py ARGS` as its command line would; returns the exit status."""
+    """Run `tools/NAME.py ARGS` as its command line does; return the exit status."""
     with own_globals(), patch.object(sys, 'argv', [name, *map(str, args)]), patch.dict(os.environ):
         tool = load(TOOLS / f'{name}.py')
         try:
@@ -43,51 +43,51 @@ def call(name: str, *args) -> int:
         except SystemExit as error:
             return error.code
         finally:
-            for each in gc.get_objects():  # ends the processes that read images: collected in a cycle, each takes 5 s
-                if type(each) is _MultiProcessingDataLoaderIter:
-                    each._shutdown_workers()
+            for value in gc.get_objects():  # stop loader processes; the garbage collector needs 5 s for each
+                if type(value) is _MultiProcessingDataLoaderIter:
+                    value._shutdown_workers()
             gc.collect()
-            gc.freeze()  # mmengine collects for every data set: it need not look at what stays
+            gc.freeze()  # mmengine collects garbage for every data set; frozen objects are skipped
     return 0
 
 
 def run(*command, status: int = 0) -> str:
-    """Runs `python COMMAND` in the repository; returns its output and checks its exit status."""
+    """Run `python COMMAND` in the repository, check the exit status, and return the output."""
     command = [sys.executable, *map(str, command)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}  # more threads only wait for those of other tests
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == status, done.stdout[-1500:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}  # tests run in parallel already
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert process.returncode == status, process.stdout[-1500:] + process.stderr[-3000:]
+    return process.stdout + process.stderr
 
 
 def log_of(work_dir: Path) -> str:
-    """The log of the last training."""
+    """Return the log of the last training."""
     return max(work_dir.glob('*/*.log')).read_text()
 
 
 def before_training(console: str) -> list[str]:
-    """The lines before that of the first iterations."""
+    """Return the lines before the first logged iteration."""
     lines = console.splitlines()
     return lines[: next(i for i, line in enumerate(lines) if '(train) ' in line)]
 
 
 @contextmanager
 def own_globals() -> Iterator[None]:
-    """What mmengine keeps for a whole process (default scope, loggers, message hubs, visualizers) is as before."""
-    before = {kind: dict(kind._instance_dict) for kind in _kinds(ManagerMixin)}
+    """Restore mmengine's globals afterwards: default scope, loggers, message hubs and visualizers."""
+    before = {cls: dict(cls._instance_dict) for cls in _subclasses(ManagerMixin)}
     try:
         yield
     finally:
-        for kind in _kinds(ManagerMixin):
-            for name, instance in kind._instance_dict.items():
-                if name not in before.get(kind, ()):
+        for cls in _subclasses(ManagerMixin):
+            for name, instance in cls._instance_dict.items():
+                if name not in before.get(cls, ()):
                     for handler in getattr(instance, 'handlers', ()):
                         handler.close()
-            kind._instance_dict.clear()
-            kind._instance_dict.update(before.get(kind, {}))
+            cls._instance_dict.clear()
+            cls._instance_dict.update(before.get(cls, {}))
 
 
-def _kinds(kind: type) -> Iterator[type]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _kinds(child)
+def _subclasses(cls: type) -> Iterator[type]:
+    yield cls
+    for child in cls.__subclasses__():
+        yield from _subclasses(child)

@@ -1,7 +1,7 @@
-"""Lets torchvision be imported where its compiled operators do not load: a build for CUDA beside PyTorch for CPUs.
+"""Import of torchvision without its compiled operators: a build for CUDA does not load next to PyTorch for CPUs.
 
-Run as a script, by the set-up of STACK=timm, it puts itself into the environment, whose every Python imports it then,
-if torchvision cannot be imported otherwise.
+As a script, run by the set-up of STACK=timm, it copies itself into the environment if torchvision cannot be imported.
+Every Python of the environment then imports it.
 """
 
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class DefineOperators:
-    """Before the first import of torchvision, declares the operators that it describes to torch.compile unasked."""
+    """Import hook that declares the operators that torchvision registers for torch.compile, before its first import."""
 
     def find_spec(self, name, path=None, target=None):
         if name == 'torchvision':

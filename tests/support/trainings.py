@@ -1,4 +1,4 @@
-"""Quick trainings with everything random, interruptions of them, and comparisons of their results."""
+"""Quick trainings with every source of randomness, interruptions of them, and comparisons of their results."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ from support.tools import call, own_globals
 
 @HOOKS.register_module(force=True)
 class SignalHook(Hook):
-    """Sends signals to its process in an iteration, unless torchrun has restarted the process."""
+    """Hook that sends signals to its own process in one iteration, but not after torchrun restarted the process."""
 
     def __init__(self, at: int, signals: tuple[str, ...], rank: int = 0):
         self.at, self.signals, self.rank = at, signals, rank
@@ -40,18 +40,18 @@ class SignalHook(Hook):
 
 @OPTIM_WRAPPERS.register_module(force=True)
 class ScaledOnCPU(AmpOptimWrapper):
-    """Mixed precision with a scaler, as on a GPU."""
+    """Mixed precision with loss scaling, as on a GPU."""
 
     def __init__(self, **kwargs):
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-            warnings.simplefilter('ignore', FutureWarning)  # of mmengine's own scaler, which is for a GPU
+            warnings.simplefilter('ignore', FutureWarning)  # from mmengine's own scaler, which is for a GPU
             patch.setattr('mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: True)
             super().__init__(loss_scale=dict(enabled=False), dtype='bfloat16', **kwargs)
         self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=4.0, growth_interval=2)
 
 
 def write_config(base: str, folder: Path, data: Path, **changes) -> Path:
-    """Write a quick config with random order, augmentation, dropout and stochastic depth; return its path."""
+    """Write a quick config with random order, augmentation, dropout and stochastic depth."""
     cfg = Config.fromfile(base)
     thin(cfg)
     cfg.model.backbone.drop_path_rate = 0.3
@@ -71,7 +71,7 @@ def write_config(base: str, folder: Path, data: Path, **changes) -> Path:
 
 
 def records_of(work_dir: Path) -> dict[int, dict]:
-    """Return the last record of every iteration, without measured times."""
+    """Return the last record of every iteration, without times and memory."""
     files = sorted(work_dir.glob('*/vis_data/scalars.json'))
     lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     timed = ('time', 'data_time', 'memory')
@@ -80,9 +80,9 @@ def records_of(work_dir: Path) -> dict[int, dict]:
     }
 
 
-def assert_equal_states(one: Path, other: Path) -> None:
-    """Check that weights, averaged weights, optimizer and schedule of two checkpoints are bit-identical."""
-    first, second = (torch.load(file, weights_only=False) for file in (one, other))
+def assert_equal_states(first_path: Path, second_path: Path) -> None:
+    """Compare weights, averaged weights, optimizer and schedule of two checkpoints bit for bit."""
+    first, second = (torch.load(file, weights_only=False) for file in (first_path, second_path))
     for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'mlp_dense_state'):
         leaves, others = (torch.utils._pytree.tree_leaves(content.get(key)) for content in (first, second))
         assert len(leaves) == len(others)
