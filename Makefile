@@ -77,7 +77,7 @@ soak: setup ## train for long and look for leaks of memory, processes and files 
 
 docs: setup ## build the documentation site in site/
 	@$(BIN)/mkdocs --version >/dev/null 2>&1 || $(PIP) install -c constraints.txt --no-build-isolation -e '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: setup ## check style, formatting, spelling and types
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ FILES = [file for file in sorted(PACKAGE.rglob('*.py')) if '.mim' not in file.pa
 
 
 def imports(file: Path) -> Iterator[Path]:
-    """The files of this package that a file imports, also inside functions."""
+    """Yield the files of this package that a file imports, also inside functions."""
     package = ('mlp_dense', *file.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
         names = [each.name for each in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []

@@ -22,9 +22,9 @@ for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
 
 
 @pytest.mark.slow
-def test_script_of_the_readme_trains_and_tests(shared, tmp_path):
-    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
-    script = re.search(r'```python\n(import mlp_dense.operators\n.*?)```', readme, re.DOTALL)[1]
+def test_script_of_the_heads_page_trains_and_tests(shared, tmp_path):
+    page = (ROOT / 'docs' / 'heads.md').read_text(encoding='utf-8')
+    script = re.search(r'```python\n(import mlp_dense.operators\n.*?)```', page, re.DOTALL)[1]
     before, build, after = script.partition('runner = ')
     assert len(script.split('\n')) <= 13
     (tmp_path / 'data').mkdir()
