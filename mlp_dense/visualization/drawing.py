@@ -145,7 +145,7 @@ def draw_label_map(image: np.ndarray, labels: PixelData, _: Any, classes: Sequen
         inside = np.pad((label_map == label).astype(np.uint8), 1)
         if inside.mean() >= MIN_REGION:
             depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
-            y, x = np.unravel_index(depth.argmax(), depth.shape)
+            y, x = divmod(int(depth.argmax()), depth.shape[1])
             positions[label] = x, y
     names, name_colours = [classes[label] for label in positions], [palette[label] for label in positions]
     return write(drawn, names, positions.values(), name_colours, centred=True)
