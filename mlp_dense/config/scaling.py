@@ -79,8 +79,9 @@ def _rescale(edits: Edits, cfg: Config, loaders: Sequence[str], new: tuple[int, 
     preprocessor, test_cfg = cfg.model.get('data_preprocessor') or {}, cfg.model.get('test_cfg') or {}
     if same and 'train' in loaders and preprocessor.get('size'):
         edits.set(preprocessor, 'size', _resized(preprocessor['size'], same), 'model.data_preprocessor.size')
-    for key in ('crop_size', 'stride') if same and test_cfg.get('mode') == 'slide' else ():
-        edits.set(test_cfg, key, _resized(test_cfg[key], same), f'model.test_cfg.{key}')
+    if same and test_cfg.get('mode') == 'slide':
+        for key in ('crop_size', 'stride'):
+            edits.set(test_cfg, key, _resized(test_cfg[key], same), f'model.test_cfg.{key}')
 
 
 def _crop(edits: Edits, cfg: Config, loaders: Sequence[str], size: tuple[int, ...]) -> None:
