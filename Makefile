@@ -1,10 +1,10 @@
-# One command from a fresh clone: each target first sets up what is missing in .venv.
+# One command from a fresh clone: each target first completes the set-up in .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TASK ?= detection
 FAMILY ?= hire
-# openmmlab; onedl, the packages that continue it; lowest, the oldest versions that setup.py allows; or timm beside it
+# openmmlab; onedl: the packages that continue it; lowest: the oldest versions that setup.py allows; timm: with timm installed
 STACK ?= $(if $(filter classification,$(TASK)),timm,openmmlab)
-# of mmcv: plain, those of this package; or compiled
+# mmcv's operators: plain (PyTorch, from this package) or compiled
 OPERATORS ?= plain
 $(if $(filter openmmlab onedl lowest timm,$(STACK)),,$(error STACK is openmmlab, onedl, lowest or timm, not '$(STACK)'))
 $(if $(filter plain compiled,$(OPERATORS)),,$(error OPERATORS is plain or compiled, not '$(OPERATORS)'))
@@ -32,25 +32,25 @@ FAMILIES := hire, as, cycle, wave, mixer, vip or sparse
 RUN := work_dirs/demo_$(TASK)$(subst _hire,,_$(FAMILY))
 BENCH := $(BIN)/python benchmarks
 
-.PHONY: help setup demo bench evidence test soak lint
+.PHONY: help setup demo bench evidence test soak docs lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
 setup: $(VENV)/.$(OPERATORS) ## build the environment in .venv (3 minutes; OPERATORS=compiled: 10 to 25 more; STACK=onedl, lowest or timm)
 
-demo: setup ## make the embedded data, train, test and draw predictions (TASK=segmentation or classification; FAMILY=as, cycle, wave, mixer, vip or sparse)
+demo: setup ## generate the embedded data, train, test and draw predictions (TASK=segmentation or classification; FAMILY=as, cycle, wave, mixer, vip or sparse)
 	@[ -f "$(CONFIG)" ] || { echo "TASK is detection, segmentation or classification, and FAMILY $(FAMILIES), not" \
 		"'$(TASK)' and '$(FAMILY)'." >&2; exit 2; }
 	@[ -d $(DATA)/val ] || $(BIN)/python tools/make_shapes.py $(SHAPES)
-	@echo '== training $(CONFIG) (about 4 minutes on two cores)'
+	@echo '== training $(CONFIG) (the log prints the estimated time left)'
 	$(BIN)/python tools/train.py $(CONFIG) --work-dir $(RUN) --seed 0 $$([ ! -f $(RUN)/last_checkpoint ] || echo --resume)
-	@echo '== testing (about 20 seconds)'
+	@echo '== testing'
 	$(BIN)/python tools/test.py $(CONFIG) $$(cat $(RUN)/last_checkpoint) --work-dir $(RUN) \
 		--show-dir $(RUN)/predictions --report $(RUN)/report
 	$(BIN)/python tools/plot_log.py $(RUN) --out $(RUN)/curves.png
-	@echo '== drawn predictions beside the ground truth: $(RUN)/predictions; learning curves: $(RUN)/curves.png'
-	@echo '== which classes, images and errors, in a browser: $(CURDIR)/$(RUN)/report/index.html'
+	@echo '== ground truth and predictions: $(RUN)/predictions; learning curves: $(RUN)/curves.png'
+	@echo '== report on classes, images and errors: $(CURDIR)/$(RUN)/report/index.html'
 
 bench: setup ## time backbones and detectors on this CPU (about 40 minutes on two cores; nothing else should run)
 	@echo '== inference of the backbones (about 7 minutes on two cores)'
@@ -70,10 +70,14 @@ evidence: setup ## docs/evidence.md: tests on a GPU, times, trainings on data/ca
 	$(BENCH)/evidence.py $(PARTS) $(if $(DEVICE),--device $(DEVICE)) $(if $(TOY),--toy) $(ARGS)
 
 test: setup ## run all tests (12 to 20 minutes on two cores; ARGS="-m 'not slow'": the quick ones; STACK as above)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)  # idle threads of one worker leave the core to the other
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)  # idle threads release their core
 
 soak: setup ## train for long and look for leaks of memory, processes and files (minutes; not part of test)
 	ONEDNN_PRIMITIVE_CACHE_CAPACITY=32 LRU_CACHE_CAPACITY=32 $(BIN)/python -m pytest tests/soak/soak.py -s
+
+docs: setup ## build the documentation site in site/
+	@$(BIN)/mkdocs --version >/dev/null 2>&1 || $(PIP) install -c constraints.txt --no-build-isolation -e '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 lint: setup ## check style, formatting, spelling and types
 	$(BIN)/ruff check .
@@ -81,7 +85,7 @@ lint: setup ## check style, formatting, spelling and types
 	$(BIN)/codespell -D - -D .codespell-banned
 	$(BIN)/mypy
 
-# The steps of the set-up. A step that failed or was interrupted left no stamp, so the next call takes it up again.
+# The steps of the set-up. A step that fails or is interrupted leaves no stamp, so the next call repeats it.
 $(VENV)/.created:
 	@echo '== set-up 1/3: virtual environment in $(VENV) (seconds)'
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
@@ -104,12 +108,15 @@ $(VENV)/.plain: $(CONSTRAINTS) $(VENV)/.tools
 		--target $(VENV)/mmpretrain mmpretrain einops importlib-metadata mat4py model-index ordered-set markdown zipp
 	@touch $@
 
-# What runs stays until its successor is built: mmcv and mmcv-lite install the same files.
-COMPILE = $(PIP) install -c constraints.txt ninja && MMCV_WITH_OPS=1 $(PIP) wheel -c $(CONSTRAINTS) 	--no-build-isolation --no-deps --wheel-dir $(VENV)/wheels $(1) $(MMCV) && 	$(PIP) uninstall -y $(PURE_MMCV) && $(PIP) install --no-deps $(VENV)/wheels/*.whl
+# The installed package stays until its successor is built: mmcv and mmcv-lite install the same files.
+COMPILE = $(PIP) install -c constraints.txt ninja && MMCV_WITH_OPS=1 $(PIP) wheel -c $(CONSTRAINTS) --no-build-isolation --no-deps --wheel-dir $(VENV)/wheels $(1) \
+	$(MMCV) && $(PIP) uninstall -y $(PURE_MMCV) && $(PIP) install --no-deps $(VENV)/wheels/*.whl
 
 $(VENV)/.compiled: $(VENV)/.plain
-	@echo "== compiling mmcv's operators (10 to 25 minutes on two cores; seconds when pip kept the wheel)"
+	@echo "== compiling mmcv's operators (10 to 25 minutes on two cores; seconds if pip has cached the wheel)"
 	@$(HAS_OPS) || { $(call COMPILE); }
-	@$(HAS_OPS) || { echo '   the wheel that pip kept has no operators: compiling once more without the cache'; 		$(call COMPILE,--no-cache-dir); }
-	@$(HAS_OPS) || { echo "mmcv was built without its operators (no module mmcv._ext): install a C++ compiler (g++) and" 		"the headers of Python, and call make again." >&2; exit 1; }
+	@$(HAS_OPS) || { echo '   the wheel in the cache of pip has no operators: compiling again without the cache'; \
+		$(call COMPILE,--no-cache-dir); }
+	@$(HAS_OPS) || { echo "mmcv was built without its operators (no module mmcv._ext): install a C++ compiler (g++) and" \
+		"the headers of Python, then call make again." >&2; exit 1; }
 	@touch $@

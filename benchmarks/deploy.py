@@ -17,8 +17,7 @@ from mlp_dense.config.reading import read_config
 from mlp_dense.errors import UserError
 from mlp_dense.export.check import CheckImages, compare, read_check_images
 from mlp_dense.export.conversion import check_installed, to_int8, to_onnx, trace
-from mlp_dense.export.exporting import describe, spread_scores
-from mlp_dense.export.graphs import graph_of
+from mlp_dense.export.exporting import describe, graph_of, spread_scores
 from mlp_dense.export.runtime import ExportedFile, as_texts
 from mlp_dense.inference.loading import load_model
 from mlp_dense.reports.complexity import complexity

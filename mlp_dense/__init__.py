@@ -1,4 +1,4 @@
-"""Vision MLP backbones for dense prediction with OpenMMLab."""
+"""Vision-MLP backbones for dense prediction with OpenMMLab."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -6,8 +6,11 @@ from typing import Any
 
 from .errors import explained_imports
 
+__version__ = '0.2.0'
+
 _HOMES = {
     'config_path': 'registry',
+    'MLPBackbone': 'backbones.base',
     'HireMLP': 'backbones',
     'ASMLP': 'backbones',
     'CycleMLP': 'backbones',
@@ -20,7 +23,7 @@ _HOMES = {
     'load_model': 'inference.loading',
     'read_checkpoint': 'checkpoints.reading',
 }
-"""Where a public name is found when it is first used, so that importing the package costs next to nothing."""
+"""Modules of the public names. A module is imported when its name is first used, so importing the package is cheap."""
 
 __all__ = sorted(_HOMES)
 
@@ -34,5 +37,4 @@ def __getattr__(name: str) -> Any:
 
 
 if find_spec('mmengine'):
-    from . import operators  # noqa: F401  before anything imports mmdet
-    from . import registry  # noqa: F401  registers the bare names of the backbones
+    from . import registry  # noqa: F401  registers the bare names of the backbones for configs

@@ -4,7 +4,6 @@ mmengine imports this file when a config contains ``type='mlp_dense.X'``. A type
 so a package that only other types need may be missing or broken.
 """
 
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -13,13 +12,14 @@ from mmengine.registry import Registry
 
 from .errors import NotInstalledError, explain_missing, explain_torchvision
 
-Modules = Mapping[str, str]  # by module below mlp_dense: the names of its types
-
 
 class LazyRegistry(Registry):
-    """A registry of scope `mlp_dense` that imports the module of a type when the type is first looked up."""
+    """A registry of scope `mlp_dense` that imports the module of a type when the type is first looked up.
 
-    def __init__(self, parent: Registry, modules: Modules | None = None):
+    `modules` maps modules below mlp_dense to the names of their types.
+    """
+
+    def __init__(self, parent: Registry, modules: dict[str, str] | None = None):
         super().__init__(parent.name, parent=parent, scope='mlp_dense')
         self.module_of = {name: module for module, names in (modules or {}).items() for name in names.split()}
 
@@ -34,7 +34,9 @@ class LazyRegistry(Registry):
             try:
                 module = import_module(f'mlp_dense.{self.module_of[name]}')
             except Exception as error:  # a broken package may raise anything
-                raise NotInstalledError(_explain(name, error)) from error
+                known = explain_missing(error) if isinstance(error, ModuleNotFoundError) else explain_torchvision(error)
+                reason = known or f'{type(error).__name__}: {error}. Repair the package that raises this error.'
+                raise NotInstalledError(f'mlp_dense.{name} cannot be imported: {reason}') from error
             self._module_dict.setdefault(name, getattr(module, name))
         return super().get(key)
 
@@ -42,12 +44,6 @@ class LazyRegistry(Registry):
     def module_dict(self) -> dict:
         """Types by name; None if a type has not been imported yet."""
         return dict.fromkeys(self.module_of) | self._module_dict
-
-
-def _explain(name: str, error: Exception) -> str:
-    known = explain_missing(error) if isinstance(error, ModuleNotFoundError) else explain_torchvision(error)
-    reason = known or f'{type(error).__name__}: {error}. Repair the package that raises this error.'
-    return f'mlp_dense.{name} cannot be imported: {reason}'
 
 
 FAMILIES = import_module('mlp_dense.backbones').FAMILIES

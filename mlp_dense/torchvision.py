@@ -1,4 +1,4 @@
-"""Backbones for the detectors of torchvision, for those who use nothing of OpenMMLab."""
+"""Backbones for the detectors of torchvision, without OpenMMLab."""
 
 from collections import OrderedDict
 
@@ -9,11 +9,13 @@ from .backbones.base import MLPBackbone
 
 
 class BackboneWithFPN(nn.Module):
-    """A backbone and a feature pyramid network, as ``MaskRCNN``, ``FasterRCNN`` and the other detectors of
-    ``torchvision.models.detection`` take it: with four outputs it has the five levels of their default anchors.
+    """Backbone with a feature pyramid network, for ``MaskRCNN`` and the other detectors of torchvision.
+
+    With four outputs it has the five levels of their default anchors.
 
     Args:
-        out_channels: of every level.
+        backbone: Backbone that produces the feature maps.
+        out_channels: Channels of every level.
     """
 
     def __init__(self, backbone: MLPBackbone, out_channels: int = 256):
@@ -23,6 +25,8 @@ class BackboneWithFPN(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """Images (B, 3, H, W) to feature maps (B, out_channels, H / stride, W / stride): the backbone's by their
-        numbers from ``'0'``, and ``'pool'``, of twice the last stride."""
+        """Return one feature map (B, out_channels, H / stride, W / stride) per level for images (B, 3, H, W).
+
+        The backbone's levels are named ``'0'``, ``'1'`` and so on. ``'pool'`` has twice the last stride.
+        """
         return self.fpn(OrderedDict((str(i), feature_map) for i, feature_map in enumerate(self.body(x))))

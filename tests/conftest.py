@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
+import mlp_dense.operators  # noqa: F401  before mmdet
 from mlp_dense.backbones import FAMILIES
 from mlp_dense.datasets.shapes import write_shapes
 from support import checkpoints

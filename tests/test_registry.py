@@ -1,4 +1,4 @@
-"""What a config can say: the backbones are found from every registry, and a wrong argument gets a sentence."""
+"""Registries: backbones are found from every scope, broken packages and wrong arguments are explained."""
 
 import mmdet
 import pytest
@@ -22,7 +22,7 @@ STUB = """
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
-sys.modules['mmcv._ext'] = stub = module_from_spec(ModuleSpec('mmcv._ext', None))  # else only mlp_dense may have it
+sys.modules['mmcv._ext'] = stub = module_from_spec(ModuleSpec('mmcv._ext', None))  # otherwise only mlp_dense provides it
 stub.__getattr__ = lambda name: object.__getattribute__(stub, name) if name.startswith('_') else print
 """
 
@@ -72,12 +72,12 @@ def test_each_row_names_a_type_of_its_module(registry):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('how', ['import', 'custom_imports'])
-def test_bare_name_is_found_after_an_import(tmp_path, how):
+@pytest.mark.parametrize('method', ['import', 'custom_imports'])
+def test_bare_name_is_found_after_an_import(tmp_path, method):
     config = tmp_path / 'config.py'
-    config.write_text("custom_imports = dict(imports=['mlp_dense'], allow_failed_imports=False)\n")
+    config.write_text("custom_imports = dict(imports=['mlp_dense.operators'], allow_failed_imports=False)\n")
     from_config = f'from mmengine.config import Config; Config.fromfile({str(config)!r})'
-    importing = 'import mlp_dense' if how == 'import' else from_config
+    importing = 'import mlp_dense.operators' if method == 'import' else from_config
     in_fresh_python(f"""
 {importing}
 import mmengine.registry, mmdet.registry, mmseg.registry
@@ -123,7 +123,7 @@ model = dict(
 
 
 @pytest.mark.parametrize('build', [lambda cls, **kw: cls(**kw), lambda cls, **kw: MODELS.build(dict(type=cls, **kw))])
-def test_unknown_argument_lists_what_is_allowed(family, build):
+def test_unknown_argument_lists_allowed_arguments(family, build):
     with pytest.raises(TypeError) as error:
         build(family, arch=SMALL, drop_path=0.1)
     assert isinstance(error.value, UserError)
@@ -153,7 +153,7 @@ def test_unknown_argument_lists_what_is_allowed(family, build):
         ('arch', 50, ['50', 'dict']),
     ],
 )
-def test_value_that_is_not_allowed_lists_what_is(family, argument, value, needed):
+def test_invalid_value_lists_allowed_values(family, argument, value, needed):
     if value == 'huge':
         needed = ['huge', *family.archs]
     if argument == 'norm_cfg':

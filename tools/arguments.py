@@ -108,11 +108,13 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config': 
     Raises:
         UserError: an argument is wrong.
     """
+    from mlp_dense import operators
     from mlp_dense.config.reading import read_config, set_work_dir
     from mlp_dense.kernels.memory import keep_freed_memory
     from mlp_dense.training.machine import rank_of
     from mlp_dense.training.setup import shrink
 
+    operators.install()  # before the config imports mmdet or mmsegmentation
     keep_freed_memory()
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     cfg.launcher = args.launcher

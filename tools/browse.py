@@ -1,31 +1,42 @@
-"""Shows what a pipeline makes of the data: tools/browse.py CONFIG --out data.png"""
+"""Draw the output of a data pipeline: tools/browse.py CONFIG --out data.png."""
 
 import argparse
 from pathlib import Path
 
 from arguments import add_image_sizes, check_out_file, config_parser, run_tool
 
-TILE = 384  # height and width of an image on the sheet, in pixels
+TILE = 384  # maximum height and width of an image on the sheet, in pixels
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = config_parser(
-        'Draws images and labels as the network gets them, after every augmentation, on one sheet. Pixels that a '
-        'training of segmentation ignores are hatched in black and white.'
-    )
-    parser.add_argument('--out', type=Path, required=True, metavar='FILE.png', help='image to write, or to redraw')
-    parser.add_argument('--num', type=int, default=16, metavar='N', help='images, drawn at random (default: 16)')
-    parser.add_argument(
-        '--split', choices=('train', 'val'), default='train', help='data and pipeline of which loader (default: train)'
+        'Draws images and labels after all transforms of the pipeline, as the network receives them, on one sheet. '
+        'Pixels that the training of a segmentor ignores are hatched in black and white.'
     )
     parser.add_argument(
-        '--seed', type=int, default=0, metavar='N', help='the same number gives the same sheet (default: 0)'
+        '--out', type=Path, required=True, metavar='FILE.png', help='image to write; an existing file is replaced'
+    )
+    parser.add_argument('--num', type=int, default=16, metavar='N', help='number of random images (default: 16)')
+    parser.add_argument(
+        '--split',
+        choices=('train', 'val'),
+        default='train',
+        help='data loader that provides data and pipeline (default: train)',
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        metavar='N',
+        help='random seed; equal seeds select and augment the same images (default: 0)',
     )
     add_image_sizes(parser)
     return parser.parse_args()
 
 
 def main() -> None:
+    """Run the tool."""
     args = parse_args()
     import numpy as np
     from mmengine.runner import set_random_seed
@@ -41,9 +52,9 @@ def main() -> None:
     from mlp_dense.visualization.drawing import contact_sheet, draw_item
 
     if args.num < 1:
-        raise UserError(f'--num is {args.num}; give 1 or more.')
+        raise UserError(f'--num is {args.num}; set it to 1 or more.')
     if not 0 <= args.seed < 2**32:
-        raise UserError(f'--seed is {args.seed}; give a number from 0 to {2**32 - 1}.')
+        raise UserError(f'--seed is {args.seed}; set it from 0 to {2**32 - 1}.')
     check_out_file(args.out, '.png')
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     if args.img_scale or args.crop_size:
@@ -57,11 +68,11 @@ def main() -> None:
     loader.update(num_workers=0, persistent_workers=False)
     keep_size = labels_keep_their_size(loader.dataset)
     with building(cfg):
-        dataset = DenseRunner.build_dataloader(loader).dataset  # with its checks
+        dataset = DenseRunner.build_dataloader(loader).dataset  # includes the checks of the data set
     set_random_seed(args.seed)
     chosen = np.random.permutation(len(dataset))[: args.num]
     if not len(chosen):
-        raise UserError(f'The {args.split} data of this config are empty.')
+        raise UserError(f'The {args.split} data of this config are empty; set another --data-root.')
     tiles = []
     for i in track(chosen, 'drawing'):
         item = dataset[int(i)]

@@ -54,6 +54,9 @@ def main() -> None:
     check_out_file(args.out, '.md')
     from mmengine.logging import MMLogger
 
+    from mlp_dense import operators
+
+    operators.install()  # before the configs import mmdet and mmsegmentation
     warnings.filterwarnings('ignore', module='mmseg')
     MMLogger.get_current_instance().setLevel(logging.ERROR)
     args.out.write_text('\n'.join(page_lines()) + '\n', encoding='utf-8')

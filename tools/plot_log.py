@@ -1,4 +1,4 @@
-"""Draws the learning curves of trainings: tools/plot_log.py work_dirs/demo_detection --out curves.png"""
+"""Draw the learning curves of trainings: tools/plot_log.py work_dirs/demo_detection --out curves.png."""
 
 import argparse
 from pathlib import Path
@@ -7,36 +7,40 @@ from arguments import check_out_file, run_tool, tool_parser
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = tool_parser(
-        'Draws losses, learning rate and validation metrics of one or several trainings into a PNG. Of several, each '
-        'has a colour, and of the metrics only mAP and mIoU are drawn.'
+        'Draws losses, learning rate and validation metrics of trainings into a PNG. Several trainings have one colour '
+        'each, and only their main metrics (mAP, mIoU, top1) are drawn.'
     )
     parser.add_argument(
         'runs', nargs='+', type=Path, metavar='RUN', help='work dir of a training, or a scalars.json in it'
     )
-    parser.add_argument('--out', type=Path, required=True, metavar='FILE.png', help='image to write, or to redraw')
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='FILE.png', help='image to write; an existing file is replaced'
+    )
     parser.add_argument(
         '--smooth',
         type=float,
         default=0.0,
         metavar='WEIGHT',
-        help='weight of the past, from 0 (none, the default) to below 1, in the moving average of the losses',
+        help='weight of the past in the moving average of the losses, from 0 to below 1 (default: 0, no average)',
     )
     return parser.parse_args()
 
 
 def main() -> None:
+    """Run the tool."""
     args = parse_args()
     from mlp_dense.errors import UserError
     from mlp_dense.tasks import TASKS
     from mlp_dense.visualization.curves import plot_runs, read_run
+    from mlp_dense.visualization.labels import distinct_names
 
     if not 0 <= args.smooth < 1:
-        raise UserError(f'--smooth is {args.smooth}; give a number from 0 to below 1, for example 0.9.')
+        raise UserError(f'--smooth is {args.smooth}; set it from 0 to below 1, for example to 0.9.')
     runs = [read_run(path) for path in args.runs]
-    if len({run.name for run in runs}) < len(runs):  # folders of one name in different places
-        for run, path in zip(runs, args.runs, strict=True):
-            run.name = str(path)
+    for run, name in zip(runs, distinct_names([run.name for run in runs], args.runs), strict=True):
+        run.name = name
     check_out_file(args.out, '.png')
     plot_runs(runs, args.out, [task.main_metric for task in TASKS.values()], args.smooth)
     print(f'The curves are in {args.out}')

@@ -55,8 +55,8 @@ def main() -> None:
     from mmengine.dist import is_main_process
 
     from mlp_dense.config.reading import make_folder
-    from mlp_dense.reports import make_report
     from mlp_dense.reports.complexity import count_into
+    from mlp_dense.reports.making import make_report
     from mlp_dense.training.runner import build_runner
     from mlp_dense.training.setup import for_test
 

@@ -1,4 +1,4 @@
-"""Train the model of a config: tools/train.py configs/detection/hire_mlp_mask_rcnn_coco.py"""
+"""Train the model of a config, for example configs/detection/hire_mlp_mask_rcnn_coco.py."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from arguments import common_parser, read_run_config, run_tool
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = common_parser(
         'Train the model of a config. Checkpoints, logs and images go to the work dir.', 'train', 'val', 'test'
     )
@@ -56,6 +57,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Run the tool."""
     args = parse_args()
     from mmengine.dist import is_main_process
 

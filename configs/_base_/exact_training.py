@@ -1,15 +1,13 @@
 # Exact resume, atomic checkpoints and finite checks for any training of mmengine, mmdet or mmsegmentation:
-#     _base_ = ['mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+#     _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
 #               __import__('mlp_dense').config_path('_base_/exact_training.py')]
-#     train_cfg = _base_.exact_epochs  # if the training counts iterations: exact_iters
+#     train_cfg = _base_.exact_epochs  # exact_iters if the training counts iterations
 #     default_hooks = _base_.exact_hooks
 runner_type = 'mlp_dense.DenseRunner'
 exact_epochs = dict(type='mlp_dense.EpochLoop')
 exact_iters = dict(type='mlp_dense.IterLoop')
 exact_order = dict(  # of the training data; both loops read it
-    dataset=dict(type='mlp_dense.SeededDataset'),
-    batch_sampler=dict(type='mlp_dense.SeededBatches'),
-    worker_init_fn=dict(type='mlp_dense.leave_signals'),
+    dataset='mlp_dense.SeededDataset', batch_sampler='mlp_dense.SeededBatches', worker_init='mlp_dense.leave_signals'
 )
 exact_hooks = dict(
     checkpoint=dict(type='mlp_dense.CheckpointHook'),

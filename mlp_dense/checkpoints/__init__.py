@@ -1,0 +1,1 @@
+"""Checkpoints: safe reading, matching with backbones, inspection, publishing and atomic writing."""

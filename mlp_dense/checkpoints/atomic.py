@@ -29,18 +29,18 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
         if unfinished.stat().st_size != len(data):
             raise OSError(f'only {unfinished.stat().st_size} of {len(data)} bytes arrived')
         if path.suffix == '.pth' and not zipfile.is_zipfile(unfinished):
-            raise OSError('what was written cannot be read back')
+            raise OSError('the written file cannot be read back')
         unfinished.replace(path)
-        _keep_name(path.parent)
+        _flush_folder(path.parent)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f'{path} cannot be written ({reason}); what was there before is unchanged.') from error
+        raise UserError(f'{path} cannot be written ({reason}); its previous version is unchanged.') from error
     finally:
         with suppress(OSError):
             unfinished.unlink()
 
 
-def _keep_name(folder: Path) -> None:
+def _flush_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk, if the system can."""
     if os.name == 'posix':
         handle = os.open(folder, os.O_RDONLY)
@@ -51,7 +51,7 @@ def _keep_name(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left of :func:`write_whole` in a folder."""
+    """Remove the temporary files that killed processes left in a folder."""
     for path in folder.iterdir():
         if UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
@@ -70,10 +70,9 @@ def damage(path: Path) -> str:
 
 
 def step_in(name: str, template: str) -> int | None:
-    """Return the epoch or iteration in the name of a checkpoint, or None if it is not a name of this template.
+    """Return the epoch or iteration in the name of a checkpoint, or None if it does not follow the template.
 
-    Args:
-        template: A `filename_tmpl` of mmengine's CheckpointHook, such as ``epoch_{}.pth`` or ``step_{:06d}.pth``.
+    `template` is a `filename_tmpl` of mmengine's CheckpointHook, such as ``epoch_{}.pth`` or ``step_{:06d}.pth``.
     """
     pattern = r'(\d+)'.join(map(re.escape, re.split(r'\{[^}]*\}', template, maxsplit=1)))
     match = re.fullmatch(pattern, name)
@@ -83,19 +82,17 @@ def step_in(name: str, template: str) -> int | None:
 def newest_checkpoint(work_dir: Path, template: str | None = None) -> tuple[Path | None, list[str]]:
     """Return the checkpoint of a work dir to resume from, and the name and defect of each that was skipped.
 
-    It is the one that was written last, else the intact one with the greatest number, and None if there are none.
-
-    Args:
-        template: The `filename_tmpl` of the training, if it differs from mmengine's.
+    It is the one that was written last, else the intact one with the greatest number, or None without checkpoints.
+    `template` is the `filename_tmpl` of the training, if it differs from mmengine's.
 
     Raises:
         CheckpointError: There are checkpoints, but none is intact.
     """
     pointer, paths = work_dir / 'last_checkpoint', list(checkpoints_in(work_dir, template))
-    if pointer.is_file() and (named := pointer.read_text(encoding='utf-8', errors='replace').strip()):
-        here = work_dir / Path(named).name  # the work dir may have been moved
-        paths = [path for path in (here, Path(named)) if path.is_file()][:1] + [path for path in paths if path != here]
-    skipped = []
+    if pointer.is_file() and (last := pointer.read_text(encoding='utf-8', errors='replace').strip()):
+        local = work_dir / Path(last).name  # the work dir may have been moved
+        paths = [path for path in (local, Path(last)) if path.is_file()][:1] + [path for path in paths if path != local]
+    skipped: list[str] = []
     for path in paths:
         if not (reason := damage(path)):
             return path, skipped
@@ -103,7 +100,7 @@ def newest_checkpoint(work_dir: Path, template: str | None = None) -> tuple[Path
     if skipped:
         raise CheckpointError(
             f'No checkpoint in {work_dir} is complete ({"; ".join(skipped)}); '
-            'name another one with --resume FILE, or start anew with another --work-dir.'
+            'choose another one with --resume FILE, or start a new training with another --work-dir.'
         )
     return None, []
 

@@ -1,4 +1,4 @@
-"""Says what is in a checkpoint: its weights, the backbone they belong to, and what of them would load."""
+"""Description of a checkpoint: its weights, the backbone that they belong to, and what would load."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,29 +12,30 @@ from .files import sha256_of
 from .matching import match_to_backbone, may_be_fresh, our_name, summary
 from .reading import Checkpoint, split_backbone
 
-MAX_WIDTH = 2**16  # a file that claims more channels, or a wider MLP, would only cost time
+MAX_WIDTH = 2**16  # wider networks do not exist, and building one from a forged file would take long
 BUFFERS = ('.running_mean', '.running_var', '.num_batches_tracked')
 
 
 def describe(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> Iterator[tuple[str, str]]:
-    """Pairs (topic, text) on a file, whose backbone may be of one of the families. CheckpointError: it is unusable."""
-    weights, container = checkpoint.weights, checkpoint.container
-    yield 'file', f'{checkpoint.path}, {checkpoint.path.stat().st_size / 1e6:.1f} MB'
-    yield 'sha256', sha256_of(checkpoint.path)
-    form = f'under {container!r}' if container else 'a plain state dict'
+    """Yield pairs (topic, text) that describe a checkpoint file, whose backbone may belong to one of the families."""
+    weights, container, path = checkpoint.weights, checkpoint.container, checkpoint.path
+    assert path is not None
+    yield 'file', f'{path}, {path.stat().st_size / 1e6:.1f} MB'
+    yield 'sha256', sha256_of(path)
+    location = f'under {container!r}' if container else 'a bare state dict'
     averaged = ' (averaged; ema_state_dict holds the trained ones)' if checkpoint.averaged else ''
-    yield 'weights', 'safetensors' if checkpoint.is_safetensors else form + averaged
+    yield 'weights', 'safetensors' if checkpoint.is_safetensors else location + averaged
     if container and len(checkpoint.content) > 1 and not checkpoint.is_safetensors:
-        yield 'beside them', ', '.join(str(key) for key in checkpoint.content if key != container)
+        yield 'also holds', ', '.join(str(key) for key in checkpoint.content if key != container)
     meta = checkpoint.content.get('meta')
     if isinstance(meta, Mapping) and isinstance(run := meta.get('run_id'), str):
         yield 'run', run
     parameters = sum(tensor.numel() for name, tensor in weights.items() if not name.endswith(BUFFERS))
     dtypes = Counter(str(tensor.dtype).removeprefix('torch.') for tensor in weights.values())
-    kinds = ', '.join(f'{count} {dtype}' for dtype, count in dtypes.most_common())
-    yield 'tensors', f'{len(weights)} ({kinds}), {parameters / 1e6:.2f} M parameters'
-    if wrong := checkpoint.not_finite:
-        yield 'not finite', f'{len(wrong)} of them hold NaN or infinity, first {wrong[0]}'
+    counts = ', '.join(f'{count} {dtype}' for dtype, count in dtypes.most_common())
+    yield 'tensors', f'{len(weights)} ({counts}), {parameters / 1e6:.2f} M parameters'
+    if not_finite := checkpoint.not_finite:
+        yield 'not finite', f'{len(not_finite)} of them hold NaN or infinity, first {not_finite[0]}'
     if classes := checkpoint.dataset_meta.get('classes'):
         yield 'classes', f'{len(classes)}: {", ".join(classes[:5])}{", ..." if len(classes) > 5 else ""}'
     backbone, loads = recognise(checkpoint, families)
@@ -43,43 +44,48 @@ def describe(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> Ite
         yield 'as backbone', loads
 
 
-def recognise(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> tuple[str, str]:
-    """Which backbone of the families the weights belong to, and what its loader says to them."""
+def recognise(checkpoint: Checkpoint, families: Sequence[Any]) -> tuple[str, str]:
+    """Return the backbone that the weights belong to, and the report or the error of its loader."""
     inner, others = split_backbone(checkpoint.weights)
-    where = ' inside `backbone.`' if inner else ''
-    best, found = (0, 0), ('none of this package', '')
-    for cls in families:
-        names = cls.names_in(inner or others)
-        renamed = {our_name(key, names): tensor for key, tensor in (inner or others).items()}
-        label, backbone = _backbone_like(cls, renamed)
-        own = backbone.state_dict() if backbone else {}
-        if (score := (len(own.keys() & renamed.keys()), -len(own))) > best:
-            names = 'our' if any(key in own and not may_be_fresh(key) for key in inner or others) else 'official'
+    location = ' inside `backbone.`' if inner else ''
+    best_score, best = (0, 0), ('not of this package', '')
+    for family in families:
+        official_names = family.names_in(inner or others)
+        renamed = {our_name(key, official_names): tensor for key, tensor in (inner or others).items()}
+        label, backbone = _backbone_like(family, renamed)
+        if backbone is None:
+            continue
+        parameters = backbone.state_dict()
+        if (score := (len(parameters.keys() & renamed.keys()), -len(parameters))) > best_score:
+            is_ours = any(key in parameters and not may_be_fresh(key) for key in inner or others)
             try:
                 loads = match_to_backbone(backbone, checkpoint)[1]
             except CheckpointError as error:
                 loads = str(error)
-            best, found = score, (f'{cls.__name__} {label}, {names} names{where}', loads)
-    return found
+            names = 'our' if is_ours else 'official'
+            best_score, best = score, (f'{family.__name__} {label}, {names} names{location}', loads)
+    return best
 
 
-def _backbone_like(cls: type[nn.Module], weights: Mapping[str, Tensor]) -> tuple[str, nn.Module | None]:
-    """The arch of a family, and the backbone without values, that some weights under our names belong to, or None."""
-    sizes = cls.arch_like(weights)
-    if not sizes or max(dim * max(1, r) for dim, r in zip(sizes['dims'], sizes['mlp_ratios'], strict=True)) > MAX_WIDTH:
+def _backbone_like(family: Any, weights: Mapping[str, Tensor]) -> tuple[str, nn.Module | None]:
+    """Return the arch of a family that fits weights under our names, and its backbone on the meta device."""
+    arch = family.arch_like(weights)
+    if not arch or max(dim * max(1, r) for dim, r in zip(arch['dims'], arch['mlp_ratios'], strict=True)) > MAX_WIDTH:
         return '', None
-    depth = len(sizes['depths'])
-    full = {name: {**cls.arch_defaults, **arch} for name, arch in cls.archs.items()}
-    like = _first_stages({**cls.arch_defaults, **sizes}, depth)
-    name = next((name for name in full if _first_stages(full[name], depth) == like), None)
+    depth = len(arch['depths'])
+    published = {
+        name: _first_stages({**family.arch_defaults, **fields}, depth) for name, fields in family.archs.items()
+    }
+    like = _first_stages({**family.arch_defaults, **arch}, depth)
+    name = next((name for name, fields in published.items() if fields == like), None)
     try:
         with torch.device('meta'):
-            backbone = cls(name or sizes, out_indices=range(depth))
-    except (ValueError, RuntimeError, ArithmeticError):  # the family has no network of such sizes
+            backbone = family(name or arch, out_indices=range(depth))
+    except (ValueError, RuntimeError, ArithmeticError):  # the family does not have a network of this size
         return '', None
-    usual = _first_stages(cls.arch_defaults, depth)
-    own = {key: value for key, value in sizes.items() if value != usual.get(key)}
-    return name or f'of custom size ({", ".join(f"{key} {value}" for key, value in own.items())})', backbone
+    defaults = _first_stages(family.arch_defaults, depth)
+    fields = ', '.join(f'{key} {value}' for key, value in arch.items() if value != defaults.get(key))
+    return name or f'of custom size ({fields})', backbone
 
 
 def _first_stages(arch: Mapping[str, Any], depth: int) -> dict[str, Any]:

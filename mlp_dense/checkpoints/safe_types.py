@@ -1,4 +1,4 @@
-"""What a file may hold beside tensors and plain containers, and what takes its place while it is read."""
+"""Safe types for the objects that checkpoints contain in addition to tensors and containers."""
 
 import math
 import pickle
@@ -11,14 +11,14 @@ DTYPES = {np.dtype(name).str[1:]: np.dtype(name) for name in ('?', 'i4', 'i8', '
 
 
 class Inert:
-    """Stands in for an object that official files carry beside their weights; a plain dict comes in its place."""
+    """Replacement for objects that official files contain and nobody needs. It becomes a dict."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict:
+    def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict:  # type: ignore[misc]
         return OrderedDict()
 
 
 class PlainDtype:
-    """Stands in for ``numpy.dtype``, which a file could give an invented state: one of a few plain types."""
+    """Replacement for ``numpy.dtype``, whose state a file could forge. It allows a few numeric types."""
 
     def __init__(self, name: str, *flags: Any):
         if not isinstance(name, str) or name not in DTYPES:
@@ -31,8 +31,10 @@ class PlainDtype:
 
 
 class PlainArray(np.ndarray):
-    """Stands in for ``numpy.ndarray``, whose constructor and whose state a file could use to forge pointers: nothing
-    calls the first, and the second must be a shape, a plain type, and as many bytes."""
+    """Replacement for ``numpy.ndarray``, whose constructor and state could forge pointers.
+
+    The constructor is refused. The state must contain a shape, an allowed dtype, and the matching number of bytes.
+    """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> 'PlainArray':
         raise pickle.UnpicklingError('GLOBAL numpy.ndarray that is constructed')
@@ -50,12 +52,12 @@ class PlainArray(np.ndarray):
         super().__setstate__((1, shape, dtype.dtype, fortran, data))
 
     def __reduce__(self) -> Any:
-        return self.view(np.ndarray).__reduce__()  # in files it is NumPy's
+        return self.view(np.ndarray).__reduce__()  # saved as an array of NumPy
 
 
-def _reconstruct(kind: Any, *args: Any) -> PlainArray:
-    if kind is not PlainArray:
-        raise pickle.UnpicklingError('GLOBAL numpy reconstruct of something else than an array')
+def _reconstruct(array_type: Any, *args: Any) -> PlainArray:
+    if array_type is not PlainArray:
+        raise pickle.UnpicklingError('GLOBAL numpy reconstruct of something other than an array')
     return np.empty(0, np.uint8).view(PlainArray)
 
 
@@ -66,41 +68,45 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 
 def _no_bytes() -> bytes:
-    """Of an empty array: pickled as ``bytes()``."""
+    """Return the bytes of an empty array, which is pickled as ``bytes()``."""
     return b''
 
 
-def safe_globals() -> list[tuple[Any, str]]:
-    """(stand-in, name in the file) of all that :func:`torch.load` takes beside what it knows itself."""
+def _history_type() -> type:
+    """Return the replacement for HistoryBuffer, whose state could replace the methods of all buffers."""
     try:
         from mmengine.logging import HistoryBuffer
     except ImportError:
-        History = Inert
-    else:
+        return Inert
 
-        class History(HistoryBuffer):
-            """Stands in for HistoryBuffer, whose state could replace the methods of all buffers: two arrays."""
+    class History(HistoryBuffer):
+        def __setstate__(self, state: Any) -> None:
+            log, count, length = (state.get(key) for key in ('_log_history', '_count_history', 'max_length'))
+            if not all(isinstance(array, PlainArray) and array.ndim == 1 for array in (log, count)) or (
+                len(log) != len(count) or type(length) is not int or length < 1
+            ):
+                raise pickle.UnpicklingError('GLOBAL mmengine.logging.history_buffer.HistoryBuffer without arrays')
+            HistoryBuffer.__init__(self, log, count, length)
+            self.__class__ = HistoryBuffer
 
-            def __setstate__(self, state: Any) -> None:
-                log, count, length = (state.get(key) for key in ('_log_history', '_count_history', 'max_length'))
-                if not all(isinstance(array, PlainArray) and array.ndim == 1 for array in (log, count)) or (
-                    len(log) != len(count) or type(length) is not int or length < 1
-                ):
-                    raise pickle.UnpicklingError('GLOBAL mmengine.logging.history_buffer.HistoryBuffer without arrays')
-                self.__init__(log, count, length)
-                self.__class__ = HistoryBuffer
+    return History
+
+
+def safe_globals() -> list[tuple[Any, str]]:
+    """Return pairs (replacement, name in the file) for all types that :func:`torch.load` does not support itself."""
+    history_type = _history_type()
 
     def statistic(owner: Any, name: str) -> None:
-        """mmengine pickles HistoryBuffer's statistics as ``getattr(HistoryBuffer, 'mean')``; this allows that alone."""
-        if owner is not History or name not in ('min', 'max', 'mean', 'current'):
+        """Allow ``getattr(HistoryBuffer, 'mean')`` alone, as which mmengine pickles HistoryBuffer's statistics."""
+        if owner is not history_type or name not in ('min', 'max', 'mean', 'current'):
             raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {str(name)[:40]!r}')
 
-    paths = (f'{module}.{kind}Path' for module in ('pathlib', 'pathlib._local') for kind in ('Posix', 'Windows'))
+    paths = (f'{module}.{system}Path' for module in ('pathlib', 'pathlib._local') for system in ('Posix', 'Windows'))
     return [
-        # what the official files carry and nobody needs (pathlib._local: Python 3.13)
+        # objects in official files that nobody needs (pathlib._local: Python 3.13)
         *((Inert, name) for name in ('argparse.Namespace', 'yacs.config.CfgNode', *paths)),
-        # what mmengine stores in its checkpoints (NumPy renamed its modules in 2.0)
-        (History, 'mmengine.logging.history_buffer.HistoryBuffer'),
+        # objects in mmengine's checkpoints (NumPy renamed its modules in 2.0)
+        (history_type, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (statistic, 'builtins.getattr'),
         (statistic, '__builtin__.getattr'),
         (_no_bytes, 'builtins.bytes'),

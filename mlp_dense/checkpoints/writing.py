@@ -1,4 +1,4 @@
-"""Writes the weights of a checkpoint to a file of their own, ready to be given to others."""
+"""Publishing of a checkpoint's weights as a file that others can use."""
 
 import json
 import os
@@ -13,21 +13,22 @@ from .reading import Checkpoint, is_plain
 
 
 def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
-    """Writes the weights of a checkpoint, and the names and colours of its classes, and nothing else.
+    """Write only the weights of a checkpoint, and the names and colours of its classes.
 
-    The names of the tensors stay, but for a leading ``module.``; floating-point tensors become float32.
+    Tensors keep their names, except a leading ``module.``. Floating-point tensors become float32.
 
     Args:
-        out: a name that ends in .pth or .safetensors.
-        ema: take the exponential moving average.
+        source: File or URL of the checkpoint.
+        out: File name that ends in .pth or .safetensors.
+        ema: Whether to write the exponential moving average of the weights.
 
     Returns:
-        The path, with the start of the file's SHA-256: ``hire-1a2b3c4d.pth`` for ``hire.pth``. Equal weights give equal
-        files.
+        The path, which contains the start of the file's SHA-256: ``hire-1a2b3c4d.pth`` for ``hire.pth``. Equal weights
+        produce equal files.
 
     Raises:
-        CheckpointError: the source is unusable, or has no such weights.
-        UserError: the output exists, has another suffix or cannot be written.
+        CheckpointError: The source is unusable or does not contain such weights.
+        UserError: The output exists, has another suffix or cannot be written.
     """
     if out.suffix != '.pth' and not is_safetensors(out):
         raise UserError(f'{out}: the name of a published file must end in .pth or .safetensors.')
@@ -35,16 +36,16 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
     weights, meta = checkpoint.ema_weights if ema else checkpoint.weights, checkpoint.dataset_meta
     for name, tensor in weights.items():
         if not is_plain(tensor):
-            raise CheckpointError(f'{source}: {name} is no plain tensor, but sparse, quantized or without values.')
+            raise CheckpointError(f'{source}: {name} is sparse, quantized or without values; use a dense checkpoint.')
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f'{source}: {name} holds NaN or infinity; publish an earlier checkpoint.')
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-        # In storage of its own: a view would save the whole tensor that it belongs to.
+        # a copy: a view would save the complete tensor that it belongs to
         weights[name] = tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
     unfinished = out.with_name(f'.{out.name}.{os.getpid()}')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open('xb') as file:  # given a path instead, PyTorch would write its name into the file
+        with unfinished.open('xb') as file:  # PyTorch would write the name of a path into the file
             if is_safetensors(out):
                 texts = dict(dataset_meta=json.dumps(meta)) if meta else None
                 file.write(import_safetensors().torch.save(weights, texts))
@@ -52,10 +53,10 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
                 torch.save(dict(state_dict=weights, meta=dict(dataset_meta=meta) if meta else {}), file)
         final = out.with_name(f'{out.stem}-{sha256_of(unfinished)[:8]}{out.suffix}')
         if final.exists():
-            raise UserError(f'{final} exists already, and is not overwritten.')
+            raise UserError(f'{final} exists already, and is not overwritten; delete it or choose another name.')
         unfinished.rename(final)
     except (OSError, RuntimeError) as error:
-        raise UserError(f'{out} cannot be written ({error}); give another place.') from error
+        raise UserError(f'{out} cannot be written ({error}); choose another folder.') from error
     finally:
         with suppress(OSError):
             unfinished.unlink()

@@ -1,4 +1,4 @@
-"""Labelled images, timm's augmentation, and repeated augmentation."""
+"""Data sets of labelled images, timm's augmentation, and repeated augmentation."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -25,47 +25,47 @@ from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 
 @DATASETS.register_module()
 class ClassFolders(BaseDataset):
-    """The images in and below a folder for each class, ``data_root/data_prefix['img_path']/CLASS/``; classes are in the
-    order of their names, unless ``metainfo['classes']`` gives another. Names that begin with a dot do not count.
-    UserError: a class has no folder."""
+    """Images in and below one folder per class: ``data_root/data_prefix['img_path']/CLASS/``.
+
+    Classes are sorted by name, unless ``metainfo['classes']`` defines their order. Hidden files and folders are
+    ignored. A class without a folder raises a UserError.
+    """
 
     @classmethod
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
-        """What a data set of this config says of itself."""
+        """Return the meta information of a data set with this config."""
         folder = Path(cfg.get('data_root') or '', cfg.data_prefix['img_path'])
-        inside = folder.iterdir() if folder.is_dir() else ()
-        return dict(classes=sorted(path.name for path in inside if path.is_dir() and not path.name.startswith('.')))
+        paths = folder.iterdir() if folder.is_dir() else ()
+        return dict(classes=sorted(path.name for path in paths if path.is_dir() and not path.name.startswith('.')))
 
     def folders(self) -> list[str]:
-        """The names of the folders, in the order of the classes."""
+        """Return the names of the folders in the order of the classes."""
         return list(self.metainfo['classes'])
 
     def load_data_list(self) -> list[dict]:
         self._metainfo.setdefault('classes', self.read_meta(ConfigDict(data_prefix=self.data_prefix))['classes'])
         root, folders = Path(self.data_prefix['img_path']), self.folders()
-        if absent := [name for name in folders if not (root / name).is_dir()]:
-            raise UserError(
-                f'{root} has no folder {absent[0]}; it must hold one for each of the {len(folders)} classes.'
-            )
-        found = [
+        if missing := [name for name in folders if not (root / name).is_dir()]:
+            raise UserError(f'{root} has no folder {missing[0]}; create one for each of the {len(folders)} classes.')
+        images = [
             dict(img_path=str(path), gt_label=label)
             for label, name in enumerate(folders)
             for path in sorted((root / name).rglob('*'))
             if path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
         ]
-        filled = {info['gt_label'] for info in found}
-        if empty := [name for label, name in enumerate(folders) if label not in filled]:
+        labels = {info['gt_label'] for info in images}
+        if empty := [name for label, name in enumerate(folders) if label not in labels]:
             print_log(f'{root} has no image of {some(empty)}.', logger='current', level=logging.WARNING)
-        return found
+        return images
 
 
 @DATASETS.register_module()
 class ImageNet(ClassFolders):
-    """ImageNet-1k in folders that are named by its synsets (``n01440764``), in their order."""
+    """ImageNet-1k in folders that are named by its synsets (``n01440764``) and sorted by them."""
 
     @classmethod
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
-        """The first of the words for each class, with its synset where two share it."""
+        """Return the first word of each class, with its synset if several classes share the word."""
         info = ImageNetInfo()
         names = [text.partition(',')[0] for text in info.label_descriptions()]
         return dict(classes=_distinct(names, info.label_names()))
@@ -76,15 +76,17 @@ class ImageNet(ClassFolders):
 
 @DATASETS.register_module()
 class ImageArchive(BaseDataset):
-    """The images of an :class:`~mlp_dense.datasets.archive.Archive`, ``ann_file``; ``classes.txt`` beside it has a line
-    for each class, whose name may follow an id and a tab."""
+    """Images of the :class:`~mlp_dense.datasets.archive.Archive` ``ann_file``.
+
+    ``classes.txt`` in the same folder has a line for each class: its name, or an id, a tab and its name.
+    """
 
     @classmethod
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
         names = Path(cfg.get('data_root') or '', cfg.ann_file).with_name('classes.txt')
         lines = names.read_text(encoding='utf-8').splitlines() if names.is_file() else []
-        parts = [line.rpartition('\t') for line in lines]
-        return dict(classes=_distinct([part[2] for part in parts], [part[0] for part in parts]))
+        rows = [line.rpartition('\t') for line in lines]
+        return dict(classes=_distinct([row[2] for row in rows], [row[0] for row in rows]))
 
     def load_data_list(self) -> list[dict]:
         self.archive = Archive(self.ann_file)
@@ -92,12 +94,12 @@ class ImageArchive(BaseDataset):
         self._metainfo.setdefault('classes', self.read_meta(ConfigDict(ann_file=self.ann_file))['classes'])
         classes = len(self._metainfo['classes'])
         if max(labels, default=0) >= classes:
-            held = f'{self.ann_file} holds the label {max(labels)}, but there are {classes} classes'
-            raise UserError(f'{held}: write classes.txt beside it, a line for each.')
+            problem = f'{self.ann_file} holds the label {max(labels)}, but there are {classes} classes'
+            raise UserError(f'{problem}: write classes.txt in its folder, with a line for each class.')
         return [dict(img_path=f'{self.ann_file}/{i:06}', gt_label=label) for i, label in enumerate(labels)]
 
     def bytes_of(self, img_path: str) -> bytes:
-        """The file of an image."""
+        """Return the bytes of an image file."""
         return self.archive.bytes_of(int(Path(img_path).name))
 
     def get_data_info(self, idx: int) -> dict:
@@ -106,38 +108,40 @@ class ImageArchive(BaseDataset):
 
 
 def _distinct(names: Sequence[str], ids: Sequence[str]) -> list[str]:
-    """The names, with the id behind those that several classes have."""
+    """Return the names, followed by the id if several classes share a name."""
     return [f'{name} ({i})' if names.count(name) > 1 else name for name, i in zip(names, ids, strict=True)]
 
 
 @TRANSFORMS.register_module()
 class LoadImage:
-    """Reads an image with Pillow, as timm does, without regard to its orientation in EXIF; of 16 bits the upper 8, as
-    OpenCV. UnreadableError: it cannot be decoded, or has 32 bits."""
+    """Image reader that uses Pillow and ignores the orientation in EXIF, as timm does.
+
+    Of 16-bit images it uses the upper 8 bits, as OpenCV does. Other images raise an UnreadableError.
+    """
 
     def __call__(self, results: dict) -> dict:
-        content = results.pop('img_bytes', None)
+        content, path = results.pop('img_bytes', None), results['img_path']
         try:
-            with Image.open(BytesIO(content) if content else results['img_path']) as image:
+            with Image.open(BytesIO(content) if content else path) as image:
                 if image.mode in ('I', 'F'):
-                    raise UnreadableError(f'{results["img_path"]} has 32 bits a pixel; save images with 8 or 16.')
-                if image.mode.startswith('I;16'):
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                results['img'] = image.convert('RGB')
+                    raise UnreadableError(f'{path} has 32 bits per pixel; save images with 8 or 16.')
+                is_deep = image.mode.startswith('I;16')
+                upper = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if is_deep else image
+                results['img'] = upper.convert('RGB')
         except UnreadableError:
             raise
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UnreadableError(
-                f'{results["img_path"]} is missing or no readable image; replace or remove it.'
-            ) from error
+            raise UnreadableError(f'{path} is missing or not a readable image; replace or remove it.') from error
         results['ori_shape'] = results['img'].size[::-1]
         return results
 
 
 @TRANSFORMS.register_module()
 class TimmTransform:
-    """``timm.data.create_transform(**settings)``, on an image of Pillow or a BGR array; gives uint8 (3, H, W) in BGR,
-    which the model normalizes. Erasing is the model's, too, since it comes after that."""
+    """``timm.data.create_transform(**settings)`` for a Pillow image or a BGR array.
+
+    It produces uint8 (3, H, W) in BGR. The model normalizes and then erases.
+    """
 
     def __init__(self, **settings: Any):
         self.transform = create_transform(**settings, use_prefetcher=True)
@@ -153,7 +157,7 @@ class TimmTransform:
 
 @TRANSFORMS.register_module()
 class PackClass:
-    """Gives ``inputs`` and a data sample, whose ``gt_class`` has the label."""
+    """Last transform, which returns ``inputs`` and a data sample with the label in ``gt_class``."""
 
     def __call__(self, results: dict) -> dict:
         keys = ('img_path', 'img_id', 'ori_shape', 'img_shape')
@@ -165,8 +169,11 @@ class PackClass:
 
 @DATA_SAMPLERS.register_module()
 class RepeatedAugmentation(RepeatAugSampler):
-    """timm's RepeatAugSampler (arXiv 1901.09335): an epoch is a third of the images, three times each, one after the
-    other or in different processes. The copies of image i of n are i, n + i and 2 n + i, each augmented otherwise."""
+    """timm's RepeatAugSampler (arXiv 1901.09335): an epoch contains a third of the images, three times each.
+
+    Copies follow each other or are in different processes. The copies of image i of n have the indices i, n + i and
+    2 n + i, so they are augmented differently.
+    """
 
     def __init__(self, dataset: Any, seed: int | None = 0, num_repeats: int = 3, shuffle: bool = True):
         rank, processes = get_dist_info()
@@ -178,6 +185,6 @@ class RepeatedAugmentation(RepeatAugSampler):
         super().set_epoch(self.seed + epoch)
 
     def __iter__(self) -> Iterator[int]:
-        for place, index in enumerate(super().__iter__()):
-            copy = (self.rank + place * self.num_replicas) % self.num_repeats
+        for position, index in enumerate(super().__iter__()):
+            copy = (self.rank + position * self.num_replicas) % self.num_repeats
             yield index + copy * len(self.dataset)

@@ -1,4 +1,4 @@
-"""How many images are classified right, in all and of each class."""
+"""Accuracy of image classification, overall and per class."""
 
 import json
 from collections.abc import Sequence
@@ -13,13 +13,19 @@ from ..registry import METRICS
 
 @METRICS.register_module()
 class Accuracy(BaseMetric):
-    """The percentage of images whose class is the likeliest (``accuracy/top1``), or, where there are more than five
-    classes, among the five likeliest (``accuracy/top5``)."""
+    """Percentage of images whose class is the first (``accuracy/top1``) or among the first five (``accuracy/top5``).
+
+    ``accuracy/top5`` exists if there are more than five classes.
+    """
 
     default_prefix = 'accuracy'
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        self.results += [_record(sample) for sample in data_samples]
+        for sample in data_samples:
+            predicted = sample['pred_class']
+            record = dict(file=sample.get('img_path'), label=int(sample['gt_class']['labels'][0]))
+            record |= dict(predicted=predicted['labels'].tolist(), probability=predicted['probability'].tolist())
+            self.results.append(record)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         return percentages(results, len(self.dataset_meta['classes']))
@@ -27,8 +33,11 @@ class Accuracy(BaseMetric):
 
 @METRICS.register_module()
 class DumpClasses(Accuracy):
-    """Writes what was predicted as JSON: ``classes``, by name the number of `images` and how many percent of them are
-    right; ``images``, for each its `file`, its `class`, and the likeliest classes with their probabilities."""
+    """JSON file with the predictions.
+
+    ``classes`` contains for each name the number of `images` and the percentage of correct ones. ``images`` contains
+    for each image its `file`, its `class`, and the first classes with their probabilities.
+    """
 
     def __init__(self, out_file_path: str, **kwargs: Any):
         super().__init__(**kwargs)
@@ -38,14 +47,14 @@ class DumpClasses(Accuracy):
         names = self.dataset_meta['classes']
         classes = {}
         for label, name in enumerate(names):
-            own = [record for record in results if record['label'] == label]
-            classes[name] = dict(images=len(own), **(percentages(own, len(names)) if own else {}))
+            records = [record for record in results if record['label'] == label]
+            classes[name] = dict(images=len(records), **(percentages(records, len(names)) if records else {}))
         images = [
             {
                 'file': record['file'],
                 'class': names[record['label']],
                 'predicted': {
-                    names[i]: round(p, 6) for i, p in zip(record['found'], record['probability'], strict=True)
+                    names[i]: round(p, 6) for i, p in zip(record['predicted'], record['probability'], strict=True)
                 },
             }
             for record in results
@@ -55,20 +64,9 @@ class DumpClasses(Accuracy):
 
 
 def percentages(results: Sequence[dict], classes: int) -> dict[str, float]:
-    """Of the images whose class is the first, or one of the first five, of those that were found."""
-    right = {
-        f'top{k}': 100 * float(np.mean([record['label'] in record['found'][:k] for record in results]))
+    """Return the percentages of images whose class is the first, or among the first five, of those predicted."""
+    return {
+        f'top{k}': 100 * float(np.mean([record['label'] in record['predicted'][:k] for record in results]))
         for k in (1, 5)
         if k < classes
     }
-    return right
-
-
-def _record(sample: dict) -> dict[str, Any]:
-    found = sample['pred_class']
-    return dict(
-        file=sample.get('img_path'),
-        label=int(sample['gt_class']['labels'][0]),
-        found=found['labels'].tolist(),
-        probability=found['probability'].tolist(),
-    )

@@ -1,4 +1,4 @@
-"""Classifiers that mmengine's Runner trains."""
+"""Image classifier that mmengine's Runner trains."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,23 +17,24 @@ from ..registry import MODELS
 from ..timm.classifier import VisionMLP
 
 TOP = 5
-"""How many classes are predicted for an image, the likeliest first."""
+"""Number of classes that are predicted for an image, by descending probability."""
 
 
 @MODELS.register_module()
 class ImageClassifier(BaseModel):
-    """:class:`~mlp_dense.timm.VisionMLP` with what a training adds: erasing, Mixup and CutMix, and the loss.
+    """:class:`~mlp_dense.timm.VisionMLP` with the loss, Mixup, CutMix and random erasing of a training.
 
     Args:
-        backbone: as in a detector: ``type``, ``arch``, further arguments. An `init_cfg` may name a published
-            classifier, a backbone or a training of this package, to fine-tune from.
-        head: ``num_classes``; ``drop_rate`` of dropout before the last layer; the initial ``bias`` of the last layer.
+        backbone: ``type``, ``arch`` and other arguments, as in a detector. An `init_cfg` may name a published
+            classifier, a backbone or a training of this package, from which to fine-tune.
+        head: ``num_classes``; ``drop_rate``, the dropout rate before the last layer; ``bias``, its initial bias.
         train_cfg: ``loss``, the ``type`` and arguments of a class in timm.loss; ``mixup``, the arguments of
-            timm.data.Mixup; ``erasing``, those of timm's RandomErasing, which runs on normalized images.
-        data_preprocessor: which normalizes the images.
+            timm.data.Mixup; ``erasing``, those of timm's RandomErasing, which is applied to normalized images.
+        data_preprocessor: Config of the preprocessor that normalizes the images.
+        test_cfg: Unused.
 
     Raises:
-        ArgumentError: there is no such loss.
+        ArgumentError: The loss does not exist.
     """
 
     def __init__(
@@ -51,28 +52,28 @@ class ImageClassifier(BaseModel):
         classes = head['num_classes']
         self.backbone = VisionMLP(family, arch, classes, drop_rate=head.get('drop_rate', 0.0), **backbone)
         if 'bias' in head:
-            torch.nn.init.constant_(self.backbone.get_classifier().bias, head['bias'])
+            torch.nn.init.constant_(self.backbone.get_classifier().get_parameter('bias'), head['bias'])
         loss = dict(train_cfg.get('loss') or dict(type='CrossEntropyLoss'))
-        kind = loss.pop('type')
-        cls = getattr(timm.loss, kind, None) or getattr(torch.nn, kind, None)
-        if cls is None:
-            raise ArgumentError(f'train_cfg.loss.type is {kind!r}; give a class of timm.loss or of torch.nn.')
-        self.loss = cls(**loss)
+        loss_type = loss.pop('type')
+        loss_class = getattr(timm.loss, loss_type, None) or getattr(torch.nn, loss_type, None)
+        if loss_class is None:
+            raise ArgumentError(f'train_cfg.loss.type is {loss_type!r}; use a class of timm.loss or of torch.nn.')
+        self.loss = loss_class(**loss)
         mixup, erasing = train_cfg.get('mixup'), train_cfg.get('erasing')
         self.mixup = Mixup(num_classes=classes, **mixup) if mixup else None
         self.erasing = RandomErasing(**erasing, device='cpu') if erasing else None
-        self._register_load_state_dict_pre_hook(_name_the_backbone)
+        self._register_load_state_dict_pre_hook(_add_prefix)
 
     def init_weights(self) -> None:
         super().init_weights()
         if self.pretrained:
             self.backbone.load_pretrained(self.pretrained)
 
-    def forward(
-        self, inputs: Tensor, data_samples: Sequence[BaseDataElement] | None = None, mode: str = 'tensor'
-    ) -> Any:
-        """Normalized images (B, 3, H, W) to logits (``tensor``), to a ``loss``, or to the data samples with what they
-        show (``predict``): ``pred_class``, the `labels` of the five likeliest classes and the `probability` of each."""
+    def forward(self, inputs: Tensor, data_samples: Sequence[BaseDataElement] = (), mode: str = 'tensor') -> Any:
+        """Return logits (mode ``tensor``), a ``loss``, or predictions (``predict``) for normalized images (B, 3, H, W).
+
+        Predictions are the data samples with ``pred_class``: the `labels` of the first classes and their `probability`.
+        """
         if mode == 'loss':
             targets = torch.cat([sample.gt_class.labels for sample in data_samples])
             if self.erasing:
@@ -89,13 +90,13 @@ class ImageClassifier(BaseModel):
         if mode == 'tensor':
             return logits
         probability, labels = logits.float().softmax(1).topk(min(TOP, logits.shape[1]))
-        for sample, *found in zip(data_samples, labels, probability, strict=True):
-            sample.pred_class = InstanceData(labels=found[0], probability=found[1])
+        for sample, first, values in zip(data_samples, labels, probability, strict=True):
+            sample.pred_class = InstanceData(labels=first, probability=values)
         return data_samples
 
 
-def _name_the_backbone(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Published classifiers and those of timm know no whole model: what they hold is the backbone's."""
+def _add_prefix(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename the tensors of published classifiers and of timm's, all of which belong to the backbone."""
     if not any(key.startswith(f'{prefix}backbone.') for key in state_dict):
         for key in [key for key in state_dict if key.startswith(prefix)]:
             state_dict[f'{prefix}backbone.{key[len(prefix) :]}'] = state_dict.pop(key)

@@ -1,4 +1,4 @@
-"""The learning rate of the published trainings on ImageNet."""
+"""Learning rate of the published trainings on ImageNet."""
 
 from typing import Any
 
@@ -11,14 +11,15 @@ from ..registry import PARAM_SCHEDULERS
 
 @PARAM_SCHEDULERS.register_module()
 class CosineLR(LRSchedulerMixin, _ParamScheduler):
-    """timm's CosineLRScheduler: a linear warm-up, then a cosine over the whole training, whose beginning the warm-up
-    takes the place of, then a constant rest. mmengine's own schedules begin the cosine after the warm-up.
+    """timm's CosineLRScheduler: a cosine over the complete training, then a constant learning rate.
+
+    A linear warm-up replaces the beginning of the cosine. mmengine's own cosine would begin after the warm-up.
 
     Args:
-        length: epochs, or iterations if not `by_epoch`, until `lr_min`.
-        lr_min: the last learning rate.
-        warmup: epochs or iterations at the beginning.
-        warmup_lr: the first learning rate.
+        length: Epochs, or iterations if not `by_epoch`, until `lr_min`.
+        lr_min: The last learning rate.
+        warmup: Epochs or iterations of the warm-up.
+        warmup_lr: The first learning rate.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class CosineLR(LRSchedulerMixin, _ParamScheduler):
 
     @classmethod
     def build_iter_from_epoch(cls, *args: Any, epoch_length: int, by_epoch: bool = True, **kwargs: Any) -> 'CosineLR':
-        """The same with a step in every iteration, for an epoch of so many."""
+        """Build a schedule that steps in every iteration from settings in epochs of `epoch_length` iterations."""
         in_epochs = [key for key in ('begin', 'end', 'length', 'warmup') if key in kwargs]
         kwargs |= {key: kwargs[key] * epoch_length for key in in_epochs}
         return cls(*args, by_epoch=False, **kwargs)
@@ -38,6 +39,6 @@ class CosineLR(LRSchedulerMixin, _ParamScheduler):
         groups = self.optimizer.param_groups
         rates = [group['lr'] for group in groups]
         schedule = CosineLRScheduler(self.optimizer, initialize=False, **self.settings)
-        for group, rate in zip(groups, rates, strict=True):  # it sets them when it is made
+        for group, rate in zip(groups, rates, strict=True):  # restore the rates that the constructor changed
             group['lr'] = rate
         return schedule._get_lr(self.last_step)

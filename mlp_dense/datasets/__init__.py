@@ -1,2 +1,4 @@
+"""Embedded data sets, and the image formats that are read."""
+
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-"""Of files that are taken for images, in lower case."""
+"""Suffixes of image files in lower case."""

@@ -1,12 +1,12 @@
-"""The embedded data set: procedural images of overlapping shapes, for detection and for segmentation at once.
+"""Embedded data set: procedural images of overlapping shapes, for detection and segmentation.
 
-Deterministic from a seed, and made in seconds, so that everything here can be tried and tested without a download::
+A seed determines all images. Writing them takes seconds, so that trials and tests need no download::
 
     root/{train,val}/000000.jpg                    images
-    root/annotations/instances_{train,val}.json    COCO instances: polygons and areas of what is visible
+    root/annotations/instances_{train,val}.json    COCO instances: polygons and areas of the visible regions
     root/labels/{train,val}/000000.png             label maps as in ADE20K: 1 is the first class, 0 unlabelled
 
-or, for classification, of one shape in each image::
+For classification every image contains one shape::
 
     root/{train,val}/{disc,square,triangle,star,cross}/000000.jpg
 """
@@ -22,22 +22,25 @@ import numpy as np
 from ..errors import UserError
 
 CLASSES = ('disc', 'square', 'triangle', 'star', 'cross')
-"""Object classes. In the label maps the background comes before them, as label 1."""
+"""Classes of the objects. In the label maps label 1 is the background, and the classes follow."""
 
-_ZOOM = 4  # shapes are drawn at this multiple of the image size, then averaged: smooth edges
+_ZOOM = 4  # shapes are drawn at this multiple of the image size and averaged, so that their edges are smooth
 
 
 def write_shapes(
     root: Path, num_train: int = 320, num_val: int = 64, size: int = 128, seed: int = 0, classify: bool = False
 ) -> None:
-    """Writes images of `size` x `size` pixels, and their labels, into a folder; to `classify` them, in folders of their
-    classes. UserError: it is not empty (and is left as it is), or cannot be written, or a number is too small."""
+    """Write images of `size` x `size` pixels and their labels, with `classify` into one folder per class.
+
+    Raises:
+        UserError: The folder is not empty (it is unchanged) or cannot be written, or a number is too small.
+    """
     if min(num_train, num_val) < 1 or size < 16 or seed < 0:
-        raise UserError('At least 1 image for training and 1 for validation, of 16 pixels or more; a seed from 0.')
+        raise UserError('Set at least 1 image for training and 1 for validation, 16 pixels or more, a seed from 0.')
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         problem = 'not empty' if root.is_dir() else 'a file'
-        raise UserError(f'{root} is {problem}; give another folder, or delete it first.')
-    partial = root.with_name(root.name + '.partial')  # an interrupted call leaves no half data set behind
+        raise UserError(f'{root} is {problem}; choose another folder, or delete it first.')
+    partial = root.with_name(root.name + '.partial')  # an interrupted call does not leave an incomplete data set
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -46,25 +49,27 @@ def write_shapes(
             write(partial, name, count, size, (seed, split))
         partial.replace(root)
     except OSError as error:
-        raise UserError(f'{root} cannot be written ({error}); give a folder that you may write to.') from error
+        raise UserError(f'{root} cannot be written ({error}); choose another folder.') from error
 
 
 def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """An image (size, size, 3) as uint8 in BGR, and the (class index, visible mask (size, size) bool) of every object.
-    Masks do not overlap and have no holes."""
+    """Return an image (size, size, 3) as uint8 in BGR, and pairs (class, visible mask) of its objects.
+
+    Masks are bool (size, size), do not overlap, and have no holes.
+    """
     image = _background(rng, size)
-    objects: list[tuple[int, np.ndarray, int]] = []  # class, visible mask, area before anything covered it
-    wanted = 0 if rng.random() < 0.08 else rng.integers(1, 7)
-    # Large ones first, so that the small ones stay visible.
-    radii = sorted((size * rng.choice([0.1, 0.17, 0.29]) * rng.uniform(0.85, 1.2) for _ in range(wanted)), reverse=True)
+    objects: list[tuple[int, np.ndarray, int]] = []  # class, visible mask, area including covered pixels
+    count = 0 if rng.random() < 0.08 else rng.integers(1, 7)
+    # Draw large objects first, so that small ones stay visible.
+    radii = sorted((size * rng.choice([0.1, 0.17, 0.29]) * rng.uniform(0.85, 1.2) for _ in range(count)), reverse=True)
     for radius in radii:
-        for _ in range(10):  # places tried
+        for _ in range(10):  # attempts to place the object
             label = int(rng.integers(len(CLASSES)))
             coverage = _coverage(_outline(CLASSES[label], rng, radius, size), size)
             mask = coverage > 0.5
             remaining = [(c, visible & ~mask, area) for c, visible, area in objects]
-            # Nothing is mostly hidden or cut off, and no mask gets a hole: COCO polygons cannot say either.
-            if all(rest.sum() > 0.4 * area and not _has_hole(rest) for _, rest, area in remaining):
+            # No object is mostly hidden, and no mask has a hole, which COCO polygons cannot represent.
+            if all(visible.sum() > 0.4 * area and not _has_hole(visible) for _, visible, area in remaining):
                 objects = [*remaining, (label, mask, int(mask.sum()))]
                 image = _paint(rng, image, coverage, label)
                 break
@@ -72,7 +77,7 @@ def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
 
 
 def make_object(rng: np.random.Generator, size: int, label: int) -> np.ndarray:
-    """An image (size, size, 3) as uint8 in BGR of one object of a class."""
+    """Return an image (size, size, 3) as uint8 in BGR of one object of a class."""
     image, radius = _background(rng, size), size * rng.uniform(0.2, 0.45)
     return _with_noise(rng, _paint(rng, image, _coverage(_outline(CLASSES[label], rng, radius, size), size), label))
 
@@ -89,7 +94,8 @@ def _write_classes(root: Path, split: str, count: int, size: int, seed: tuple[in
 def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int, int]) -> None:
     for folder in (root / split, root / 'labels' / split, root / 'annotations'):
         folder.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for index in range(count):
         image, objects = make_scene(np.random.default_rng((*seed, index)), size)
         labels = np.ones((size, size), np.uint8)
@@ -99,9 +105,8 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int,
             rows, columns = np.nonzero(mask)
             left, top = int(columns.min()), int(rows.min())
             bbox = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]
-            annotation = dict(id=len(annotations) + 1, image_id=index, category_id=label + 1)
-            annotation |= dict(segmentation=_polygons(mask), area=int(mask.sum()), bbox=bbox, iscrowd=0)
-            annotations.append(annotation)
+            ids = dict(id=len(annotations) + 1, image_id=index, category_id=label + 1)
+            annotations.append(dict(ids, segmentation=_polygons(mask), area=int(mask.sum()), bbox=bbox, iscrowd=0))
         cv2.imwrite(str(root / split / f'{index:06}.jpg'), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         cv2.imwrite(str(root / 'labels' / split / f'{index:06}.png'), labels)
     categories = [dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, start=1)]
@@ -109,8 +114,8 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int,
     (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
 
 
-def _outline(kind: str, rng: np.random.Generator, radius: float, size: int) -> np.ndarray:
-    """Corners (N, 2) of a randomly turned and placed shape of about the given radius, in pixels."""
+def _outline(shape: str, rng: np.random.Generator, radius: float, size: int) -> np.ndarray:
+    """Return the corners (N, 2) in pixels of a shape of about the given radius at a random position and angle."""
     arms = np.array([(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3)]) / 3.2
     corners = {
         'disc': _star_corners(40, 1.0),
@@ -118,7 +123,7 @@ def _outline(kind: str, rng: np.random.Generator, radius: float, size: int) -> n
         'triangle': _star_corners(3, 1.0),
         'star': _star_corners(10, 0.45),
         'cross': np.concatenate([arms, -arms]),
-    }[kind]
+    }[shape]
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     stretch = np.array([1.0, rng.uniform(0.8, 1.0)])
@@ -127,14 +132,14 @@ def _outline(kind: str, rng: np.random.Generator, radius: float, size: int) -> n
 
 
 def _star_corners(count: int, inner: float) -> np.ndarray:
-    """`count` points around the unit circle, every other one at radius `inner`."""
+    """Return `count` points around the unit circle. Every other point has the radius `inner`."""
     angles = np.arange(count) * 2 * np.pi / count
     radii = np.where(np.arange(count) % 2, inner, 1.0)
     return np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None]
 
 
 def _coverage(outline: np.ndarray, size: int) -> np.ndarray:
-    """The share (size, size) of every pixel that lies inside an outline."""
+    """Return the fraction (size, size) of every pixel that is inside an outline."""
     canvas = np.zeros((size * _ZOOM, size * _ZOOM), np.float32)
     cv2.fillPoly(canvas, [np.round(outline * _ZOOM).astype(np.int32)], 1.0)
     return canvas.reshape(size, _ZOOM, size, _ZOOM).mean((1, 3))
@@ -149,23 +154,24 @@ def _with_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def _paint(rng: np.random.Generator, image: np.ndarray, coverage: np.ndarray, label: int) -> np.ndarray:
-    """Puts a shape of a class on the image, with a soft shadow beside it."""
-    # Classes differ in shape; their hues only lean apart, and the background is paler.
+    """Paint a shape of a class with a soft shadow on the image."""
+    # Classes differ in shape. Their hues overlap, and the background is paler.
     hue = (label + rng.uniform(-0.55, 0.55)) / len(CLASSES) % 1.0
     texture = _texture(rng, len(image), _colour(hue, rng.uniform(0.5, 1.0), rng.uniform(0.5, 1.0)))
     x, y = rng.uniform(1, 4, 2)
-    shadow = cv2.GaussianBlur(cv2.warpAffine(coverage, np.float32([[1, 0, x], [0, 1, y]]), coverage.shape), (0, 0), 2)
+    shift = np.array([[1, 0, x], [0, 1, y]], np.float32)
+    shadow = cv2.GaussianBlur(cv2.warpAffine(coverage, shift, coverage.shape), (0, 0), 2)
     image = image * (1 - 0.35 * shadow[..., None])
     return image + coverage[..., None] * (texture - image)
 
 
 def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """BGR of a colour whose hue, saturation and value run from 0 to 1."""
+    """Return the BGR values of a colour whose hue, saturation and value are between 0 and 1."""
     return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value)[::-1])
 
 
 def _texture(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndarray:
-    """An image (size, size, 3) of one of several patterns in a colour (3,) and a like one, under slanting light."""
+    """Return an image (size, size, 3) of a random pattern in a colour (3,) and a similar one, with a light gradient."""
     ys, xs = np.mgrid[:size, :size] / size
     angle, frequency = rng.uniform(0, 2 * np.pi), rng.uniform(4, 14)
     u, v = xs * np.cos(angle) + ys * np.sin(angle), ys * np.cos(angle) - xs * np.sin(angle)
@@ -188,7 +194,7 @@ def _has_hole(mask: np.ndarray) -> bool:
 
 
 def _polygons(mask: np.ndarray) -> list[list[float]]:
-    """The outlines of a mask as COCO polygons. Traced on an enlarged mask, so that they run along the pixels' edges."""
+    """Return the outlines of a mask as COCO polygons. An enlarged mask is traced, so they follow the pixels' edges."""
     enlarged = mask.astype(np.uint8).repeat(_ZOOM, 0).repeat(_ZOOM, 1)
     contours, _ = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outlines = ((cv2.approxPolyDP(contour, _ZOOM / 2, True)[:, 0] + 0.5) / _ZOOM for contour in contours)

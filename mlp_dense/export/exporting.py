@@ -20,9 +20,10 @@ from ..training.run_info import versions
 from ..training.setup import EXPORTED
 from .check import CheckImages, compare, read_check_images
 from .conversion import check_installed, to_int8, to_onnx, to_pt2, trace
-from .graphs import PARTS, Graph, graph_of
+from .graphs import Graph, PyramidGraph, SegmentorGraph, not_exportable
 from .runtime import ExportedFile, as_texts
 
+PARTS = ('model', 'neck', 'backbone')
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 NUM_CALIBRATION_IMAGES, NUM_CHECK_IMAGES = 64, 3
 
@@ -82,6 +83,23 @@ def export(
     _check_is_new(out)
     write_whole(out, content)
     report(f'{out}, {len(content) / 1e6:.1f} MB')
+
+
+def graph_of(model: Any, part: str = 'model', dtype: torch.dtype = torch.float32) -> Graph:
+    """Return the module to export, for a part of a model that :func:`~mlp_dense.load_model` built.
+
+    Raises:
+        UserError: the model has no such part, or the part cannot be exported.
+    """
+    if part != 'model':
+        return PyramidGraph(model, dtype, part).eval()
+    if hasattr(model, 'decode_head'):
+        return SegmentorGraph(model, dtype).eval()
+    if not hasattr(model, 'roi_head') and not hasattr(model, 'bbox_head'):
+        raise not_exportable(model)
+    from .detectors import DenseDetectorGraph, TwoStageGraph  # needs mmdet
+
+    return (TwoStageGraph if hasattr(model, 'roi_head') else DenseDetectorGraph)(model, dtype).eval()
 
 
 def num_steps(int8: bool) -> int:

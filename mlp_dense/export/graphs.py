@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .exportable import exportable
 
-PARTS = ('model', 'neck', 'backbone')
-
 
 class Preprocessing(nn.Module):
     """Data preprocessor of a config in a test: channel order, mean, standard deviation and padding.
@@ -109,23 +107,6 @@ class SegmentorGraph(Graph):
         size, align_corners = images.shape[-2:], head.align_corners
         scores = F.interpolate(head(maps).float(), size, mode='bilinear', align_corners=align_corners)
         return scores, scores.argmax(1)
-
-
-def graph_of(model: Any, part: str = 'model', dtype: torch.dtype = torch.float32) -> Graph:
-    """Return the module to export, for a part of a model that :func:`~mlp_dense.load_model` built.
-
-    Raises:
-        UserError: the model has no such part, or the part cannot be exported.
-    """
-    if part != 'model':
-        return PyramidGraph(model, dtype, part).eval()
-    if hasattr(model, 'decode_head'):
-        return SegmentorGraph(model, dtype).eval()
-    if not hasattr(model, 'roi_head') and not hasattr(model, 'bbox_head'):
-        raise not_exportable(model)
-    from .detectors import DenseDetectorGraph, TwoStageGraph  # needs mmdet
-
-    return (TwoStageGraph if hasattr(model, 'roi_head') else DenseDetectorGraph)(model, dtype).eval()
 
 
 def not_exportable(model: Any, part: str = '') -> UserError:

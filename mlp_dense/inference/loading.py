@@ -22,8 +22,8 @@ from ..errors import UserError
 from ..tasks import task_of
 from ..training.runner import load_weights
 from ..training.setup import is_exported, run_exported
-from ..visualization.drawing import colours
-from .prediction import Frame, draw_result, predict, read_image, write_image
+from ..visualization.drawing import colours, draw_labels
+from .prediction import Frame, predict, read_image, write_image
 
 
 class LoadedModel:
@@ -88,7 +88,10 @@ class LoadedModel:
                 f'The result is of an image of {size[0]}x{size[1]} pixels, this image has '
                 f'{bgr.shape[0]}x{bgr.shape[1]}; pass the image that the result was predicted for.'
             )
-        drawn = draw_result(bgr, task.labels_of(result, 'pred', score_thr), task, self.dataset_meta)
+        labels = task.labels_of(result, 'pred', score_thr)
+        if labels is None:
+            raise UserError(f'The result has no pred_{task.field}; pass a data sample that predict() returned.')
+        drawn = draw_labels(bgr, [labels], task.draw, self.dataset_meta, bgr=True)
         if out is not None:
             write_image(Path(out), drawn)
         return np.ascontiguousarray(drawn[..., ::-1])

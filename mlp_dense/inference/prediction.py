@@ -17,7 +17,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from ..datasets import SUFFIXES
 from ..datasets.layout import leaves
 from ..errors import UserError
-from ..tasks import Task, task_of
+from ..tasks import task_of
 from ..visualization.drawing import draw_labels
 
 
@@ -120,7 +120,7 @@ class PredictionWriter:
         if self.task.label_map:
             dtype = np.uint8 if len(self.ids) <= 256 else np.uint16
             write_image(self.folder / f'labels/{frame.name}.png', self.task.label_map(labels).astype(dtype))
-        drawn = draw_result(frame.image, labels, self.task, self.meta)
+        drawn = draw_labels(frame.image, [labels], self.task.draw, self.meta, bgr=True)
         if self.source.fps:
             self._append(drawn)
         else:
@@ -133,7 +133,7 @@ class PredictionWriter:
             self.video = cv2.VideoWriter(str(file), code, self.source.fps, size)
             if not self.video.isOpened():
                 raise UserError(f'OpenCV cannot write {file} with {size[0]} x {size[1]} pixels; use images instead.')
-        self.video.write(np.ascontiguousarray(image))
+        self.video.write(image)
 
     def _dump(self, name: str, content: Any) -> None:
         (self.folder / name).write_text(json.dumps(content) + '\n', encoding='utf-8')
@@ -160,11 +160,6 @@ def predict(model: Any, frames: Iterable[Frame], batch_size: int) -> Iterator[tu
 def pipeline_of(cfg: Config) -> Compose:
     """Return the test pipeline of a config without its loading transforms."""
     return Compose([step for step in _test_data(cfg).pipeline if 'Load' not in str(step['type'])])
-
-
-def draw_result(image: np.ndarray, labels: Any, task: Task, meta: dict[str, Any]) -> np.ndarray:
-    """Draw the labels of a result on a BGR image; return it in BGR."""
-    return draw_labels(np.ascontiguousarray(image[..., ::-1]), [labels], task.draw, meta)[..., ::-1]
 
 
 def read_image(image: str | Path | np.ndarray, flag: str) -> np.ndarray:

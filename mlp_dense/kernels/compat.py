@@ -88,6 +88,8 @@ def group_norm_input(x: Tensor) -> Tensor:
     """Return (B, C, H, W) in memory that GroupNorm's backward pass accepts.
 
     Behind frozen stages PyTorch 2.13 crashes on a CPU: its channels_last kernel
-    (https://github.com/pytorch/pytorch/pull/89485) writes a gradient of `x` that is not needed.
+    (https://github.com/pytorch/pytorch/pull/89485) writes a gradient of `x` that is not needed. Forward-mode
+    differentiation supports contiguous memory only.
     """
-    return x.contiguous() if torch.is_grad_enabled() and not x.requires_grad else x
+    needs_copy = torch.is_grad_enabled() and not x.requires_grad
+    return x.contiguous() if needs_copy or torch.autograd.forward_ad._current_level >= 0 else x

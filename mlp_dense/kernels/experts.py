@@ -68,7 +68,7 @@ def _by_expert(chosen: Tensor, num_experts: int) -> tuple[Tensor, list[int]]:
     return flat.argsort(stable=True), torch.bincount(flat, minlength=num_experts).tolist()
 
 
-# An operator for compiled inference and exported graphs; ``export/translations.py`` translates it to ONNX.
+# An operator for compiled inference and exported graphs; ``export/onnx_ops.py`` translates it to ONNX.
 library.define(f'mix_experts{torch.library.infer_schema(mix_experts, mutates_args=())}')
 library.impl('mix_experts', mix_chosen, 'CompositeExplicitAutograd')
 torch.library.register_fake('mlp_dense::mix_experts', lambda items, *_: torch.empty_like(items), lib=library)

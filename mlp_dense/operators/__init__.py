@@ -1,9 +1,6 @@
-"""mmcv's compiled operators in plain PyTorch, for machines where they are not compiled.
+"""PyTorch fallbacks for mmcv's compiled operators.
 
-``import mlp_dense.operators`` before mmdet or mmsegmentation is all that is needed, also with ``mmcv-lite``: where mmcv
-has no module ``mmcv._ext``, Python finds one here. Compiled operators come first wherever they are.
-
-mmengine and mmcv also look for modules with means that new Pythons and setuptools no longer have: those are here, too.
+Import this module before mmdet or mmsegmentation to install them, also with ``mmcv-lite``.
 """
 
 import pkgutil
@@ -17,36 +14,55 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from .torchvision import has_torchvision
+from .torchvision_ops import has_torchvision
 
-STAND_INS = {
+FALLBACKS = {
     'mmcv._ext': Path(__file__).with_name('extension.py'),
     'pkg_resources': Path(__file__).with_name('distributions.py'),
 }
+"""Files of the fallbacks by the name of the module that they replace."""
 
 
-class _StandIn(MetaPathFinder):
-    """Finds the stand-ins; asked last, when nothing else has found the module."""
+class _FallbackFinder(MetaPathFinder):
+    """Finder of the fallbacks."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        return spec_from_file_location(name, STAND_INS[name]) if name in STAND_INS else None
+        return spec_from_file_location(name, FALLBACKS[name]) if name in FALLBACKS else None
+
+
+def install() -> None:
+    """Install fallbacks for modules that mmengine 0.10 and mmcv 2.1 need and that may be missing.
+
+    They apply to the whole process. An original that is installed always has priority, and a second call has no effect.
+
+    * ``mmcv._ext``: mmcv's compiled operators, which mmcv-lite lacks.
+    * ``pkg_resources``: setuptools 82 removed it.
+    * ``pkgutil.find_loader``: Python 3.14 removed it.
+
+    ``import mlp_dense.operators``, the tools and :func:`mlp_dense.load_model` call this function.
+    """
+    if not any(isinstance(finder, _FallbackFinder) for finder in sys.meta_path):
+        sys.meta_path.append(_FallbackFinder())  # at the end, so that installed modules are found first
+    if not hasattr(pkgutil, 'find_loader'):
+        vars(pkgutil)['find_loader'] = lambda name: getattr(find_spec(name), 'loader', None)
 
 
 @cache
 def announce() -> None:
-    """Logs once which operators run."""
+    """Log once which operators run."""
     print_log(f'Operators of mmcv: {running()}.', 'current')
 
 
 def running() -> str:
-    """Which operators run, in words. ImportError: mmcv is not installed."""
+    """Return a description of the operators that run.
+
+    Raises:
+        ImportError: mmcv is not installed.
+    """
     spec = find_spec('mmcv._ext')
-    if spec is None or spec.origin != str(STAND_INS['mmcv._ext']):
+    if spec is None or spec.origin != str(FALLBACKS['mmcv._ext']):
         return 'compiled'
-    return 'torchvision on a GPU and plain PyTorch elsewhere' if has_torchvision('cuda') else 'plain PyTorch'
+    return 'torchvision on a GPU, PyTorch fallbacks elsewhere' if has_torchvision('cuda') else 'PyTorch fallbacks'
 
 
-if not any(type(finder).__name__ == '_StandIn' for finder in sys.meta_path):
-    sys.meta_path.append(_StandIn())
-if not hasattr(pkgutil, 'find_loader'):  # Python 3.14 has it no more; mmengine 0.10 and mmcv 2.1 look for _ext with it
-    pkgutil.find_loader = lambda name: getattr(find_spec(name), 'loader', None)
+install()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .torchvision import has_torchvision
+from .torchvision_ops import has_torchvision
 
 
 def deform_conv2d(
@@ -19,13 +19,15 @@ def deform_conv2d(
     dilation: Sequence[int],
     mask: Tensor | None = None,
 ) -> Tensor:
-    """A convolution that samples its input beside the places of its kernel, without a bias.
+    """Convolve an input that is sampled at shifted positions of the kernel, without a bias.
 
     Args:
         x: (B, C, H, W).
-        offset: (B, 2 * G * kernel height * kernel width, H', W'), dy and dx of each place, for G groups of channels.
+        offset: (B, 2 * G * kernel height * kernel width, H', W'), dy and dx of each position for G groups of channels.
         weight: (D, C / groups, kernel height, kernel width).
-        stride, padding, dilation: (vertical, horizontal).
+        stride: (vertical, horizontal).
+        padding: (vertical, horizontal).
+        dilation: (vertical, horizontal).
         mask: (B, G * kernel height * kernel width, H', W'), factors of the samples.
 
     Returns:
@@ -37,22 +39,23 @@ def deform_conv2d(
         return deform_conv2d(x, offset, weight, None, tuple(stride), tuple(padding), tuple(dilation), mask)
     batch, channels, height, width = x.shape
     (rows, columns), (out_height, out_width) = weight.shape[2:], offset.shape[2:]
-    places = rows * columns
-    parts = offset.shape[1] // (2 * places)
-    dy, dx = offset.reshape(batch * parts, rows, columns, 2, out_height, out_width).unbind(3)
-    y = dy + _places(rows, out_height, stride[0], padding[0], dilation[0], x)[:, None, :, None]
-    x_ = dx + _places(columns, out_width, stride[1], padding[1], dilation[1], x)[:, None]
+    taps = rows * columns
+    offset_groups = offset.shape[1] // (2 * taps)
+    dy, dx = offset.reshape(batch * offset_groups, rows, columns, 2, out_height, out_width).unbind(3)
+    y = dy + _positions(rows, out_height, stride[0], padding[0], dilation[0], x)[:, None, :, None]
+    x_ = dx + _positions(columns, out_width, stride[1], padding[1], dilation[1], x)[:, None]
     grid = torch.stack([(2 * x_ + 1) / width - 1, (2 * y + 1) / height - 1], -1).flatten(1, 3)
-    images = x.reshape(batch * parts, channels // parts, height, width)
-    samples = F.grid_sample(images, grid, align_corners=False).view(batch, parts, channels // parts, places, -1)
+    images = x.reshape(batch * offset_groups, channels // offset_groups, height, width)
+    samples = F.grid_sample(images, grid, align_corners=False)
+    samples = samples.view(batch, offset_groups, channels // offset_groups, taps, -1)
     if mask is not None:
-        samples = samples * mask.reshape(batch, parts, 1, places, -1)
+        samples = samples * mask.reshape(batch, offset_groups, 1, taps, -1)
     groups = channels // weight.shape[1]
-    samples = samples.reshape(batch, groups, weight.shape[1] * places, -1)
+    samples = samples.reshape(batch, groups, weight.shape[1] * taps, -1)
     return (weight.reshape(groups, -1, samples.shape[2]) @ samples).reshape(batch, -1, out_height, out_width)
 
 
-def _places(kernel: int, size: int, stride: int, padding: int, dilation: int, like: Tensor) -> Tensor:
-    """(kernel, size) positions of the input along one axis."""
-    inside, outside = (torch.arange(n, dtype=like.dtype, device=like.device) for n in (kernel, size))
-    return inside[:, None] * dilation - padding + outside * stride
+def _positions(kernel: int, size: int, stride: int, padding: int, dilation: int, like: Tensor) -> Tensor:
+    """Return the positions (kernel, size) of the input along one axis."""
+    taps, outputs = (torch.arange(n, dtype=like.dtype, device=like.device) for n in (kernel, size))
+    return taps[:, None] * dilation - padding + outputs * stride

@@ -6,12 +6,14 @@ from torch import Tensor
 
 
 def sigmoid_focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
-    """The loss of each class of each sample, (N, C), in the type of the logits; computed in float32 at least.
+    """Return the loss (N, C) of each class and sample in the dtype of the logits, computed at least in float32.
 
     Args:
         logits: (N, C).
-        target: (N,), the class of each, or C if it has none.
-        weight: (C,), of the samples by their class, or empty.
+        target: (N,), the class of each sample, or C for the background.
+        weight: (C,), weights of the samples by their class, or empty.
+        gamma: Exponent that reduces the loss of easy samples.
+        alpha: Weight of the positive samples.
     """
     x = logits if logits.dtype == torch.float64 else logits.float()
     positive = F.one_hot(target, x.shape[1] + 1)[:, :-1].to(x.dtype)

@@ -3,50 +3,52 @@
 import torch
 from torch import Tensor
 
-from .torchvision import by_torchvision
+from .torchvision_ops import by_torchvision
 
 BLOCK = 128
-"""Boxes that are compared with all others at once; more take memory, fewer take steps."""
+"""Boxes that are compared with all others at once. A larger block needs more memory and fewer iterations."""
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
-    """Greedy non-maximum suppression: a box stays unless it overlaps one that stays and has a higher score.
+    """Return the indices of the boxes that greedy non-maximum suppression keeps.
+
+    A box is kept unless it overlaps a kept box with a higher score.
 
     Args:
         boxes: (N, 4), x1, y1, x2, y2.
         scores: (N,).
-        iou_threshold: what overlaps more goes.
+        iou_threshold: Boxes with a larger intersection over union overlap.
         offset: 1 if x2 and y2 are the last pixels of a box, 0 if they are its border.
 
     Returns:
-        The indices of those that stay, by falling scores; of equal scores the first comes first.
+        Indices by descending score. Boxes with equal scores keep their order.
     """
     if offset == 0 and by_torchvision(boxes):
         from torchvision.ops import nms
 
         return nms(boxes, scores.to(boxes.dtype), iou_threshold)
-    rest = scores.argsort(descending=True, stable=True)
-    corners = boxes[rest].unbind(1)
+    remaining = scores.argsort(descending=True, stable=True)
+    corners = boxes[remaining].unbind(1)
     area = (corners[2] - corners[0] + offset) * (corners[3] - corners[1] + offset)
-    columns = torch.stack([*corners, area])  # (5, N), of what may still stay
-    kept = [rest[:0]]
-    while len(rest):
+    columns = torch.stack([*corners, area])  # (5, N) of the remaining boxes
+    kept = [remaining[:0]]
+    while len(remaining):
         block = columns[:, :BLOCK]
         covers = (_iou(block, block, offset) > iou_threshold).triu_(1)
-        stays, before = torch.ones_like(covers[0]), None
-        while before is None or not torch.equal(stays, before):  # what the first i boxes do is right after i rounds
-            stays, before = ~(covers & stays[:, None]).any(0), stays
-        kept.append(rest[:BLOCK][stays])
-        columns, rest = columns[:, BLOCK:], rest[BLOCK:]
-        free = ~(_iou(block[:, stays], columns, offset) > iou_threshold).any(0)
-        columns, rest = columns[:, free], rest[free]
+        keep, previous = torch.ones_like(covers[0]), None
+        while previous is None or not torch.equal(keep, previous):  # the first i boxes are final after i rounds
+            keep, previous = ~(covers & keep[:, None]).any(0), keep
+        kept.append(remaining[:BLOCK][keep])
+        columns, remaining = columns[:, BLOCK:], remaining[BLOCK:]
+        free = ~(_iou(block[:, keep], columns, offset) > iou_threshold).any(0)
+        columns, remaining = columns[:, free], remaining[free]
     return torch.cat(kept)
 
 
 def _iou(a: Tensor, b: Tensor, offset: int) -> Tensor:
-    """(A, B) intersections over unions of (5, A) with (5, B) boxes."""
+    """Return the intersections over unions (A, B) of boxes (5, A) with boxes (5, B)."""
     a = a[:, :, None]
     width = (torch.minimum(a[2], b[2]) - torch.maximum(a[0], b[0]) + offset).clamp_(min=0)
     height = (torch.minimum(a[3], b[3]) - torch.maximum(a[1], b[1]) + offset).clamp_(min=0)
-    inside = width.mul_(height)
-    return inside / (a[4] + b[4] - inside)
+    intersection = width.mul_(height)
+    return intersection / (a[4] + b[4] - intersection)

@@ -93,5 +93,5 @@ def _gallery(results: Results, predictions: _Predictions, max_images: int, pool:
         jobs.append(Job(image['file'], name, f'{image["class"]}; predicted: {top}', tags, longest=SIDE))
     drawn = draw_all(jobs, results.folder, pool)
     note = f'{len(drawn)} of {len(errors)} images: the images of each class with the highest scores of a wrong class.'
-    kinds = {'missed': '#4477aa', 'wrongly predicted': '#ee3333', 'correct': '#228833'}
-    return Gallery('Images', note, list(results.classes), kinds, drawn)
+    outcomes = {'missed': '#4477aa', 'wrongly predicted': '#ee3333', 'correct': '#228833'}
+    return Gallery('Images', note, list(results.classes), outcomes, drawn)

@@ -26,24 +26,17 @@ class CocoData:
 
     images: list[dict]  # by id
     truth: dict[int, list[dict]]  # by image id
-    found: dict[str, dict[int, list[dict]]]  # by geometry, then by image id
+    detections: dict[str, dict[int, list[dict]]]  # by geometry, then by image id
     categories: list[int]
 
 
 def read_data(results: Results) -> CocoData:
-    """Read the ground truth and the detections of a test.
-
-    Raises:
-        UserError: a file is missing or contains unknown categories or images.
-    """
+    """Read the ground truth and the detections of a test. Raises UserError if the files do not fit together."""
     file = Path(results.annotations)
     content = read_json(file)
     ids = {category['name']: category['id'] for category in content['categories']}
     if missing := [name for name in results.classes if name not in ids]:
-        raise UserError(
-            f'{file} has no category {missing[0]!r}, which is a class in {results.file("run.json")}; restore the '
-            'annotations of the test.'
-        )
+        raise UserError(f'{file} has no category {missing[0]!r}; restore the annotations of the test.')
     categories = [ids[name] for name in results.classes]
     index = {category: i for i, category in enumerate(categories)}
     images = sorted(content['images'], key=lambda image: image['id'])
@@ -53,18 +46,15 @@ def read_data(results: Results) -> CocoData:
         gathered = defaultdict(list)
         for item in items:
             if item['image_id'] not in known:
-                raise UserError(
-                    f'{source} has an object in image {item["image_id"]}, which {file} does not list; restore the '
-                    'annotations of the test.'
-                )
+                raise UserError(f'{file} has no image {item["image_id"]} of {source}; restore the annotations.')
             if item['category_id'] in index:
                 gathered[item['image_id']].append({**item, 'class': index[item['category_id']]})
         return gathered
 
     files = {geometry: results.file(f'predictions.{geometry}.json') for geometry in GEOMETRIES}
     written = {geometry: path for geometry, path in files.items() if path.is_file()} or {'bbox': files['bbox']}
-    found = {geometry: by_image(read_json(path), path) for geometry, path in written.items()}
-    return CocoData(images, by_image(content['annotations'], file), found, categories)
+    detections = {geometry: by_image(read_json(path), path) for geometry, path in written.items()}
+    return CocoData(images, by_image(content['annotations'], file), detections, categories)
 
 
 def match_all(
@@ -74,11 +64,11 @@ def match_all(
     jobs = []
     for start in range(0, len(data.images), SHARD):
         images = data.images[start : start + SHARD]
-        truth, found = (
+        truth, detections = (
             [item for image in images for item in side.get(image['id'], ())]
-            for side in (data.truth, data.found[geometry])
+            for side in (data.truth, data.detections[geometry])
         )
-        jobs.append((images, truth, found))
+        jobs.append((images, truth, detections))
     work = partial(match_shard, geometry=geometry, categories=data.categories, score_thr=score_thr)
     shards = list(track(pool.map(work, jobs), f'matching {geometry}', len(jobs)))
     matches = [
@@ -95,17 +85,17 @@ def match_shard(
 
     `score_thr` is the lowest score of the detections in confused pairs.
     """
-    images, truth, found = shard
+    images, truth, detections = shard
     coco = as_coco(images, [{**item, 'id': i + 1} for i, item in enumerate(truth)], categories)
     sides: dict[int, tuple[list, list]] = {image['id']: ([], []) for image in images}
-    for side, items in enumerate((coco.dataset['annotations'], found)):
+    for side, items in enumerate((coco.dataset['annotations'], detections)):
         for item in items:
             image = coco.imgs[item['image_id']]
             if geometry == 'segm':
                 item = {**item, 'rle': as_rle(item['segmentation'], image['height'], image['width'])}
             sides[image['id']][side].append(item)
     errors = [match_image(*sides[image['id']], geometry, score_thr) for image in images]
-    return match(coco, found, geometry, categories), errors
+    return match(coco, detections, geometry, categories), errors
 
 
 def as_rle(segmentation: Any, height: int, width: int) -> dict:

@@ -1,6 +1,5 @@
 """Comparison of several tests on the same images: differences beyond chance, and images that differ most."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 from rich.progress import track
 
 from ..errors import UserError
+from ..visualization.labels import distinct_names
 from .gallery import Job, draw_all
 from .page import Column, Gallery, Plot, Report, Table
 from .plots import intervals, scatter
@@ -28,10 +28,9 @@ def compare(
 ) -> Report:
     """Compare tests with the first of them; `scores_of` is the function ``scores`` of the module of their task.
 
-    Raises:
-        UserError: the tests differ in task, classes or images.
+    Raises UserError if the tests differ in task, classes or images.
     """
-    names = run_names(runs)
+    names = distinct_names([run.name for run in runs], [run.folder for run in runs])
     _check_equal(runs, [(run.task, list(run.classes)) for run in runs], 'task or classes')
     scores = [scores_of(run, score_thr, pool) for run in runs]
     _check_equal(runs, [(run_scores.metric, list(run_scores.images)) for run_scores in scores], 'metric or images')
@@ -61,21 +60,8 @@ def _check_equal(runs: Sequence[Results], keys: Sequence[tuple], name: str) -> N
             raise UserError(f'{runs[0].folder} and {run.folder} differ in {name}; choose tests of the same data set.')
 
 
-def run_names(runs: Sequence[Results]) -> list[str]:
-    """Return the names of runs; equal names are followed by the path components in which their folders differ."""
-    names = [run.name for run in runs]
-    paths = [run.folder.absolute().parts for run in runs]
-    start = len(os.path.commonprefix(paths))
-    end = len(os.path.commonprefix([path[start:][::-1] for path in paths]))
-    ends = ['/'.join(path[start : len(path) - end]) or '.' for path in paths]
-    return [f'{name} ({end})' if names.count(name) > 1 else name for name, end in zip(names, ends, strict=True)]
-
-
 def bootstrap(scores: Sequence[Scores], resamples: int, pool: Executor) -> np.ndarray:
-    """Return the metrics (runs, resamples, C) on images that are drawn with replacement, the same for all runs.
-
-    Source: Efron, 1979.
-    """
+    """Return the metrics (runs, resamples, C) on the same images for all runs, drawn with replacement (Efron, 1979)."""
     count = len(scores[0].images)
     random = np.random.default_rng(SEED)
     weights = [np.bincount(random.integers(0, count, count), minlength=count) for _ in range(resamples)]

@@ -55,11 +55,7 @@ def complexity(cfg: ConfigDict, height: int, width: int) -> Complexity:
 
 
 def count_macs(run: Callable[[], object]) -> int:
-    """Count the MACs of a call.
-
-    Raises:
-        UserError: the call uses an operator without a known number of MACs.
-    """
+    """Count the MACs of a call. Raises UserError if it uses an operator whose MACs are unknown."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter, _KnownOperators():
         run()
     return counter.get_total_flops() // 2
@@ -85,5 +81,7 @@ class _KnownOperators(TorchDispatchMode):
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         packet = operator._overloadpacket
         if packet not in flop_registry and packet.__name__ not in NO_MACS:
-            raise UserError(f'The number of MACs of {packet} is unknown; add it to NO_MACS in {__name__} if it has none.')
+            raise UserError(
+                f'The number of MACs of {packet} is unknown; add it to NO_MACS in {__name__} if it has none.'
+            )
         return operator(*args, **(kwargs or {}))

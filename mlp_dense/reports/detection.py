@@ -38,13 +38,15 @@ COLOURS = {
     'truth': '#bbbbbb',
 }
 """Colours of hits, missed objects, error types, and objects with a hit."""
+CORRECT = (HIT, 'truth')
 
 
 def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
     """Return the report of a test; the worst images of each class are drawn."""
     data = read_data(results)
-    evaluations = [_Evaluation(results, data, geometry, score_thr, pool) for geometry in sorted(data.found)]
-    sections, values = [], {}
+    evaluations = [_Evaluation(results, data, geometry, score_thr, pool) for geometry in sorted(data.detections)]
+    sections: list[Table | Plot | Gallery] = []
+    values = {}
     for evaluation in evaluations:
         values[evaluation.geometry], geometry_sections = evaluation.values(), evaluation.sections()
         sections += geometry_sections
@@ -56,7 +58,7 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
 def scores(results: Results, score_thr: float, pool: Executor) -> Scores:
     """Return the AP of each class and the number of errors in each image, of masks if there are any."""
     data = read_data(results)
-    evaluation = _Evaluation(results, data, max(data.found), score_thr, pool)
+    evaluation = _Evaluation(results, data, max(data.detections), score_thr, pool)
     names = [image['file_name'] for image in data.images]
     files = [str(Path(results.images, name)) for name in names]
     of_classes = partial(_average_precisions, [areas[0] for areas in evaluation.matches])
@@ -74,6 +76,7 @@ class _Evaluation:
         self.results, self.data, self.geometry, self.score_thr = results, data, geometry, score_thr
         self.classes, self.subject = list(results.classes), TITLES[geometry]
         self.matches, self.images = match_all(data, geometry, score_thr, pool)
+        self.objects = [list(self._objects(i)) for i in range(len(self.images))]
         curves = [[matches.curve() for matches in areas] for areas in self.matches]
         self.precision = np.array([areas[0][0] for areas in curves])  # (C, T, recalls)
         self.ap = self.precision.mean(2)  # (C, T)
@@ -139,10 +142,10 @@ class _Evaluation:
             counts.update((label, 'never') for label in image.object_classes[image.hit_by < 0].tolist())
         rows = []
         for i, name in enumerate(self.classes):
-            hits, found, objects, never = (counts[i, key] for key in ('hit', 'found', 'object', 'never'))
-            fractions = (hits / count if count else None for count in (found, objects))
+            hits, count_found, objects, never = (counts[i, key] for key in ('hit', 'found', 'object', 'never'))
+            fractions = (hits / count if count else None for count in (count_found, objects))
             ap = self.ap[i].mean(), self.ap[i, 0], self.ap[i, 5], *self.ap_by_area[i, 1:]
-            rows.append([name, *ap, self.recall[i], objects, found, *fractions, never])
+            rows.append([name, *ap, self.recall[i], objects, count_found, *fractions, never])
         threshold = f'with a score of at least {self.score_thr:g}'
         columns = [
             Column('class'),
@@ -200,20 +203,19 @@ class _Evaluation:
 
     def gallery(self, max_images: int, pool: Executor) -> Gallery:
         """Draw the images with most errors of each class."""
-        errors, jobs = self.errors(), []
-        tags = [
-            sorted({(item.label, item.kind) for item, _ in self._objects(i) if item.kind != 'truth'})
-            for i in range(len(self.images))
-        ]
-        for i in choose(errors, [{label for label, kind in pairs if kind != HIT} for pairs in tags], max_images):
-            record, objects = self.data.images[i], list(self._objects(i))
-            masks = []
+        wrong_classes = [{item.label for item, _ in objects if item.outcome not in CORRECT} for objects in self.objects]
+        jobs = []
+        for i in choose(self.errors(), wrong_classes, max_images):
+            record, objects, masks = self.data.images[i], self.objects[i], []
             if self.geometry == 'segm':
                 masks = [as_rle(item['segmentation'], record['height'], record['width']) for _, item in objects]
-            counts = Counter(item.kind for item, _ in objects if item.kind != 'truth')
-            caption = ', '.join(f'{count} {kind}' for kind, count in counts.items()) or 'no objects, no detections'
+            tags = sorted({(item.label, item.outcome) for item, _ in objects if item.outcome != 'truth'})
+            counts = Counter(item.outcome for item, _ in objects if item.outcome != 'truth')
+            caption = (
+                ', '.join(f'{count} {outcome}' for outcome, count in counts.items()) or 'no objects, no detections'
+            )
             source = str(Path(self.results.images, record['file_name']))
-            jobs.append(Job(source, record['file_name'], caption, tags[i], [item for item, _ in objects], masks))
+            jobs.append(Job(source, record['file_name'], caption, tags, [item for item, _ in objects], masks))
         drawn = draw_all(jobs, self.results.folder, pool)
         note = (
             f'{len(drawn)} of {len(self.images)} images: the images with most errors of each class, at IoU 0.50 and a '
@@ -223,23 +225,22 @@ class _Evaluation:
 
     def errors(self) -> list[int]:
         """Return the number of errors in each image."""
-        kinds = [[item.kind for item, _ in self._objects(i)] for i in range(len(self.images))]
-        return [sum(kind not in (HIT, 'truth') for kind in image_kinds) for image_kinds in kinds]
+        return [sum(item.outcome not in CORRECT for item, _ in objects) for objects in self.objects]
 
     def _objects(self, i: int) -> Iterator[tuple[DrawnObject, Mapping]]:
         """Yield the objects to draw in an image, each with its annotation or detection."""
         image, image_id = self.images[i], self.data.images[i]['id']
-        truth, found = self.data.truth.get(image_id, []), self.data.found[self.geometry].get(image_id, [])
+        truth, detections = self.data.truth.get(image_id, []), self.data.detections[self.geometry].get(image_id, [])
         shown = image.scores >= self.score_thr
         for j, label in enumerate(image.object_classes.tolist()):
             is_hit = image.hit_by[j] >= 0 and shown[image.hit_by[j]]
             record = truth[image.object_positions[j]]
             yield DrawnObject('truth' if is_hit else 'missed', label, record['bbox']), record
         for k in np.flatnonzero(shown & ~image.ignored):
-            record, kind = found[image.positions[k]], image.types[k]
-            true_label = int(image.object_classes[image.objects[k]]) if kind == 'classification' else None
+            record, outcome = detections[image.positions[k]], image.types[k]
+            true_label = int(image.object_classes[image.objects[k]]) if outcome == 'classification' else None
             score, overlap = round(float(image.scores[k]), 3), round(float(image.overlaps[k]), 3)
-            yield DrawnObject(kind, int(image.classes[k]), record['bbox'], score, overlap, true_label), record
+            yield DrawnObject(outcome, int(image.classes[k]), record['bbox'], score, overlap, true_label), record
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

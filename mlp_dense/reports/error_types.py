@@ -36,18 +36,20 @@ class ImageErrors:
     confused: np.ndarray  # (pairs, 2) class of the object and of the detection; -1 is background
 
 
-def match_image(truth: Sequence[Mapping], found: Sequence[Mapping], geometry: str, score_thr: float) -> ImageErrors:
+def match_image(
+    truth: Sequence[Mapping], detections: Sequence[Mapping], geometry: str, score_thr: float
+) -> ImageErrors:
     """Match the objects and detections of an image.
 
     Args:
         truth: objects in COCO's format, with ``class`` instead of ``category_id``, and ``rle`` for masks.
-        found: detections in the same format.
+        detections: detections in the same format.
         geometry: ``bbox`` or ``segm``.
         score_thr: lowest score of the detections in the confused pairs.
     """
-    scores = np.array([detection['score'] for detection in found], dtype=float)
+    scores = np.array([detection['score'] for detection in detections], dtype=float)
     positions = np.argsort(-scores, kind='stable')[:100]
-    detections, scores = [found[int(i)] for i in positions], scores[positions]
+    detections, scores = [detections[int(i)] for i in positions], scores[positions]
     is_crowd = np.array([bool(annotation.get('iscrowd')) for annotation in truth], dtype=bool)
     object_positions = np.flatnonzero(~is_crowd)
     objects = [truth[int(i)] for i in object_positions]
@@ -71,7 +73,7 @@ def match_image(truth: Sequence[Mapping], found: Sequence[Mapping], geometry: st
     ignored = (types != HIT) & (in_crowd.max(1, initial=0) > FOREGROUND)
 
     becomes_hit, fixable = np.zeros(count, dtype=bool), set()
-    for i in np.flatnonzero(types != HIT) if objects else ():
+    for i in np.flatnonzero(types != HIT).tolist() if objects else ():
         nearest, nearest_other = int(iou_same[i].argmax()), int(iou_other[i].argmax())
         if BACKGROUND <= iou_same[i, nearest] <= FOREGROUND:
             types[i], target[i] = 'localization', nearest
@@ -154,9 +156,9 @@ def error_costs(images: Sequence[ImageErrors], num_classes: int) -> dict[str, fl
     measured = mean(classes, scores, correct, kept, counts)
     costs = {}
     for error in ERRORS:
-        wrong = types == error
-        hits = wrong & becomes_hit
-        after = mean(np.where(hits, fixed, classes), scores, correct | hits, np.where(wrong, hits, kept), counts)
+        erroneous = types == error
+        hits = erroneous & becomes_hit
+        after = mean(np.where(hits, fixed, classes), scores, correct | hits, np.where(erroneous, hits, kept), counts)
         costs[error] = max(after - measured, 0.0)
     costs['missed'] = max(without(missed.astype(bool)) - measured, 0.0)
     costs['false positives'] = mean(classes, correct.astype(float), correct, kept, counts) - measured

@@ -35,18 +35,10 @@ def module_of(results: Results) -> ModuleType:
 
 
 def make_report(folder: Path, score_thr: float = 0.3, max_images: int = 300) -> Path:
-    """Make the page of a test from the results in its folder (:mod:`~mlp_dense.reports.results`).
+    """Write the page of a test from the results in its folder; return the path of ``index.html``.
 
-    Args:
-        folder: folder of the report; an earlier page in it is replaced.
-        score_thr: lowest score of detections that are drawn or counted in a confusion table.
-        max_images: maximum number of images to draw.
-
-    Returns:
-        Path of ``index.html``.
-
-    Raises:
-        UserError: the results are missing or damaged.
+    `score_thr` is the lowest score of detections that are drawn or counted in a confusion table. At most `max_images`
+    images are drawn. Raises UserError if the results are missing or damaged.
     """
     results = read_results(folder)
     with processes() as pool:
@@ -54,19 +46,10 @@ def make_report(folder: Path, score_thr: float = 0.3, max_images: int = 300) -> 
 
 
 def make_comparison(folders: Sequence[Path], out: Path, score_thr: float = 0.3, resamples: int = 200) -> Path:
-    """Compare tests with the first of them, on a page in a separate folder.
+    """Compare the tests of some reports with the first of them; return the path of ``index.html``.
 
-    Args:
-        folders: folders of the reports of the tests.
-        out: an empty or new folder, or the folder of an earlier comparison.
-        score_thr: see :func:`make_report`.
-        resamples: number of bootstrap samples of the images, from which the intervals are computed.
-
-    Returns:
-        Path of ``index.html``.
-
-    Raises:
-        UserError: the tests differ in task, classes or images, or `out` contains other files.
+    `out` is a new folder or that of an earlier comparison, `resamples` the number of bootstrap samples of the images.
+    Raises UserError if the tests differ in task, classes or images, or if `out` contains other files.
     """
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ class Plot:
 class DrawnObject:
     """An object that the page draws over an image."""
 
-    kind: str  # key of Gallery.kinds
+    outcome: str  # key of Gallery.outcomes
     label: int
     box: Sequence[float]  # left, top, width and height in pixels of the file
     score: float | None = None  # None for ground truth
@@ -62,7 +62,7 @@ class DrawnObject:
 
 @dataclass
 class GalleryImage:
-    """A drawn image; `tags` are pairs of a class and a kind, by which the gallery is filtered."""
+    """A drawn image; `tags` are pairs of a class and a outcome, by which the gallery is filtered."""
 
     file: str  # relative to the folder of the report
     name: str
@@ -75,12 +75,12 @@ class GalleryImage:
 
 @dataclass
 class Gallery:
-    """Images, the worst first, which can be filtered by class and kind."""
+    """Images, the worst first, which can be filtered by class and outcome."""
 
     title: str
     note: str
     classes: Sequence[str]
-    kinds: Mapping[str, str]  # colours by name
+    outcomes: Mapping[str, str]  # colours by name
     images: Sequence[GalleryImage]
 
 
@@ -95,11 +95,7 @@ class Report:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder is new or contains a report only.
-
-    Raises:
-        UserError: the folder contains other files.
-    """
+    """Check that a folder is new or contains a report only. Raises UserError if it contains other files."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if others := sorted(names - {FOLDER, 'index.html', 'data.js', 'report.json', 'plots', IMAGES}):
         raise UserError(f'{folder} contains files that are not part of a report ({others[0]}); choose an empty folder.')

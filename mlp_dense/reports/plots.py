@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from .page import Column, Plot, Table
 
+BINS = 10  # of scores, for the calibration
+
 
 def confusion_sections(counts: np.ndarray, names: Sequence[str], note: str, subject: str = '') -> list[Plot | Table]:
     """Return a plot of counts (true classes, predicted classes), and a table of the most frequent confusions."""
@@ -25,30 +27,25 @@ def confusion_sections(counts: np.ndarray, names: Sequence[str], note: str, subj
         Column('fraction', 'of the row of the true class', 3),
     ]
     return [
-        Plot(f'Confusion{suffix}', f'{note} Percent of a row.', name, confusion(counts, names, names)),
+        Plot(f'Confusion{suffix}', f'{note} Percent of a row.', name, confusion(counts, names)),
         Table(f'Most frequent confusions{suffix}', '', columns, rows),
     ]
 
 
 def calibration_plot(scores: np.ndarray, correct: np.ndarray, note: str, subject: str = '') -> tuple[Plot, dict]:
-    """Return a plot of the fraction of correct predictions over their score, and its values."""
-    table, error = calibrate(scores, correct)
+    """Return a plot of the fraction of correct predictions over their score, and its values.
+
+    The expected calibration error is that of Guo et al., arXiv 1706.04599, section 2.
+    """
+    bins = np.minimum((scores * BINS).astype(int), BINS - 1)
+    inside = [bins == i for i in range(BINS) if (bins == i).any()]
+    table = np.array([(scores[i].mean(), correct[i].mean(), i.sum()) for i in inside], dtype=float).reshape(-1, 3)
+    error = float((np.abs(table[:, 0] - table[:, 1]) * table[:, 2]).sum() / max(table[:, 2].sum(), 1))
     suffix, name = (f': {subject}', f'calibration_{subject}') if subject else ('', 'calibration')
     figure = lines(table[:, 0], {'measured': table[:, 1]}, 'score', 'fraction of correct predictions', diagonal=True)
     note = f'{note} On the diagonal, a score is a probability. Expected calibration error: {error:.3f}.'
-    bins = [dict(score=score, right=fraction, number=int(number)) for score, fraction, number in table]
-    return Plot(f'Calibration{suffix}', note, name, figure), dict(bins=bins, error=error)
-
-
-def calibrate(scores: np.ndarray, correct: np.ndarray, bins: int = 10) -> tuple[np.ndarray, float]:
-    """Return mean score, fraction correct and number of each non-empty bin, and the expected calibration error.
-
-    Source: Guo et al., arXiv 1706.04599, section 2.
-    """
-    positions = np.minimum((scores * bins).astype(int), bins - 1)
-    inside = [positions == i for i in range(bins) if (positions == i).any()]
-    table = np.array([(scores[i].mean(), correct[i].mean(), i.sum()) for i in inside], dtype=float).reshape(-1, 3)
-    return table, float((np.abs(table[:, 0] - table[:, 1]) * table[:, 2]).sum() / max(table[:, 2].sum(), 1))
+    rows = [dict(score=score, right=fraction, number=int(number)) for score, fraction, number in table]
+    return Plot(f'Calibration{suffix}', note, name, figure), dict(bins=rows, error=error)
 
 
 def lines(x: np.ndarray, curves: Mapping[str, np.ndarray], xlabel: str, ylabel: str, diagonal: bool = False) -> Figure:

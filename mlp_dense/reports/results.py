@@ -58,11 +58,7 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """Read the results in the folder of a report.
-
-    Raises:
-        UserError: the results are missing or cannot be read.
-    """
+    """Read the results in the folder of a report. Raises UserError if they are missing or damaged."""
     file = folder / FOLDER / 'run.json'
     if not file.is_file():
         raise UserError(f'{folder} has no results ({FOLDER}/run.json); run tools/test.py --report {folder} first.')
@@ -71,18 +67,14 @@ def read_results(folder: Path) -> Results:
     except (ValueError, TypeError) as error:
         names = ', '.join(field.name for field in fields(Results) if field.name != 'folder')
         raise UserError(f'{file} cannot be read ({error}); its keys must be {names}. Run the test again.') from error
-    names = [task.name for task in TASKS.values()]
-    if results.task not in names:
-        raise UserError(f'{file}: task is {results.task!r}; allowed: {", ".join(names)}.')
+    tasks = [task.name for task in TASKS.values()]
+    if results.task not in tasks:
+        raise UserError(f'{file}: task is {results.task!r}; set it to {" or ".join(tasks)}.')
     return results
 
 
 def read_json(file: Path) -> Any:
-    """Read a JSON file of the results, or of the ground truth.
-
-    Raises:
-        UserError: the file is missing or is not JSON.
-    """
+    """Read a JSON file of the results or of the ground truth. Raises UserError if that fails."""
     try:
         return json.loads(file.read_text(encoding='utf-8'))
     except FileNotFoundError as error:

@@ -22,7 +22,7 @@ from .results import Results, Scores, read_json
 BAND = 0.02  # width of the band near boundaries, as a fraction of the diagonal (Cheng et al., arXiv 2103.16562)
 SIZES = {'small': 0, 'medium': 32**2, 'large': 96**2}  # regions of at least this number of pixels
 ERROR_COLOUR = (64, 64, 230)  # BGR
-KINDS = {'missed': '#4477aa', 'wrongly predicted': '#ee3333'}
+OUTCOMES = {'missed': '#4477aa', 'wrongly predicted': '#ee3333'}
 
 
 @dataclass
@@ -46,10 +46,10 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     sources = read_json(results.file('images.json'))
     images = count_images(results, sources, pool)
     total, near = sum_of(images, 'confusion'), sum_of(images, 'near')
-    regions, found, pixels, correct = np.moveaxis(sum_of(images, 'sizes'), 2, 0)  # (C, sizes)
+    regions, found_regions, pixels, correct = np.moveaxis(sum_of(images, 'sizes'), 2, 0)  # (C, sizes)
     with np.errstate(invalid='ignore'):
         accuracy, precision = np.diag(total) / total.sum(1), np.diag(total) / total.sum(0)
-        found_regions, correct_pixels = found / regions, correct / pixels
+        found_fraction, correct_fraction = found_regions / regions, correct / pixels
     columns = [
         Column('class'),
         Column('IoU', 'intersection over union', 3),
@@ -63,7 +63,7 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     ious = iou(total), iou(near), iou(total - near)
     frequency = total.sum(1) / max(total.sum(), 1)
     rows = [
-        [name, ious[0][i], accuracy[i], precision[i], ious[1][i], ious[2][i], *found_regions[i], frequency[i]]
+        [name, ious[0][i], accuracy[i], precision[i], ious[1][i], ious[2][i], *found_fraction[i], frequency[i]]
         for i, name in enumerate(results.classes)
     ]
     region_columns = [
@@ -73,7 +73,7 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
         Column('found', 'fraction with at least half of the pixels correct', 3),
         Column('correct pixels', 'fraction', 3),
     ]
-    sums = zip(regions.sum(0), found.sum(0), pixels.sum(0), correct.sum(0), strict=True)
+    sums = zip(regions.sum(0), found_regions.sum(0), pixels.sum(0), correct.sum(0), strict=True)
     region_rows = [
         [name, f'at least {max(SIZES[name], 1)} pixels', int(number), hits / max(number, 1), right / max(size, 1)]
         for name, (number, hits, size, right) in zip(SIZES, sums, strict=True)
@@ -90,7 +90,7 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
         aAcc=np.trace(total) / max(total.sum(), 1),
         mIoU_near_boundaries=np.nanmean(ious[1]),
         mIoU_elsewhere=np.nanmean(ious[2]),
-        right_pixels={name: correct_pixels[:, i] for i, name in enumerate(SIZES)},
+        right_pixels={name: correct_fraction[:, i] for i, name in enumerate(SIZES)},
         confusion=total,
     )
     return Report(results.name, results.facts(len(images)), sections, values)
@@ -113,11 +113,7 @@ def _ious(counts: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 
 def count_images(results: Results, names: Mapping[str, str], pool: Executor) -> list[ImageCounts]:
-    """Count the pixels and regions of all images.
-
-    Raises:
-        UserError: a label map is missing.
-    """
+    """Count the pixels and regions of all images. Raises UserError if a label map is missing."""
     count = partial(count_image, results=results)
     return list(track(pool.map(count, sorted(names), chunksize=8), 'counting', len(names)))
 
@@ -193,15 +189,15 @@ def _gallery(
         ]
         caption = f'{100 * images[i].error:.1f} % of the pixels wrong'
         caption += f', of these {"; ".join(confusions)}' if confusions else ''
-        wrong = np.flatnonzero(counts.sum(0)).tolist()
-        tags = [(label, 'missed') for label in missed[i]] + [(label, 'wrongly predicted') for label in wrong]
+        predicted = np.flatnonzero(counts.sum(0)).tolist()
+        tags = [(label, 'missed') for label in missed[i]] + [(label, 'wrongly predicted') for label in predicted]
         jobs.append(Job(sources[name], name, caption, tags))
     drawn = draw_all(jobs, results.folder, pool, partial(draw, results=results))
     note = (
-        f'{len(drawn)} of {len(images)} images: the worst images of each class, sorted by the fraction of wrong pixels. '
-        'Each shows the image, the ground truth, the prediction, and the wrong pixels in red.'
+        f'{len(drawn)} of {len(images)} images: the worst images of each class, sorted by their fraction of wrong '
+        'pixels. Each shows the image, the ground truth, the prediction, and the wrong pixels in red.'
     )
-    return Gallery('Images', note, list(results.classes), KINDS, drawn)
+    return Gallery('Images', note, list(results.classes), OUTCOMES, drawn)
 
 
 def draw(target: Path, job: Job, results: Results) -> GalleryImage | None:
@@ -217,10 +213,10 @@ def draw(target: Path, job: Job, results: Results) -> GalleryImage | None:
     maps = [PixelData(data=torch.from_numpy(np.where(m < classes, m, 255))[None]) for m in (truth, predicted)]
     meta = dict(classes=results.classes, palette=colours(results.palette, classes))
     drawn = draw_labels(image, maps, draw_label_map, meta, (height, width), bgr=True)
-    wrong = (truth != predicted) & (truth < classes)
-    wrong = cv2.resize(wrong.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    is_wrong = (truth != predicted) & (truth < classes)
+    is_wrong = cv2.resize(is_wrong.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
     errors = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) // 2 + 90
-    errors[wrong] = ERROR_COLOUR
+    errors[is_wrong] = ERROR_COLOUR
     top, bottom = np.hstack([image, drawn[:, :width]]), np.hstack([drawn[:, width:], errors])
     write(target, np.vstack([top, bottom]))
     job.name = Path(job.source).name

@@ -1,14 +1,12 @@
 """Every variant of every family for timm: ``import mlp_dense.timm``, then ``timm.create_model('hire_mlp_tiny')``.
 
-A classifier is made of the parts of a backbone under the same names, so that the weights of one load into the other.
-With ``features_only=True``, as segmentation_models_pytorch and other users of encoders ask for it, a model gives maps
-with strides of 4, 8, 16 and 32; the networks on a fixed grid give their pyramid (docs/fixed_grids.md).
+A classifier has the modules of a backbone under the same names, so the weights of one load into the other. With
+``features_only=True``, as segmentation_models_pytorch and other libraries use it, a model returns feature maps with
+strides of 4, 8, 16 and 32. Fixed-grid networks return their pyramid (docs/fixed_grids.md).
 """
 
-from pathlib import Path
 from typing import Any
 
-import timm.models._factory as factory
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
@@ -21,7 +19,7 @@ __all__ = ['VisionMLP', 'name_of']
 
 
 def name_of(family: type[MLPBackbone], arch: str) -> str:
-    """The name of a variant in timm: the family's file and the arch. timm's own ``mixer_*`` are classifiers only."""
+    """Return a variant's name in timm: the family's file and the arch. timm's own ``mixer_*`` are only classifiers."""
     return f'{family.__module__.rpartition(".")[2]}_{arch}'
 
 
@@ -29,26 +27,27 @@ def _register(name: str, family: type[MLPBackbone], arch: str) -> None:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         pyramid = kwargs.get('features_only', False)
         features = dict(out_indices=(0, 1, 2, 3), feature_cls='getter')
-        if overlay := kwargs.get('pretrained_cfg_overlay'):  # a file of the user's is read by this package, too
+        if overlay := kwargs.get('pretrained_cfg_overlay'):  # also reads the user's file with VisionMLP.load_pretrained
             kwargs['pretrained_cfg_overlay'] = dict(custom_load=True) | overlay
-        return build_model_with_cfg(
+        model = build_model_with_cfg(
             VisionMLP, name, pretrained, feature_cfg=features, family=family, arch=arch, pyramid=pyramid, **kwargs
         )
+        if pyramid:  # for `checkpoint_path`, which timm loads into the wrapper
+            model.register_load_state_dict_pre_hook(_add_prefix)
+        return model
 
     create.__name__, create.__doc__ = name, f'{family.__name__} {arch} for timm.create_model.'
     register_model(create)
 
 
-def _load_checkpoint(model: nn.Module, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Any:
-    """For `checkpoint_path` of timm.create_model: this package reads more files, each safely."""
-    inside = getattr(model, 'model', model)
-    if isinstance(inside, VisionMLP):
-        return inside.load_pretrained(checkpoint_path, inside.in_chans, new_head=False)
-    return _timms_load_checkpoint(model, checkpoint_path, *args, **kwargs)
+def _add_prefix(wrapper: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename the tensors of a classifier or backbone to those of the model in timm's wrapper of feature maps."""
+    if not any(key.startswith(f'{prefix}model.') for key in state_dict):
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            state_dict[f'{prefix}model.{key[len(prefix) :]}'] = state_dict.pop(key)
 
 
 _VARIANTS = {name_of(family, arch): (family, arch) for family in FAMILIES for arch in family.archs}
 default_cfgs = generate_default_cfgs({name: default_cfg(name) for name in _VARIANTS})
 for _name, (_family, _arch) in _VARIANTS.items():
     _register(_name, _family, _arch)
-_timms_load_checkpoint, factory.load_checkpoint = factory.load_checkpoint, _load_checkpoint

@@ -1,7 +1,9 @@
-"""A backbone as a classifier, and as an encoder, with the interface of timm's models."""
+"""Backbones as classifiers and encoders with the interface of timm's models."""
 
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +13,42 @@ from timm.models import adapt_input_conv, register_notrace_module
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from ..backbones import FAMILIES, VisionPermutator
+from ..backbones import FAMILIES
 from ..backbones.as_mlp import PatchEmbedding
 from ..backbones.base import MLPBackbone, keep_frozen, layers_of
 from ..backbones.fixed_grid import FixedGridMLP, PatchStem, Rescaling
 from ..backbones.layers import ConvDownsample
 from ..backbones.stages import Stage
-from ..checkpoints.matching import SOURCE, log
+from ..checkpoints.matching import SOURCE, log, match_to_backbone
 from ..checkpoints.reading import Checkpoint
 from ..errors import ArgumentError, CheckpointError
-from .matching import match_to_classifier
 
 
 class VisionMLP(nn.Module):
-    """A classifier: stem and stages of a backbone, its norm, the mean over all positions, a linear layer.
+    """Classifier with the stem, stages and norm of a backbone, the mean over all positions, and a linear layer.
 
     Args:
-        family: the class of the backbone.
-        arch: as there.
-        num_classes: 0 for none.
-        in_chans: channels of the image.
-        global_pool: as in timm's ClassifierHead: ``'avg'``, ``'max'``, ``''`` and others.
-        drop_rate: of dropout before the last layer.
-        drop_path_rate: of stochastic depth, see :class:`MLPBackbone`.
-        pyramid: whether a family on a fixed grid has the layers that make strides of 4, 8, 16 and 32 of its feature
-            maps; ``features_only=True`` sets it.
-        img_size: of no effect, as every size runs.
-        output_stride: must be 32.
-        device, dtype: of the parameters.
-        arguments: further ones of the backbone, such as ``global_blocks``, ``frozen_stages`` and ``norm_eval``.
+        family: Class of the backbone.
+        arch: Name or fields of a variant, see :class:`~mlp_dense.MLPBackbone`.
+        num_classes: Number of classes; 0 removes the linear layer.
+        in_chans: Channels of the image.
+        global_pool: Pooling of timm's ClassifierHead: ``'avg'``, ``'max'``, ``''`` and others.
+        drop_rate: Dropout rate before the linear layer.
+        drop_path_rate: Rate of stochastic depth, see :class:`~mlp_dense.MLPBackbone`.
+        pyramid: Whether a fixed-grid family has the layers that rescale its feature maps to strides of 4, 8, 16 and
+            32. ``features_only=True`` sets it.
+        img_size: Ignored, since every size is supported.
+        output_stride: Must be 32.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
+        arguments: Other arguments of the backbone, such as ``global_blocks``, ``frozen_stages`` and ``norm_eval``.
 
     Raises:
-        ArgumentError: an argument is unknown, or a stride other than 32 is asked for.
+        ArgumentError: An argument is unknown, or the output stride is not 32.
     """
+
+    pyramid: nn.ModuleList
+    stages: nn.ModuleList
 
     def __init__(
         self,
@@ -63,18 +68,18 @@ class VisionMLP(nn.Module):
     ):
         if output_stride != 32:
             raise ArgumentError(
-                f'{family.__name__} has an output_stride of 32 only, not {output_stride}: take a decoder that asks for '
-                'no other, such as Unet, FPN, UPerNet or Segformer instead of DeepLabV3, DeepLabV3Plus or PAN.'
+                f'{family.__name__} has an output_stride of 32 only, not {output_stride}: choose a decoder for stride '
+                '32, such as Unet, FPN, UPerNet or Segformer instead of DeepLabV3, DeepLabV3Plus or PAN.'
             )
         super().__init__()
-        if issubclass(family, VisionPermutator) and not pyramid:  # as published
+        if not pyramid and 'resize_input' in signature(family).parameters:  # published classifiers do not resize
             arguments = {'resize_input': False, **arguments}
         self.family, self.arch, self.arguments = family, arch, arguments
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         with torch.device(device) if device else nullcontext():
             stages = len(family._resolve_arch(arch)['depths'])
             outputs = range(stages) if pyramid else [stages - 1]
-            backbone = family(arch, in_chans, outputs, drop_path_rate, **arguments)
+            backbone: Any = family(arch, in_chans, outputs, drop_path_rate, **arguments)
             self.stem, self.stages, self.norm = backbone.stem, backbone.stages, backbone.norms[-1]
             raw = issubclass(family, FixedGridMLP) and not pyramid
             if hasattr(backbone, 'pyramid') and not raw:
@@ -102,18 +107,18 @@ class VisionMLP(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, in_chans, H, W) to logits (B, num_classes)."""
+        """Return logits (B, num_classes) for images (B, in_chans, H, W)."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (B, in_chans, H, W) to the last feature map after its norm, (B, num_features, h, w)."""
+        """Return the last feature map after its norm (B, num_features, h, w) for images (B, in_chans, H, W)."""
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
         return self.norm(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """A feature map to logits, or to what goes into the last layer."""
+        """Return the logits, or the input of the last layer, for a feature map."""
         return self.head(x, pre_logits=pre_logits)
 
     def forward_intermediates(
@@ -125,21 +130,14 @@ class VisionMLP(nn.Module):
         output_fmt: str = 'NCHW',
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The feature maps of some stages, (B, C, h, w), and what :meth:`forward_features` gives.
-
-        Args:
-            indices: the stages, counted from 0; the last so many; or all.
-            norm: whether the last stage's feature map is that after the norm.
-            stop_early: whether stages after the last one asked for are left out.
-            intermediates_only: the feature maps alone.
-        """
+        """Return the output of :meth:`forward_features` and the feature maps (B, C, h, w) of some stages, see timm."""
         if output_fmt != 'NCHW':
             raise ArgumentError(f"output_fmt is {output_fmt!r}; allowed: 'NCHW'.")
-        taken, last = feature_take_indices(len(self.stages), indices)
+        selected, last = feature_take_indices(len(self.stages), indices)
         size, x, maps = x.shape[-2:], self.stem(x), []
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             x = stage(x)
-            if i in taken:
+            if i in selected:
                 out = self.pyramid[i](x, size=size) if hasattr(self, 'pyramid') else x
                 maps.append(self.norm(out) if norm and i == len(self.stages) - 1 else out)
         return maps if intermediates_only else (self.norm(x), maps)
@@ -147,24 +145,24 @@ class VisionMLP(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Removes what the feature maps of some stages do not need; returns these stages."""
-        taken, last = feature_take_indices(len(self.stages), indices)
+        """Remove the layers that the feature maps of some stages do not need, and return the indices of the stages."""
+        selected, last = feature_take_indices(len(self.stages), indices)
         self.stages = self.stages[: last + 1]
         if hasattr(self, 'pyramid'):
             self.pyramid = nn.ModuleList(
-                layer if i in taken else nn.Identity() for i, layer in enumerate(self.pyramid[: last + 1])
+                layer if i in selected else nn.Identity() for i, layer in enumerate(self.pyramid[: last + 1])
             )
         if prune_norm:
             self.norm = nn.Identity()
         if prune_head:
             self.reset_classifier(0, '')
-        return taken
+        return selected
 
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last layer for so many classes; 0 for none."""
+        """Replace the linear layer by one for a number of classes; 0 removes it."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
         self.init_head()
@@ -172,73 +170,89 @@ class VisionMLP(nn.Module):
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         for stage in self.stages:
-            stage.with_cp = enable
+            stage.with_cp = enable  # type: ignore[assignment]
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name.endswith('bias')}  # those of experts are matrices
+        return {name for name, _ in self.named_parameters() if name.endswith('bias')}  # biases of experts are matrices
 
     def layers(self) -> list[list[nn.Module]]:
-        """As those of a backbone."""
+        """Return the layers of layer-wise learning rates, see :meth:`mlp_dense.MLPBackbone.layers`."""
         return layers_of(self)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """The layers of layer-wise learning rates, those of ``backbone.layers()``: the stem, then every block with the
-        downsampling before it (coarse: whole stages); norm, pyramid and head belong to none."""
+        """Return patterns that form the same layers as :meth:`layers`, or with `coarse` one layer per stage."""
         blocks = [(r'^stages\.(\d+)\.downsample', (0,)), (r'^stages\.(\d+)\.blocks\.(\d+)', None)]
         return dict(stem=r'^stem', blocks=r'^stages\.(\d+)' if coarse else blocks)
 
-    def load_pretrained(self, source: str | Path, in_chans: int = 3, new_head: bool = True) -> None:
-        """Loads a published classifier or backbone, or one of this package, from a file or an address; logs what.
+    def load_pretrained(self, source: str | Path, in_chans: int = 3) -> None:
+        """Load a classifier or backbone, published or ours, from a file or URL, and log the result.
 
-        Args:
-            in_chans: channels of the images that the file's network was trained on. For images of others its first
-                layer is adapted as timm does it.
-            new_head: whether a head for other classes is left out.
+        A head for other classes is not loaded. If the checkpoint has another number of input channels (`in_chans`), its
+        first layer is adapted as in timm.
 
         Raises:
-            CheckpointError: it cannot be read, is of another family or arch, or of other classes.
+            CheckpointError: The checkpoint is unreadable, or belongs to another family or arch.
         """
-        checkpoint = Checkpoint.read(source)
-        found, report = self.matched(checkpoint, in_chans)
+        tensors, report = self.matched(Checkpoint.read(source), in_chans)
         log(report)
-        biases = (checkpoint.weights.get(f'{name}.bias') for name in ('backbone.head.fc', 'head.fc', 'head'))
-        theirs = next((bias for bias in biases if bias is not None), None)
-        if not new_head and self.num_classes and theirs is not None and len(theirs) != self.num_classes:
-            raise CheckpointError(
-                f'{source} knows {len(theirs)} classes and the model {self.num_classes}: create it with num_classes='
-                f'{len(theirs)}, or with pretrained=True, pretrained_cfg_overlay=dict(file=...) for a new head.'
-            )
         if in_chans != self.in_chans:
-            key = next(key for key, tensor in found.items() if key.startswith('stem.') and tensor.ndim == 4)
-            found[key] = adapt_input_conv(self.in_chans, found[key], base_chans=in_chans)
-        self.load_state_dict({**self.state_dict(), **found})
+            key = next(key for key, tensor in tensors.items() if key.startswith('stem.') and tensor.ndim == 4)
+            tensors[key] = adapt_input_conv(self.in_chans, tensors[key], base_chans=in_chans)
+        self.load_state_dict({**self.state_dict(), **tensors})
 
     def matched(self, checkpoint: Checkpoint, in_chans: int) -> tuple[dict[str, Tensor], str]:
-        """The tensors of a checkpoint by our names, without those of a head for other classes, and a line that says
-        what was found and what is fresh. CheckpointError: it is of another family or arch."""
-        return match_to_classifier(self, checkpoint, in_chans)
+        """Return the tensors of a checkpoint by our names, without a head for other classes, and a report."""
+        ours, norm_and_head, others = self.state_dict(), {}, {}
+        last_norm = f'norms.{len(self.feature_info) - 1}'  # of a dense backbone
+        for key, tensor in checkpoint.weights.items():
+            name = re.sub(rf'^(backbone\.)?(norm|ln1|{last_norm})\.', 'norm.', key)
+            name = re.sub(r'^(backbone\.)?head\.(fc\.)?(?=weight$|bias$)', 'head.fc.', name)
+            if name.startswith(('norm.', 'head.')) and tensor.shape == getattr(ours.get(name), 'shape', None):
+                norm_and_head[name] = tensor
+            else:
+                others[key] = tensor
+        with torch.device('meta'):
+            backbone = self.family(self.arch, in_chans, out_norm=False, **self.arguments)
+        tensors, report = match_to_backbone(backbone, Checkpoint(checkpoint.source, None, others))
+        tensors = {key: tensor for key, tensor in tensors.items() if key in ours and not tensor.is_meta} | norm_and_head
+        for state, keys in (('loaded', norm_and_head), ('fresh', ours.keys() - tensors.keys())):
+            if keys:
+                report += f'; {" and ".join(sorted({key.partition(".")[0] for key in keys}, reverse=True))} {state}'
+        return tensors, report
 
 
-def _match_on_load(model: VisionMLP, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Runs before every ``load_state_dict``: official names, and those of a dense backbone, become a model's own. What
-    is absent stays absent, which a strict load refuses; but a pyramid may start fresh, and after a backbone's own state
-    dict, which has none, the head."""
-    found = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
-    own = model.state_dict()
-    if found.keys() != own.keys():
-        given = found
-        found, report = model.matched(Checkpoint(SOURCE.get(), None, given), model.in_chans)
+def _match_on_load(model: VisionMLP, state_dict: dict[str, Any], prefix: str, _: Any, strict: bool, *__: Any) -> None:
+    """Rename official tensors, and those of a dense backbone, before every ``load_state_dict``.
+
+    A missing tensor stays missing, which a strict load refuses. The pyramid may start fresh, and the head after the
+    state dict of a backbone, which does not have one.
+    """
+    tensors = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
+    ours = model.state_dict()
+    if strict and not prefix:
+        _check_classes(ours, tensors)
+    if tensors.keys() != ours.keys():
+        is_backbone = not prefix and any(key.startswith('norms.') for key in tensors)
+        may_be_fresh = ('pyramid.', 'head.') if is_backbone else ('pyramid.',)
+        tensors, report = model.matched(Checkpoint(SOURCE.get(), None, tensors), model.in_chans)
         log(report)
-        of_backbone = not prefix and any(key.startswith('norms.') for key in given)
-        may_be_fresh = ('pyramid.', 'head.') if of_backbone else ('pyramid.',)
-        found = {key: tensor for key, tensor in own.items() if key.startswith(may_be_fresh)} | found
-    state_dict.update({prefix + key: tensor for key, tensor in found.items()})
+        tensors = {key: tensor for key, tensor in ours.items() if key.startswith(may_be_fresh)} | tensors
+    state_dict.update({prefix + key: tensor for key, tensor in tensors.items()})
 
 
-for _family in FAMILIES:
-    for _norm in _family.norms_allowed.values():
-        register_notrace_module(_norm)
-for _part in (ConvDownsample, PatchEmbedding, PatchStem, Rescaling, Stage):
-    register_notrace_module(_part)  # sizes decide in Python what they do: torch.fx takes each as it is
+def _check_classes(ours: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    names = ('backbone.head.fc.bias', 'head.fc.bias', 'head.bias')
+    bias = next((tensors[name] for name in names if name in tensors), None)
+    if bias is not None and 'head.fc.bias' in ours and len(bias) != len(ours['head.fc.bias']):
+        raise CheckpointError(
+            f'{SOURCE.get()} has {len(bias)} classes, the model {len(ours["head.fc.bias"])}: create it with '
+            f'num_classes={len(bias)}, or with pretrained=True, pretrained_cfg_overlay=dict(file=...) for a new head.'
+        )
+
+
+for _module in {norm for family in FAMILIES for norm in family.norms_allowed.values()} | {
+    *(ConvDownsample, PatchEmbedding, PatchStem, Rescaling, Stage)
+}:
+    register_notrace_module(_module)  # a leaf for torch.fx, since its Python code depends on sizes

@@ -1,4 +1,4 @@
-"""The published ImageNet weights, and what their images are like."""
+"""URLs of the published ImageNet weights, and the preprocessing of their images."""
 
 from typing import Any
 
@@ -10,30 +10,20 @@ WAVE = RELEASES.format('ggjy/Hire-Wave-MLP.pytorch', 'log-wave')
 CYCLE = RELEASES.format('ShoufaChen/CycleMLP', 'v0.1')
 MIXER = RELEASES.format('rwightman/pytorch-image-models', 'v0.1-vitjx')
 PUBLISHED = {
-    'hire_mlp_tiny': HIRE + 'hire_mlp_tiny.pth',
-    'hire_mlp_small': HIRE + 'hire_mlp_small.pth',
-    'hire_mlp_base': HIRE + 'hire_mlp_base.pth',
-    'cycle_mlp_b1': CYCLE + 'CycleMLP_B1.pth',
-    'cycle_mlp_b2': CYCLE + 'CycleMLP_B2.pth',
-    'cycle_mlp_b3': CYCLE + 'CycleMLP_B3.pth',
-    'cycle_mlp_b4': CYCLE + 'CycleMLP_B4.pth',
-    'cycle_mlp_b5': CYCLE + 'CycleMLP_B5.pth',
-    'wave_mlp_t_dw': WAVE + 'WaveMLP_T_dw.pth.tar',
-    'wave_mlp_t': WAVE + 'WaveMLP_T.pth.tar',
-    'wave_mlp_s': WAVE + 'WaveMLP_S.pth.tar',
-    'wave_mlp_m': WAVE + 'WaveMLP_M.pth.tar',
+    **{f'hire_mlp_{arch}': f'{HIRE}hire_mlp_{arch}.pth' for arch in ('tiny', 'small', 'base')},
+    **{f'cycle_mlp_b{i}': f'{CYCLE}CycleMLP_B{i}.pth' for i in range(1, 6)},
+    **{f'wave_mlp_{arch.lower()}': f'{WAVE}WaveMLP_{arch}.pth.tar' for arch in ('T_dw', 'T', 'S', 'M')},
     'mlp_mixer_b16': MIXER + 'jx_mixer_b16_224-76587d61.pth',
     'mlp_mixer_l16': MIXER + 'jx_mixer_l16_224-92f9adc4.pth',
 }
-"""The published weights that have an address; those of AS-MLP and ViP are downloaded by hand."""
-CROPS = dict.fromkeys(['wave_mlp_t_dw', 'wave_mlp_t', 'wave_mlp_s', 'wave_mlp_m'], 0.9)
-CROPS |= dict.fromkeys(['vip_s7', 'vip_s14', 'vip_m7'], 0.9)
-"""What part of an image a test looks at, where that is not 0.875 (the published code)."""
-HALF = (0.5, 0.5, 0.5)  # mean and deviation of an image's colours for MLP-Mixer's weights
+"""URLs by the name of the variant. The weights of AS-MLP and ViP must be downloaded by hand."""
+CROPS = dict.fromkeys(['wave_mlp_t_dw', 'wave_mlp_t', 'wave_mlp_s', 'wave_mlp_m', 'vip_s7', 'vip_s14', 'vip_m7'], 0.9)
+"""Fraction of an image that is used in a test, if it is not 0.875 (published code)."""
+HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the images of MLP-Mixer's weights
 
 
 def default_cfg(name: str) -> dict[str, Any]:
-    """What timm asks of a model's weights: where they are, and what their images are like."""
+    """Return timm's description of a variant's weights and of their images."""
     is_mixer = name.startswith('mlp_mixer')
     return dict(
         url=PUBLISHED.get(name, ''),

@@ -1,0 +1,1 @@
+"""Training and testing with mmengine: Runner, loops, hooks and the data order."""

@@ -40,7 +40,7 @@ register_backend('mlp_dense', WholeFiles, force=True)
 
 @HOOKS.register_module()
 class CheckpointHook(mmengine.hooks.CheckpointHook):
-    """A CheckpointHook of mmengine for local files that also saves every `minutes` and when it is asked to stop.
+    """A CheckpointHook of mmengine for local files that also saves every `minutes` and before a stop.
 
     Files are atomic (``checkpoints/atomic.py``). The hook removes older files only after a newer one exists, and only
     files with names of its own, directly in its folder. After SIGTERM or SIGINT it finishes the iteration, saves a
@@ -56,7 +56,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
             )
         super().__init__(*args, **kwargs, backend_args=dict(backend='mlp_dense'))
         self.minutes = minutes
-        self.asked_to_stop = 0  # the number of a signal
+        self.stop_signal = 0  # the number of a signal
         self.saved_at = self.validated_at = -1  # iterations
 
     def before_train(self, runner: Any) -> None:
@@ -79,13 +79,13 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         now, late = runner.iter + 1, self.minutes and time.monotonic() - self.saved_time >= 60 * self.minutes
-        stop, late = self._agreed(self.asked_to_stop, int(bool(late)))
+        stop, late = self._agreed(self.stop_signal, int(bool(late)))
         if (stop or late) and self.saved_at != now:
             self._save(runner, BETWEEN, dict(epoch=runner.epoch, iter=now))
         self._stop(runner, stop)
 
     def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        (stop,) = self._agreed(self.asked_to_stop)
+        (stop,) = self._agreed(self.stop_signal)
         if self.saved_at == runner.iter:  # otherwise stop after the next iteration of the training
             self._stop(runner, stop)
 
@@ -110,10 +110,10 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         """Let SIGTERM and SIGINT end the training after an iteration while the context is active."""
 
         def handle(number: int, frame: Any) -> None:
-            if self.asked_to_stop:
+            if self.stop_signal:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
-            self.asked_to_stop = number
+            self.stop_signal = number
 
         numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
         before = {number: signal.signal(number, handle) for number in numbers}

@@ -33,7 +33,7 @@ LINES_OF_A_TEST = ('Epoch(test)', 'Iter(test)')
 
 
 class ConsoleFilter(logging.Filter):
-    """A filter of messages with a `hidden` prefix, and until it is open of all but warnings and records with `console`."""
+    """A filter that hides useless messages and, until it is open, all but warnings and records with `console`."""
 
     def __init__(self, is_open: bool = False):
         super().__init__()
@@ -57,6 +57,12 @@ class ConsoleHook(Hook):
         batch = f'{runner.world_size} x {counted(cfg.train_dataloader.batch_size, "image")}'
         length = f'{counted(loop.max_iters, "iteration")}{epochs} of {batch}'
         self._open(runner, 'Training', loop.dataloader, length)
+        pretrained = cfg.model.backbone.get('init_cfg') or cfg.get('load_from')
+        if not pretrained and task_of(cfg.get('default_scope')).dense:
+            runner.logger.warning(
+                'The backbone starts from random weights. Published recipes start from ImageNet weights: --cfg-options '
+                'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE_OR_URL'
+            )
 
     def before_test(self, runner: Any) -> None:
         self._open(runner, 'Testing', runner.test_dataloader)
@@ -93,7 +99,7 @@ class ConsoleHook(Hook):
             f'    weights  {weights}{at}\n'
             + (f'    schedule {schedule}\n' if schedule else '')
             + f'    output   {runner.work_dir}\n'
-            f'    log      {runner._log_dir}/{runner.timestamp}.log'
+            f'    log      {runner.log_dir}/{runner.timestamp}.log'
         )
         if task_of(runner.cfg.get('default_scope')).dense:  # classifiers need no operator of mmcv
             operators.announce()

@@ -1,6 +1,6 @@
 """Order and augmentation of the training data, independent of interruptions and of the number of loading processes.
 
-Each sample draws its random numbers from the seed, the epoch and its index. A resumed training continues with the next
+Each sample draws its random numbers from the seed, the epoch and its index. A resumed training starts with the next
 batch and does not load the data of the past.
 """
 
@@ -24,11 +24,9 @@ from ..registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 MAX_SKIPPED = 100  # consecutive unreadable images
 
 EXACT_ORDER = dict(
-    dataset=dict(type='mlp_dense.SeededDataset'),
-    batch_sampler=dict(type='mlp_dense.SeededBatches'),
-    worker_init_fn=dict(type='mlp_dense.leave_signals'),
+    dataset='mlp_dense.SeededDataset', batch_sampler='mlp_dense.SeededBatches', worker_init='mlp_dense.leave_signals'
 )
-"""Default of `exact_order` in a config (configs/_base_/exact_training.py)."""
+"""Types of `exact_order` in configs/_base_/exact_training.py, and its default."""
 
 
 @contextmanager
@@ -102,7 +100,7 @@ class SeededBatches(BatchSampler):
         self.inner = DATA_SAMPLERS.build(inner, default_args=dict(sampler=sampler, batch_size=batch_size))
         self.first: int | None = None
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
         if self.first is None:
             return
         if isinstance(self.sampler, InfiniteSampler):
@@ -117,7 +115,6 @@ class SeededBatches(BatchSampler):
 
     @property
     def endless(self) -> bool:
-        """Whether the sampler never ends."""
         return isinstance(self.sampler, InfiniteSampler)
 
     def _epoch(self, position: int) -> int:
@@ -127,16 +124,12 @@ class SeededBatches(BatchSampler):
 
 
 def seeded_loader(loader: dict, order: dict, seed: int) -> dict:
-    """Return the config of a train dataloader whose order and augmentation depend on the seed alone.
-
-    Args:
-        order: Wrapper of the data set, batch sampler and initialization of loading processes, as :data:`EXACT_ORDER`.
-    """
-    loader, order = copy.deepcopy(loader), copy.deepcopy(order)
+    """Return the config of a train dataloader with the types of :data:`EXACT_ORDER`."""
+    loader = copy.deepcopy(loader)
     inner = loader.get('batch_sampler') or dict(type=BatchSampler, drop_last=loader.pop('drop_last', False))
-    loader['batch_sampler'] = dict(order['batch_sampler'], inner=inner)
-    loader['dataset'] = dict(order['dataset'], dataset=loader['dataset'], seed=seed)
-    loader.setdefault('worker_init_fn', order['worker_init_fn'])
+    loader['batch_sampler'] = dict(type=order['batch_sampler'], inner=inner)
+    loader['dataset'] = dict(type=order['dataset'], dataset=loader['dataset'], seed=seed)
+    loader.setdefault('worker_init_fn', dict(type=order['worker_init']))
     return loader
 
 

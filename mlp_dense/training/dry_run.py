@@ -88,9 +88,9 @@ class _FewIterations(Hook):
 
     def __init__(self) -> None:
         self.stage = 'The training'
-        self.steps: list[float] = []  # seconds of an iteration, without its loading
-        self.waits: list[float] = []  # seconds of waiting for a batch
-        self.val_seconds, self.val_images, self.metrics = 0.0, None, {}
+        self.steps: list[float] = []  # seconds
+        self.val_seconds: float | None = None  # of a batch
+        self.metrics: dict[str, float] = {}
         self.lines: list[str] = []
 
     def before_train(self, runner: Any) -> None:
@@ -100,40 +100,30 @@ class _FewIterations(Hook):
         if runner.val_loop:
             self.val_batches = len(runner.val_loop.dataloader)
             runner.val_loop.dataloader = _OneBatch(runner.val_loop.dataloader)
-        self.mark = _now()
-
-    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        self.waits.append(_now() - self.mark)
-        self.mark = _now()
+        self.start = _now()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self.steps.append(_now() - self.mark)
-        self.images = _images(data_batch)
-        steps = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
-        if len(self.steps) >= steps and (len(self.steps) >= ITERATIONS or sum(self.steps + self.waits) > SECONDS):
+        self.steps.append(_now() - self.start)
+        accumulated = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
+        if len(self.steps) >= accumulated and (len(self.steps) >= ITERATIONS or sum(self.steps) > SECONDS):
             self.after_train(runner)
             raise _Enough
-        self.mark = _now()
+        self.start = _now()
 
-    def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        self.val_images, self.val_start = _images(data_batch), _now()
-
-    def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        self.val_seconds = _now() - self.val_start
+    def before_val_epoch(self, runner: Any) -> None:
+        self.start = _now()
 
     def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
-        self.metrics = metrics or {}
+        self.val_seconds, self.metrics = _now() - self.start, metrics or {}
         save_best = getattr(runner.cfg.get('default_hooks', {}).get('checkpoint'), 'save_best', None) or []
         for key in [save_best] if isinstance(save_best, str) else save_best:
             if self.metrics and key not in self.metrics and key != 'auto':
                 names = ', '.join(self.metrics)
                 raise UserError(f'default_hooks.checkpoint.save_best is {key}, but the metrics are {names}.')
-
-    def after_val(self, runner: Any) -> None:
-        self.mark = _now()
+        self.start = _now()
 
     def after_train(self, runner: Any) -> None:
-        if runner.val_loop and self.val_images is None:
+        if runner.val_loop and self.val_seconds is None:
             self.stage = 'The validation'
             runner.val_loop.run()
         self.stage = 'Saving a checkpoint'
@@ -143,19 +133,18 @@ class _FewIterations(Hook):
         self.lines = list(self._report(runner)) if is_main_process() else []
 
     def _report(self, runner: Any) -> Iterator[str]:
-        step, wait = median(self.steps[1:] or self.steps), median(self.waits[1:] or self.waits)
-        images = counted(self.images, 'image')
-        yield f'iteration   {step + wait:.2f} s with {images}, of which {wait:.2f} s of waiting for them'
-        seconds, validated = self.left * (step + wait), ''
-        if runner.val_loop:
+        step = median(self.steps[1:] or self.steps)
+        yield f'iteration   {step:.2f} s with {counted(runner.cfg.train_dataloader.batch_size, "image")}'
+        seconds, validated = self.left * step, ''
+        if self.val_seconds is not None:
             times = validations_left(runner.train_loop, self.done)
             seconds += times * self.val_batches * self.val_seconds
             validated = f' and {counted(times, "validation")} of {counted(self.val_batches, "batch")}'
             names = ', '.join(self.metrics) or 'no metrics, from one batch'
-            yield f'validation  {self.val_seconds:.2f} s a batch of {counted(self.val_images, "image")}; gives {names}'
+            yield f'validation  {self.val_seconds:.2f} s a batch; gives {names}'
         if torch.cuda.is_available():
-            used, of = torch.cuda.max_memory_reserved() / 1e9, torch.cuda.get_device_properties().total_memory / 1e9
-            yield f'GPU memory  {used:.1f} of {of:.1f} GB'
+            used, total = torch.cuda.max_memory_reserved() / 1e9, torch.cuda.get_device_properties().total_memory / 1e9
+            yield f'GPU memory  {used:.1f} of {total:.1f} GB'
         yield f'memory      {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB in this process'
         duration = timedelta(seconds=round(seconds))
         end = (datetime.now() + duration).isoformat(' ', 'minutes')
@@ -176,10 +165,6 @@ class _OneBatch:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)
-
-
-def _images(batch: Any) -> int | str:
-    return len(batch['inputs']) if isinstance(batch, dict) and 'inputs' in batch else '?'
 
 
 def _now() -> float:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,7 @@ class FiniteLossHook(Hook):
         return UserError(f'Stopped at iteration {runner.iter + 1}: {reason}{details}. {ADVICE}')
 
 
-def _not_finite(tensors: dict[str, Tensor]) -> list[str]:
+def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of tensors with NaN or infinity; usually one reduction over all tensors suffices."""
     if _are_finite(tensors.values()):
         return []

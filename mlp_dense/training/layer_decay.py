@@ -14,7 +14,8 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
 
     With n layers (``backbone.layers()``: the stem, then every block), the learning rate of layer k (from 0) is
     multiplied by ``layer_decay_rate ** (n - k)``. Output norms, pyramid, neck and heads keep their learning rate. Use
-    it with ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))``.
+    it with ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor',
+    paramwise_cfg=dict(layer_decay_rate=0.9))``.
     """
 
     def _validate_cfg(self) -> None:
@@ -32,7 +33,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         if not hasattr(backbone, 'layers'):
             raise UserError(f'LayerDecayConstructor is for backbones of this package, not {type(backbone).__name__}.')
         layers = backbone.layers()
-        scales = {}
+        scales: dict[int, float] = {}
         for k, layer in enumerate(layers):
             parameters = (id(parameter) for module in layer for parameter in module.parameters())
             scales |= dict.fromkeys(parameters, rate ** (len(layers) - k))

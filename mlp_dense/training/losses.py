@@ -23,6 +23,8 @@ class WeightedCrossEntropyLoss(nn.Module):
         loss_name: Name in the log, which must begin with ``loss_``.
     """
 
+    class_weight: Tensor
+
     def __init__(self, class_weight: Sequence[float], loss_weight: float = 1.0, loss_name: str = 'loss_ce'):
         super().__init__()
         self.register_buffer('class_weight', torch.tensor(class_weight, dtype=torch.float32), persistent=False)
@@ -37,14 +39,9 @@ class WeightedCrossEntropyLoss(nn.Module):
         reduction_override: str | None = None,
         **_: Any,
     ) -> Tensor:
-        """Return the loss of scores (B, classes, H, W) and labels (B, H, W).
+        """Return the loss of scores (B, classes, H, W) and labels (B, H, W), with weights (B, H, W) of a pixel sampler.
 
-        Args:
-            scores: Logits.
-            labels: Indices of classes.
-            weight: (B, H, W) weights from a pixel sampler.
-            ignore_index: Label of ignored pixels.
-            reduction_override: ``'none'`` returns the losses of all pixels (B, H, W), which pixel samplers need.
+        ``reduction_override='none'`` returns the losses of all pixels (B, H, W), which pixel samplers need.
         """
         class_weight = self.class_weight.float()  # the sum over all pixels overflows 16 bits
         losses = F.cross_entropy(scores.float(), labels, class_weight, ignore_index=ignore_index, reduction='none')

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from importlib.util import find_spec
+from typing import cast
 
 import torch
 from mmengine.config import Config
@@ -29,8 +30,8 @@ def adapt_to_machine(cfg: Config) -> None:
         adapt_to_cpu(cfg)
     if cfg.get('launcher', 'none') != 'none':
         start_processes(cfg)
-    backends = cfg.visualizer.get('vis_backends') or [] if cfg.get('visualizer') else None
-    if find_spec('tensorboard') and backends is not None:
+    if cfg.get('visualizer') and find_spec('tensorboard'):
+        backends = cfg.visualizer.get('vis_backends') or []
         if not any('TensorboardVisBackend' in str(backend['type']) for backend in backends):
             cfg.visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
             print_log('TensorBoard is installed: TensorboardVisBackend is added to visualizer.', logger='current')
@@ -75,4 +76,4 @@ def start_processes(cfg: Config) -> None:
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """Return the model inside of its wrapper for several processes."""
-    return model.module if is_model_wrapper(model) else model
+    return cast(torch.nn.Module, model.module) if is_model_wrapper(model) else model

@@ -1,4 +1,4 @@
-"""What a test leaves for its report (tools/test.py --report)."""
+"""Results of a test for its report (tools/test.py --report)."""
 
 import shutil
 import time
@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from torch.utils.hooks import RemovableHandle
 
 from ..config.reading import evaluators, make_folder
 from ..datasets.layout import image_folder, leaves
@@ -22,8 +23,11 @@ from .run_info import versions
 
 
 def leave_results(cfg: Config, folder: Path) -> None:
-    """Adapts the config of a test: its metrics and a hook write the results. UserError: they cannot, or something else
-    is in the folder."""
+    """Add metrics and a hook to the config of a test that write the results into a folder.
+
+    Raises:
+        UserError: The metrics cannot do so, or the folder contains other files.
+    """
     check_folder(folder)
     results = folder / FOLDER
     make_folder(folder)
@@ -35,21 +39,24 @@ def leave_results(cfg: Config, folder: Path) -> None:
 
 @HOOKS.register_module()
 class ResultsHook(Hook):
-    """Measures the forward passes of a test, and writes what was tested: ``results/run.json``."""
+    """Measures the forward passes of a test and writes ``results/run.json``."""
 
     def __init__(self, folder: str):
-        self.folder, self.handles = Path(folder), ()
+        self.folder = Path(folder)
+        self.handles: tuple[RemovableHandle, ...] = ()
+        self.times: list[float] = []  # milliseconds an image
+        self.images: list[int] = []
 
     def before_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if not self.handles:  # not before: the model may be fused first
-            self.times, self.images, model = [], [], unwrapped(runner.model)
+            model = unwrapped(runner.model)
             self.handles = (
                 model.register_forward_pre_hook(self._start, with_kwargs=True),
                 model.register_forward_hook(self._stop),
             )
 
     def _start(self, model: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-        inputs = kwargs.get('inputs', args[0] if args else None)
+        inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
         self.images.append(len(inputs))
         self.size = tuple(inputs.shape[-2:]) if isinstance(inputs, torch.Tensor) else None
         self.times.append(_now())

@@ -21,8 +21,9 @@ def training_state(runner: Any, validated: bool) -> dict[str, Any]:
 
     The result contains builtin containers and tensors only.
     """
-    _, mt19937, *others = np.random.get_state()
-    state = dict(random=random.getstate(), numpy=(mt19937.tolist(), *others), torch=torch.get_rng_state())
+    _, mt19937, *others = np.random.get_state(legacy=True)
+    numpy_state = (np.asarray(mt19937).tolist(), *others)
+    state: dict[str, Any] = dict(random=random.getstate(), numpy=numpy_state, torch=torch.get_rng_state())
     if torch.cuda.is_available():
         state['cuda'] = torch.cuda.get_rng_state()
     if not getattr(runner.optim_wrapper, 'should_update', lambda: True)():

@@ -89,14 +89,10 @@ class DenseRunner(Runner):
         if not (options := self.cfg.get('compile')):
             return
         backbone = next(module.backbone for module in self.model.modules() if hasattr(module, 'backbone'))
-        options = dict(dynamic=False) | (options if isinstance(options, dict) else {})
+        options = dict[str, Any](dynamic=False) | (options if isinstance(options, dict) else {})
         eager, compiled = backbone.forward, torch.compile(backbone.forward, **options)
         backbone.forward = lambda x: (compiled if backbone.training else eager)(x)
         self.logger.info('The backbone is compiled: the first iteration of each image size takes long.')
-
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        """Build the schedules, without linear or constant ones of less than two iterations."""
-        return super().build_param_scheduler(without_nothing(scheduler, lambda: len(self.train_dataloader)))
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger; a ConsoleHook opens the console only after the setup."""

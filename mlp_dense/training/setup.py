@@ -35,11 +35,9 @@ def shrink(
     epochs: int | None = None,
     iters: int | None = None,
 ) -> list[str]:
-    """Change the sizes of a run wherever a config contains them: see ``tools/train.py --help``.
+    """Change the sizes of a run wherever a config contains them; see ``tools/train.py --help``.
 
-    Args:
-        loaders: ``train``, ``val``, ``test``: those whose images and processes change; `batch_size` is that of the
-            first.
+    Images and processes change in the `loaders` (``train``, ``val``, ``test``), the batch size in the first of them.
 
     Returns:
         A line for each change: dotted path, old and new value.

@@ -1,0 +1,1 @@
+"""Drawings of labels on images, and learning curves."""

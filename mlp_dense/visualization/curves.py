@@ -17,63 +17,61 @@ from ..errors import UserError
 
 STYLES = ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 COUNTS = ('iter', 'epoch', 'step')
+NOT_METRICS = ('step', 'iter', 'time', 'data_time')
 
 Curve = dict[float, float]  # values by iteration
 
 
 @dataclass
 class Run:
-    """The curves of a training: losses, learning rate, validation metrics, shares of experts, each by its name."""
+    """Curves of a training, by name."""
 
     name: str
     losses: dict[str, Curve] = field(default_factory=dict)
     lr: Curve = field(default_factory=dict)
-    metrics: dict[str, Curve] = field(default_factory=dict)
-    shares: dict[str, Curve] = field(default_factory=dict)  # of the experts of mixtures: MODULE/NUMBER
+    metrics: dict[str, Curve] = field(default_factory=dict)  # of validation
+    shares: dict[str, Curve] = field(default_factory=dict)  # fraction of the items per expert, by MODULE/NUMBER
 
 
 def read_run(path: Path) -> Run:
-    """Reads a work dir, a time-stamped folder in it, or a scalars.json. Of a resumed training, each later log overrides
-    the earlier ones from its first iteration on.
+    """Read the curves of a work dir, of a time-stamped folder in it, or of a scalars.json.
 
-    Raises:
-        UserError: there is nothing to read, or a line is no JSON.
+    Each later log of a resumed training overrides the earlier logs from its first iteration on. Raises UserError if
+    there are no scalars, or if a line is not JSON.
     """
     if not path.exists():
-        raise UserError(f'{path} does not exist; give the work dir of a training, or a scalars.json.')
+        raise UserError(f'{path} does not exist; pass the work dir of a training, or a scalars.json.')
     files = [path] if path.is_file() else sorted(path.glob('vis_data/scalars.json'))
     files = files or sorted(path.glob('*/vis_data/scalars.json'))
     records: list[tuple[float, dict]] = []
     for file in files:
-        part = _at_iterations(_read_lines(file))
-        start = min((at for at, _ in part), default=math.inf)
-        records = [*((at, record) for at, record in records if at < start), *part]
+        new = _at_iterations(_read_lines(file))
+        start = min((iteration for iteration, _ in new), default=math.inf)
+        records = [*(record for record in records if record[0] < start), *new]
     if not records:
-        raise UserError(f'{path} holds no scalars of a training yet (no lines in */vis_data/scalars.json).')
+        raise UserError(f'{path} has no scalars (*/vis_data/scalars.json); pass the work dir of a started training.')
     in_vis_data = path.is_file() and path.resolve().parent.name == 'vis_data'
     run = Run((path.resolve().parents[2] if in_vis_data else path.resolve()).name)
-    for at, record in records:
-        if 'lr' in record:
-            run.lr[at] = record['lr']  # of the first parameter group; `base_lr` is the config's, before --auto-scale-lr
-        curves = run.losses if 'lr' in record else run.metrics
+    for iteration, record in records:
+        is_training = 'lr' in record
+        if is_training:
+            run.lr[iteration] = record['lr']  # first parameter group; --auto-scale-lr does not change `base_lr`
         for name, value in record.items():
             if name.startswith('expert/'):
-                run.shares.setdefault(name.removeprefix('expert/'), {})[at] = value
-                continue
-            # COCO says -1 where there are no such objects.
-            if (
-                'loss' in name
-                if curves is run.losses
-                else name not in ('step', 'iter', 'time', 'data_time') and value != -1
-            ):
-                curves.setdefault(name, {})[at] = value
+                run.shares.setdefault(name.removeprefix('expert/'), {})[iteration] = value
+            elif is_training and 'loss' in name:
+                run.losses.setdefault(name, {})[iteration] = value
+            elif not is_training and name not in NOT_METRICS and value != -1:  # COCO's value without such objects
+                run.metrics.setdefault(name, {})[iteration] = value
     return run
 
 
 def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smooth: float = 0.0) -> None:
-    """Draws the runs into a PNG: losses, learning rate, validation metrics. One run has a colour for every quantity;
-    several have a colour each, a line style for every quantity, and of the metrics the main ones only, whose names end
-    in one of `main_metrics`. `smooth` is the weight of the past in the moving average of the losses, below 1."""
+    """Draw losses, learning rate and validation metrics of runs into a PNG.
+
+    One run has a colour per quantity. Several runs have a colour each and a line style per quantity, and only metrics
+    with an ending in `main_metrics` are drawn. `smooth` is the weight of the past in the moving average of the losses.
+    """
     several = len(runs) > 1
     with_experts = not several and bool(runs[0].shares)
     figure = Figure(figsize=(11, 16 if with_experts else 12), layout='constrained')
@@ -90,17 +88,17 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
     for ax, (title, label, names, bold, marker) in zip(axes, panels, strict=False):
         keys = []
         for k, name in enumerate(names):
-            style = dict(linewidth=2.5 if name in bold else 1.2, linestyle=STYLES[k % len(STYLES)] if several else '-')
+            style: dict[str, Any] = dict(linewidth=2.5 if name in bold else 1.2, linestyle=_style(k if several else 0))
             for i, run in enumerate(runs):
                 if curve := (run.losses | {'learning rate': run.lr} | run.metrics).get(name):
-                    where = dict(color=_colour(i if several else k), marker=marker, zorder=3 if name in bold else 2)
-                    _plot(ax, curve, smooth * (ax is axes[0]), **where, **style)
+                    style |= dict(color=_colour(i if several else k), marker=marker)
+                    _plot(ax, curve, smooth * (ax is axes[0]), zorder=3 if name in bold else 2, **style)
             metric = {} if several else runs[0].metrics.get(name, {})
             text = f'{name}: {metric[max(metric)]:.3g} (last)' if metric else name
-            look = dict(color='black') if several else dict(color=_colour(k), marker=marker)
-            keys.append(Line2D([], [], label=text, **look, **style))
+            style |= dict(color='black', marker='') if several else dict(color=_colour(k), marker=marker)
+            keys.append(Line2D([], [], label=text, **style))
         if len(keys) > 1:
-            ax.legend(handles=keys, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3)
+            _add_legend(ax, keys)
         ax.set(title=title, xlabel='iteration', ylabel=label)
         if not ax.lines:
             ax.text(0.5, 0.5, 'nothing logged yet', transform=ax.transAxes, ha='center', va='center', color='gray')
@@ -121,45 +119,49 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
 
 
 def _plot_shares(ax: Axes, shares: dict[str, Curve]) -> None:
-    """The share of every expert: a colour for each, a line style for each mixture."""
+    """Draw the items per expert, with a colour per expert and a line style per mixture."""
     modules = list(dict.fromkeys(name.rpartition('/')[0] for name in shares))
+    experts = {int(name.rpartition('/')[2]) for name in shares}
     for name, curve in shares.items():
         module, _, number = name.rpartition('/')
-        _plot(ax, curve, 0.0, color=_colour(int(number)), linestyle=STYLES[modules.index(module) % len(STYLES)])
-    keys = [Line2D([], [], color='black', linestyle=STYLES[k % len(STYLES)], label=m) for k, m in enumerate(modules)]
-    count = 1 + max(int(name.rpartition('/')[2]) for name in shares)
-    keys += [Line2D([], [], color=_colour(i), linewidth=4, label=f'expert {i}') for i in range(count)]
-    ax.legend(handles=keys, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3)
-    ax.set(title='experts', xlabel='iteration', ylabel='share of the items')
+        _plot(ax, curve, 0.0, color=_colour(int(number)), linestyle=_style(modules.index(module)))
+    keys = [Line2D([], [], color='black', linestyle=_style(k), label=module) for k, module in enumerate(modules)]
+    keys += [Line2D([], [], color=_colour(i), linewidth=4, label=f'expert {i}') for i in sorted(experts)]
+    _add_legend(ax, keys)
+    ax.set(title='experts', xlabel='iteration', ylabel='fraction of the items')
     ax.set_ylim(bottom=0)
+
+
+def _add_legend(ax: Axes, keys: list[Line2D]) -> None:
+    ax.legend(handles=keys, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3)
 
 
 def _read_lines(file: Path) -> list[dict]:
     try:
         lines = file.read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{file} is not a readable text file; give the work dir of a training.') from error
-    records = []
+        raise UserError(f'{file} is not a readable text file; pass the work dir of a training.') from error
+    records: list[dict] = []
     for number, line in enumerate(lines, 1):
         try:
             records.append(dict(json.loads(line)))
         except (ValueError, TypeError, RecursionError) as error:
-            if number < len(lines):  # the last may have been cut off by the end of a process
-                raise UserError(f'Line {number} of {file} is no JSON object, as mmengine writes.') from error
+            if number < len(lines):  # a killed process may have truncated the last line
+                raise UserError(f'Line {number} of {file} is not a JSON object; delete the line.') from error
             break
         for name, value in records[-1].items():
-            if not _is_number(value) or (name in COUNTS and not (math.isfinite(value) and value >= 0)):
-                raise UserError(f'Line {number} of {file}: {name} is {str(value)[:50]!r}, not a number to draw.')
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or (name in COUNTS and not (math.isfinite(value) and value >= 0)):
+                raise UserError(f'Line {number} of {file}: {name} is {str(value)[:50]!r}, not a number; delete it.')
     return records
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _at_iterations(records: Sequence[dict]) -> list[tuple[float, dict]]:
-    """The iteration of every record. Validation is logged at an epoch when the training counts epochs: its length is
-    the shortest that agrees with every record of the training."""
+    """Return the records with their iteration.
+
+    A training that counts epochs logs its validation at an epoch. The length of an epoch is the shortest that agrees
+    with every record of the training.
+    """
     epochs = [(record['epoch'], record['iter']) for record in records if 'epoch' in record and 'iter' in record]
     length = max((math.ceil(iteration / epoch) for epoch, iteration in epochs), default=1)
     last = max(epochs, default=(0, 0))[0]
@@ -172,15 +174,19 @@ def _at_iterations(records: Sequence[dict]) -> list[tuple[float, dict]]:
 
 def _plot(ax: Axes, curve: Curve, smooth: float, **style: Any) -> None:
     x = np.array(sorted(curve))
-    y = np.array([curve[at] for at in x], dtype=float)
+    y = np.array([curve[iteration] for iteration in x], dtype=float)
     if smooth:
         ax.plot(x, y, **style | dict(alpha=0.25, linewidth=1, linestyle='-'))
         average, weight = 0.0, 0.0
         for i, value in enumerate(y):
             if math.isfinite(value):
                 average, weight = smooth * average + (1 - smooth) * value, smooth * weight + 1 - smooth
-                y[i] = average / weight  # the start is not drawn towards zero
+                y[i] = average / weight  # the average does not start at zero
     ax.plot(x, y, **style)
+
+
+def _style(i: int) -> Any:
+    return STYLES[i % len(STYLES)]
 
 
 def _colour(i: int) -> tuple:

@@ -1,4 +1,7 @@
-"""Drawing objects, label maps and classes on images."""
+"""Objects, label maps and classes drawn on images.
+
+:func:`draw_labels` handles the order of the channels. The functions that it calls get and return RGB images.
+"""
 
 import colorsys
 import math
@@ -12,17 +15,19 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 from PIL import Image, ImageDraw
 
-from .labels import captioned, font_for, shortened, write, write_names
+from .labels import Colour, captioned, font_for, shortened, write, write_names
 
-Size = tuple[int, int] | None  # (height, width)
+Size = tuple[int, int]  # (height, width)
 OPACITY = 0.5
-THIN = 20  # times a line, a box is at least as wide and high, or its line is thinner
-MIN_REGION = 0.004  # share of the image below which the region of a class goes without its name
+THIN = 20  # the line of a box is at most the width or height of the box divided by this
+MIN_REGION = 0.004  # classes below this fraction of the image have no name
 
 
-def enlarged_size(height: int, width: int, min_size: int = 320, max_size: int = 4096) -> tuple[int, int]:
-    """The size times a whole number, so that names can be read: the shorter side gets at least ``min_size`` pixels,
-    unless the longer one would get more than ``max_size``."""
+def enlarged_size(height: int, width: int, min_size: int = 320, max_size: int = 4096) -> Size:
+    """Return the size times an integer, so that names are legible.
+
+    The shorter side gets at least `min_size` pixels, unless the longer side would exceed `max_size`.
+    """
     factor = max(1, min(-(-min_size // min(height, width)), max_size // max(height, width)))
     return height * factor, width * factor
 
@@ -30,134 +35,146 @@ def enlarged_size(height: int, width: int, min_size: int = 320, max_size: int = 
 def draw_labels(
     image: np.ndarray,
     labels: Sequence,
-    draw: Callable,
+    draw: Callable[..., np.ndarray],
     meta: Mapping,
-    size: Size = None,
-    label_size: Size = None,
+    size: Size | None = None,
+    label_size: Size | None = None,
     captions: Sequence[str] = (),
+    bgr: bool = False,
 ) -> np.ndarray:
-    """Draws on an RGB image (H, W, 3), once for each of `labels` that is not None, from left to right.
+    """Draw labels on copies of an RGB image (H, W, 3), from left to right; with `bgr`, image and result are BGR.
 
-    Args:
-        draw: :func:`draw_instances` or :func:`draw_label_map`.
-        meta: ``classes`` and ``palette``.
-        size: of a drawn image; None enlarges small ones.
-        label_size: what the labels refer to; None is the image.
-        captions: a line of text above each of `labels`; none without them.
+    `labels` are ground truth or predictions; None is skipped. `draw` is :func:`draw_instances`, :func:`draw_label_map`
+    or :func:`draw_class`. `meta` has ``classes`` and ``palette``. A drawn image gets `size`; without it, small images
+    are enlarged. Labels refer to `label_size`, by default the size of the image. Each label can have a caption.
     """
+    image = np.ascontiguousarray(image[..., ::-1]) if bgr else image
     label_size = label_size or image.shape[:2]
     height, width = size or enlarged_size(*image.shape[:2])
     # Enlarged pixels stay squares.
     interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_NEAREST
     image = cv2.resize(image, (width, height), interpolation=interpolation)
-    names = meta['classes'], meta.get('palette')
-    drawn = [draw(image, each, label_size, *names) for each in labels if each is not None]
+    shown = [i for i, item in enumerate(labels) if item is not None]
+    drawn = [draw(image, labels[i], label_size, meta['classes'], meta.get('palette')) for i in shown]
     if captions:
-        drawn = captioned(drawn, [text for text, each in zip(captions, labels, strict=True) if each is not None])
-    return np.concatenate(drawn, axis=1)
+        drawn = captioned(drawn, [captions[i] for i in shown])
+    result = np.concatenate(drawn, axis=1)
+    return np.ascontiguousarray(result[..., ::-1]) if bgr else result
 
 
-def draw_item(item: Mapping[str, Any], labels: Any, max_size: int, keep_size: bool, *how: Any) -> tuple:
-    """Draws an item of a data set, at most `max_size` pixels a side, with its ground truth, which refers to the item or
-    (`keep_size`) to the original image; `how` is ``draw, meta``. Returns it and the lines of text below it."""
+def draw_item(
+    item: Mapping[str, Any], labels: Any, max_size: int, keep_size: bool, draw: Callable[..., np.ndarray], meta: Mapping
+) -> tuple[np.ndarray, tuple[str, str]]:
+    """Draw an item of a data set with its ground truth; return the RGB image and two lines of text about it.
+
+    The longer side gets `max_size` pixels. Labels refer to the item, or with `keep_size` to the original image.
+    """
     sample = item['data_samples']
     image = item['inputs'].permute(1, 2, 0).clamp(0, 255).to(torch.uint8).numpy()[..., ::-1]  # from BGR
     height, width = image.shape[:2]
     scale = max_size / max(height, width)
     size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-    drawn = draw_labels(image, [labels], *how, size, sample.ori_shape if keep_size else None)
+    drawn = draw_labels(image, [labels], draw, meta, size, sample.ori_shape if keep_size else None)
     flip = f', flipped {sample.flip_direction}ly' if sample.get('flip') and sample.flip_direction else ''
     sizes = f'{sample.ori_shape[1]} x {sample.ori_shape[0]} became {width} x {height} pixels{flip}'
     return drawn, (Path(sample.img_path).name, sizes)
 
 
-def colours(palette: Any, count: int) -> list[tuple[int, int, int]]:
-    """The palette of a data set, if it has a colour for each of its `count` classes and no more; else it is that of
-    another data set, whose classes the config replaced, or none: distinct colours, the same ones every time."""
+def colours(palette: Any, count: int) -> list[Colour]:
+    """Return the palette of a data set if it has exactly `count` colours, else the same distinct colours every time.
+
+    Another number of colours means that the config replaced the classes of the data set.
+    """
     if isinstance(palette, Sequence) and not isinstance(palette, str) and len(palette) == count:
-        return [tuple(map(int, colour)) for colour in palette]
-    golden = (math.sqrt(5) - 1) / 2  # of a turn between neighbours: no two of the first dozens have nearly the same hue
+        return [(int(red), int(green), int(blue)) for red, green, blue in palette]
+    golden = (math.sqrt(5) - 1) / 2  # turns between neighbours, so that dozens of hues differ
     shades = ((0.85, 0.95), (0.6, 0.7), (0.45, 1.0))  # saturation and value, in turn
-    found = [colorsys.hsv_to_rgb(0.6 + i * golden, *shades[i // 5 % 3]) for i in range(count)]
-    return [tuple(round(255 * part) for part in colour) for colour in found]
+    generated = [colorsys.hsv_to_rgb(0.6 + i * golden, *shades[i // 5 % 3]) for i in range(count)]
+    return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in generated]
 
 
 def draw_instances(
     image: np.ndarray, instances: InstanceData, label_size: Size, classes: Sequence[str], palette: Any
 ) -> np.ndarray:
-    """Boxes, masks if there are any, class names and scores (percent) of objects on an RGB image (H, W, 3). The small
-    ones lie on top, with thin lines."""
+    """Draw boxes, masks if there are any, class names and scores (percent) on an RGB image (H, W, 3).
+
+    Small objects are drawn last, with thin lines.
+    """
     palette = colours(palette, len(classes))
     boxes = torch.as_tensor(getattr(instances.bboxes, 'tensor', instances.bboxes)).cpu()
     scale = boxes.new_tensor([image.shape[1] / label_size[1], image.shape[0] / label_size[0]] * 2)
-    boxes = (boxes * scale).numpy().round().astype(int)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    corners = (boxes * scale).numpy().round().astype(int)
+    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
     order = np.argsort(-areas, kind='stable')
-    boxes, labels = boxes[order], instances.labels.cpu().numpy()[order]
+    corners, labels = corners[order], instances.labels.cpu().numpy()[order]
     drawn = image.copy()
-    thickness = max(2, font_for(*image.shape[:2]).size // 8)
-    own = [palette[label] for label in labels]
+    thickness = max(2, int(font_for(*image.shape[:2]).size) // 8)
+    object_colours = [palette[label] for label in labels]
     if 'masks' in instances:
         masks = instances.masks
         masks = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks.to_ndarray()
-        for mask, colour in zip(masks[order], own, strict=True):
+        for mask, colour in zip(masks[order], object_colours, strict=True):
             inside = _resize_map(mask, image).astype(np.uint8)
             drawn[inside > 0] = (drawn[inside > 0] * (1 - OPACITY) + np.array(colour) * OPACITY).astype(np.uint8)
-            outline = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-            cv2.drawContours(drawn, outline, -1, (255, 255, 255), thickness // 2)
-    for (left, top, right, bottom), colour in zip(boxes, own, strict=True):
-        thin = max(1, min(thickness, (right - left) // THIN, (bottom - top) // THIN))
-        cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), colour, int(thin))
+            contours = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+            cv2.drawContours(drawn, contours, -1, (255, 255, 255), thickness // 2)
+    for (left, top, right, bottom), colour in zip(corners, object_colours, strict=True):
+        line = max(1, min(thickness, (right - left) // THIN, (bottom - top) // THIN))
+        cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), colour, int(line))
     scores = [''] * len(labels)
     if 'scores' in instances:
         scores = [f'{100 * score:.0f}' for score in instances.scores.cpu().numpy()[order]]
-    return write_names(drawn, [classes[label] for label in labels], scores, boxes, own)
+    return write_names(drawn, [classes[label] for label in labels], scores, corners, object_colours)
 
 
-def draw_label_map(image: np.ndarray, labels: PixelData, _: Size, classes: Sequence[str], palette: Any) -> np.ndarray:
-    """A label map of any size blended with an RGB image (H, W, 3), with the name of each class on its largest region.
-    Pixels of no class, which the training ignores, are hatched in black and white."""
+def draw_label_map(image: np.ndarray, labels: PixelData, _: Any, classes: Sequence[str], palette: Any) -> np.ndarray:
+    """Blend a label map of any size with an RGB image (H, W, 3); name each class at its largest region.
+
+    Pixels without a class, which training ignores, are hatched in black and white.
+    """
     palette = colours(palette, len(classes))
-    labels = _resize_map(labels.data[0].cpu().numpy(), image)
-    ignored = labels >= len(classes)
-    painted = np.array(palette, dtype=np.uint8)[np.where(ignored, 0, labels)]
+    label_map = _resize_map(labels.data[0].cpu().numpy(), image)
+    ignored = label_map >= len(classes)
+    painted = np.array(palette, dtype=np.uint8)[np.where(ignored, 0, label_map)]
     drawn = np.where(ignored[..., None], image, image * (1 - OPACITY) + painted * OPACITY).astype(np.uint8)
-    rows, columns = np.indices(labels.shape)
+    rows, columns = np.indices(label_map.shape)
     hatching = (rows + columns) // 4 % 2 * 255
     drawn[ignored] = drawn[ignored] // 4 + hatching[ignored, None] // 4 * 3
-    places = {}
-    for label in np.unique(labels[~ignored]):
-        inside = np.pad((labels == label).astype(np.uint8), 1)
-        depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    positions = {}
+    for label in np.unique(label_map[~ignored]):
+        inside = np.pad((label_map == label).astype(np.uint8), 1)
         if inside.mean() >= MIN_REGION:
-            places[label] = np.unravel_index(depth.argmax(), depth.shape)[::-1]
-    return write(drawn, [classes[i] for i in places], places.values(), [palette[i] for i in places], centred=True)
+            depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+            y, x = np.unravel_index(depth.argmax(), depth.shape)
+            positions[label] = x, y
+    names, name_colours = [classes[label] for label in positions], [palette[label] for label in positions]
+    return write(drawn, names, positions.values(), name_colours, centred=True)
 
 
-def draw_class(image: np.ndarray, found: InstanceData, _: Size, classes: Sequence[str], palette: Any) -> np.ndarray:
-    """The names of classes, the likeliest first, and their probability (percent), on an RGB image (H, W, 3)."""
-    palette, labels = colours(palette, len(classes)), found.labels.tolist()
-    names = [classes[label] for label in labels]
-    if 'probability' in found:
-        pairs = zip(names, found.probability.tolist(), strict=True)
+def draw_class(image: np.ndarray, label: InstanceData, _: Any, classes: Sequence[str], palette: Any) -> np.ndarray:
+    """Write the names of the top classes and their probability (percent) on an RGB image (H, W, 3)."""
+    palette, indices = colours(palette, len(classes)), label.labels.tolist()
+    names = [classes[i] for i in indices]
+    if 'probability' in label:
+        pairs = zip(names, label.probability.tolist(), strict=True)
         names = [f'{name} {100 * probability:.0f}' for name, probability in pairs]
     line = font_for(*image.shape[:2]).size + 9
-    places = [(0, line * (i + 1)) for i in range(len(names))]
-    return write(image, names, places, [palette[label] for label in labels])
+    positions = [(0, line * (i + 1)) for i in range(len(names))]
+    return write(image, names, positions, [palette[i] for i in indices])
 
 
 def contact_sheet(tiles: Sequence[tuple[np.ndarray, Sequence[str]]], size: int) -> Image.Image:
-    """Images of at most ``size`` by ``size`` pixels in rows, each above its lines of text."""
+    """Arrange RGB images of at most `size` by `size` pixels in rows, each above its lines of text."""
     font, gap = font_for(size, size), 8
-    line = font.size + 5
+    line = int(font.size) + 5
     lines = max(len(texts) for _, texts in tiles)
     columns = math.ceil(math.sqrt(len(tiles)))
     rows = math.ceil(len(tiles) / columns)
-    cell = (size + gap, size + lines * line + 2 * gap)
-    sheet = Image.new('RGB', (columns * cell[0] + gap, rows * cell[1] + gap), 'white')
+    cell_width, cell_height = size + gap, size + lines * line + 2 * gap
+    sheet = Image.new('RGB', (columns * cell_width + gap, rows * cell_height + gap), 'white')
     draw = ImageDraw.Draw(sheet)
     for i, (tile, texts) in enumerate(tiles):
-        left, top = gap + i % columns * cell[0], gap + i // columns * cell[1]
+        left, top = gap + i % columns * cell_width, gap + i // columns * cell_height
         height, width = tile.shape[:2]
         draw.rectangle((left, top, left + size - 1, top + size - 1), fill='gainsboro')
         sheet.paste(Image.fromarray(tile), (left + (size - width) // 2, top + (size - height) // 2))
@@ -167,6 +184,6 @@ def contact_sheet(tiles: Sequence[tuple[np.ndarray, Sequence[str]]], size: int) 
 
 
 def _resize_map(values: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """(h, w) in the size of an image, each pixel from the nearest."""
+    """Resize an array (h, w) to the size of an image with nearest-neighbour interpolation."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(image.shape[:2], values.shape, strict=True))
     return values[rows[:, None], columns]

@@ -1,7 +1,9 @@
 """Arguments and initial weights, subclasses, copies, and the meta device."""
 
 import copy
+import inspect
 import pickle
+import pydoc
 
 import pytest
 import torch
@@ -69,6 +71,17 @@ def test_unknown_argument_of_a_subclass_lists_what_is_allowed(family, subclass):
     problem, _, allowed = str(error.value).partition(';')
     assert problem == 'Extended does not know drop_path'
     assert {'extra', 'arch', 'drop_path_rate', 'out_indices'} <= set(allowed.strip('. ').replace(',', '').split())
+
+
+def test_help_lists_all_arguments(family, subclass):
+    inherited = {'arch', 'in_channels', 'out_indices', 'drop_path_rate', 'norm_cfg', 'init_cfg'}
+    for cls in (family, subclass):
+        parameters = inspect.signature(cls).parameters
+        assert inherited <= parameters.keys() and ('extra' in parameters) == (cls is subclass)
+        assert parameters['arch'].default is inspect.Parameter.empty
+    text = pydoc.plain(pydoc.render_doc(family))
+    _, _, arguments = text.partition('Args:')
+    assert all(f'{name}: ' in arguments for name in inspect.signature(family).parameters)
 
 
 def test_sync_bn():

@@ -1,4 +1,4 @@
-"""Checkpoints need neither mmengine to be read nor code of their own."""
+"""Checkpoints are read without mmengine and without executing code."""
 
 import subprocess
 import sys
@@ -29,8 +29,9 @@ def test_mmengines_files_are_read_without_mmengine(save):
         optimizer=dict(state={}, param_groups=[{}]),
         meta=dict(dataset_meta=dict(classes=('cat', 'dog')), epoch=1),
     )
-    done = subprocess.run([sys.executable, '-c', PROGRAM, save(content)], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [
+    command = [sys.executable, '-c', PROGRAM, save(content)]
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert completed.stdout.splitlines() == [
         'state_dict w False cat dog',
         'state_dict message_hub optimizer meta',
         'set() False',

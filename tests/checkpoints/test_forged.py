@@ -1,4 +1,4 @@
-"""Objects in files that forge pointers, declare more than they hold or replace methods: refused, or made harmless."""
+"""Objects in files that forge pointers, declare too many bytes or replace methods are refused or made harmless."""
 
 import importlib
 from collections import OrderedDict
@@ -24,7 +24,7 @@ FORGED = {
     'an array of objects by its state': Call(
         multiarray._reconstruct, np.ndarray, (0,), b'b', state=(1, (3,), np.dtype('O'), False, [1, 2, 3])
     ),
-    'another kind of array': Call(multiarray._reconstruct, np.matrix, (0,), b'b'),
+    'another array type': Call(multiarray._reconstruct, np.matrix, (0,), b'b'),
     'a long type': Call(np.dtype, 'V999999999'),
     'a type of objects': Call(np.dtype, 'O'),
     'a structured type': Call(np.dtype, [('a', 'O')]),
@@ -38,8 +38,8 @@ FORGED = {
 
 @pytest.mark.parametrize('name', FORGED)
 @LEGACY_AND_ZIP
-def test_forged_numpy_objects(save, name, zipped):
-    """As the palette of the classes, whose first use was a segmentation fault."""
+def test_forged_numpy_objects_are_refused(save, name, zipped):
+    """They replace the palette of the classes, whose first use could be a segmentation fault."""
     meta = dict(dataset_meta=dict(classes=('a',), palette=FORGED[name]))
     path = save(dict(state_dict={}, meta=meta), 'forged.pth', _use_new_zipfile_serialization=zipped)
     with pytest.raises(
@@ -48,12 +48,12 @@ def test_forged_numpy_objects(save, name, zipped):
         read_checkpoint(path)
 
 
-def test_genuine_numpy_objects_are_what_they_were(save):
-    arrays = [np.arange(6).reshape(2, 3).astype(kind) for kind in ('?', 'i4', 'i8', 'u1', 'f4', 'f8')]
+def test_genuine_numpy_objects_are_unchanged(save):
+    arrays = [np.arange(6).reshape(2, 3).astype(dtype) for dtype in ('?', 'i4', 'i8', 'u1', 'f4', 'f8')]
     arrays += [np.asfortranarray(arrays[-1]), np.empty((0, 3), 'f4'), np.array(2.5)]
     history = HistoryBuffer([1.0, 2.0, 4.0], [1, 1, 1])
     content = dict(arrays=arrays, scalar=np.float64(0.1), history=history, state_dict={})
-    for _ in range(2):  # what was read is written and read again
+    for _ in range(2):  # the second time the objects that were read are written
         content = read_checkpoint(save(content, 'plain.pth'))
     for array, read in zip(arrays, content['arrays'], strict=True):
         assert read.dtype == array.dtype
@@ -76,35 +76,36 @@ BEYOND_TENSORS = {
 }
 
 
-@pytest.mark.parametrize('kind', BEYOND_TENSORS)
+@pytest.mark.parametrize('name', BEYOND_TENSORS)
 @LEGACY_AND_ZIP
-def test_what_pytorch_allows_and_no_checkpoint_needs(save, kind, zipped):
-    """It reserves memory that the file does not have, or reads outside of its own: nothing of it is called."""
-    content = dict(state_dict=dict(w=torch.ones(1)), optimizer=[BEYOND_TENSORS[kind]])
+def test_objects_that_only_pytorch_allows_are_refused(save, name, zipped):
+    """They would reserve more memory than the file has, or read outside of their storage."""
+    content = dict(state_dict=dict(w=torch.ones(1)), optimizer=[BEYOND_TENSORS[name]])
     path = save(content, 'beyond.pth', _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=r'beyond\.pth is refused, .* it holds (torch|builtins|__builtin__)\.'):
         read_checkpoint(path)
 
 
 @LEGACY_AND_ZIP
-def test_attributes_of_a_file_replace_no_method(save, zipped):
+def test_attributes_in_a_file_do_not_replace_methods(save, zipped):
     attributes = dict(items=5, get=5, _metadata={'': dict(version=2)})
     weights = Call(OrderedDict, [['w', torch.ones(2)]], state=attributes)
     hooks, tensor = OrderedDict({0: OrderedDict}), torch.ones(2)
-    own = Call(UTILS._rebuild_parameter_with_state, tensor, False, hooks, dict(isfinite=5, is_complex=5, numel=5))
-    path = save(dict(state_dict=weights, model=dict(own=own)), 'own.pth', _use_new_zipfile_serialization=zipped)
+    parameter = Call(UTILS._rebuild_parameter_with_state, tensor, False, hooks, dict(isfinite=5, is_complex=5, numel=5))
+    content = dict(state_dict=weights, model=dict(parameter=parameter))
+    path = save(content, 'attributes.pth', _use_new_zipfile_serialization=zipped)
     checkpoint = Checkpoint.read(path)
     assert checkpoint.weights.keys() == {'w'} and checkpoint.not_finite == []
     assert checkpoint.content['state_dict']._metadata == {'': dict(version=2)}
-    own = checkpoint.content['model']['own']
-    assert own.numel() == 2 and not vars(own) and not own._backward_hooks
+    parameter = checkpoint.content['model']['parameter']
+    assert parameter.numel() == 2 and not vars(parameter) and not parameter._backward_hooks
 
 
 @pytest.mark.parametrize(
     'state', [dict(_log_history=3), dict(_log_history=np.ones(2), _count_history=np.ones(3), max_length=5), [1]]
 )
-def test_forged_histories(save, monkeypatch, state):
-    """mmengine would take methods for all its histories from one in a file."""
+def test_forged_histories_do_not_replace_methods(save, monkeypatch, state):
+    """With mmengine's own unpickling, a history in a file could replace the methods of all histories."""
     before = dict(HistoryBuffer()._statistics_methods)
     monkeypatch.setattr(HistoryBuffer, '__getstate__', lambda _: state)
     with pytest.raises(CheckpointError, match=r'forged\.pth (is refused|cannot be read)'):
@@ -117,19 +118,19 @@ def test_forged_histories(save, monkeypatch, state):
     assert HistoryBuffer._statistics_methods == before
 
 
-def declared(kind: str) -> torch.Tensor:
+def oversized(layout: str) -> torch.Tensor:
     small = torch.zeros(1)
     return {
         'stride 0': lambda: small.expand(2**20, 2**20),
         'overlapping': lambda: torch.zeros(8).as_strided((2**10, 8), (0, 1)),
-    }[kind]()
+    }[layout]()
 
 
-@pytest.mark.parametrize('kind', ['stride 0', 'overlapping'])
-@pytest.mark.parametrize('where', ['weights', 'optimizer'])
-def test_tensor_larger_than_its_storage(save, tmp_path, kind, where):
+@pytest.mark.parametrize('layout', ['stride 0', 'overlapping'])
+@pytest.mark.parametrize('container', ['weights', 'optimizer'])
+def test_tensor_larger_than_its_storage_is_refused(save, tmp_path, layout, container):
     content = dict(state_dict=dict(w=torch.ones(1)), optimizer=dict(state=[{}]))
-    (content['state_dict'] if where == 'weights' else content['optimizer']['state'][0])['x'] = declared(kind)
+    (content['state_dict'] if container == 'weights' else content['optimizer']['state'][0])['x'] = oversized(layout)
     path = save(content, 'large.pth')
     with pytest.raises(CheckpointError, match=r'large\.pth is refused: a tensor of .* in it has only'):
         publish(path, tmp_path / 'out.pth')

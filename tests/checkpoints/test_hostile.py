@@ -1,4 +1,4 @@
-"""Files from strangers: whatever they hold, nothing in them runs, no memory is corrupted, and none is exhausted."""
+"""Untrusted files: nothing in them is executed, and they neither corrupt nor exhaust memory."""
 
 import io
 import pickle
@@ -35,7 +35,7 @@ def _script() -> bytes:
     return file.getvalue()
 
 
-NO_CHECKPOINTS = {
+OTHER_FILES = {
     'nothing': b'',
     'zeros': bytes(20_000),
     'a text': b'hello\nworld\n' * 99,
@@ -43,22 +43,22 @@ NO_CHECKPOINTS = {
     'an old archive': _tar(),
     'a program': _script(),
     'a newer pickle': pickle.dumps(dict(w=1), 4),
-    'a cut zip': b'PK\x03\x04' + bytes(99),
+    'a truncated zip': b'PK\x03\x04' + bytes(99),
 }
 
 
 @pytest.mark.parametrize('suffix', ['pth', 'pkl', 'tar', 'bin'])
-@pytest.mark.parametrize('kind', NO_CHECKPOINTS)
-def test_files_of_something_else(tmp_path, kind, suffix):
+@pytest.mark.parametrize('name', OTHER_FILES)
+def test_other_files_are_an_error(tmp_path, name, suffix):
     path = tmp_path / f'other.{suffix}'
-    path.write_bytes(NO_CHECKPOINTS[kind])
+    path.write_bytes(OTHER_FILES[name])
     with pytest.raises(CheckpointError, match=r'cannot be read as a PyTorch checkpoint \((neither|it is a)') as error:
         read_checkpoint(path)
     assert '\n' not in str(error.value) and 'weights_only' not in str(error.value)
 
 
 @pytest.mark.parametrize('protocol', [0, 1, 2, 3, 4])
-def test_pickles_of_every_age_name_what_they_would_call(tmp_path, protocol):
+def test_error_names_the_function_that_a_pickle_calls(tmp_path, protocol):
     path, mark = tmp_path / 'evil.pkl', tmp_path / 'executed'
     path.write_bytes(pickle.dumps(dict(w=Call(Path.touch, mark)), protocol))
     with pytest.raises(CheckpointError, match=r'evil\.pkl is refused, .* it holds (pathlib|__builtin__|builtins)\.'):
@@ -66,8 +66,8 @@ def test_pickles_of_every_age_name_what_they_would_call(tmp_path, protocol):
     assert not mark.exists()
 
 
-def test_zip_bomb(save, tmp_path):
-    """Compressed zeros, of which PyTorch would reserve what the directory declares."""
+def test_zip_bomb_is_refused(save, tmp_path):
+    """For compressed zeros PyTorch would reserve the size in the zip directory."""
     path, bomb = save(dict(w=torch.zeros(10_000_000)), 'w.pth'), tmp_path / 'bomb.pth'
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(bomb, 'w', zipfile.ZIP_DEFLATED) as target:
         for entry in source.infolist():
@@ -79,8 +79,8 @@ def test_zip_bomb(save, tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000, 'kilobytes'
 
 
-def test_containers_that_hold_one_another(save):
-    """A billion laughs: thirty lists, each twice in the next one."""
+def test_nested_containers_are_read_once(save):
+    """A billion laughs: each of thirty lists occurs twice in the next list."""
     inner: list = []
     for _ in range(30):
         inner = [inner, inner]
@@ -95,7 +95,7 @@ def test_complex_weights_are_refused(save):
         Checkpoint.read(save(weights, 'complex.pth')).weights  # noqa: B018
 
 
-def test_weights_that_are_not_finite(save, tmp_path, log_lines, capsys):
+def test_not_finite_weights_are_reported_and_not_published(save, tmp_path, log_lines, capsys):
     weights = official(mlp_dense.HireMLP)
     name = next(iter(weights))
     weights[name].view(-1)[0] = float('nan')
@@ -113,7 +113,7 @@ def test_weights_that_are_not_finite(save, tmp_path, log_lines, capsys):
 
 @pytest.fixture
 def trained(shapes, tmp_path):
-    """(config, work dir) of a training of two iterations."""
+    """Return (config, work dir) of a training of two iterations."""
     changes = {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 2}
     file, work_dir = write_config(SEGMENTATION, tmp_path, shapes, **changes), tmp_path / 'run'
     assert call('train', file, '--work-dir', work_dir, '--seed', 1) == 0
@@ -121,23 +121,23 @@ def trained(shapes, tmp_path):
 
 
 @pytest.mark.slow
-def test_resuming_runs_no_config_of_a_checkpoint(trained, tmp_path):
+def test_resuming_does_not_execute_the_config_in_a_checkpoint(trained, tmp_path):
     file, work_dir = trained
     mark = tmp_path / 'executed'
     content = torch.load(work_dir / 'iter_2.pth', weights_only=False)
     content['meta']['config'] = f"x = open({str(mark)!r}, 'w')"
     torch.save(content, tmp_path / 'bad.pth')
-    more = ['--cfg-options', 'train_cfg.max_iters=3']
-    assert call('train', file, '--work-dir', tmp_path / 'a', '--resume', tmp_path / 'bad.pth', *more) == 0
-    more += ['resume=True', f'load_from={tmp_path / "bad.pth"}']
-    assert call('train', file, '--work-dir', tmp_path / 'b', *more) == 0
+    options = ['--cfg-options', 'train_cfg.max_iters=3']
+    assert call('train', file, '--work-dir', tmp_path / 'a', '--resume', tmp_path / 'bad.pth', *options) == 0
+    options += ['resume=True', f'load_from={tmp_path / "bad.pth"}']
+    assert call('train', file, '--work-dir', tmp_path / 'b', *options) == 0
     assert not mark.exists()
     assert (tmp_path / 'a' / 'iter_3.pth').exists() and (tmp_path / 'b' / 'iter_3.pth').exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('where', ['a head in the same config', 'load_from', 'resume', 'test', 'predict'])
-def test_no_tool_runs_what_a_file_holds(trained, shapes, tmp_path, where, capsys):
+@pytest.mark.parametrize('use', ['a head in the same config', 'load_from', 'resume', 'test', 'predict'])
+def test_tools_execute_nothing_in_a_file(trained, shapes, tmp_path, use, capsys):
     file, work_dir = trained
     mark = tmp_path / 'executed'
     bad = tmp_path / 'evil.pth'
@@ -153,7 +153,7 @@ def test_no_tool_runs_what_a_file_holds(trained, shapes, tmp_path, where, capsys
         'resume': [*config, *new, '--resume', bad],
         'test': ['test', file, bad, *new],
         'predict': ['predict', shapes / 'val', file, bad, '--out-dir', tmp_path / 'out'],
-    }[where]  # fmt: skip
+    }[use]  # fmt: skip
     assert call(*command) == 2
     assert 'evil.pth is refused, since loading it could run code' in capsys.readouterr().err
     assert not mark.exists()
@@ -169,13 +169,13 @@ BROKEN = {
 
 
 @pytest.mark.slow
-def test_state_of_another_training(trained, tmp_path, capsys):
+def test_resuming_from_another_training_is_an_error(trained, tmp_path, capsys):
     file, work_dir = trained
-    for kind, spoil in BROKEN.items():
+    for name, spoil in BROKEN.items():
         content = torch.load(work_dir / 'iter_2.pth', weights_only=False)
         spoil(content)
         torch.save(content, tmp_path / 'bad.pth')
-        assert call('train', file, '--work-dir', tmp_path / 'new', '--resume', tmp_path / 'bad.pth') == 2, kind
+        assert call('train', file, '--work-dir', tmp_path / 'new', '--resume', tmp_path / 'bad.pth') == 2, name
         assert 'bad.pth: its optimizer, schedule or log does not fit this config (' in capsys.readouterr().err
 
 
@@ -183,15 +183,15 @@ def test_errors_name_the_file(trained, tmp_path, capsys):
     file, work_dir = trained
     other = ['--cfg-options', 'model.backbone.arch.depths=[1,1,1,2]']
     assert call('test', file, work_dir / 'iter_2.pth', '--work-dir', tmp_path / 'new', *other) == 2
-    said = capsys.readouterr().err
-    assert 'iter_2.pth does not fit HireMLP' in said and 'given state dict' not in said
+    error = capsys.readouterr().err
+    assert 'iter_2.pth does not fit HireMLP' in error and 'given state dict' not in error
     assert call('test', file, work_dir, '--work-dir', tmp_path / 'new') == 2
-    assert 'is a folder; give a file in it' in capsys.readouterr().err
+    assert 'is a folder; pass a file in it' in capsys.readouterr().err
     assert call('test', file, work_dir / 'none.pth', '--work-dir', tmp_path / 'new') == 2
     assert 'none.pth does not exist' in capsys.readouterr().err
 
 
-def test_outside_of_our_tools_mmengine_is_as_it_was():
+def test_mmengine_is_unchanged_outside_of_our_tools():
     from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 
     assert CheckpointLoader._schemes[''] is load_from_local

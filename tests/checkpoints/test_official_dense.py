@@ -1,7 +1,7 @@
-"""Whole official AS-MLP detectors and segmentors (of mmdet 2.11 and mmseg 0.11) load into the configs, every tensor.
+"""Complete official AS-MLP detectors and segmentors (mmdet 2.11 and mmseg 0.11) load into the configs.
 
-The names and shapes of their heads are written down here, as those versions have them; the head classes of mmdet 3 and
-mmseg 1 still use them.
+This file contains the names and shapes of their heads in those versions. The heads of mmdet 3 and mmseg 1 still use
+them.
 """
 
 import pytest
@@ -28,7 +28,7 @@ THIN = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
 
 
 def conv_bn(shapes: Shapes, name: str, *shape: int) -> None:
-    """Adds mmcv's ConvModule with a BatchNorm, and so without a bias."""
+    """Add mmcv's ConvModule with a BatchNorm, and therefore without a bias."""
     shapes.layer(f'{name}.conv', *shape, bias=False)
     shapes.batch_norm(f'{name}.bn', shape[0])
 
@@ -37,7 +37,7 @@ def backbone_shapes(arch: dict) -> Shapes:
     return Shapes(prefixed('backbone.', reference_of(mlp_dense.ASMLP).official_shapes(arch, norms=(0, 1, 2, 3))))
 
 
-def detector_shapes(arch: dict, kind: str, width: int, hidden: int) -> Shapes:
+def detector_shapes(arch: dict, architecture: str, width: int, hidden: int) -> Shapes:
     shapes = backbone_shapes(arch)
     for i, dim in enumerate(arch['dims']):
         shapes.layer(f'neck.lateral_convs.{i}.conv', width, dim, 1, 1)
@@ -45,7 +45,7 @@ def detector_shapes(arch: dict, kind: str, width: int, hidden: int) -> Shapes:
     shapes.layer('rpn_head.rpn_conv', width, width, 3, 3)
     shapes.layer('rpn_head.rpn_cls', 3, width, 1, 1)
     shapes.layer('rpn_head.rpn_reg', 12, width, 1, 1)
-    for stage in ('.0', '.1', '.2') if kind == 'cascade_mask_rcnn' else ('',):
+    for stage in ('.0', '.1', '.2') if architecture == 'cascade_mask_rcnn' else ('',):
         box, mask = f'roi_head.bbox_head{stage}', f'roi_head.mask_head{stage}'
         if stage:
             for i in range(4):
@@ -77,20 +77,24 @@ def segmentor_shapes(arch: dict, width: int, auxiliary: int) -> Shapes:
     return shapes
 
 
-def shapes_of(kind: str, arch: dict, width: int, hidden: int) -> Shapes:
-    return segmentor_shapes(arch, width, hidden) if kind == 'upernet' else detector_shapes(arch, kind, width, hidden)
+def shapes_of(architecture: str, arch: dict, width: int, hidden: int) -> Shapes:
+    return (
+        segmentor_shapes(arch, width, hidden)
+        if architecture == 'upernet'
+        else detector_shapes(arch, architecture, width, hidden)
+    )
 
 
-def read(kind: str) -> Config:
-    return Config.fromfile(config(CONFIGS[kind]))
+def read(architecture: str) -> Config:
+    return Config.fromfile(config(CONFIGS[architecture]))
 
 
-def thin(kind: str) -> Config:
-    """The config with THIN's backbone and heads of 8 channels and 12 hidden ones."""
-    cfg = read(kind)
+def thin(architecture: str) -> Config:
+    """Return the config with THIN's backbone, and heads of 8 channels and 12 hidden channels."""
+    cfg = read(architecture)
     model = cfg.model
     model.backbone.arch = THIN
-    if kind == 'upernet':
+    if architecture == 'upernet':
         model.decode_head.update(in_channels=list(THIN['dims']), channels=8)
         model.auxiliary_head.update(in_channels=THIN['dims'][2], channels=12)
         return cfg
@@ -107,68 +111,68 @@ def thin(kind: str) -> Config:
 
 
 @pytest.fixture(params=CONFIGS)
-def kind(request) -> str:
+def architecture(request) -> str:
     return request.param
 
 
 @pytest.fixture
-def published(kind, save):
-    """(path, weights) of a file as these versions and apex leave it."""
-    shapes = shapes_of(kind, THIN, 8, 12)
+def published(architecture, save):
+    """Return (path, weights) of a file as these versions and apex write it."""
+    shapes = shapes_of(architecture, THIN, 8, 12)
     weights = reference_of(mlp_dense.ASMLP).official_weights(shapes, std=0.1, dtype=torch.float32)
-    classes = tuple(f'class {i}' for i in range(150 if kind == 'upernet' else 80))
+    classes = tuple(f'class {i}' for i in range(150 if architecture == 'upernet' else 80))
     meta = dict(mmdet_version='2.11.0', mmcv_version='1.3.0', config='model = dict()', seed=None, epoch=12, iter=87960)
-    meta |= dict(CLASSES=classes, PALETTE=[[i, i, i] for i in range(150)] if kind == 'upernet' else None)
+    meta |= dict(CLASSES=classes, PALETTE=[[i, i, i] for i in range(150)] if architecture == 'upernet' else None)
     optimizer = dict(state={0: dict(step=1, exp_avg=torch.ones(2))}, param_groups=[dict(lr=1e-4, params=[0])])
     amp = dict(loss_scaler0=dict(loss_scale=65536.0, unskipped=1))
     return save(dict(meta=meta, state_dict=weights, optimizer=optimizer, amp=amp)), weights
 
 
-def test_names_and_shapes_are_those_of_the_config(kind):
+def test_names_and_shapes_equal_those_of_the_config(architecture):
     with torch.device('meta'):
-        shapes = shapes_of(kind, TINY, *((512, 256) if kind == 'upernet' else (256, 1024)))
+        shapes = shapes_of(architecture, TINY, *((512, 256) if architecture == 'upernet' else (256, 1024)))
         weights = {name: torch.empty(shape) for name, shape in shapes.items()}
     count = len(weights)
-    said = compare_with_model(read(kind), Checkpoint('file', None, weights))
-    assert said == f'loads: {count} of its {count} tensors fit'
+    report = compare_with_model(read(architecture), Checkpoint('file', None, weights))
+    assert report == f'loads: {count} of its {count} tensors fit'
 
 
-def test_every_tensor_arrives_where_it_should(kind, published):
+def test_every_tensor_is_loaded_into_its_module(architecture, published):
     path, weights = published
-    model = mlp_dense.load_model(thin(kind), path, 'cpu')
-    own = model.state_dict()
+    model = mlp_dense.load_model(thin(architecture), path, 'cpu')
+    loaded = model.state_dict()
     heads = {name: tensor for name, tensor in weights.items() if not name.startswith('backbone.')}
-    assert len(own) == len(weights) and all(torch.equal(own[name], heads[name]) for name in heads)
-    if kind == 'upernet':
-        placed = {
+    assert len(loaded) == len(weights) and all(torch.equal(loaded[name], heads[name]) for name in heads)
+    if architecture == 'upernet':
+        tensors = {
             'decode_head.psp_modules.2.1.bn.running_var': model.decode_head.psp_modules[2][1].bn.running_var,
             'decode_head.fpn_convs.1.conv.weight': model.decode_head.fpn_convs[1].conv.weight,
             'auxiliary_head.convs.0.bn.running_mean': model.auxiliary_head.convs[0].bn.running_mean,
         }
         assert model.dataset_meta['palette'][7] == (7, 7, 7)
-    elif kind == 'cascade_mask_rcnn':
-        placed = {
+    elif architecture == 'cascade_mask_rcnn':
+        tensors = {
             'roi_head.bbox_head.1.shared_convs.2.bn.running_var': (
                 model.roi_head.bbox_head[1].shared_convs[2].bn.running_var
             ),
             'roi_head.mask_head.2.conv_logits.weight': model.roi_head.mask_head[2].conv_logits.weight,
         }
     else:
-        placed = {
+        tensors = {
             'roi_head.bbox_head.shared_fcs.1.weight': model.roi_head.bbox_head.shared_fcs[1].weight,
             'rpn_head.rpn_reg.bias': model.rpn_head.rpn_reg.bias,
         }
-    assert all(torch.equal(weights[name], tensor) for name, tensor in placed.items())
+    assert all(torch.equal(weights[name], tensor) for name, tensor in tensors.items())
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
     assert model.dataset_meta['classes'][2] == 'class 2'
     backbone = {name.removeprefix('backbone.'): t.double() for name, t in weights.items() if name not in heads}
     assert_computes(model.backbone, backbone)
 
 
-def test_one_tensor_less_or_more_is_an_error(kind, published, save):
+def test_missing_and_unexpected_tensors_are_an_error(architecture, published, save):
     _, weights = published
     for name in ('neck.fpn_convs.2.conv.bias', 'decode_head.bottleneck.bn.weight'):
         changed = {('other' if key == name else key): tensor for key, tensor in weights.items()}
         if 'other' in changed:
             with pytest.raises(CheckpointError, match=f'not a checkpoint of this model.*other.*{name}'):
-                mlp_dense.load_model(thin(kind), save(dict(state_dict=changed, meta={})), 'cpu')
+                mlp_dense.load_model(thin(architecture), save(dict(state_dict=changed, meta={})), 'cpu')

@@ -1,4 +1,4 @@
-"""Weights are read from every published form of file, safely and loudly."""
+"""Weights are read from all published types of files."""
 
 import argparse
 import json
@@ -48,33 +48,30 @@ CONTAINERS = {
 }
 
 
-# Every container, every way
-
-
 @pytest.mark.parametrize('container', CONTAINERS)
-def test_containers_through_init_cfg(family, save, container):
+def test_every_container_loads_through_init_cfg(family, save, container):
     weights = official(family)
     assert_computes(pretrained(family, save(CONTAINERS[container](weights))), weights)
 
 
-def test_file_name_of_wave_mlp(save):
+def test_file_name_with_two_suffixes_loads(save):
     weights = official(WaveMLP)
     assert_computes(pretrained(WaveMLP, save(CONTAINERS['timm'](weights), 'WaveMLP_T.pth.tar')), weights)
 
 
-def test_file_of_an_old_torch(family, save):
+def test_file_of_an_old_pytorch_loads(family, save):
     weights = official(family)
     path = save(CONTAINERS['model with argparse.Namespace'](weights), _use_new_zipfile_serialization=False)
     assert_computes(pretrained(family, path), weights)
 
 
-@pytest.mark.parametrize('form', ['official', 'own'])
+@pytest.mark.parametrize('names', ['official', 'ours'])
 @pytest.mark.parametrize('load', [torch.nn.Module.load_state_dict, mmengine_load_state_dict], ids=['torch', 'mmengine'])
-def test_state_dict_of_a_whole_detector(family, load, form):
+def test_state_dict_of_a_complete_detector_loads(family, load, names):
     weights = official(family)
     detector = Detector(family(SMALL))
     state = prefixed('backbone.', weights)
-    if form == 'own':
+    if names == 'ours':
         source = family(SMALL)
         source.load_state_dict(weights)
         state = prefixed('backbone.', source.state_dict())
@@ -84,7 +81,7 @@ def test_state_dict_of_a_whole_detector(family, load, form):
 
 
 @pytest.mark.parametrize('container', ['bare', 'model', 'detector'])
-def test_backbone_load_state_dict_takes_a_whole_checkpoint(family, container):
+def test_backbone_loads_a_complete_checkpoint(family, container):
     weights = official(family)
     model = family(SMALL)
     content = CONTAINERS[container](weights)
@@ -95,7 +92,7 @@ def test_backbone_load_state_dict_takes_a_whole_checkpoint(family, container):
     assert_computes(model, weights)
 
 
-def test_detector_hands_init_weights_on(family, save):
+def test_detector_initialises_its_backbone(family, save):
     weights = official(family)
     init_cfg = dict(type='Pretrained', checkpoint=save(CONTAINERS['detector'](weights)), prefix='backbone')
     detector = Detector(family(SMALL, init_cfg=init_cfg))
@@ -103,7 +100,7 @@ def test_detector_hands_init_weights_on(family, save):
     assert_computes(detector.backbone, weights)
 
 
-def test_own_checkpoint_loads_bit_for_bit_and_once(family, save):
+def test_our_checkpoint_loads_bit_for_bit_and_once(family, save):
     saved = family(SMALL)
     model = pretrained(family, save(saved.state_dict()))
     assert differing(model.state_dict(), saved.state_dict()) == []
@@ -114,15 +111,15 @@ def test_own_checkpoint_loads_bit_for_bit_and_once(family, save):
     assert differing(model.state_dict(), saved.state_dict()) == [name]
 
 
-@pytest.mark.parametrize('form', ['bare', 'module.', 'parallel detector'])
-def test_safetensors(family, tmp_path, form):
+@pytest.mark.parametrize('container', ['bare', 'module.', 'parallel detector'])
+def test_safetensors_loads(family, tmp_path, container):
     weights = official(family)
-    content = CONTAINERS[form](weights)
+    content = CONTAINERS[container](weights)
     save_file(content.get('state_dict', content), tmp_path / 'weights.SAFETENSORS')
     assert_computes(pretrained(family, str(tmp_path / 'weights.SAFETENSORS')), weights)
 
 
-def test_classes_of_every_kind_of_file(tmp_path):
+def test_classes_are_read_from_every_type_of_file(tmp_path):
     classes, palette = ('cat', 'dog'), [[1, 2, 3], [4, 5, 6]]
     both = dict(classes=classes, palette=palette)
     save_file(
@@ -139,19 +136,19 @@ def test_classes_of_every_kind_of_file(tmp_path):
     assert Checkpoint('file', None, dict(meta=dict(CLASSES=classes, PALETTE='random'))).dataset_meta == dict(
         classes=classes
     )
-    with pytest.raises(CheckpointError, match='file: the classes in its meta data are no list of names'):
+    with pytest.raises(CheckpointError, match='file: the classes in its meta data are not a list of names'):
         _ = Checkpoint('file', None, dict(meta=dict(dataset_meta=dict(classes=5)))).dataset_meta
 
 
 @pytest.mark.parametrize('name', ['pathlib.PosixPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath'])
-def test_paths_of_every_python(save, name):
-    """Python 3.13 pickles paths under another name than the others."""
+def test_pickled_paths_of_every_python_version_are_read(save, name):
+    """Python 3.13 pickles paths under another name than other versions."""
     path = save(dict(model=dict(w=torch.ones(2)), args=pathlib.PurePosixPath('out')))
     with zipfile.ZipFile(path) as archive:
         files = {file: archive.read(file) for file in archive.namelist()}
-    module, _, kind = name.rpartition('.')
+    module, _, path_type = name.rpartition('.')
     changed = {
-        file: data.replace(b'cpathlib\nPurePosixPath\n', f'c{module}\n{kind}\n'.encode())
+        file: data.replace(b'cpathlib\nPurePosixPath\n', f'c{module}\n{path_type}\n'.encode())
         for file, data in files.items()
     }
     assert changed != files

@@ -1,4 +1,4 @@
-"""Files that could run code, are damaged or do not fit are refused, in a sentence."""
+"""Files that could run code, are damaged or do not fit are refused with one sentence."""
 
 import argparse
 import builtins
@@ -43,17 +43,17 @@ class Evil:
         (torch.load, '{}', 'torch.serialization.load'),
     ],
 )
-@pytest.mark.parametrize('hide', ['beside', 'in args', 'in weights', 'alone'])
-def test_file_that_runs_code_is_refused(save, tmp_path, hide, function, argument, offender):
+@pytest.mark.parametrize('location', ['next to weights', 'in args', 'in weights', 'alone'])
+def test_file_that_runs_code_is_refused(save, tmp_path, location, function, argument, offender):
     mark = tmp_path / 'executed'
     evil = Evil(function, pathlib.PosixPath(mark) if argument is None else argument.format(str(mark)))
     weights = official(mlp_dense.HireMLP)
     content = {
-        'beside': dict(model=weights, extra=evil),
+        'next to weights': dict(model=weights, extra=evil),
         'in args': dict(model=weights, args=argparse.Namespace(lr=evil)),
         'in weights': dict(model={**weights, 'patch_embed.proj.weight': evil}),
         'alone': evil,
-    }[hide]
+    }[location]
     path = save(content, 'evil.pth')
     with pytest.raises(CheckpointError) as error:
         pretrained(mlp_dense.HireMLP, path)
@@ -80,7 +80,7 @@ def test_object_of_an_unknown_class_is_refused(save):
     [lambda data: data[: len(data) // 2], lambda data: data[:10], lambda data: b'', lambda data: b'<html>' * 99],
 )
 @pytest.mark.parametrize('zipped', [True, False])
-def test_damaged_file(save, damage, zipped):
+def test_damaged_file_is_an_error(save, damage, zipped):
     path = pathlib.Path(save(official(mlp_dense.HireMLP), 'damaged.pth', _use_new_zipfile_serialization=zipped))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CheckpointError, match=r'damaged\.pth') as error:
@@ -105,7 +105,7 @@ def test_damaged_file(save, damage, zipped):
         pickle.dumps(dict(w=1)),
     ],
 )
-def test_damaged_safetensors(tmp_path, content):
+def test_damaged_safetensors_is_an_error(tmp_path, content):
     path = tmp_path / 'damaged.safetensors'
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r'damaged\.safetensors cannot be read as a safetensors file \(') as error:
@@ -113,7 +113,7 @@ def test_damaged_safetensors(tmp_path, content):
     assert '\n' not in str(error.value)
 
 
-def test_truncated_safetensors(tmp_path):
+def test_truncated_safetensors_is_an_error(tmp_path):
     save_file(official(mlp_dense.HireMLP), path := tmp_path / 'damaged.safetensors')
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match='is it complete'):
@@ -123,12 +123,12 @@ def test_truncated_safetensors(tmp_path):
 @pytest.mark.parametrize(
     'content', [[1, 2], torch.ones(2), {}, dict(model={}), dict(epoch=1, meta={}), dict(model=None), {1: torch.ones(2)}]
 )
-def test_file_without_weights(save, content):
+def test_file_without_weights_is_an_error(save, content):
     with pytest.raises(CheckpointError, match=r'other\.pth holds'):
         pretrained(mlp_dense.HireMLP, save(content, 'other.pth'))
 
 
-def test_missing_file_and_folder(tmp_path):
+def test_missing_file_and_folder_are_an_error(tmp_path):
     for path in (tmp_path / 'no.pth', tmp_path):
         with pytest.raises(UserError, match=path.name):
             pretrained(mlp_dense.HireMLP, str(path))
@@ -160,23 +160,23 @@ MISMATCHES = {
         [' 0 of its tensors match'],
     ),
 }
-WAYS = {
+LOADERS = {
     'init_cfg': lambda cls, path: pretrained(cls, path),
     'not strict': lambda cls, path: cls(SMALL).load_state_dict(torch.load(path), strict=False),
     'detector': lambda cls, path: load_checkpoint(Detector(cls(SMALL)), path),
 }
 
 
-@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize('loader', LOADERS)
 @pytest.mark.parametrize('mismatch', MISMATCHES)
-def test_mismatch_is_an_error_that_names_it(family, save, mismatch, way):
-    (make, needed), reference = MISMATCHES[mismatch], reference_of(family)
+def test_error_names_the_mismatch(family, save, mismatch, loader):
+    (make, expected), reference = MISMATCHES[mismatch], reference_of(family)
     third_block = reference.block_name(0, 2, {**reference.defaults, **SMALL})
     names = dict(ours=first_bias(family), official=f'{reference.stem}.bias', third_block=third_block)
     path = save(prefixed('backbone.', make(family)))
     with pytest.raises(CheckpointError) as error:
-        WAYS[way](family, path)
-    assert [text for text in [family.__name__, *needed] if text.format(**names) not in str(error.value)] == []
+        LOADERS[loader](family, path)
+    assert [text for text in [family.__name__, *expected] if text.format(**names) not in str(error.value)] == []
     assert len(str(error.value)) < 1000 and '\n' not in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of classifiers share: they need timm."""
+"""Fixtures for the tests of classifiers, which need timm."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SHAPES = config('classification/hire_mlp_shapes')
 
 @pytest.fixture(scope='session')
 def classes(tmp_path_factory) -> Path:
-    """A small copy of the embedded data for classification."""
+    """Write a small copy of the embedded data for classification."""
     root = tmp_path_factory.mktemp('data') / 'shapes_classes'
     write_shapes(root, num_train=20, num_val=10, size=32, classify=True)
     return root
@@ -22,7 +22,7 @@ def classes(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def quick(classes, tmp_path):
-    """Writes a quick config in which everything is random that can be; returns the file."""
+    """Return a function that writes a quick config with all sources of randomness and returns the file."""
 
     def write(**changes) -> Path:
         cfg = Config.fromfile(SHAPES)

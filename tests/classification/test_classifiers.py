@@ -1,4 +1,4 @@
-"""Classifiers of configs: official files, their logits, fine-tuning, and backbones that start from them."""
+"""Classifiers of configs: logits of official files, fine-tuning, and backbones that start from classifiers."""
 
 import pytest
 import torch
@@ -31,23 +31,23 @@ def built(name: str, **changes) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize('family, entry', CLASSIFIERS, ids=lambda value: getattr(value, '__name__', value))
-def test_logits_through_the_config(family, entry, save):
-    """Of an official file, loaded as tools/test.py loads it."""
+def test_config_reproduces_the_official_logits(family, entry, save):
+    """The official file is loaded as in tools/test.py."""
     expected, reference, arch = fingerprint_of(family, entry), reference_of(family), entry.removeprefix('classifier_')
     shapes = reference.official_shapes(family.archs[arch], (), 1000)
     file = save({'model': reference.official_weights(shapes)})
     model = mlp_dense.load_model(config(f'classification/{name_of(family, arch)}_imagenet'), file, 'cpu').double()
     assert sum(parameter.numel() for parameter in model.parameters()) == expected['n_params']
-    model.load_state_dict(reference.official_weights(shapes))  # once more, in float64
+    model.load_state_dict(reference.official_weights(shapes))  # again in float64
     for run in expected['runs']:
         x = torch.randn(run['input'], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         with torch.inference_mode():
             logits = model(x)
-        found = logits.flatten()[run['logits']['idx']]
-        torch.testing.assert_close(found, torch.tensor(run['logits']['values'], dtype=x.dtype), rtol=0, atol=1e-9)
+        values = logits.flatten()[run['logits']['idx']]
+        torch.testing.assert_close(values, torch.tensor(run['logits']['values'], dtype=x.dtype), rtol=0, atol=1e-9)
 
 
-def test_fine_tuning(save, log_lines):
+def test_fine_tuning_starts_with_a_fresh_head(save, log_lines):
     weights = official(mlp_dense.HireMLP, classes=1000)
     pretrained = dict(type='Pretrained', checkpoint=save({'state_dict': weights}))
     model = built('hire_mlp_shapes', **{'model.backbone': dict(arch=dict(SMALL, _delete_=True), init_cfg=pretrained)})
@@ -57,8 +57,7 @@ def test_fine_tuning(save, log_lines):
     assert model.backbone.get_classifier().out_features == 5
 
 
-def test_a_dense_backbone_starts_from_a_training(save, family, log_lines):
-    """From pre-training to detection in one line."""
+def test_dense_backbone_starts_from_a_training(save, family, log_lines):
     cfg = dict(type='mlp_dense.ImageClassifier', head=dict(num_classes=7))
     enter_scope(Config.fromfile(config('classification/hire_mlp_shapes')))
     classifier = MODELS.build(dict(cfg, backbone=dict(type=f'mlp_dense.{family.__name__}', arch=SMALL)))
@@ -66,46 +65,44 @@ def test_a_dense_backbone_starts_from_a_training(save, family, log_lines):
     dense = family(SMALL, init_cfg=dict(type='Pretrained', checkpoint=file))
     dense.init_weights()
     assert '(classifier head and norm); output norms that start fresh: norms.0' in log_lines[-1]
-    for part in ('stem', 'stages'):
-        ours, theirs = getattr(dense, part).state_dict(), getattr(classifier.backbone, part).state_dict()
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    for module in ('stem', 'stages'):
+        loaded, source = getattr(dense, module).state_dict(), getattr(classifier.backbone, module).state_dict()
+        assert all(torch.equal(loaded[key], source[key]) for key in source)
 
 
-def test_a_training_goes_on_in_timm(save):
+def test_timm_loads_a_training(save):
     model = built('cycle_mlp_b1_tiny_imagenet_50')
     file = save(dict(state_dict=model.state_dict()))
-    again = timm.create_model('cycle_mlp_b1', num_classes=50, checkpoint_path=file).eval()
+    loaded = timm.create_model('cycle_mlp_b1', num_classes=50, checkpoint_path=file).eval()
     with torch.no_grad():
-        torch.testing.assert_close(again(image(1, 3, 64, 64)), model.eval()(image(1, 3, 64, 64)), rtol=0, atol=0)
+        torch.testing.assert_close(loaded(image(1, 3, 64, 64)), model.eval()(image(1, 3, 64, 64)), rtol=0, atol=0)
 
 
-def test_losses_and_head():
+def test_bias_and_loss_of_the_config_are_used():
     model = built('mlp_mixer_s32_imagenet')
     assert torch.equal(model.backbone.get_classifier().bias, torch.full((1000,), -6.9))
-    with pytest.raises(
-        UserError, match=r"train_cfg\.loss\.type is 'Hinge'; give a class of timm\.loss or of torch\.nn"
-    ):
+    with pytest.raises(UserError, match=r"train_cfg\.loss\.type is 'Hinge'; use a class of timm\.loss or of torch\.nn"):
         built('hire_mlp_shapes', **{'model.train_cfg.loss': dict(type='Hinge')})
 
 
-def test_soft_loss_without_mixup():
-    """Labels are then no distributions yet."""
+def test_soft_loss_without_mixup_equals_cross_entropy():
+    """Without Mixup, labels are not distributions yet."""
     losses = {}
-    for kind in ('SoftTargetCrossEntropy', 'CrossEntropyLoss'):
+    for loss_type in ('SoftTargetCrossEntropy', 'CrossEntropyLoss'):
         torch.manual_seed(0)
-        model = built('hire_mlp_shapes', **{'model.train_cfg': dict(loss=dict(type=kind), _delete_=True)}).eval()
+        model = built('hire_mlp_shapes', **{'model.train_cfg': dict(loss=dict(type=loss_type), _delete_=True)}).eval()
         samples = [BaseDataElement(gt_class=InstanceData(labels=torch.tensor([i]))) for i in (4, 0)]
-        losses[kind] = model(image(2, 3, 64, 64), samples, mode='loss')['loss']
+        losses[loss_type] = model(image(2, 3, 64, 64), samples, mode='loss')['loss']
     torch.testing.assert_close(*losses.values())
 
 
-@pytest.mark.parametrize('absent', ['head', 'norm', 'classes', 'dense'])
-def test_a_test_needs_the_head(save, absent):
-    """And its norm; a training that starts from the file does not."""
-    weights = official(mlp_dense.HireMLP, classes=5 if absent != 'classes' else 1000)
-    for key in [key for key in weights if key.startswith(f'{absent}.')]:
+@pytest.mark.parametrize('missing', ['head', 'norm', 'classes', 'dense'])
+def test_testing_needs_the_head_and_its_norm(save, missing):
+    """A training that starts from the file does not need them."""
+    weights = official(mlp_dense.HireMLP, classes=5 if missing != 'classes' else 1000)
+    for key in [key for key in weights if key.startswith(f'{missing}.')]:
         del weights[key]
-    if absent == 'dense':
+    if missing == 'dense':
         weights = {f'backbone.{key}': tensor for key, tensor in mlp_dense.HireMLP(SMALL).state_dict().items()}
     cfg = Config.fromfile(config('classification/hire_mlp_shapes'))
     cfg.model.backbone.arch, cfg.test_dataloader.dataset.metainfo = SMALL, dict(classes=tuple('abcde'))
@@ -113,7 +110,7 @@ def test_a_test_needs_the_head(save, absent):
         mlp_dense.load_model(cfg, save({'state_dict': weights}), 'cpu')
 
 
-def test_frozen_as_in_a_detector(family):
+def test_frozen_stages_equal_those_of_a_detector(family):
     backbone = dict(type=f'mlp_dense.{family.__name__}', arch=SMALL, frozen_stages=2, norm_eval=True)
     enter_scope(Config.fromfile(config('classification/hire_mlp_shapes')))
     cfg = dict(type='mlp_dense.ImageClassifier', backbone=backbone, head=dict(num_classes=3))
@@ -125,19 +122,19 @@ def test_frozen_as_in_a_detector(family):
     assert not any(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def test_inspect_and_count(save, capsys):
+def test_inspection_and_complexity_support_classifiers(save, capsys):
     file, arch = config('classification/hire_mlp_tiny_imagenet'), 'tiny'
     reference = reference_of(mlp_dense.HireMLP)
     weights = reference.official_weights(reference.official_shapes(mlp_dense.HireMLP.archs[arch], (), 1000))
     assert call('checkpoint', 'inspect', save({'model': weights}), '--config', file) == 0
-    assert 'loads: ' in (said := capsys.readouterr().out) and 'does not load' not in said
+    assert 'loads: ' in (output := capsys.readouterr().out) and 'does not load' not in output
     cfg = Config.fromfile(file)
     enter_scope(cfg)
     counts = complexity(cfg.model, 224, 224)
     assert counts.macs == counts.backbone_macs and counts.params == counts.backbone_params
 
 
-def test_rates_of_layers(family):
+def test_layer_decay_applies_to_classifiers(family):
     backbone = dict(type=f'mlp_dense.{family.__name__}', arch=SMALL)
     cfg = dict(type='mlp_dense.ImageClassifier', backbone=backbone, head=dict(num_classes=3))
     enter_scope(Config.fromfile(config('classification/hire_mlp_shapes')))
@@ -149,12 +146,12 @@ def test_rates_of_layers(family):
     )
     groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
     rates = {id(group['params'][0]): group['lr'] for group in groups}
-    of_stem = {rates[id(parameter)] for parameter in model.backbone.stem.parameters()}
-    assert of_stem == {0.5 ** (1 + sum(SMALL['depths']))}
+    stem_rates = {rates[id(parameter)] for parameter in model.backbone.stem.parameters()}
+    assert stem_rates == {0.5 ** (1 + sum(SMALL['depths']))}
     assert {rates[id(parameter)] for parameter in model.backbone.head.parameters()} == {1.0}
 
 
-def test_another_checkpoint_is_refused(save):
+def test_checkpoint_of_another_family_is_an_error(save):
     file = save({'model': official(mlp_dense.CycleMLP, classes=1000)})
     with pytest.raises(CheckpointError, match='Is it of this family and arch'):
         mlp_dense.load_model(config('classification/hire_mlp_tiny_imagenet'), file, 'cpu')
@@ -162,8 +159,7 @@ def test_another_checkpoint_is_refused(save):
 
 @pytest.mark.parametrize('family', FAMILIES, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize('size', [224, 192, 256])
-def test_other_resolutions(family, size):
-    """A test at another size computes the same network: here the mean over all positions of what windows give."""
+def test_other_resolutions_are_supported(family, size):
     model = MODELS.build(
         dict(
             type='mlp_dense.ImageClassifier',

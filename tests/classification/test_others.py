@@ -1,5 +1,4 @@
-"""The backbones inside of other projects: segmentation_models_pytorch, torchvision, Hugging Face's and mmseg's
-wrappers of timm."""
+"""Backbones in other projects: segmentation_models_pytorch, torchvision, and wrappers of timm."""
 
 import random
 import sys
@@ -29,26 +28,26 @@ def smp():
 
 @pytest.mark.parametrize('decoder', DECODERS)
 @BY_NAME
-def test_segmentation_models_pytorch(smp, name, decoder):
+def test_decoders_of_segmentation_models_pytorch_train(smp, name, decoder):
     if (decoder, name) == ('DPT', 'vip_s14'):
         pytest.skip('DPT doubles and halves the stride of the classifier, which is 14')
-    more = dict(decoder_readout='ignore') if decoder == 'DPT' else {}  # there is no class token
-    model = getattr(smp, decoder)(f'tu-{name}', encoder_weights=None, classes=3, in_channels=4, **more)
+    arguments = dict(decoder_readout='ignore') if decoder == 'DPT' else {}  # the networks have no class token
+    model = getattr(smp, decoder)(f'tu-{name}', encoder_weights=None, classes=3, in_channels=4, **arguments)
     out = model(image(2, 4, 96, 128))
     assert out.shape == (2, 3, 96, 128)
     out.sum().backward()
     unused = {key.split('.')[-3] for key, parameter in model.named_parameters() if parameter.grad is None}
-    assert not unused or decoder in ('PSPNet', 'DPT')  # they leave feature maps, or the norm and the head, unused
+    assert not unused or decoder in ('PSPNet', 'DPT')  # these do not use all feature maps, or the norm and the head
 
 
 @pytest.mark.parametrize('decoder', ['DeepLabV3', 'DeepLabV3Plus', 'PAN'])
-def test_decoders_that_ask_for_another_stride(smp, decoder):
+def test_decoders_for_another_stride_are_an_error(smp, decoder):
     with pytest.raises(UserError, match='has an output_stride of 32 only'):
         getattr(smp, decoder)('tu-cycle_mlp_b1', encoder_weights=None)
 
 
 @BY_NAME
-def test_hugging_face(name):
+def test_hugging_face_backbone_returns_feature_maps(name):
     transformers = pytest.importorskip('transformers')
     config = transformers.TimmBackboneConfig(backbone=name, use_pretrained_backbone=False, out_indices=(1, 3))
     backbone = transformers.TimmBackbone(config).eval()
@@ -58,7 +57,7 @@ def test_hugging_face(name):
 
 
 @BY_NAME
-def test_mmsegs_wrapper_of_timm(name):
+def test_mmsegs_wrapper_of_timm_returns_feature_maps(name):
     wrapper = pytest.importorskip('mmseg.models.backbones').TIMMBackbone
     backbone = wrapper(name, features_only=True, pretrained=False).eval()
     with torch.no_grad():
@@ -68,7 +67,7 @@ def test_mmsegs_wrapper_of_timm(name):
 
 @pytest.fixture
 def detection(monkeypatch):
-    """torchvision's detectors, with this package's NMS where torchvision's own is not compiled for this PyTorch."""
+    """Yield torchvision's detectors, with this package's NMS if torchvision's is not compiled for this PyTorch."""
     from torchvision.ops import boxes
 
     from mlp_dense.operators.nms import nms
@@ -77,28 +76,28 @@ def detection(monkeypatch):
         boxes.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except RuntimeError:
         monkeypatch.setattr(boxes, 'nms', nms)
-    with torch.compiler.set_stance('force_eager'):  # it would compile its RoIAlign in Python
+    with torch.compiler.set_stance('force_eager'):  # torchvision would compile its RoIAlign
         yield pytest.importorskip('torchvision.models.detection')
 
 
 @pytest.mark.parametrize('family', FAMILIES, ids=lambda family: family.__name__)
-def test_torchvision(detection, family):
+def test_torchvisions_mask_rcnn_trains_and_predicts(detection, family):
     from mlp_dense.torchvision import BackboneWithFPN
 
     backbone = BackboneWithFPN(family(SMALL), out_channels=16)
-    few = dict(rpn_post_nms_top_n_train=20, rpn_post_nms_top_n_test=20, box_batch_size_per_image=8)
-    model = detection.MaskRCNN(backbone, 3, min_size=64, max_size=96, box_detections_per_img=5, **few)
+    limits = dict(rpn_post_nms_top_n_train=20, rpn_post_nms_top_n_test=20, box_batch_size_per_image=8)
+    model = detection.MaskRCNN(backbone, 3, min_size=64, max_size=96, box_detections_per_img=5, **limits)
     target = dict(boxes=torch.tensor([[8.0, 8, 40, 40]]), labels=torch.tensor([1]), masks=torch.ones(1, 64, 96))
     losses = model([image(3, 64, 96)], [dict(target, masks=target['masks'].byte())])
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in backbone.body.parameters())
     model.eval()
     with torch.no_grad():
-        (found,) = model([image(3, 64, 96)])
-    assert found.keys() == {'boxes', 'labels', 'scores', 'masks'} and len(found['boxes']) <= 5
+        (predicted,) = model([image(3, 64, 96)])
+    assert predicted.keys() == {'boxes', 'labels', 'scores', 'masks'} and len(predicted['boxes']) <= 5
 
 
-def test_backbone_with_fpn_in_a_detector_of_another_size(detection):
+def test_backbone_with_fpn_supports_any_image_size(detection):
     from mlp_dense.torchvision import BackboneWithFPN
 
     backbone = BackboneWithFPN(CycleMLP(SMALL), out_channels=8).eval()
@@ -109,13 +108,13 @@ def test_backbone_with_fpn_in_a_detector_of_another_size(detection):
 
 def programs(page: str) -> list[str]:
     text = (ROOT / page).read_text(encoding='utf-8')
-    return [part.partition('```')[0] for part in text.split('```python\n')[1:]]
+    return [block.partition('```')[0] for block in text.split('```python\n')[1:]]
 
 
-def test_programs_of_the_readme(detection):
-    found = [each for each in programs('README.md') if 'timm' in each or 'torchvision' in each]
-    assert len(found) == 2
-    for program in found:
+def test_programs_of_the_readme_run(detection):
+    selected = [program for program in programs('README.md') if 'timm' in program or 'torchvision' in program]
+    assert len(selected) == 2
+    for program in selected:
         names = {}
         exec(program.replace('pretrained=True, ', ''), names)
         model = names.get('unet', names.get('model')).eval()
@@ -123,7 +122,7 @@ def test_programs_of_the_readme(detection):
             model(image(1, 4, 64, 64) if 'unet' in names else [image(3, 64, 64)])
 
 
-TRAININGS = {  # what makes them quick
+TRAININGS = {  # replacements that make them quick
     'segmentation_models_pytorch': {'range(1000)': 'range(12)', '(256, 192)': '(64, 64)'},
     'MaskRCNN(': {
         'num_classes=91': 'num_classes=91, min_size=96, max_size=128, rpn_post_nms_top_n_train=20, '
@@ -134,15 +133,15 @@ TRAININGS = {  # what makes them quick
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', TRAININGS)
-def test_trainings_on_genuine_pictures(shared, detection, capsys, kind):
-    """The losses of the programs of docs/other_projects.md fall."""
+@pytest.mark.parametrize('training', TRAININGS)
+def test_losses_of_documented_trainings_decrease(shared, detection, capsys, training):
+    """The programs are those of docs/other_projects.md, on genuine images."""
     random.seed(0)
     torch.manual_seed(0)
-    (program,) = (each for each in programs('docs/other_projects.md') if kind in each)
-    places = {'data/camvid': f'{shared}/data/camvid', 'data/coco/': f'{shared}/data/coco_tiny/'}
-    for old, new in {**TRAININGS[kind], **places}.items():
-        assert old in program or old in places
+    (program,) = (program for program in programs('docs/other_projects.md') if training in program)
+    folders = {'data/camvid': f'{shared}/data/camvid', 'data/coco/': f'{shared}/data/coco_tiny/'}
+    for old, new in {**TRAININGS[training], **folders}.items():
+        assert old in program or old in folders
         program = program.replace(old, new)
     exec(program, {})
     losses = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines() if line[0].isdigit()]
@@ -151,33 +150,33 @@ def test_trainings_on_genuine_pictures(shared, detection, capsys, kind):
 
 WITHOUT_TRANSFORMERS = """
 import sys
-sys.path.append('{apart}')
+sys.path.append('{folder}')
 import importlib_metadata
 
-found = importlib_metadata.distribution
+original = importlib_metadata.distribution
 
 def distribution(name):
     if name == 'transformers':
         raise importlib_metadata.PackageNotFoundError(name)
-    return found(name)
+    return original(name)
 
 importlib_metadata.distribution = distribution
 """
 
 
 @pytest.mark.slow
-def test_mmpretrain(classes, tmp_path):
-    """Its own Runner trains and tests the config of docs/other_projects.md, on the embedded data with few channels."""
-    apart = Path(sys.prefix) / 'mmpretrain'
-    if not apart.is_dir():
-        pytest.skip(f'mmpretrain is not in {apart}, where make setup STACK=timm puts it')
-    (config,) = (each for each in programs('docs/other_projects.md') if 'mmpretrain::' in each)
+def test_mmpretrain_trains_and_tests(classes, tmp_path):
+    """The Runner of mmengine runs the config of docs/other_projects.md on the embedded data, with few channels."""
+    folder = Path(sys.prefix) / 'mmpretrain'
+    if not folder.is_dir():
+        pytest.skip(f'mmpretrain is not in {folder}, where make setup STACK=timm installs it')
+    (config,) = (program for program in programs('docs/other_projects.md') if 'mmpretrain::' in program)
     (tmp_path / 'cfg.py').write_text(config)
-    said = run(
+    output = run(
         '-W',
         'ignore',
         '-c',
-        f"""{WITHOUT_TRANSFORMERS.format(apart=apart)}
+        f"""{WITHOUT_TRANSFORMERS.format(folder=folder)}
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -203,5 +202,5 @@ wrapped = MODELS.build(dict(type='TIMMBackbone', model_name='vip_s14', features_
 print([tuple(maps.shape[2:]) for maps in wrapped(torch.ones(1, 3, 64, 96))])
 """,
     )
-    assert "<class 'mlp_dense.backbones.cycle_mlp.CycleMLP'> {'accuracy/top1': " in said
-    assert '[(16, 24), (8, 12), (4, 6), (2, 3)]' in said
+    assert "<class 'mlp_dense.backbones.cycle_mlp.CycleMLP'> {'accuracy/top1': " in output
+    assert '[(16, 24), (8, 12), (4, 6), (2, 3)]' in output

@@ -1,4 +1,4 @@
-"""The configs of ImageNet are the recipes that docs/classification.md lists."""
+"""ImageNet configs equal the recipes in docs/classification.md."""
 
 import pytest
 import torch
@@ -26,12 +26,12 @@ def test_every_variant_has_a_recipe():
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_config_is_the_recipe(name):
+def test_config_equals_the_recipe(name):
     cfg = Config.fromfile(config(f'classification/{name}_imagenet'))
     row = [cell.strip() for cell in ROWS[name]]
     batch, lr, epochs, warmup, clipping, drop_path, repeated, averaged, interpolation, crop, _ = row
     wrapper, loader, optimizer = cfg.optim_wrapper, cfg.train_dataloader, cfg.optim_wrapper.optimizer
-    train, test = (each.dataset.pipeline[1] for each in (loader, cfg.test_dataloader))
+    train, test = (loader.dataset.pipeline[1] for loader in (cfg.train_dataloader, cfg.test_dataloader))
     assert (str(loader.batch_size), f'{optimizer.lr:g}', str(cfg.train_cfg.max_epochs)) == (batch, lr, epochs)
     assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=8 * int(batch))
     assert str(wrapper.get('clip_grad', {}).get('max_norm', '')) == clipping
@@ -70,20 +70,20 @@ def test_config_is_the_recipe(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_test_images_are_those_of_timms_default_cfg(name):
-    cfg, theirs = Config.fromfile(config(f'classification/{name}_imagenet')), default_cfgs[name].default
+def test_preprocessing_equals_timms_default_cfg(name):
+    cfg, default_cfg = Config.fromfile(config(f'classification/{name}_imagenet')), default_cfgs[name].default
     test = cfg.test_dataloader.dataset.pipeline[1]
-    assert (test.input_size, test.crop_pct) == (theirs.input_size[1], theirs.crop_pct)
-    assert test.interpolation == theirs.interpolation
+    assert (test.input_size, test.crop_pct) == (default_cfg.input_size[1], default_cfg.crop_pct)
+    assert test.interpolation == default_cfg.interpolation
     normalize = cfg.model.data_preprocessor
-    assert normalize.bgr_to_rgb and normalize.mean == pytest.approx([255 * value for value in theirs.mean])
-    assert normalize.std == pytest.approx([255 * value for value in theirs.std])
-    shown = cfg.train_dataloader.dataset.pipeline[1].get('mean', timm.data.IMAGENET_DEFAULT_MEAN)
-    assert tuple(shown) == tuple(theirs.mean)  # what rotations leave free is filled with it
+    assert normalize.bgr_to_rgb and normalize.mean == pytest.approx([255 * value for value in default_cfg.mean])
+    assert normalize.std == pytest.approx([255 * value for value in default_cfg.std])
+    fill = cfg.train_dataloader.dataset.pipeline[1].get('mean', timm.data.IMAGENET_DEFAULT_MEAN)
+    assert tuple(fill) == tuple(default_cfg.mean)  # fills the area that rotations leave free
 
 
 @pytest.mark.parametrize('family', FAMILIES, ids=lambda cls: cls.__name__)
-def test_what_decays_is_what_decays_in_timm(family):
+def test_weight_decay_applies_to_the_same_parameters_as_in_timm(family):
     cfg = Config.fromfile(config(f'classification/{name_of(family, next(iter(family.archs)))}_imagenet'))
     enter_scope(cfg)
     with torch.device('meta'):
@@ -91,30 +91,30 @@ def test_what_decays_is_what_decays_in_timm(family):
     cfg.optim_wrapper.type = 'OptimWrapper'
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     ours = {id(p) for group in wrapper.optimizer.param_groups if group['weight_decay'] for p in group['params']}
-    theirs = param_groups_weight_decay(model.backbone, 0.05, model.backbone.no_weight_decay())
-    assert ours == {id(p) for group in theirs if group['weight_decay'] for p in group['params']}
+    timms = param_groups_weight_decay(model.backbone, 0.05, model.backbone.no_weight_decay())
+    assert ours == {id(p) for group in timms if group['weight_decay'] for p in group['params']}
 
 
 @pytest.mark.parametrize('by_iteration', [False, True])
-def test_learning_rate_is_that_of_timm(by_iteration):
+def test_learning_rate_equals_timms(by_iteration):
     def optimizer():
         return torch.optim.AdamW([dict(params=[torch.nn.Parameter(torch.ones(1))], lr=lr) for lr in (1e-3, 2e-3)])
 
-    settings, epoch, own, timms = dict(lr_min=1e-5, warmup_lr=1e-6), 3 if by_iteration else 1, optimizer(), optimizer()
+    settings, epoch, ours, timms = dict(lr_min=1e-5, warmup_lr=1e-6), 3 if by_iteration else 1, optimizer(), optimizer()
     make = CosineLR.build_iter_from_epoch if by_iteration else CosineLR
     length = dict(epoch_length=epoch) if by_iteration else {}
-    wrapper = OptimWrapper(own)
+    wrapper = OptimWrapper(ours)
     schedule = make(wrapper, length=10, warmup=2, end=12, **settings, **length)
     expected = CosineLRScheduler(timms, 10 * epoch, lr_min=1e-5, warmup_t=2 * epoch, warmup_lr_init=1e-6)
     seen = []
     for step in range(12 * epoch):
-        rates = [group['lr'] for group in own.param_groups]
+        rates = [group['lr'] for group in ours.param_groups]
         assert rates == [group['lr'] for group in timms.param_groups]
         seen.append(rates[0])
         wrapper.step()
         schedule.step()
         expected.step(step + 1)
     assert seen[0] == 1e-6 and seen[-1] == 1e-5 and max(seen) > 9e-4
-    again = make(OptimWrapper(optimizer()), length=10, warmup=2, end=12, **settings, **length)
-    again.load_state_dict(schedule.state_dict())
-    assert again.last_step == schedule.last_step
+    resumed = make(OptimWrapper(optimizer()), length=10, warmup=2, end=12, **settings, **length)
+    resumed.load_state_dict(schedule.state_dict())
+    assert resumed.last_step == schedule.last_step

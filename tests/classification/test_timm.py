@@ -1,4 +1,4 @@
-"""Every family through timm: what timm asks of its own models, and weights that go both ways."""
+"""Every family through timm: the interface of timm's models, and weights of classifiers and backbones."""
 
 import pytest
 import torch
@@ -22,8 +22,8 @@ def create(name: str, **kwargs) -> torch.nn.Module:
 
 
 def dense_backbone(name: str, **kwargs) -> torch.nn.Module:
-    """The same variant for dense prediction."""
-    family = next(family for family, own in OF_FAMILY.items() if own == name)
+    """Return the same variant as a dense backbone."""
+    family = next(family for family, family_name in OF_FAMILY.items() if family_name == name)
     return family(name.removeprefix(name_of(family, '')), **kwargs).eval()
 
 
@@ -37,7 +37,7 @@ def test_every_variant_is_registered():
     [(f, e) for f in FAMILIES for e in reference_of(f).fingerprints if e.startswith('classifier_')],
     ids=lambda value: getattr(value, '__name__', value),
 )
-def test_logits_of_the_official_classifiers(family, entry):
+def test_logits_equal_those_of_the_official_classifiers(family, entry):
     expected, reference = fingerprint_of(family, entry), reference_of(family)
     arch = entry.removeprefix('classifier_')
     model = create(name_of(family, arch)).double()
@@ -49,27 +49,26 @@ def test_logits_of_the_official_classifiers(family, entry):
             logits = model(x)
         fingerprint = run['logits']
         assert list(logits.shape) == fingerprint['shape']
-        found = logits.flatten()[fingerprint['idx']]
-        torch.testing.assert_close(found, torch.tensor(fingerprint['values'], dtype=x.dtype), rtol=0, atol=1e-9)
+        values = logits.flatten()[fingerprint['idx']]
+        torch.testing.assert_close(values, torch.tensor(fingerprint['values'], dtype=x.dtype), rtol=0, atol=1e-9)
 
 
 @BY_NAME
-def test_weights_go_both_ways(name):
-    """From a classifier into a dense backbone, by nothing but its names, and back with what the backbone has."""
+def test_weights_load_into_a_dense_backbone_and_back(name):
     classifier, dense = create(name, num_classes=7), dense_backbone(name)
     dense.load_state_dict(classifier.state_dict())
-    again = create(name, num_classes=7)
-    again.load_state_dict(dense.state_dict())
-    for part in ('stem', 'stages'):
-        ours, theirs = getattr(dense, part).state_dict(), getattr(classifier, part).state_dict()
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-        assert all(torch.equal(theirs[key], tensor) for key, tensor in getattr(again, part).state_dict().items())
+    second = create(name, num_classes=7)
+    second.load_state_dict(dense.state_dict())
+    for module in ('stem', 'stages'):
+        loaded, source = getattr(dense, module).state_dict(), getattr(classifier, module).state_dict()
+        assert all(torch.equal(loaded[key], source[key]) for key in source)
+        assert all(torch.equal(source[key], tensor) for key, tensor in getattr(second, module).state_dict().items())
     last = dense.norms[-1].state_dict()
-    assert all(torch.equal(last[key], tensor) for key, tensor in again.norm.state_dict().items())
+    assert all(torch.equal(last[key], tensor) for key, tensor in second.norm.state_dict().items())
 
 
 @BY_NAME
-def test_forward_and_backward(name):
+def test_classifier_trains_and_predicts(name):
     model = create(name, num_classes=5, drop_path_rate=0.1).train()
     model.set_grad_checkpointing()
     model(image(2, 3, 64, 96)).sum().backward()
@@ -80,7 +79,7 @@ def test_forward_and_backward(name):
 
 
 @BY_NAME
-def test_features(name):
+def test_features_have_the_declared_sizes(name):
     model = create(name, features_only=True, in_chans=4)
     x = image(1, 4, 96, 128)
     with torch.no_grad():
@@ -88,26 +87,26 @@ def test_features(name):
     assert model.feature_info.reduction() == [4, 8, 16, 32]
     assert [map.shape[1] for map in maps] == model.feature_info.channels()
     assert [tuple(map.shape[2:]) for map in maps] == [(96 // s, 128 // s) for s in (4, 8, 16, 32)]
-    some = create(name, features_only=True, out_indices=(1, 2), in_chans=4)
-    assert len(some.model.stages) == 3 and not some.model.get_classifier().state_dict()
+    selected = create(name, features_only=True, out_indices=(1, 2), in_chans=4)
+    assert len(selected.model.stages) == 3 and not selected.model.get_classifier().state_dict()
     with torch.no_grad():
-        assert [tuple(map.shape[2:]) for map in some(x)] == [(12, 16), (6, 8)]
+        assert [tuple(map.shape[2:]) for map in selected(x)] == [(12, 16), (6, 8)]
 
 
 @BY_NAME
-def test_features_are_those_of_the_dense_backbone(name):
+def test_features_equal_those_of_the_dense_backbone(name):
     model, dense = create(name, features_only=True), dense_backbone(name, out_norm=False)
     dense.load_state_dict(
         {**dense.state_dict(), **{k.removeprefix('model.'): v for k, v in model.state_dict().items()}}
     )
     x = image(1, 3, 90, 130)
     with torch.no_grad():
-        for map, wanted in zip(model(x), dense(x), strict=True):
-            torch.testing.assert_close(map, wanted)
+        for map, expected in zip(model(x), dense(x), strict=True):
+            torch.testing.assert_close(map, expected)
 
 
 @BY_NAME
-def test_intermediates(name):
+def test_forward_intermediates_returns_selected_maps(name):
     model = create(name)
     x = image(2, 3, 64, 64)
     with torch.no_grad():
@@ -127,7 +126,7 @@ def test_intermediates(name):
 
 
 @BY_NAME
-def test_default_cfg_and_head(name):
+def test_head_follows_the_default_cfg_and_can_be_reset(name):
     model = create(name)
     cfg = model.default_cfg
     assert model.get_submodule(cfg['classifier']) is model.get_classifier()
@@ -143,14 +142,14 @@ def test_default_cfg_and_head(name):
 
 
 @BY_NAME
-def test_layers_are_those_of_the_backbone(name):
+def test_layers_equal_those_of_the_backbone(name):
     from timm.models import group_parameters
 
     model, backbone = create(name), dense_backbone(name, out_indices=(3,), out_norm=False)
     groups = group_parameters(model, model.group_matcher())
     backbone.stem, backbone.stages = model.stem, model.stages
     names = {id(parameter): key for key, parameter in model.named_parameters()}
-    expected = [{names[id(p)] for part in layer for p in part.parameters()} for layer in backbone.layers()]
+    expected = [{names[id(p)] for module in layer for p in module.parameters()} for layer in backbone.layers()]
     *layers, others = map(set, groups.values())
     assert layers == expected and {key.partition('.')[0] for key in others} == {'norm', 'head'}
     assert len(group_parameters(model, model.group_matcher(coarse=True))) == 6
@@ -158,8 +157,7 @@ def test_layers_are_those_of_the_backbone(name):
 
 
 @BY_NAME
-def test_fx(name):
-    """As timm's own feature extraction by torch.fx does it: the same numbers, and gradients."""
+def test_feature_extraction_by_fx_is_equal(name):
     from timm.models._features_fx import create_feature_extractor
 
     model = create(name, num_classes=5)
@@ -172,14 +170,14 @@ def test_fx(name):
 
 
 @BY_NAME
-def test_device_and_dtype(name):
+def test_device_and_dtype_are_used(name):
     model = create(name, dtype=torch.bfloat16, device='meta')
     assert {(p.dtype, p.device.type) for p in model.parameters()} == {(torch.bfloat16, 'meta')}
     with torch.device('meta'):
         create(name)
 
 
-def test_wrong_arguments():
+def test_invalid_arguments_are_an_error():
     with pytest.raises(UserError, match='output_stride of 32 only'):
         create('cycle_mlp_b1', output_stride=16)
     with pytest.raises(UserError, match='does not know depht'):
@@ -188,7 +186,7 @@ def test_wrong_arguments():
 
 @pytest.fixture
 def official(save):
-    """A classifier's file as it is published, with arguments that are no tensors."""
+    """Return (path, weights) of a published classifier's file, which contains other objects than tensors."""
     import argparse
 
     reference, family = reference_of(mlp_dense.CycleMLP), mlp_dense.CycleMLP
@@ -196,32 +194,38 @@ def official(save):
     return save({'model': weights, 'args': argparse.Namespace(lr=1)}), weights
 
 
-def test_published_file(official, log_lines):
+def test_published_file_is_loaded(official, log_lines):
     file, weights = official
-    whole = create('cycle_mlp_b1', checkpoint_path=file)
-    assert torch.equal(whole.head.fc.weight, weights['head.weight'])
+    classifier = create('cycle_mlp_b1', checkpoint_path=file)
+    assert torch.equal(classifier.head.fc.weight, weights['head.weight'])
     assert log_lines[-1].endswith('; left out 20 (CycleFC offsets); norm and head loaded')
     overlay = dict(file=str(file))
     grey = create('cycle_mlp_b1', pretrained=True, pretrained_cfg_overlay=overlay, num_classes=5, in_chans=1)
-    assert torch.equal(grey.stages[0].blocks[0].norm1.weight, whole.stages[0].blocks[0].norm1.weight)
+    assert torch.equal(grey.stages[0].blocks[0].norm1.weight, classifier.stages[0].blocks[0].norm1.weight)
     assert log_lines[-1].endswith('left out 2 (classifier head and norm); norm loaded; head fresh')
-    torch.testing.assert_close(grey.stem.conv.weight, whole.stem.conv.weight.sum(1, keepdim=True))
+    torch.testing.assert_close(grey.stem.conv.weight, classifier.stem.conv.weight.sum(1, keepdim=True))
     features = create('cycle_mlp_b1', pretrained=True, pretrained_cfg_overlay=overlay, features_only=True)
-    assert torch.equal(features.model.stem.conv.weight, whole.stem.conv.weight)
-    with pytest.raises(CheckpointError, match='knows 1000 classes and the model 5: create it with num_classes=1000'):
+    assert torch.equal(features.model.stem.conv.weight, classifier.stem.conv.weight)
+    with pytest.raises(CheckpointError, match='has 1000 classes, the model 5: create it with num_classes=1000'):
         create('cycle_mlp_b1', checkpoint_path=file, num_classes=5)
     with pytest.raises(CheckpointError, match='Is it of this family and arch'):
         create('cycle_mlp_b2', checkpoint_path=file)
+    features = create('cycle_mlp_b1', checkpoint_path=file, features_only=True)
+    assert torch.equal(features.model.stem.conv.weight, classifier.stem.conv.weight)
 
 
-def test_own_training_is_loaded_again(tmp_path):
+def test_timms_loader_is_not_replaced():
+    assert timm.models._factory.load_checkpoint is timm.models.load_checkpoint
+
+
+def test_saved_training_is_loaded(tmp_path):
     model = create('vip_s14', num_classes=4)
-    torch.save({'state_dict': model.state_dict()}, tmp_path / 'own.pth')
-    again = create('vip_s14', num_classes=4, checkpoint_path=tmp_path / 'own.pth')
-    assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in model.state_dict().items())
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'saved.pth')
+    loaded = create('vip_s14', num_classes=4, checkpoint_path=tmp_path / 'saved.pth')
+    assert all(torch.equal(tensor, loaded.state_dict()[key]) for key, tensor in model.state_dict().items())
 
 
-def test_fixed_grids_at_another_size():
+def test_fixed_grids_support_another_size():
     for family, name in OF_FAMILY.items():
         if issubclass(family, FixedGridMLP):
             with torch.no_grad():

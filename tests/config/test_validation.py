@@ -28,8 +28,8 @@ from support.configs import DETECTION
             'train_dataloader.batchsize: data loaders have no such setting; did you mean batch_size',
         ),
         (
-            'default_hooks.checkpoint.intervall=2',
-            'default_hooks.checkpoint.intervall: checkpoints have no such setting; did you mean interval',
+            'default_hooks.checkpoint.intervals=2',
+            'default_hooks.checkpoint.intervals: checkpoints have no such setting; did you mean interval',
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The embedded data set: deterministic, consistent between its three forms, and what the configs expect."""
+"""Embedded data set: deterministic, consistent between its annotations, and valid COCO."""
 
 import json
 
@@ -11,7 +11,7 @@ from mlp_dense.datasets.shapes import CLASSES, make_scene, write_shapes
 from mlp_dense.errors import UserError
 
 
-def test_written_forms_agree(shapes):
+def test_annotations_and_label_maps_agree(shapes):
     for split, count in (('train', 16), ('val', 8)):
         coco = COCO(shapes / 'annotations' / f'instances_{split}.json')
         assert len(coco.imgs) == count
@@ -44,7 +44,7 @@ def test_scenes_vary_and_some_are_empty():
     assert max(areas) > 20 * min(areas)
 
 
-def test_deterministic_from_the_seed(tmp_path):
+def test_seed_determines_all_files(tmp_path):
     for name, seed in (('a', 0), ('b', 0), ('c', 1)):
         write_shapes(tmp_path / name, num_train=2, num_val=1, seed=seed)
     contents = [
@@ -54,7 +54,7 @@ def test_deterministic_from_the_seed(tmp_path):
     assert contents[0] == contents[1] != contents[2]
 
 
-def test_an_image_of_one_class(tmp_path):
+def test_images_for_classification_are_in_folders_of_classes(tmp_path):
     write_shapes(tmp_path / 'data', num_train=12, num_val=5, size=32, classify=True)
     for split, count in (('train', 12), ('val', 5)):
         files = sorted((tmp_path / 'data' / split).rglob('*.*'))
@@ -62,16 +62,16 @@ def test_an_image_of_one_class(tmp_path):
         assert all(cv2.imread(str(file)).shape == (32, 32, 3) for file in files)
 
 
-def test_an_existing_folder_is_left_alone(tmp_path):
-    (tmp_path / 'mine.txt').write_text('precious')
+def test_existing_folder_is_unchanged(tmp_path):
+    (tmp_path / 'notes.txt').write_text('precious')
     with pytest.raises(UserError, match='is not empty'):
         write_shapes(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']
+    assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
     with pytest.raises(UserError, match='cannot be written'):
-        write_shapes(tmp_path / 'mine.txt' / 'shapes', num_train=1, num_val=1)
+        write_shapes(tmp_path / 'notes.txt' / 'shapes', num_train=1, num_val=1)
 
 
-def test_annotations_are_plain_coco(shapes):
+def test_annotations_are_valid_coco(shapes):
     content = json.loads((shapes / 'annotations' / 'instances_train.json').read_text())
     assert set(content) == {'images', 'annotations', 'categories'}
     assert all(len(polygon) >= 6 for a in content['annotations'] for polygon in a['segmentation'])

@@ -1,4 +1,4 @@
-"""Trainings that are killed for real, at random moments and inside the writing of a checkpoint, and resumed."""
+"""Trainings that are killed at random moments and while a checkpoint is written, and resumed."""
 
 import os
 import random
@@ -26,9 +26,9 @@ FINAL = 'iter_8.pth'
 
 
 @pytest.fixture(scope='module')
-def unbroken(shapes, tmp_path_factory):
-    """(config, work dir, seconds) of a training that nothing interrupts."""
-    folder = tmp_path_factory.mktemp('unbroken')
+def uninterrupted(shapes, tmp_path_factory):
+    """Return config, work dir and seconds of an uninterrupted training."""
+    folder = tmp_path_factory.mktemp('uninterrupted')
     file = write_config(SEGMENTATION, folder, shapes, **CHANGES)
     begin = time.monotonic()
     assert wait(start(file, '--work-dir', folder, '--seed', 7, log=folder / 'log')) == 0, (folder / 'log').read_text()
@@ -36,7 +36,7 @@ def unbroken(shapes, tmp_path_factory):
 
 
 def kill_in_write(number: int):
-    """Makes a process kill itself when it asks the disk for the `number`-th time to keep what it has written."""
+    """Make a process kill itself at its `number`-th flush of a file."""
     calls = iter(range(number, 0, -1))
     fsync = os.fsync
 
@@ -48,19 +48,19 @@ def kill_in_write(number: int):
     patch('os.fsync', killing).start()
 
 
-def finish(file: Path, work_dir: Path, unbroken: Path) -> None:
-    """Resumes as a user does, and compares with the training that was not interrupted."""
+def finish(file: Path, work_dir: Path, uninterrupted: Path) -> None:
+    """Resume as a user does, and compare the result with the uninterrupted training."""
     pid = start(file, '--work-dir', work_dir, '--seed', 7, '--resume', log=work_dir / 'log')
     assert wait(pid) == 0, (work_dir / 'log').read_text()
-    assert_equal_states(work_dir / FINAL, unbroken / FINAL)
-    assert records_of(work_dir) == records_of(unbroken)
-    assert {path.name for path in work_dir.glob('*.pth')} == {path.name for path in unbroken.glob('*.pth')}
+    assert_equal_states(work_dir / FINAL, uninterrupted / FINAL)
+    assert records_of(work_dir) == records_of(uninterrupted)
+    assert {path.name for path in work_dir.glob('*.pth')} == {path.name for path in uninterrupted.glob('*.pth')}
     assert not list(work_dir.glob('.*')), 'no unfinished file stays'
 
 
 @pytest.mark.parametrize('trial', range(6))
-def test_killed_at_a_random_moment(unbroken, tmp_path, trial):
-    file, folder, seconds = unbroken
+def test_training_killed_at_a_random_moment_resumes_bit_for_bit(uninterrupted, tmp_path, trial):
+    file, folder, seconds = uninterrupted
     work_dir = tmp_path / 'run'
     pid = start(file, '--work-dir', work_dir, '--seed', 7, log=tmp_path / 'log')
     time.sleep(seconds * random.Random(trial).uniform(0.2, 1.0))
@@ -71,21 +71,21 @@ def test_killed_at_a_random_moment(unbroken, tmp_path, trial):
 
 
 @pytest.mark.parametrize('write', range(1, 23, 3))
-def test_killed_inside_a_write(unbroken, tmp_path, write):
-    """A checkpoint is a file and its folder, and so is the pointer to it: four times that the disk is asked."""
-    file, folder, _ = unbroken
+def test_training_killed_inside_a_write_resumes_bit_for_bit(uninterrupted, tmp_path, write):
+    """A checkpoint needs four flushes: its file and folder, and those of the pointer to it."""
+    file, folder, _ = uninterrupted
     work_dir = tmp_path / 'run'
     pid = start(file, '--work-dir', work_dir, '--seed', 7, log=tmp_path / 'log', prepare=lambda: kill_in_write(write))
     assert wait(pid) == -signal.SIGKILL, (tmp_path / 'log').read_text()
     finish(file, work_dir, folder)
 
 
-def test_full_disk(unbroken, tmp_path):
-    """The limit on the size of a file stands in for a full disk: the training ends in a sentence, nothing is lost."""
-    file, *_ = unbroken
+def test_full_disk_keeps_older_checkpoints(uninterrupted, tmp_path):
+    """A limit on file sizes simulates a full disk: the training ends with an explained error, nothing is lost."""
+    file, *_ = uninterrupted
     work_dir = tmp_path / 'run'
-    some = ['--cfg-options', 'train_cfg.max_iters=4']
-    assert call('train', file, '--work-dir', work_dir, '--seed', 7, *some) == 0
+    short = ['--cfg-options', 'train_cfg.max_iters=4']
+    assert call('train', file, '--work-dir', work_dir, '--seed', 7, *short) == 0
     before = {path.name: path.read_bytes() for path in work_dir.glob('*.pth')}
     limit = (work_dir / 'iter_4.pth').stat().st_size // 2
 
@@ -99,8 +99,8 @@ def test_full_disk(unbroken, tmp_path):
     assert not list(work_dir.glob('.*'))
 
 
-def test_one_of_two_processes_is_killed(shapes, tmp_path):
-    """The other one says so and ends; both resumed end where an unbroken training of two ends."""
+def test_killed_process_ends_the_others_and_both_resume(shapes, tmp_path):
+    """The surviving process ends with an explanation; resumed, both reach the result of an uninterrupted training."""
     file = write_config(SEGMENTATION, tmp_path, shapes, **CHANGES)
     killing = tmp_path / 'killing.py'
     hook = dict(type='SignalHook', at=7, signals=['SIGKILL'], rank=1)
@@ -111,30 +111,30 @@ def test_one_of_two_processes_is_killed(shapes, tmp_path):
         pids = [start(*arguments, log=tmp_path / f'{name}{e["RANK"]}', **e) for e in two_processes()]
         return [wait(pid) for pid in pids]
 
-    def said(name: str) -> str:
+    def log(name: str) -> str:
         return (tmp_path / name).read_text()
 
-    assert train(file, 'unbroken') == [0, 0], said('unbroken0') + said('unbroken1')
-    assert train(killing, 'killed') == [2, -signal.SIGKILL], said('killed0')
-    assert 'Another process of this training has died' in said('killed0')
-    assert train(file, 'killed', '--resume') == [0, 0], said('killed0') + said('killed1')
-    assert_equal_states(tmp_path / 'killed' / FINAL, tmp_path / 'unbroken' / FINAL)
-    # And torchrun starts both again by itself.
+    assert train(file, 'uninterrupted') == [0, 0], log('uninterrupted0') + log('uninterrupted1')
+    assert train(killing, 'killed') == [2, -signal.SIGKILL], log('killed0')
+    assert 'Another process of this training has died' in log('killed0')
+    assert train(file, 'killed', '--resume') == [0, 0], log('killed0') + log('killed1')
+    assert_equal_states(tmp_path / 'killed' / FINAL, tmp_path / 'uninterrupted' / FINAL)
+    # torchrun restarts both processes by itself.
     with killing.open('a') as config:
         config.write("custom_imports = dict(imports=['support.trainings'])\n")
     torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '--max-restarts=1']
     path = f'{ROOT}{os.pathsep}{ROOT / "tests"}'
-    # https://github.com/pytorch/pytorch/issues/135712: else they meet the addresses of the processes before them
+    # https://github.com/pytorch/pytorch/issues/135712: restarted processes must not reuse old addresses
     with patch.dict(os.environ, PYTHONPATH=path, TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1'):
         where = ['--work-dir', tmp_path / 'again', '--seed', 7, '--launcher', 'pytorch', '--resume']
         printed = run(*torchrun, 'tools/train.py', killing, *where)
     assert 'There is nothing to resume in' in printed and 'at epoch 0, iteration 6' in printed
-    assert_equal_states(tmp_path / 'again' / FINAL, tmp_path / 'unbroken' / FINAL)
+    assert_equal_states(tmp_path / 'again' / FINAL, tmp_path / 'uninterrupted' / FINAL)
 
 
-def test_two_processes_draw(unbroken, tmp_path):
-    """Each its part of the predictions; the metrics are those of one process."""
-    file, folder, _ = unbroken
+def test_two_processes_draw_all_predictions(uninterrupted, tmp_path):
+    """Each process draws a part of the predictions; the metrics are those of one process."""
+    file, folder, _ = uninterrupted
     arguments = [
         file,
         folder / FINAL,

@@ -213,6 +213,8 @@ def test_draw_refuses_other_images_and_unusable_files(trained, tmp_path):
     result = model.predict(image)
     with pytest.raises(UserError, match='The result is of an image of 40x56 pixels, this image has 30x56'):
         model.draw(image[:30], result)
+    with pytest.raises(UserError, match=r'The result has no pred_\w+; pass a data sample that predict\(\) returned'):
+        model.draw(image, type(result)(metainfo=result.metainfo))
     with pytest.raises(UserError, match=r'drawn\.unknown: OpenCV cannot write this format'):
         model.draw(image, result, tmp_path / 'drawn.unknown')
     (tmp_path / 'file').write_text('')

@@ -1,10 +1,9 @@
-"""What stands in for mmcv._ext: only where that is missing, for any project."""
+"""Fallbacks for mmcv._ext and others: used only if the originals are missing, in any project."""
 
 import pkgutil
 import re
 import subprocess
 import sys
-from importlib import reload
 
 import pytest
 
@@ -29,13 +28,13 @@ def run(code: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_without_it_mmdet_cannot_be_imported():
+def test_mmdet_needs_the_fallback():
     assert "No module named 'mmcv._ext'" in run('import mmdet.models').stderr
 
 
 @pytest.mark.slow
-def test_mmdet_runs_over_it():
-    done = run(
+def test_mmdet_uses_the_fallback():
+    completed = run(
         """
 import mlp_dense.operators
 import mmcv.utils, mmdet.models, mmseg.models, torch, mmcv._ext
@@ -46,19 +45,35 @@ print(nms(torch.tensor([[0., 0, 9, 9], [1, 1, 9, 9]]), torch.tensor([0.5, 0.9]),
 RoIPool(7)(torch.zeros(1, 1, 9, 9), torch.zeros(1, 5))
 """
     )
-    assert '\n[1]\n' in '\n' + done.stdout
-    assert re.search('Operators of mmcv: (torchvision on a GPU and )?plain PyTorch', done.stdout + done.stderr)
-    last = done.stderr.strip().splitlines()[-1]
-    assert (
-        last.startswith('NotImplementedError: roi_pool_forward is an operator of mmcv that') and 'MMCV_WITH_OPS' in last
+    assert '\n[1]\n' in '\n' + completed.stdout
+    log = completed.stdout + completed.stderr
+    assert re.search('Operators of mmcv: (torchvision on a GPU, )?PyTorch fallbacks', log)
+    last = completed.stderr.strip().splitlines()[-1]
+    assert last.startswith('NotImplementedError: roi_pool_forward is an operator of mmcv') and 'MMCV_WITH_OPS' in last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('module, installed', [('mlp_dense', False), ('mlp_dense.operators', True)])
+def test_only_importing_the_operators_installs_the_fallbacks(module, installed):
+    completed = run(
+        f"""
+import pkgutil
+if hasattr(pkgutil, 'find_loader'):
+    del pkgutil.find_loader  # Python 3.14
+import mmengine.registry, torch
+before = list(sys.meta_path), dict(vars(pkgutil)), 'pkg_resources' in sys.modules
+import {module}
+print((list(sys.meta_path), dict(vars(pkgutil)), 'pkg_resources' in sys.modules) != before)
+"""
     )
+    assert completed.stdout.splitlines()[-1] == str(installed), completed.stderr
 
 
-def test_the_compiled_ones_come_first(compiled):
+def test_compiled_operators_have_priority(compiled):
     assert 'extension.py' not in compiled.__file__ and mlp_dense.operators.running() == 'compiled'
 
 
-def test_maximum_in_bins(stand_in):
+def test_maximum_pooling_of_roi_align_is_an_error(fallback):
     import torch
     from mmcv.ops import RoIAlign
 
@@ -66,17 +81,17 @@ def test_maximum_in_bins(stand_in):
         RoIAlign(7, pool_mode='max')(torch.zeros(1, 1, 9, 9), torch.zeros(1, 5))
 
 
-def test_pythons_without_find_loader(monkeypatch):
-    """Python 3.14 has none; mmengine and mmcv call it."""
+def test_install_adds_find_loader_once(monkeypatch):
+    """Python 3.14 removed it; mmengine and mmcv call it."""
     monkeypatch.delattr(pkgutil, 'find_loader', raising=False)
-    reload(mlp_dense.operators)
+    mlp_dense.operators.install()
     assert pkgutil.find_loader('mmcv.ops') and pkgutil.find_loader('mmcv.nothing') is None
-    assert [type(finder).__name__ for finder in sys.meta_path].count('_StandIn') == 1
+    assert [type(finder).__name__ for finder in sys.meta_path].count('_FallbackFinder') == 1
 
 
 @pytest.mark.slow
 def test_mmengine_finds_packages_with_a_new_setuptools():
-    done = run(
+    completed = run(
         """
 import mlp_dense.operators
 from pathlib import Path
@@ -90,5 +105,5 @@ assert 'RetinaNet' in get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 pkg_resources.parse_version
 """
     )
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith('ModuleNotFoundError: pkg_resources.parse_version is needed'), done.stderr
+    last = completed.stderr.strip().splitlines()[-1]
+    assert last.startswith('ModuleNotFoundError: pkg_resources.parse_version is needed'), completed.stderr

@@ -1,4 +1,4 @@
-"""Scripts of other projects, with whatever operators of mmcv there are."""
+"""Scripts of other projects, with the operators of mmcv that are installed."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
 
 
 @pytest.mark.slow
-def test_script_of_the_readme(shared, tmp_path):
+def test_script_of_the_readme_trains_and_tests(shared, tmp_path):
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
     script = re.search(r'```python\n(import mlp_dense.operators\n.*?)```', readme, re.DOTALL)[1]
     before, build, after = script.partition('runner = ')
@@ -30,16 +30,16 @@ def test_script_of_the_readme(shared, tmp_path):
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data/coco').symlink_to(shared / 'data/coco_tiny')
     command = [sys.executable, '-c', before + SMALL + build + after]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count('bbox_mAP_copypaste') == 2 and 'Epoch(test)' in done.stdout
+    completed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr[-2000:]
+    assert completed.stdout.count('bbox_mAP_copypaste') == 2 and 'Epoch(test)' in completed.stdout
     assert next(tmp_path.glob('work_dirs/faster_rcnn/epoch_1.pth')).is_file()
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore:.*pkg_resources')  # mmengine's, where a config names another package
-def test_config_of_the_readme(shared, tmp_path):
-    """mmdet's own RetinaNet, through the tools: mmengine marks what it takes from there with `_scope_`."""
+@pytest.mark.filterwarnings('ignore:.*pkg_resources')  # raised by mmengine if a config names another package
+def test_config_of_the_readme_trains_and_tests(shared, tmp_path):
+    """The config inherits mmdet's own RetinaNet, in which mmengine inserts `_scope_`."""
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
     text = re.search(r"```python\n(_base_ = 'mmdet::.*?)```", readme, re.DOTALL)[1]
     file = tmp_path / 'config.py'
@@ -52,7 +52,7 @@ def test_config_of_the_readme(shared, tmp_path):
     for name, resize in (('train', 2), ('val', 1), ('test', 1)):
         dataset = f'{name}_dataloader.dataset'
         changes += [f'{dataset}.indices=2', f'{dataset}.pipeline.{resize}.scale=(128,96)']
-    where = ['--data-root', shared / 'data' / 'coco_tiny', '--work-dir', tmp_path / 'run', '--cfg-options', *changes]
-    assert call('train', file, *where) == 0
-    assert call('test', file, tmp_path / 'run' / 'epoch_1.pth', *where) == 0
+    options = ['--data-root', shared / 'data' / 'coco_tiny', '--work-dir', tmp_path / 'run', '--cfg-options', *changes]
+    assert call('train', file, *options) == 0
+    assert call('test', file, tmp_path / 'run' / 'epoch_1.pth', *options) == 0
     assert 'coco/bbox_mAP' in log_of(tmp_path / 'run')

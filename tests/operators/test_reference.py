@@ -1,4 +1,4 @@
-"""What mmcv's compiled operators gave: the same indices, and values to 1e-9."""
+"""Stored outputs of mmcv's compiled operators: equal indices, and values to 1e-9."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from mmcv.ops import RoIAlign, batched_nms, nms
 from support.boxes import clustered_boxes
 
 
-def of(shared, operator: str) -> list[dict]:
+def cases_of(shared, operator: str) -> list[dict]:
     cases = json.loads((shared / 'reference' / 'operators.json').read_text())['cases']
     return [case for case in cases if case['op'] == operator]
 
@@ -19,15 +19,15 @@ def digest(kept: torch.Tensor) -> str:
     return hashlib.sha256(','.join(map(str, kept.tolist())).encode()).hexdigest()
 
 
-def test_nms(shared, stand_in):
-    for case in of(shared, 'nms'):
+def test_nms_equals_the_stored_indices(shared, fallback):
+    for case in cases_of(shared, 'nms'):
         boxes, scores = clustered_boxes(case['n'], case['seed'], case['quantum'])
         _, kept = nms(boxes, scores, case['iou_threshold'], offset=case['offset'])
         assert digest(kept) == case['keep']['sha256'], case
 
 
-def test_batched_nms(shared, stand_in):
-    for case in of(shared, 'batched_nms'):
+def test_batched_nms_equals_the_stored_indices(shared, fallback):
+    for case in cases_of(shared, 'batched_nms'):
         boxes, scores = clustered_boxes(case['n'], case['seed'])
         g = torch.Generator().manual_seed(case['class_seed'])
         classes = torch.randint(case['classes'], (case['n'],), generator=g)
@@ -35,17 +35,17 @@ def test_batched_nms(shared, stand_in):
         assert digest(kept) == case['keep']['sha256'], case
 
 
-def test_roi_align(shared, stand_in):
-    for case in of(shared, 'roi_align'):
+def test_roi_align_equals_the_stored_values(shared, fallback):
+    for case in cases_of(shared, 'roi_align'):
         g = torch.Generator().manual_seed(case['seed'])
         x = torch.randn(case['input'], generator=g).double().requires_grad_()
         image = torch.randint(case['input'][0], (case['n'], 1), generator=g)
         rois = torch.cat([image, clustered_boxes(case['n'], case['box_seed'])[0] * 1.3 - 90], 1).double()
-        how = {name: case[name] for name in ('output_size', 'spatial_scale', 'sampling_ratio', 'pool_mode', 'aligned')}
-        y = RoIAlign(**how)(x, rois)
+        names = ('output_size', 'spatial_scale', 'sampling_ratio', 'pool_mode', 'aligned')
+        y = RoIAlign(**{name: case[name] for name in names})(x, rois)
         y.backward(torch.randn(y.shape, generator=g, dtype=torch.float64))
-        for found, expected in ((y.detach(), case['out']), (x.grad, case['grad'])):
-            assert list(found.shape) == expected['shape']
-            values = found.flatten()[expected['idx']].tolist()
+        for actual, expected in ((y.detach(), case['out']), (x.grad, case['grad'])):
+            assert list(actual.shape) == expected['shape']
+            values = actual.flatten()[expected['idx']].tolist()
             assert values == pytest.approx(expected['values'], abs=1e-9)
-            assert found.sum().item() == pytest.approx(expected['sum'], abs=1e-9)
+            assert actual.sum().item() == pytest.approx(expected['sum'], abs=1e-9)

@@ -1,7 +1,7 @@
-"""Every backbone family a second time: `reference/FAMILY.py` holds its facts and its reference implementation.
+"""Independent reference of every backbone family: `reference/FAMILY.py` contains its facts and an implementation.
 
-FAMILY is the name of the family's file in `mlp_dense/backbones/`. If the official modules are at hand, FAMILY.json
-beside it holds fingerprints of them, and `fingerprints` names them.
+FAMILY is the name of the family's file in `mlp_dense/backbones/`. If the official modules are available, FAMILY.json
+contains fingerprints of them, and `fingerprints` lists their names.
 """
 
 import functools
@@ -18,10 +18,10 @@ __all__ = ['Reference', 'fingerprint_of', 'reference_of']
 
 @functools.cache
 def reference_of(family: type) -> Reference:
-    """The reference of a family, an instance of the class of the same name.
+    """Return the reference of a family, an instance of the class of the same name.
 
     Raises:
-        LookupError: there is none; the message says which file to write.
+        LookupError: The reference is missing. The message names the file to write.
     """
     name = f'{__name__}.{_module_of(family)}'
     if not find_spec(name) or not hasattr(import_module(name), family.__name__):
@@ -33,7 +33,7 @@ def reference_of(family: type) -> Reference:
 
 
 def fingerprint_of(family: type, entry: str) -> dict[str, Any]:
-    """What the official module gave, by the name of an entry in the family's file of fingerprints."""
+    """Return an entry of the family's file of fingerprints: outputs of the official module."""
     return json.loads(Path(__file__).with_name(f'{_module_of(family)}.json').read_text())[entry]
 
 

@@ -71,6 +71,6 @@ class ASMLP(Reference):
 
 
 def axial_shift(x: Tensor, shift_size: int, axis: int) -> Tensor:
-    """Channel by channel: out[p] = in[p - d]."""
+    """Shift channel by channel: out[p] = in[p - d]."""
     chunk = -(-x.shape[1] // shift_size)
     return read_each(x, [shift_size // 2 - c // chunk for c in range(x.shape[1])], axis)

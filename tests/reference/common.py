@@ -1,4 +1,4 @@
-"""What the references of several families share: facts that each has, layers by name, the walk through the stages.
+"""Base class and layers of the references.
 
 Nothing is shared with the package. Weights are a state dict under the official names, feature maps are (B, C, H, W),
 and everything that moves pixels (shift, roll, padding, convolution) is index arithmetic on positions.
@@ -13,31 +13,31 @@ from torch import Tensor, nn
 
 
 class Published(NamedTuple):
-    """What the paper or the official code says of a variant."""
+    """Facts on a variant from the paper or the official code."""
 
     classifier: int
     """Parameters with a classifier of 1000 classes."""
     backbone: int
     """Parameters with four output norms, without the classifier."""
     gmacs: float
-    """Of the classifier at 224x224."""
+    """Multiply-accumulates of the classifier at 224x224."""
 
 
 class Drawn(NamedTuple):
-    """How the initial weights of a layer are drawn."""
+    """Distribution of the initial weights of a layer."""
 
     std: float
     limit: float
-    """No weight is larger."""
+    """Upper bound of the weights."""
     bias: float
-    """No bias is larger."""
+    """Upper bound of the biases."""
 
 
 OF_PAPERS = Drawn(0.02, 0.2, 0)
 
 
 def xavier(out_dim: int, in_dim: int) -> Drawn:
-    """MLP-Mixer's: uniform weights, biases with deviation 1e-6."""
+    """Return MLP-Mixer's distribution: uniform weights, biases with standard deviation 1e-6."""
     limit = (6 / (in_dim + out_dim)) ** 0.5
     return Drawn(limit / 3**0.5, limit, 1e-5)
 
@@ -46,7 +46,7 @@ class Shapes(dict):
     """Names and shapes of parameters and buffers."""
 
     def layer(self, name: str, *shape: int, bias: bool = True) -> None:
-        """A convolution or linear map (out, in, ...)."""
+        """Add a convolution or linear layer (out, in, ...)."""
         self[f'{name}.weight'] = shape
         if bias:
             self[f'{name}.bias'] = shape[:1]
@@ -61,48 +61,48 @@ class Shapes(dict):
 
 
 class Reference:
-    """The facts of a family and its network from the paper's formulas; a family gives what is not as here."""
+    """Facts on a family, and its network from the paper's formulas. A family overrides what differs."""
 
     published: dict[str, Published]
-    """Of every variant."""
+    """Facts on every variant."""
     custom: Sequence[dict[str, Any]] = ()
-    """Variants with other constants, for comparisons of the network."""
+    """Variants with other constants, to compare the networks."""
     defaults: dict[str, Any] = dict(mlp_ratios=(4, 4, 4, 4))
-    """Fields of a variant that may be left out."""
+    """Optional fields of a variant."""
     configs: dict[str, str] = {}
-    """Published variants by how the names of their configs end, `FAMILY_VARIANT_...`."""
+    """Published variants by the ending of their configs' names, `FAMILY_VARIANT_...`."""
     left_out: dict[str, str] = {}
-    """Tensors of the backbone that are not loaded: the reason that the log gives, and how their names end."""
+    """Tensors of the backbone that are not loaded: the reason in the log, and the ending of their names."""
     strides: tuple[int, ...] = (4, 8, 16, 32)
     """Pixels of the image per pixel of each feature map."""
     fingerprints: tuple[str, ...] = ()
-    """Entries of FAMILY.json, which come from the official modules: `classifier_VARIANT` or `dense_VARIANT`."""
+    """Entries of FAMILY.json with outputs of the official modules: `classifier_VARIANT` or `dense_VARIANT`."""
     stem: str = 'patch_embed.proj'
     """The official name of the first layer, which has a bias."""
     head: tuple[str, str] = ('norm', 'head')
-    """The official names of the norm and the linear map behind the stages of a classifier."""
+    """The official names of the norm and the linear layer after the stages of a classifier."""
     kernel: tuple[int, ...] = (1, 1)
-    """The kernel in the shape of an official linear map."""
+    """The kernel in the shape of an official linear layer."""
     norm_shapes = staticmethod(Shapes.norm)
-    """Adds a norm to shapes."""
+    """Function that adds a norm to shapes."""
 
     fresh: str = 'norms.'
-    """How the names (in the package) of what a classifier's file lacks start, beside the output norms."""
+    """Start of the names in the package of modules that a classifier's file lacks, in addition to the output norms."""
     native: dict[str, Any] = {}
-    """Arguments with which a backbone of 224x224 is the classifier."""
+    """Arguments with which a backbone computes the classifier at 224x224."""
     channel_mlp: str = 'mlp'
     """The official name of a block's channel mixing."""
 
     def drawn_by_paper(self, layer: nn.Module) -> Drawn | None:
-        """How the initial weights of a layer are drawn, if not by PyTorch's default."""
+        """Return the distribution of a layer's initial weights, None for PyTorch's default."""
         return None
 
     def first_size(self, size: int) -> int:
-        """Height or width of the feature map behind the stem, for an image of `size` pixels."""
+        """Return the height or width of the feature map after the stem for an image of `size` pixels."""
         return -(-size // self.strides[0])
 
     def map_sizes(self, size: int) -> list[int]:
-        """Height or width of all four feature maps."""
+        """Return the height or width of all four feature maps."""
         return [-(-self.first_size(size) // (stride // self.strides[0])) for stride in self.strides]
 
     # Official names
@@ -114,7 +114,7 @@ class Reference:
         return f'norm{2 * stage}'
 
     def official_shapes(self, arch: dict, norms: Iterable[int] = (), classes: int = 0) -> Shapes:
-        """The official names and shapes: of a dense model with the given output norms, or of a classifier."""
+        """Return the official names and shapes of a dense model with these output norms, or of a classifier."""
         arch, shapes = {**self.defaults, **arch}, Shapes()
         dims = arch['dims']
         for i, (depth, dim) in enumerate(zip(arch['depths'], dims, strict=False)):
@@ -134,23 +134,23 @@ class Reference:
         return shapes
 
     def downsample_shapes(self, shapes: Shapes, arch: dict, stage: int) -> None:
-        """Adds the stem (stage 0) or what leads from one stage to the next."""
+        """Add the stem (stage 0) or the layers between two stages."""
         raise NotImplementedError
 
     def channel_mixing_shapes(self, shapes: Shapes, name: str, dim: int, arch: dict, stage: int) -> None:
-        """Adds the channel mixing of a block."""
+        """Add the channel mixing of a block."""
         name, hidden_dim = f'{name}.{self.channel_mlp}', arch['mlp_ratios'][stage] * dim
         shapes.layer(f'{name}.fc1', hidden_dim, dim, *self.kernel)
         shapes.layer(f'{name}.fc2', dim, hidden_dim, *self.kernel)
 
     def token_mixing_shapes(self, shapes: Shapes, name: str, dim: int, arch: dict, stage: int) -> None:
-        """Adds the token mixing of a block."""
+        """Add the token mixing of a block."""
         raise NotImplementedError
 
     def official_weights(
         self, shapes: dict, std: float = 0.02, dtype: torch.dtype = torch.float64
     ) -> dict[str, Tensor]:
-        """Weights that depend on nothing but their names; with std 0.02 those behind the published fingerprints."""
+        """Return weights that depend only on their names. The fingerprints were computed with std 0.02."""
         weights = {}
         for name, shape in shapes.items():
             if name.endswith('.num_batches_tracked'):
@@ -169,7 +169,7 @@ class Reference:
     # The network
 
     def forward(self, w: dict, x: Tensor, arch: dict) -> list[Tensor]:
-        """The feature maps of all stages in eval mode, through the output norms that the weights hold."""
+        """Return the feature maps of all stages in eval mode, after the output norms that the weights contain."""
         arch = {**self.defaults, **arch}
         outs = []
         for i, depth in enumerate(arch['depths']):
@@ -187,7 +187,7 @@ class Reference:
         raise NotImplementedError
 
     def downsample(self, w: dict, x: Tensor, stage: int) -> Tensor:
-        """The stem before stage 0, else what leads from one stage to the next."""
+        """Apply the stem before stage 0, or the layers between two stages."""
         raise NotImplementedError
 
     def token_mixing(self, w: dict, name: str, x: Tensor, arch: dict, stage: int, index: int) -> Tensor:
@@ -198,14 +198,14 @@ class Reference:
 
 
 def read(x: Tensor, positions: Tensor, axis: int) -> Tensor:
-    """`x` at the given positions along an axis; zero where a position lies outside."""
+    """Return `x` at positions along an axis, and zero at positions outside of it."""
     inside = (positions >= 0) & (positions < x.shape[axis])
     values = x.index_select(axis, positions.clamp(0, x.shape[axis] - 1))
     return values * inside.to(x.dtype).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
 
 
 def read_each(x: Tensor, offsets: Iterable[int], axis: int) -> Tensor:
-    """Channel by channel: out[p] = in[p + offset], zero outside."""
+    """Shift channel by channel: out[p] = in[p + offset], zero outside."""
     positions = torch.arange(x.shape[axis])
     return torch.cat([read(x[:, c : c + 1], positions + offset, axis) for c, offset in enumerate(offsets)], 1)
 
@@ -233,13 +233,13 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def batch_norm(w: dict, name: str, x: Tensor) -> Tensor:
-    """With the stored statistics."""
+    """Normalize with the stored statistics."""
     mean, variance = (w[f'{name}.running_{key}'][:, None, None] for key in ('mean', 'var'))
     return _scale_and_shift(w, name, (x - mean) / torch.sqrt(variance + 1e-5))
 
 
 def norm_over(axes: tuple[int, ...], w: dict, name: str, x: Tensor, eps: float = 1e-5) -> Tensor:
-    """LayerNorm over the channels (axis 1) or, with axes 1, 2 and 3, GroupNorm of one group."""
+    """Apply LayerNorm over the channels (axis 1), or GroupNorm of one group (axes 1, 2 and 3)."""
     mean = x.mean(axes, keepdim=True)
     variance = ((x - mean) ** 2).mean(axes, keepdim=True)
     return _scale_and_shift(w, name, (x - mean) / torch.sqrt(variance + eps))
@@ -249,14 +249,14 @@ def _scale_and_shift(w: dict, name: str, x: Tensor) -> Tensor:
     return x * w[f'{name}.weight'][:, None, None] + w[f'{name}.bias'][:, None, None]
 
 
-# What Hire-MLP, CycleMLP and Wave-MLP have in common
+# Layers of Hire-MLP, CycleMLP and Wave-MLP
 
 
 def overlapping_downsample(w: dict, x: Tensor, stage: int) -> Tensor:
-    """The stem, a convolution of 7x7 with stride 4, or one of 3x3 with stride 2."""
+    """Apply the stem, a 7x7 convolution with stride 4, or a 3x3 convolution with stride 2."""
     if stage:
         return convolution(w, f'network.{2 * stage - 1}.proj', x, stride=2, padding=1)
-    height, width = x.shape[2:]  # an image under 3 pixels is filled up with zeros at the right and the bottom
+    height, width = x.shape[2:]  # an image smaller than 3 pixels is padded with zeros at the right and the bottom
     x = read(read(x, torch.arange(max(height, 3)), 2), torch.arange(max(width, 3)), 3)
     return convolution(w, 'patch_embed.proj', x, stride=4, padding=2)
 
@@ -264,7 +264,7 @@ def overlapping_downsample(w: dict, x: Tensor, stage: int) -> Tensor:
 def weighted_sum_shapes(
     shapes: Shapes, name: str, dim: int, kernel: tuple[int, ...], bias: bool, channel: str = 'mlp_c'
 ) -> None:
-    """Adds the linear map over the channels, the weights of the branches and the projection."""
+    """Add the linear layer over the channels, the weights of the branches and the projection."""
     shapes.layer(f'{name}.{channel}', dim, dim, *kernel, bias=bias)
     shapes.layer(f'{name}.reweight.fc1', dim // 4, dim, *kernel)
     shapes.layer(f'{name}.reweight.fc2', 3 * dim, dim // 4, *kernel)
@@ -272,10 +272,10 @@ def weighted_sum_shapes(
 
 
 def weighted_sum(w: dict, name: str, x: Tensor, h: Tensor, v: Tensor, channel: str = 'mlp_c') -> Tensor:
-    """Projects the sum of both branches and a linear map over the channels, weighted for each image and channel."""
+    """Project the sum of both branches and a linear layer, weighted for each image and channel."""
     branches = [h, v, linear(w, f'{name}.{channel}', x)]
     pooled = sum(branches).mean((2, 3), keepdim=True)
     scores = linear(w, f'{name}.reweight.fc2', gelu(linear(w, f'{name}.reweight.fc1', pooled)))
-    exponentials = [torch.exp(scores[:, k::3]) for k in range(3)]  # branch k of channel c stands at 3c + k
+    exponentials = [torch.exp(scores[:, k::3]) for k in range(3)]  # index of branch k and channel c: 3c + k
     total = sum(exponentials)
     return linear(w, f'{name}.proj', sum(branch * e / total for branch, e in zip(branches, exponentials, strict=True)))

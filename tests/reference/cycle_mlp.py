@@ -72,7 +72,7 @@ class CycleMLP(Reference):
     downsample = staticmethod(overlapping_downsample)
 
     def token_mixing(self, w: dict, name: str, x: Tensor, arch: dict, stage: int, index: int) -> Tensor:
-        name = f'{name}.attn'  # the names tell the shape of the kernel: sfc_h has (1, 3) and shifts along the width
+        name = f'{name}.attn'  # the names describe the kernel: sfc_h has the shape (1, 3) and shifts along the width
         h = linear(w, f'{name}.sfc_h', cycle_shift(x, 3))
         v = linear(w, f'{name}.sfc_w', cycle_shift(x, 2))
         return weighted_sum(w, name, x, h, v)
@@ -83,5 +83,5 @@ def cycle_offset(channel: int) -> int:
 
 
 def cycle_shift(x: Tensor, axis: int) -> Tensor:
-    """Channel by channel: out[p] = in[p + offset]."""
+    """Shift channel by channel: out[p] = in[p + offset]."""
     return read_each(x, map(cycle_offset, range(x.shape[1])), axis)

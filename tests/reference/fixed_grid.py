@@ -1,4 +1,4 @@
-"""What MLP-Mixer, Vision Permutator and Sparse-MLP have in common: windows, global blocks and the pyramid."""
+"""Base class of the fixed-grid families: windows, global blocks and the pyramid."""
 
 import functools
 import math
@@ -11,29 +11,29 @@ from .common import Reference, Shapes, convolution, gelu, linear, norm_over, rea
 
 
 class FixedGrid(Reference):
-    """A network whose token mixing is for one grid of patches; feature maps are (B, C, H, W)."""
+    """Network with token mixing for one grid size. Feature maps are (B, C, H, W)."""
 
     fresh = 'pyramid.'
     resizes = False
-    """Whether images are resized by 7/8 first."""
+    """Whether images are first resized by 7/8."""
     norm = staticmethod(functools.partial(norm_over, (1,)))
 
     def grids(self, arch: dict) -> list[int]:
         raise NotImplementedError
 
     def mix(self, w: dict, name: str, x: Tensor, arch: dict) -> Tensor:
-        """The token mixing of a block, as published: (B, C, grid, grid) to the same shape."""
+        """Apply the published token mixing of a block to (B, C, grid, grid)."""
         raise NotImplementedError
 
     def doublings(self, arch: dict) -> list[int]:
-        """How often each stage's feature map is doubled for its output; halved if negative."""
+        """Return how often each stage's feature map is doubled for its output, or halved if negative."""
         smallest = 3.5 if self.resizes else 4
         grids = self.grids(arch)
         strides = [arch['patch_size'] * grids[0] / grid for grid in grids]
         return [round(math.log2(stride / smallest / 2**i)) for i, stride in enumerate(strides)]
 
     def output_norm_name(self, stage: int) -> str:
-        return f'norms.{stage}'  # there are no published dense models
+        return f'norms.{stage}'  # published dense models do not exist
 
     def official_shapes(self, arch: dict, norms: Iterable[int] = (), classes: int = 0) -> Shapes:
         shapes = super().official_shapes(arch, norms, classes)
@@ -57,7 +57,7 @@ class FixedGrid(Reference):
                 is_global = global_blocks == 'all' or (global_blocks == 'last' and j == depth - 1)
                 y = self.norm(w, f'{name}.norm1', x)
                 mix = functools.partial(self.mix, w, name, arch=arch)
-                x = x + (on_the_whole if is_global else in_windows)(mix, y, grids[i])
+                x = x + (on_the_complete_map if is_global else in_windows)(mix, y, grids[i])
                 x = x + self.channels(w, name, self.norm(w, f'{name}.norm2', x), arch)
             out = self.rescaled(w, f'pyramid.{i}', x, self.doublings(arch)[i])
             height, width = (math.ceil(side / (4 * 2**i)) for side in size)
@@ -75,7 +75,7 @@ class FixedGrid(Reference):
         return convolution(w, self.stem, x, stride=arch['patch_size'])
 
     def between(self, w: dict, x: Tensor, arch: dict, stage: int) -> Tensor:
-        """What leads to a stage: nothing, or a convolution without overlap."""
+        """Apply the layer before a stage: nothing, or a convolution without overlap."""
         name, grids = self.between_name(stage, arch), self.grids(arch)
         return convolution(w, name, x, stride=grids[stage - 1] // grids[stage]) if f'{name}.weight' in w else x
 
@@ -91,8 +91,8 @@ class FixedGrid(Reference):
             out = x.new_zeros(x.shape[0], weight.shape[1], 2 * x.shape[2], 2 * x.shape[3])
             for row in range(2):
                 for column in range(2):
-                    taken = torch.einsum('co,bchw->bohw', weight[:, :, row, column], x)
-                    out[:, :, row::2, column::2] = taken + bias[:, None, None]
+                    values = torch.einsum('co,bchw->bohw', weight[:, :, row, column], x)
+                    out[:, :, row::2, column::2] = values + bias[:, None, None]
             x = out
         for _ in range(-doublings):
             rows, columns = (range(0, side, 2) for side in x.shape[2:])
@@ -102,7 +102,7 @@ class FixedGrid(Reference):
         return x
 
     def between_name(self, stage: int, arch: dict) -> str:
-        """The official name of what leads to a stage."""
+        """Return the official name of the layer before a stage."""
         raise NotImplementedError
 
     def downsample_shapes(self, shapes: Shapes, arch: dict, stage: int) -> None:
@@ -115,7 +115,7 @@ class FixedGrid(Reference):
 
 
 def in_windows(mix, x: Tensor, grid: int) -> Tensor:
-    """Each window of (grid, grid) by itself; those at the right and the bottom are filled up with zeros."""
+    """Mix each window of (grid, grid) separately. Windows at the right and the bottom are padded with zeros."""
     out = torch.zeros_like(x)
     for top in range(0, x.shape[2], grid):
         for left in range(0, x.shape[3], grid):
@@ -126,12 +126,12 @@ def in_windows(mix, x: Tensor, grid: int) -> Tensor:
     return out
 
 
-def on_the_whole(mix, x: Tensor, grid: int) -> Tensor:
+def on_the_complete_map(mix, x: Tensor, grid: int) -> Tensor:
     return resized(mix(resized(x, [grid, grid])), x.shape[2:])
 
 
 def resized(x: Tensor, size: Iterable[int]) -> Tensor:
-    """Bilinear with antialiasing: a new pixel is a mean of old ones, weighted by a triangle around its centre."""
+    """Resize bilinearly with antialiasing: a pixel is a mean of pixels weighted by a triangle around its centre."""
     for axis, target in zip((2, 3), size, strict=True):
         source = x.shape[axis]
         reach, pixels = max(1, source / target), []

@@ -82,16 +82,16 @@ class HireMLP(Reference):
 
 
 def region_mlp(w: dict, name: str, x: Tensor, region: int, step: int, axis: int) -> Tensor:
-    """Roll, fill up cyclically, mix each region on its own, crop, roll back."""
+    """Roll, pad cyclically, mix each region separately, crop, and roll back."""
     if axis == 3:
         return region_mlp(w, name, x.transpose(2, 3), region, step, 2).transpose(2, 3)
     height, rows = x.shape[2], torch.arange(x.shape[2])
     rolled = x[:, :, (rows - step) % height]
-    filled = rolled[:, :, torch.arange(-(-height // region) * region) % height]
+    padded = rolled[:, :, torch.arange(-(-height // region) * region) % height]
     regions = []
-    for start in range(0, filled.shape[2], region):
-        stacked = torch.stack([filled[:, c, start + k] for c in range(x.shape[1]) for k in range(region)], 1)
+    for start in range(0, padded.shape[2], region):
+        stacked = torch.stack([padded[:, c, start + k] for c in range(x.shape[1]) for k in range(region)], 1)
         hidden = batch_norm(w, f'{name}1_norm', linear(w, f'{name}1', stacked[:, :, None])).clamp(min=0)
         mapped = linear(w, f'{name}2', hidden)[:, :, 0]
-        regions += [mapped[:, k::region] for k in range(region)]  # channel c of row k stands at c * region + k
+        regions += [mapped[:, k::region] for k in range(region)]  # index of channel c and row k: c * region + k
     return torch.stack(regions, 2)[:, :, :height][:, :, (rows + step) % height]

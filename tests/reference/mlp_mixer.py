@@ -48,7 +48,7 @@ class MLPMixer(FixedGrid):
         return f'blocks.{sum(arch["depths"][:stage]) + index}'
 
     def between_name(self, stage: int, arch: dict) -> str:
-        return f'stages.{stage}.downsample.conv'  # published variants have none
+        return f'stages.{stage}.downsample.conv'  # absent in published variants
 
     def token_mixing_shapes(self, shapes: Shapes, name: str, dim: int, arch: dict, stage: int) -> None:
         tokens = arch['grid_size'] ** 2

@@ -1,4 +1,4 @@
-"""Sparse-MLP (arXiv 2109.02008): facts and reference implementation. No code was published; names are our own."""
+"""Sparse-MLP (arXiv 2109.02008): facts and reference implementation. No code was published, so the names are ours."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from .mlp_mixer import MLPMixer
 
 
 class SparseMLP(MLPMixer):
-    published = {  # this project's own sizes, as counted
+    published = {  # counted, since the sizes are this project's
         's16': Published(34_991_256, 37_629_616, 4.783),
         'b16': Published(94_245_032, 100_562_368, 14.804),
         'l16': Published(267_015_896, 278_585_072, 48.409),
@@ -71,15 +71,15 @@ def along(w: dict, name: str, x: Tensor, axis: int) -> Tensor:
 
 
 def mixture(w: dict, name: str, items: Tensor, choices: int) -> Tensor:
-    """Item by item (N, dim): the chosen experts one after the other."""
+    """Apply the chosen experts one by one to each item (N, dim)."""
     outs = []
     for item in items:
         scores = torch.exp(w[f'{name}.router.weight'] @ item)
-        shares, out = scores / scores.sum(), 0
-        for expert in sorted(range(len(shares)), key=lambda i: -shares[i].item())[:choices]:
+        fractions, out = scores / scores.sum(), 0
+        for expert in sorted(range(len(fractions)), key=lambda i: -fractions[i].item())[:choices]:
             w1, b1, w2, b2 = (
-                w[f'{name}.{layer}.{kind}'][expert] for layer in ('fc1', 'fc2') for kind in ('weight', 'bias')
+                w[f'{name}.{layer}.{key}'][expert] for layer in ('fc1', 'fc2') for key in ('weight', 'bias')
             )
-            out = out + shares[expert] * (w2 @ gelu(w1 @ item + b1) + b2)
+            out = out + fractions[expert] * (w2 @ gelu(w1 @ item + b1) + b2)
         outs.append(out)
     return torch.stack(outs)

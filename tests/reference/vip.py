@@ -55,9 +55,9 @@ class VisionPermutator(FixedGrid):
 
     def mix(self, w: dict, name: str, x: Tensor, arch: dict) -> Tensor:
         grid = x.shape[2]
-        parts = x.unflatten(1, (grid, -1))  # (B, segment, channel of it, row, column)
-        size = (grid, parts.shape[2])  # of a vector: positions along an axis, then channels
+        segments = x.unflatten(1, (grid, -1))  # (B, segment, channel in the segment, row, column)
+        size = (grid, segments.shape[2])  # of a vector: positions along an axis, then channels
         along_h, along_w = (w[f'{name}.attn.mlp_{axis}.weight'].unflatten(1, size).unflatten(0, size) for axis in 'hw')
-        h = torch.einsum('ptqs,bgsqw->bgtpw', along_h, parts).flatten(1, 2)
-        v = torch.einsum('ptqs,bgshq->bgthp', along_w, parts).flatten(1, 2)
+        h = torch.einsum('ptqs,bgsqw->bgtpw', along_h, segments).flatten(1, 2)
+        v = torch.einsum('ptqs,bgshq->bgthp', along_w, segments).flatten(1, 2)
         return weighted_sum(w, f'{name}.attn', x, h, v)

@@ -65,7 +65,7 @@ class WaveMLP(Reference):
     def official_weights(self, shapes: dict, *args, **kwargs) -> dict[str, Tensor]:
         weights = super().official_weights(shapes, *args, **kwargs)
         for name in weights:
-            if name.endswith('_conv.1.weight'):  # of a norm, which its name does not tell
+            if name.endswith('_conv.1.weight'):  # of a norm without 'norm' in its name
                 weights[name] += 1
         return weights
 
@@ -82,16 +82,16 @@ class WaveMLP(Reference):
 
 
 def wave(w: dict, name: str, along: str, x: Tensor, depthwise: bool) -> Tensor:
-    """Each output channel sums two channels of seven neighbours: of the real parts, followed by the imaginary ones."""
+    """Sum two channels of seven neighbours for each output channel, from the real parts and then the imaginary ones."""
     theta = f'{name}.theta_{along}_conv'
     phase = depthwise_3x3(w[f'{theta}.0.weight'], x) if depthwise else linear(w, f'{theta}.0', x)
     phase, amplitude = batch_norm(w, f'{theta}.1', phase).clamp(min=0), linear(w, f'{name}.fc_{along}', x)
-    parts = torch.cat([amplitude * torch.cos(phase), amplitude * torch.sin(phase)], 1)
+    components = torch.cat([amplitude * torch.cos(phase), amplitude * torch.sin(phase)], 1)
     weight, axis = w[f'{name}.tfc_{along}.weight'].flatten(2), 3 if along == 'h' else 2
     positions = torch.arange(x.shape[axis])
     return sum(
-        weight[:, part, k, None, None] * read(parts[:, part::2], positions + k - 3, axis)
-        for part in range(2)
+        weight[:, i, k, None, None] * read(components[:, i::2], positions + k - 3, axis)
+        for i in range(2)
         for k in range(7)
     )
 

@@ -1,4 +1,4 @@
-"""Counted parameters and MACs."""
+"""Counts of parameters and MACs."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from support.configs import DETECTION, SEGMENTATION
 
 
 @pytest.mark.parametrize('config', [DETECTION, SEGMENTATION])
-def test_counts_what_mmengine_counts(config):
+def test_macs_equal_the_count_of_mmengine(config):
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
     backbone = mlp_dense.HireMLP(**{key: value for key, value in cfg.model.backbone.items() if key != 'type'}).eval()
@@ -24,7 +24,7 @@ def test_counts_what_mmengine_counts(config):
     assert complexity(cfg.model, 96, 160).backbone_macs == products
 
 
-def test_convolution_and_linear_map_by_hand():
+def test_macs_of_convolution_and_linear_layer_equal_a_manual_count():
     init_default_scope('mmseg')
     backbone = dict(type='mlp_dense.CycleMLP', arch=dict(depths=(1,), dims=(12,)), out_indices=(0,))
     head = dict(type='FCNHead', in_channels=12, channels=8, num_convs=1, num_classes=5, kernel_size=1)
@@ -36,7 +36,7 @@ def test_convolution_and_linear_map_by_hand():
     assert counts.macs == counts.backbone_macs + pixels * (12 * 8 + 8 * 5)
 
 
-def test_unknown_operator_is_an_error():
+def test_unknown_operator_raises_an_error():
     x, linear = torch.ones(2, 3), nn.Linear(3, 5)
     assert count_macs(lambda: linear(x)) == 30
     with pytest.raises(UserError, match=r'cdist'):

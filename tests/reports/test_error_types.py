@@ -1,4 +1,4 @@
-"""Kinds of errors, what they cost, and confusion: by hand, against a statement in loops, and tidecv's numbers."""
+"""Error types, their costs, and confusion: by hand, by a reference implementation in loops, and by tidecv."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,12 @@ from pycocotools import mask as masks
 
 from mlp_dense.reports.coco_results import as_rle
 from mlp_dense.reports.detection import confusion_matrix
-from mlp_dense.reports.error_types import ERRORS, Matched, error_costs, match_image
+from mlp_dense.reports.error_types import ERRORS, error_costs, match_image
 from support.detections import random_coco
 
 CLASSES = 4
-# tidecv 1.0.1, TIDE().evaluate, divided by 100; its mean is over classes with objects or detections, here the same.
+# tidecv 1.0.1, TIDE().evaluate, divided by 100. Its mean is over the classes with objects or detections, which are the
+# same here.
 TIDECV = {
     'bbox': {
         'AP50': 0.3748892030283427,
@@ -37,41 +38,41 @@ TIDECV = {
 }
 
 
-def one(box: tuple, label: int, score: float | None = None, **more) -> dict:
-    return {'bbox': list(box), 'class': label, **({} if score is None else dict(score=score)), **more}
+def item(box: tuple, label: int, score: float | None = None, **extra) -> dict:
+    return {'bbox': list(box), 'class': label, **({} if score is None else dict(score=score)), **extra}
 
 
-def test_each_kind():
-    truth = [one((0, 0, 10, 10), 0), one((100, 0, 10, 10), 1), one((200, 0, 10, 10), 0), one((300, 0, 10, 10), 1)]
-    truth.append(one((400, 0, 50, 50), 0, iscrowd=1))
-    found = [
-        one((0, 0, 10, 9), 0, 0.9),  # hit
-        one((0, 0, 10, 10), 0, 0.8),  # another on the same object
-        one((100, 0, 10, 9), 0, 0.7),  # another class
-        one((205, 0, 10, 10), 0, 0.6),  # a third of it
-        one((305, 0, 10, 10), 0, 0.5),  # a third of another class
-        one((500, 0, 10, 10), 1, 0.4),  # nothing there
-        one((410, 10, 10, 10), 0, 0.35),  # in the crowd
-        one((0, 0, 10, 10), 1, 0.2),  # another class, of an object that is hit
+def test_match_image_finds_each_type():
+    truth = [item((0, 0, 10, 10), 0), item((100, 0, 10, 10), 1), item((200, 0, 10, 10), 0), item((300, 0, 10, 10), 1)]
+    truth.append(item((400, 0, 50, 50), 0, iscrowd=1))
+    detections = [
+        item((0, 0, 10, 9), 0, 0.9),  # hit
+        item((0, 0, 10, 10), 0, 0.8),  # second detection of the same object
+        item((100, 0, 10, 9), 0, 0.7),  # wrong class
+        item((205, 0, 10, 10), 0, 0.6),  # IoU 1/3
+        item((305, 0, 10, 10), 0, 0.5),  # IoU 1/3 with an object of another class
+        item((500, 0, 10, 10), 1, 0.4),  # no object
+        item((410, 10, 10, 10), 0, 0.35),  # in the crowd
+        item((0, 0, 10, 10), 1, 0.2),  # wrong class, of an object with a hit
     ]
-    matched = match_image(truth, found, 'bbox', score_thr=0.3)
-    kinds = ['hit', 'duplicate', 'classification', 'localization', 'both', 'background', 'background', 'classification']
-    assert matched.kinds.tolist() == kinds
-    assert matched.ignored.tolist() == [False] * 6 + [True, False]
-    assert matched.objects.tolist() == [0, 0, 1, 2, -1, -1, -1, 0]
-    assert matched.mends.tolist() == [False, False, True, True, False, False, False, False]
-    assert matched.missed.tolist() == [False, False, False, True]
-    assert matched.hit_by.tolist() == [0, -1, -1, -1]
-    assert matched.overlaps[:4] == pytest.approx([0.9, 1, 0.9, 1 / 3])
-    table = confusion_matrix([matched], 2)
+    errors = match_image(truth, detections, 'bbox', score_thr=0.3)
+    types = ['hit', 'duplicate', 'classification', 'localization', 'both', 'background', 'background', 'classification']
+    assert errors.types.tolist() == types
+    assert errors.ignored.tolist() == [False] * 6 + [True, False]
+    assert errors.objects.tolist() == [0, 0, 1, 2, -1, -1, -1, 0]
+    assert errors.becomes_hit_if_fixed.tolist() == [False, False, True, True, False, False, False, False]
+    assert errors.missed.tolist() == [False, False, False, True]
+    assert errors.hit_by.tolist() == [0, -1, -1, -1]
+    assert errors.overlaps[:4] == pytest.approx([0.9, 1, 0.9, 1 / 3])
+    table = confusion_matrix([errors], 2)
     assert table.tolist() == [[1, 0, 1], [1, 0, 1], [3, 1, 0]]
-    assert table.sum() == 8, 'what a score below the threshold has is not shown, nor what is in a crowd'
+    assert table.sum() == 8, 'scores below the threshold and detections in a crowd are not counted'
 
 
-def test_confusion_prefers_the_own_class_then_the_overlap():
-    truth = [one((0, 0, 10, 10), 0), one((1, 0, 10, 10), 1)]
-    found = [one((1, 0, 10, 10), 2, 0.9), one((0, 0, 10, 10), 2, 0.8), one((1, 0, 10, 10), 1, 0.5)]
-    assert confusion_matrix([match_image(truth, found, 'bbox', 0.3)], 3).tolist() == [
+def test_confusion_prefers_the_same_class_then_the_overlap():
+    truth = [item((0, 0, 10, 10), 0), item((1, 0, 10, 10), 1)]
+    detections = [item((1, 0, 10, 10), 2, 0.9), item((0, 0, 10, 10), 2, 0.8), item((1, 0, 10, 10), 1, 0.5)]
+    assert confusion_matrix([match_image(truth, detections, 'bbox', 0.3)], 3).tolist() == [
         [0, 0, 1, 0],
         [0, 1, 0, 0],
         [0, 0, 0, 0],
@@ -79,68 +80,70 @@ def test_confusion_prefers_the_own_class_then_the_overlap():
     ]
 
 
-def test_nothing():
-    for truth, found in (([], []), ([one((0, 0, 9, 9), 0)], []), ([], [one((0, 0, 9, 9), 0, 0.9)])):
-        matched = match_image(truth, found, 'bbox', 0.3)
-        assert len(matched.kinds) == len(found) and matched.missed.sum() == len(truth)
-        assert confusion_matrix([matched], 1).sum() == len(truth) + len(found)
+def test_match_image_without_objects_or_detections():
+    box = (0, 0, 9, 9)
+    for truth, detections in (([], []), ([item(box, 0)], []), ([], [item(box, 0, 0.9)])):
+        errors = match_image(truth, detections, 'bbox', 0.3)
+        assert len(errors.types) == len(detections) and errors.missed.sum() == len(truth)
+        assert confusion_matrix([errors], 1).sum() == len(truth) + len(detections)
     costs = error_costs([match_image([], [], 'bbox', 0.3)], 3)
     assert np.isnan(costs['AP50'])
 
 
-def data(kind: str, seed: int = 5) -> list[tuple[list[dict], list[dict]]]:
-    """Ground truth and detections of each image."""
-    content, found = random_coco(40, CLASSES, seed)
+def images_of(seed: int = 5) -> list[tuple[list[dict], list[dict]]]:
+    """Return ground truth and detections of each image."""
+    content, detections = random_coco(40, CLASSES, seed)
     sides = {image['id']: ([], []) for image in content['images']}
-    for i, some in enumerate((content['annotations'], found)):
-        for each in some:
-            rle = as_rle(each['segmentation'], 240, 320)
-            sides[each['image_id']][i].append({**each, 'class': each['category_id'] // 2, 'rle': rle})
+    for side, items in enumerate((content['annotations'], detections)):
+        for record in items:
+            rle = as_rle(record['segmentation'], 240, 320)
+            sides[record['image_id']][side].append({**record, 'class': record['category_id'] // 2, 'rle': rle})
     return list(sides.values())
 
 
-def in_loops(images: list[tuple[list[dict], list[dict]]], kind: str) -> dict[str, float]:
-    """TIDE once more, object by object: everything wrong is an error with the kind, the detection and the object."""
-    part = 'bbox' if kind == 'bbox' else 'rle'
-    points, errors, counts = [], [], np.zeros(CLASSES)  # points: class, score, right
-    for truth, found in images:
-        objects = [dict(each, hit=False, best=None) for each in truth if not each['iscrowd']]
-        crowds = [each for each in truth if each['iscrowd']]
-        for each in objects:
-            counts[each['class']] += 1
-        found = [dict(each, kept=True, hit=False) for each in sorted(found, key=lambda each: -each['score'])]
+def costs_in_loops(images: list[tuple[list[dict], list[dict]]], geometry: str) -> dict[str, float]:
+    """Compute TIDE object by object; every error is a record of type, detection and object."""
+    key = 'bbox' if geometry == 'bbox' else 'rle'
+    hits, errors, counts = [], [], np.zeros(CLASSES)  # hits: class, score, True
+    for truth, image_detections in images:
+        objects = [dict(record, hit=False, best=None) for record in truth if not record['iscrowd']]
+        crowds = [record for record in truth if record['iscrowd']]
+        for record in objects:
+            counts[record['class']] += 1
+        detections = [dict(record, hit=False) for record in sorted(image_detections, key=lambda r: -r['score'])]
 
         def overlap(a: dict, b: dict, crowd: bool = False) -> float:
-            return float(masks.iou([a[part]], [b[part]], [crowd])[0, 0])
+            return float(masks.iou([a[key]], [b[key]], [crowd])[0, 0])
 
-        for each in found:
-            free = [o for o in objects if o['class'] == each['class'] and not o['hit'] and overlap(each, o) >= 0.5]
+        for detection in detections:
+            free = [o for o in objects if o['class'] == detection['class'] and not o['hit']]
+            free = [o for o in free if overlap(detection, o) >= 0.5]
             if free:
-                best = max(free, key=lambda o: overlap(each, o))
-                best['hit'] = each['hit'] = True
-        for each in found:
-            if each['hit']:
-                points.append((each['class'], each['score'], True))
+                best = max(free, key=lambda o: overlap(detection, o))
+                best['hit'] = detection['hit'] = True
+        for detection in detections:
+            if detection['hit']:
+                hits.append((detection['class'], detection['score'], True))
                 continue
-            inside = any(c['class'] == each['class'] and overlap(each, c, True) > 0.5 for c in crowds)
-            own = [o for o in objects if o['class'] == each['class']]
-            others = [o for o in objects if o['class'] != each['class']]
-            near = max(own, key=lambda o: overlap(each, o), default=None)
-            wrong = max(others, key=lambda o: overlap(each, o), default=None)
-            own_overlap = overlap(each, near) if near else 0.0
-            other_overlap = overlap(each, wrong) if wrong else 0.0
+            same_crowds = [crowd for crowd in crowds if crowd['class'] == detection['class']]
+            in_crowd = any(overlap(detection, crowd, True) > 0.5 for crowd in same_crowds)
+            same = [o for o in objects if o['class'] == detection['class']]
+            others = [o for o in objects if o['class'] != detection['class']]
+            near, near_other = (max(some, key=lambda o: overlap(detection, o), default=None) for some in (same, others))
+            same_overlap = overlap(detection, near) if near else 0.0
+            other_overlap = overlap(detection, near_other) if near_other else 0.0
             target = None
-            if near and 0.1 <= own_overlap <= 0.5:
+            if near and 0.1 <= same_overlap <= 0.5:
                 name, target = 'localization', near
             elif other_overlap >= 0.5:
-                name, target = 'classification', wrong
-            elif own_overlap >= 0.5:
+                name, target = 'classification', near_other
+            elif same_overlap >= 0.5:
                 name = 'duplicate'
-            elif max(own_overlap, other_overlap) <= 0.1:
+            elif max(same_overlap, other_overlap) <= 0.1:
                 name = 'background'
             else:
                 name = 'both'
-            error = dict(name=name, each=each, inside=inside, target=target)
+            error = dict(name=name, detection=detection, in_crowd=in_crowd, target=target)
             if target is not None and not target['hit'] and target['best'] is None:
                 target['best'] = error
             errors.append(error)
@@ -150,45 +153,45 @@ def in_loops(images: list[tuple[list[dict], list[dict]]], kind: str) -> dict[str
     def mean_ap(points: list, counts: np.ndarray) -> float:
         values = []
         for label in range(CLASSES):
-            own = sorted((p for p in points if p[0] == label), key=lambda p: -p[1])
-            right = np.cumsum([p[2] for p in own])
-            precision = right / np.arange(1, len(own) + 1)
-            recalls = right / counts[label]
+            of_class = sorted((point for point in points if point[0] == label), key=lambda point: -point[1])
+            correct = np.cumsum([point[2] for point in of_class])
+            precision = correct / np.arange(1, len(of_class) + 1)
+            recalls = correct / counts[label]
             values.append(np.mean([max(precision[recalls >= r], default=0) for r in np.linspace(0, 1, 101)]))
         return float(np.mean(values))
 
-    def kept(name: str | None) -> list:
-        """The wrong points, with one kind of error mended."""
-        out = []
+    def points_without(name: str | None) -> list:
+        """Return the points of the errors, with one type of error fixed."""
+        points = []
         for error in errors:
-            if 'each' not in error:
+            if 'detection' not in error:
                 continue
-            each = error['each']
+            detection, target = error['detection'], error['target']
             if error['name'] != name:
-                if not error['inside']:
-                    out.append((each['class'], each['score'], False))
-            elif error['target'] is not None and error['target']['best'] is error:
-                out.append((error['target']['class'], each['score'], True))
-        return out
+                if not error['in_crowd']:
+                    points.append((detection['class'], detection['score'], False))
+            elif target is not None and target['best'] is error:
+                points.append((target['class'], detection['score'], True))
+        return points
 
-    now = mean_ap(points + kept(None), counts)
-    costs = {name: mean_ap(points + kept(name), counts) - now for name in ERRORS}
+    measured = mean_ap(hits + points_without(None), counts)
+    costs = {name: mean_ap(hits + points_without(name), counts) - measured for name in ERRORS}
     for name, label in (('missed', 'missed'), ('unhit', 'false negatives')):
         fewer = counts - np.bincount([e['target']['class'] for e in errors if e['name'] == name], minlength=CLASSES)
-        costs[label] = mean_ap(points + kept(None), fewer) - now
-    return dict(AP50=now, **costs)
+        costs[label] = mean_ap(hits + points_without(None), fewer) - measured
+    return dict(AP50=measured, **costs)
 
 
-@pytest.mark.parametrize('kind', ['bbox', 'segm'])
-def test_costs(kind, monkeypatch):
-    images = data(kind)
-    matched: list[Matched] = [match_image(*each, kind, 0.3) for each in images]
-    costs, expected = error_costs(matched, CLASSES), in_loops(images, kind)
+@pytest.mark.parametrize('geometry', ['bbox', 'segm'])
+def test_error_costs_equal_the_reference_and_tidecv(geometry, monkeypatch):
+    images = images_of()
+    matched = [match_image(*sides, geometry, 0.3) for sides in images]
+    costs, expected = error_costs(matched, CLASSES), costs_in_loops(images, geometry)
     for name, value in expected.items():
         assert costs[name] == pytest.approx(max(value, 0), abs=1e-12), name
-    assert all(costs[name] > 0 for name in (*ERRORS, 'missed')), 'the data have errors of every kind'
-    # It takes 0.07 for the seventh recall, and COCO np.linspace(0, 1, 101)[7], which is a little more.
+    assert all(costs[name] > 0 for name in (*ERRORS, 'missed')), 'the data have errors of every type'
+    # The seventh recall is 0.07 in tidecv, and slightly more in COCO: np.linspace(0, 1, 101)[7].
     monkeypatch.setattr('mlp_dense.reports.error_types.RECALLS', np.arange(101) / 100)
     costs = error_costs(matched, CLASSES)
-    for name, value in TIDECV[kind].items():
+    for name, value in TIDECV[geometry].items():
         assert costs[name] == pytest.approx(value, abs=1e-9), name

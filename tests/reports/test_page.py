@@ -1,6 +1,7 @@
-"""The page of a report, in a browser without a screen: sorting, filtering, and no error."""
+"""Page of a report in a headless browser: sorting, filtering, layout, and no errors."""
 
 import base64
+import itertools
 import json
 import re
 import shutil
@@ -13,33 +14,49 @@ import pytest
 from matplotlib.figure import Figure
 
 from mlp_dense.errors import UserError
-from mlp_dense.reports.page import Gallery, Picture, Plot, Report, Table, check_folder, write_report
+from mlp_dense.reports.page import (
+    Column,
+    DrawnObject,
+    Gallery,
+    GalleryImage,
+    Plot,
+    Report,
+    Table,
+    check_folder,
+    write_report,
+)
 
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-in_a_browser = pytest.mark.skipif(BROWSER is None, reason='no Chromium is installed')
+in_a_browser = pytest.mark.skipif(BROWSER is None, reason='Chromium is not installed')
 COUNT = 150
 
 
 def report(folder: Path) -> Report:
     rows = [[f'class <{i}>', (i * 37 % COUNT) / COUNT, None if i == 3 else i] for i in range(COUNT)]
-    columns = [('class', '', None), ('AP', 'average precision', 3), ('objects', 'in all', 0)]
+    columns = [Column('class'), Column('AP', 'average precision', 3), Column('objects', 'in all', 0)]
     (folder / 'pictures').mkdir(parents=True)
-    pictures = []
+    images = []
     for i in range(30):
         cv2.imwrite(str(folder / f'pictures/{i}.jpg'), np.full((60, 80, 3), 8 * i, np.uint8))
+        outcome = ('missed', 'background')[i % 2]
         objects = [
-            [i % 2, i % 3, 10, 10, 40, 30, 0.5, 0.25, 2, 'M10 10L50 10L50 40Z'],
-            [2, 0, 1, 1, 5, 5, None, None, None, ''],
+            DrawnObject(outcome, i % 3, [10, 10, 40, 30], 0.5, 0.25, 2, 'M10 10L50 10L50 40Z'),
+            DrawnObject('truth', 0, [1, 1, 5, 5]),
         ]
-        pictures.append(Picture(f'pictures/{i}.jpg', f'image {i}', 80, 60, f'{i} errors', [[i % 3, i % 2]], objects))
-    kinds = [('missed', '#4477aa'), ('background', '#ee3333'), ('truth', '#bbbbbb')]
+        tags = [(i % 3, outcome)]
+        images.append(GalleryImage(f'pictures/{i}.jpg', f'image {i}', 80, 60, f'{i} errors', tags, objects))
+    crowd = [DrawnObject('missed', k % 3, [k, 20 + k % 4, 12, 9]) for k in range(60)]
+    images[0].objects = [*images[0].objects, *crowd]
+    outcomes = {'missed': '#4477aa', 'background': '#ee3333', 'truth': '#bbbbbb'}
     figure = Figure(figsize=(4, 3))
     figure.subplots().plot([0, 1])
     sections = [
         Table('Classes', 'A note & more.', columns, rows, sort=1),
-        Gallery('Images', 'The worst.', ['cat', 'dog', 'emu'], kinds, pictures),
+        Gallery('Images', 'The worst.', ['cat', 'dog', 'emu'], outcomes, images),
         Plot('Curve', 'A line.', 'curve', figure),
         Table('Nothing', '', columns, []),
+        *(Table(f'Most frequent confusions: {subject}', '', columns, []) for subject in ('boxes', 'masks')),
+        *(Table(f'Classes: hire_mlp_mask_rcnn_with_a_long_name ({i})', '', columns, []) for i in range(6)),
     ]
     return Report('Tested <b>', {'mAP': '0.5', 'checkpoint': 'a/very/long/' * 9}, sections, dict(AP=float('nan')))
 
@@ -50,31 +67,29 @@ def page(tmp_path) -> Path:
 
 
 def in_browser(page: Path, script: str, size: str = '1200,900') -> dict:
-    """Opens a page from disk, runs a script in it, and returns what that gives, with `errors` of the page."""
+    """Open a page from disk and run a script in it; return the object that it returns, with `errors` of the page."""
     html = page.read_text(encoding='utf-8')
     first = 'const errors = []; addEventListener("error", event => errors.push(event.message));'
     html = html.replace(
         '<head>', f'<head><script>{first} console.error = (...all) => errors.push(all.join());</script>'
     )
-    encoded = 'btoa(unescape(encodeURIComponent(JSON.stringify(found))))'
-    last = f'const found = (() => {{ {script} }})(); found.errors = errors;'
+    encoded = 'btoa(unescape(encodeURIComponent(JSON.stringify(result))))'
+    last = f'const result = (() => {{ {script} }})(); result.errors = errors;'
     run = f"<script>{last} document.body.innerHTML = '<pre>' + {encoded} + '</pre>';</script>"
-    tried = page.with_name('tried.html')
-    tried.write_text(html.replace('</body>', f'{run}</body>'), encoding='utf-8')
+    copy = page.with_name('copy.html')
+    copy.write_text(html.replace('</body>', f'{run}</body>'), encoding='utf-8')
     options = ['--headless', '--no-sandbox', '--disable-gpu', f'--window-size={size}', '--virtual-time-budget=3000']
-    done = subprocess.run(
-        [BROWSER, *options, '--dump-dom', tried.as_uri()], capture_output=True, text=True, timeout=120
-    )
-    (found,) = re.findall(r'<pre>(.*)</pre>', done.stdout)
-    return json.loads(base64.b64decode(found))
+    done = subprocess.run([BROWSER, *options, '--dump-dom', copy.as_uri()], capture_output=True, text=True, timeout=120)
+    (result,) = re.findall(r'<pre>(.*)</pre>', done.stdout)
+    return json.loads(base64.b64decode(result))
 
 
 TEXTS = 'const texts = selector => [...document.querySelectorAll(selector)].map(node => node.textContent);'
 
 
 @in_a_browser
-def test_sorting_and_finding(page):
-    found = in_browser(
+def test_table_sorts_and_searches(page):
+    result = in_browser(
         page,
         TEXTS
         + """
@@ -89,79 +104,96 @@ def test_sorting_and_finding(page):
         out.end = texts('#s0 td:first-child').at(-1);
         const search = document.querySelector('#s0 input'); search.value = 'CLASS <7>';
         search.dispatchEvent(new Event('input')); out.searched = texts('#s0 td:first-child');
-        out.bar = document.querySelector('#s0 td.bar').style.getPropertyValue('--part');
+        out.bar = document.querySelector('#s0 td.bar').style.getPropertyValue('--length');
         out.empty = texts('#s3 tbody tr').length; out.nav = texts('nav a');
         return out;""",
     )
     values = {f'class <{i}>': (i * 37 % COUNT) / COUNT for i in range(COUNT)}
     order = sorted(values, key=lambda name: -values[name])
-    assert found['errors'] == [] and found['title'] == found['head'] == 'Tested <b>' and found['facts'][0] == '0.5'
-    assert found['first'] == order[:3] and found['ascending'] == order[::-1][:3] and found['shown'] == 100
-    assert found['names'] == ['class <0>', 'class <1>', 'class <10>'] and found['objects'][0] == f'class <{COUNT - 1}>'
-    assert found['all'] == COUNT and found['end'] == 'class <3>', 'what has no value comes last'
-    assert found['searched'] == ['class <7>'] and found['empty'] == 0
-    assert found['bar'] == f'{100 * values["class <7>"]:.14g}%' or float(found['bar'][:-1]) == pytest.approx(
-        100 * values['class <7>']
-    )
-    assert found['nav'] == ['Classes', 'Images', 'Curve', 'Nothing']
+    assert result['errors'] == [] and result['title'] == result['head'] == 'Tested <b>' and result['facts'][0] == '0.5'
+    assert result['first'] == order[:3] and result['ascending'] == order[::-1][:3] and result['shown'] == 100
+    assert result['names'] == ['class <0>', 'class <1>', 'class <10>']
+    assert result['objects'][0] == f'class <{COUNT - 1}>'
+    assert result['all'] == COUNT and result['end'] == 'class <3>', 'a missing value comes last'
+    assert result['searched'] == ['class <7>'] and result['empty'] == 0
+    assert float(result['bar'].rstrip('%')) == pytest.approx(100 * values['class <7>'])
+    assert result['nav'][:4] == ['Classes', 'Images', 'Curve', 'Nothing']
 
 
 @in_a_browser
-def test_gallery(page):
-    found = in_browser(
+def test_gallery_filters_and_enlarges(page):
+    result = in_browser(
         page,
         TEXTS
         + """
-        const names = () => [...document.querySelectorAll('#s1 figcaption')].map(each => each.firstChild.textContent);
-        const [classes, kinds] = document.querySelectorAll('#s1 select'), change = new Event('change');
-        const [back, on] = document.querySelectorAll('#s1 .controls button');
-        const out = {first: names(), options: texts('#s1 select option'), where: texts('#s1 .controls span')[0]};
-        on.click(); out.second = names(); back.click();
+        const names = () => [...document.querySelectorAll('#s1 figcaption')].map(node => node.firstChild.textContent);
+        const [classes, outcomes] = document.querySelectorAll('#s1 select'), change = new Event('change');
+        const [previous, next] = document.querySelectorAll('#s1 .controls button');
+        const out = {first: names(), options: texts('#s1 select option'), position: texts('#s1 .controls span')[0]};
+        next.click(); out.second = names(); previous.click();
         classes.value = 1; classes.dispatchEvent(change); out.dogs = names();
-        kinds.value = 0; kinds.dispatchEvent(change); out.missed = names();
+        outcomes.value = 'missed'; outcomes.dispatchEvent(change); out.missed = names();
         out.counted = texts('#s1 .controls span')[0];
         out.rects = document.querySelectorAll('#s1 figure:first-child rect').length;
-        out.said = texts('#s1 figure:first-child rect title');
+        out.titles = texts('#s1 figure:first-child rect title');
         document.querySelector('#s1 .key input').click();
         out.hidden = document.querySelectorAll('#s1 figure:first-child rect').length;
-        document.querySelector('#s1 .picture').click(); out.open = document.querySelector('dialog').open;
+        document.querySelector('#s1 .image').click(); out.open = document.querySelector('dialog').open;
         document.querySelector('dialog button').click(); out.closed = !document.querySelector('dialog').open;
         return out;""",
     )
-    assert found['errors'] == [] and found['first'] == [f'image {i}' for i in range(12)]
-    assert found['second'] == [f'image {i}' for i in range(12, 24)] and found['where'] == '30 images, page 1 of 3'
-    assert found['options'] == ['all classes', 'cat', 'dog', 'emu', 'all kinds', 'missed', 'background']
-    assert found['dogs'] == [f'image {i}' for i in range(1, 30, 3)]
-    assert found['missed'] == [f'image {i}' for i in range(4, 30, 6)] and found['counted'] == '5 images, page 1 of 1'
-    assert found['rects'] == 2 and found['hidden'] == 1 and found['open'] and found['closed']
-    assert found['said'] == ['missed: dog 50, IoU 0.25, is emu', 'truth: cat']
+    assert result['errors'] == [] and result['first'] == [f'image {i}' for i in range(12)]
+    assert result['second'] == [f'image {i}' for i in range(12, 24)] and result['position'] == '30 images, page 1 of 3'
+    assert result['options'] == ['all classes', 'cat', 'dog', 'emu', 'all outcomes', 'missed', 'background']
+    assert result['dogs'] == [f'image {i}' for i in range(1, 30, 3)]
+    assert result['missed'] == [f'image {i}' for i in range(4, 30, 6)] and result['counted'] == '5 images, page 1 of 1'
+    assert result['rects'] == 2 and result['hidden'] == 1 and result['open'] and result['closed']
+    assert result['titles'] == ['missed: dog 50, IoU 0.25, is emu', 'truth: cat']
+
+
+@in_a_browser
+def test_names_in_an_image_do_not_overlap(page):
+    script = """
+        const boxes = selector => [...document.querySelectorAll(selector)].map(node => node.getBoundingClientRect());
+        return {names: boxes('#s1 figure:first-child text').map(({left, right, top, bottom}) =>
+          [left, top, right, bottom]), image: boxes('#s1 figure:first-child svg')[0]};"""
+    result = in_browser(page, script)
+    assert result['errors'] == [] and 10 < len(result['names']) < 61, 'some names have no free position'
+    for (left, top, right, bottom), (left2, top2, right2, bottom2) in itertools.combinations(result['names'], 2):
+        width, height = min(right, right2) - max(left, left2), min(bottom, bottom2) - max(top, top2)
+        assert width <= 0.5 or height <= 0.2 * (bottom - top), 'the boxes of glyphs include the spacing of lines'
+    assert all(right <= result['image']['right'] + 1 for _, _, right, _ in result['names'])
 
 
 @in_a_browser
 @pytest.mark.parametrize('size', ['1200,900', '500,900'])
-def test_fits_the_screen(page, size):
-    script = 'return {width: document.documentElement.scrollWidth, screen: innerWidth};'
-    found = in_browser(page, script, size)
-    assert found['errors'] == [] and found['width'] <= found['screen']
+def test_page_and_navigation_fit_the_screen(page, size):
+    script = """
+        const links = [...document.querySelectorAll('nav a')].map(node => node.getBoundingClientRect());
+        const nav = document.querySelector('nav');
+        return {width: document.documentElement.scrollWidth, screen: innerWidth, links: links.length,
+          right: Math.max(...links.map(({right}) => right)), end: nav.getBoundingClientRect().right,
+          hidden: nav.scrollWidth - nav.clientWidth + nav.scrollHeight - nav.clientHeight};"""
+    result = in_browser(page, script, size)
+    assert result['errors'] == [] and result['width'] <= result['screen']
+    assert result['links'] == 12 and result['right'] <= result['end'] + 1 and result['hidden'] <= 0
 
 
-def test_numbers(page):
+def test_report_json_has_the_values_and_tables(page):
     content = json.loads((page.parent / 'report.json').read_text())
     assert content['AP'] is None and content['facts']['mAP'] == '0.5'
     assert content['tables']['Classes'][3] == dict(
         zip(('class', 'AP', 'objects'), ['class <3>', 111 / COUNT, None], strict=True)
     )
     assert cv2.imread(str(page.parent / 'plots/curve.png')).shape == (450, 600, 3)
-    assert 'http' not in page.read_text(encoding='utf-8').replace('http://www.w3.org/2000/svg', ''), (
-        'nothing is fetched'
-    )
+    html = page.read_text(encoding='utf-8').replace('http://www.w3.org/2000/svg', '')
+    assert 'http' not in html, 'the page loads nothing from the network'
 
 
-def test_a_folder_of_something_else(page, tmp_path):
+def test_check_folder_refuses_other_files(page, tmp_path):
     check_folder(page.parent)
     check_folder(tmp_path / 'new')
     (page.parent / 'thesis.tex').write_text('')
-    with pytest.raises(
-        UserError, match=r'holds other things than a report \(thesis\.tex\); give a new or empty folder'
-    ):
+    message = r'contains files that are not part of a report \(thesis\.tex\); choose an empty folder'
+    with pytest.raises(UserError, match=message):
         check_folder(page.parent)

@@ -1,8 +1,8 @@
-"""`make soak`: a long training leaks neither memory nor processes, files or shared memory. Slow, and started by hand:
-the name of this file keeps it out of `make test`.
+"""Soak test (`make soak`): a long training leaks neither memory nor processes, files or shared memory.
 
-What counts is memory in use. Resident memory grows for longer, and ends: the C library keeps what was freed, so it is
-asked to give that back before each look; oneDNN keeps the code for up to 1024 sizes, so `make soak` allows it 32.
+It is slow and started by hand: the name of this file keeps it out of `make test`. The test measures memory in use. The
+C library keeps freed memory and must return it before each measurement. oneDNN keeps the code for up to 1024 sizes,
+which `make soak` limits to 32.
 """
 
 import ctypes
@@ -25,24 +25,24 @@ RESIZE = dict(type='RandomChoiceResize', scales=SIZES, keep_ratio=False)
 
 
 def resident(process: int | str = 'self') -> float:
-    """Memory of a process in MB, of which shared pages count in part for each that shares them."""
+    """Return the memory of a process in MB; shared pages count in proportion."""
     text = Path(f'/proc/{process}/smaps_rollup').read_text()
     return int(text.partition('Pss:')[2].split()[0]) / 1024
 
 
 def children() -> set[int]:
-    return {int(each) for task in Path('/proc/self/task').iterdir() for each in (task / 'children').read_text().split()}
+    return {int(pid) for task in Path('/proc/self/task').iterdir() for pid in (task / 'children').read_text().split()}
 
 
 def held() -> dict[str, int]:
-    """What a process can leak, beside memory."""
+    """Count what a process can leak apart from memory."""
     gc.collect()
     shared = sum(1 for name in os.listdir('/dev/shm') if name.startswith('torch_'))
     return dict(files=len(os.listdir('/proc/self/fd')), processes=len(children()), shared_memory=shared)
 
 
 class Watch(Hook):
-    """Keeps the memory, in MB, that this process and those that read data use."""
+    """Records the memory in MB of this process and its loading processes."""
 
     priority = 'LOWEST'
 
@@ -63,7 +63,7 @@ class Watch(Hook):
 
 
 @pytest.mark.parametrize('task', ['detection', 'segmentation'])
-def test_nothing_leaks(task, shapes, tmp_path):
+def test_long_training_leaks_nothing(task, shapes, tmp_path):
     name = dict(detection='hire_mlp_mask_rcnn_shapes', segmentation='hire_mlp_upernet_shapes')[task]
     cfg = read_config(thin_config(f'{task}/{name}', tmp_path), data_root=shapes)
     cfg.launcher = 'none'
@@ -71,7 +71,7 @@ def test_nothing_leaks(task, shapes, tmp_path):
     cfg.train_dataloader.dataset.pipeline.insert(2, RESIZE)
     cfg.val_dataloader.update(num_workers=2, persistent_workers=False)
     cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=ITERATIONS, val_interval=VALIDATE)
+    cfg.train_cfg = dict(type='mlp_dense.IterLoop', max_iters=ITERATIONS, val_interval=VALIDATE)
     cfg.param_scheduler = []
     cfg.default_hooks.checkpoint.update(by_epoch=False, interval=VALIDATE)
     cfg.log_processor.by_epoch = False
@@ -86,7 +86,7 @@ def test_nothing_leaks(task, shapes, tmp_path):
 
     first, last = mean(watch.memory[WARM_UP // LOOK :][:5]), mean(watch.memory[-5:])
     growth = last / first - 1
-    files = [each['files'] for each in watch.held[WARM_UP // LOOK :]]  # also those of images on their way
+    files = [counts['files'] for counts in watch.held[WARM_UP // LOOK :]]  # also those of batches in transfer
     print(
         f'\n{task}: {ITERATIONS} iterations, {len(watch.readers)} loading processes; {first:.0f} MB in use after '
         f'{WARM_UP} iterations, {last:.0f} MB at the end ({growth:+.1%}), at most {watch.most:.0f} MB resident\n'
@@ -94,7 +94,7 @@ def test_nothing_leaks(task, shapes, tmp_path):
     )
     assert growth < 0.03
     assert len(watch.memory) == ITERATIONS // LOOK and len(watch.readers) == 2
-    assert {each['processes'] for each in watch.held} == {2}
+    assert {counts['processes'] for counts in watch.held} == {2}
     assert min(files[len(files) // 2 :]) <= min(files[: len(files) // 2]) + 5
     assert after['processes'] == before['processes'] and after['shared_memory'] <= before['shared_memory']
     assert after['files'] <= before['files'] + 2  # the log

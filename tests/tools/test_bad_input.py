@@ -72,8 +72,8 @@ def test_unknown_backbone_argument_suggests_a_similar_one(fails, shapes, tmp_pat
         ('optim_wrapper.optimizer.learning_rate=1', 'optimizer: AdamW has no argument learning_rate; allowed: '),
         ('train_cfg.val_every=2', 'Loop has no argument val_every'),
         (
-            'train_dataloader.sampler.shufle=True',
-            'train_dataloader.sampler: DefaultSampler has no argument shufle; did you mean shuffle',
+            'train_dataloader.sampler.shuffled=True',
+            'train_dataloader.sampler: DefaultSampler has no argument shuffled; did you mean shuffle',
         ),
         (
             'train_dataloader.dataset.pipeline.2.probability=1',
@@ -82,7 +82,10 @@ def test_unknown_backbone_argument_suggests_a_similar_one(fails, shapes, tmp_pat
         ('val_evaluator.metrc=bbox', 'val_evaluator: CocoMetric has no argument metrc; did you mean metric'),
         ('val_evaluator.metric=boxes', 'val_evaluator: CocoMetric(ann_file='),
         ('param_scheduler.0.type=Linear', 'param_scheduler.0.type: Linear is not in the'),
-        ('default_hooks.chekpoint.interval=2', "default_hooks.chekpoint is {'interval': 2}; set a dict with a type"),
+        (
+            'default_hooks.checkpoints.interval=2',
+            "default_hooks.checkpoints is {'interval': 2}; set a dict with a type",
+        ),
         ('model.neck.out_channels=wide', "model.neck: FPN(out_channels='wide'"),
         ('model.backbone.init_cfg.type=Pretraned', 'model.backbone.init_cfg.type: Pretraned is not in the'),
         ('model.train_cfg.rpn.assigner.iou=0.5', 'model.train_cfg.rpn.assigner: MaxIoUAssigner has no argument iou'),

@@ -43,47 +43,51 @@ def test_custom_sizes_are_recognised(family):
 
 def test_description_of_a_published_file(save, inspect):
     path = save(dict(model=official(mlp_dense.HireMLP, classes=10, norms=()), epoch=3, args=None))
-    said = inspect(path)
-    assert said['file'].startswith(path) and said['weights'] == "under 'model'" and said['beside them'] == 'epoch, args'
-    assert said['sha256'] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    topics = inspect(path)
+    assert (
+        topics['file'].startswith(path)
+        and topics['weights'] == "under 'model'"
+        and topics['also holds'] == 'epoch, args'
+    )
+    assert topics['sha256'] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     parameters = sum(p.numel() for p in mlp_dense.HireMLP(SMALL, out_norm=False).parameters()) + 2 * 64 + 11 * 64 - 14
     weights = read_checkpoint(path)['model']
     counts = len(weights), sum(not t.is_floating_point() for t in weights.values())
-    assert said['tensors'] == (
+    assert topics['tensors'] == (
         f'{counts[0]} ({counts[0] - counts[1]} float64, {counts[1]} int64), {parameters / 1e6:.2f} M parameters'
     )
-    assert said['as backbone'].startswith('HireMLP: loaded ') and 'classifier head' in said['as backbone']
-    assert 'whole model' not in said and 'classes' not in said
-    assert inspect(save(official(mlp_dense.HireMLP)))['weights'] == 'a plain state dict'
+    assert topics['as backbone'].startswith('HireMLP: loaded ') and 'classifier head' in topics['as backbone']
+    assert 'whole model' not in topics and 'classes' not in topics
+    assert inspect(save(official(mlp_dense.HireMLP)))['weights'] == 'a bare state dict'
 
 
 def test_tensors_that_fit_a_config_are_counted(checkpoint, inspect, save):
     config, path, model = checkpoint
-    said = inspect(path, '--config', config)
+    topics = inspect(path, '--config', config)
     count = len(model.state_dict())
-    assert said['whole model'] == f'loads: {count} of its {count} tensors fit'
-    assert said['classes'].startswith('5: a, b, c, d, e' if config == DETECTION else '6: a, b, c, d, e, ...')
+    assert topics['whole model'] == f'loads: {count} of its {count} tensors fit'
+    assert topics['classes'].startswith('5: a, b, c, d, e' if config == DETECTION else '6: a, b, c, d, e, ...')
     weights = {key: value for key, value in model.state_dict().items() if not key.endswith('conv_seg.bias')}
     last = next(reversed(weights))
     weights = {**weights, last: torch.ones(1, 2, 3), 'extra.weight': torch.ones(1)}
-    said = inspect(save(weights), '--config', config)['whole model']
-    assert said.startswith('does not load: ') and '1 unexpected: extra.weight' in said
-    assert f'1 of another shape: {last} (1, 2, 3) for ' in said
-    assert ('2 missing: decode_head.conv_seg.bias' in said) == (config == SEGMENTATION)
+    text = inspect(save(weights), '--config', config)['whole model']
+    assert text.startswith('does not load: ') and '1 unexpected: extra.weight' in text
+    assert f'1 of another shape: {last} (1, 2, 3) for ' in text
+    assert ('2 missing: decode_head.conv_seg.bias' in text) == (config == SEGMENTATION)
 
 
 def test_mismatched_backbone_is_described(checkpoint, inspect, save):
     config, _, model = checkpoint
     weights = {key: value for key, value in model.state_dict().items() if 'channel_mixing.fc2.bias' not in key}
-    said = inspect(save(weights), '--config', config)
-    for text in (said['as backbone'], said['whole model']):
+    topics = inspect(save(weights), '--config', config)
+    for text in (topics['as backbone'], topics['whole model']):
         assert ' missing: stages.0.blocks.0.channel_mixing.fc2.bias, ' in text
-    assert said['whole model'].startswith('does not load: ')
+    assert topics['whole model'].startswith('does not load: ')
 
 
 def test_foreign_file_is_not_recognised(save, inspect):
-    said = inspect(save({'conv1.weight': torch.ones(2), 'stages.0.blocks.0.norm1.weight': torch.ones(())}))
-    assert said['backbone'] == 'none of this package' and 'as backbone' not in said
+    topics = inspect(save({'conv1.weight': torch.ones(2), 'stages.0.blocks.0.norm1.weight': torch.ones(())}))
+    assert topics['backbone'] == 'not of this package' and 'as backbone' not in topics
 
 
 # Malicious files
@@ -105,7 +109,7 @@ HOSTILE = {
     'huge header': ('w.safetensors', b'\xff' * 7 + b'\x7f{}', 'as a safetensors file'),
     'no tensors': ('w.pth', lambda mark: dict(model='resnet'), 'holds no weights'),
     'no names': ('w.pth', lambda mark: {1: torch.ones(2)}, 'holds no weights'),
-    'classes': ('w.pth', lambda mark: dict(model=dict(w=torch.ones(2)), meta=dict(CLASSES=9)), 'no list of names'),
+    'classes': ('w.pth', lambda mark: dict(model=dict(w=torch.ones(2)), meta=dict(CLASSES=9)), 'not a list of names'),
 }
 
 
@@ -138,15 +142,15 @@ def test_truncated_file_is_refused(save, capsys):
 
 def test_control_characters_in_names_are_replaced(save, inspect):
     weights = {f'stages.{10**9 * i}.blocks.{10**9}.norm1.weight': torch.ones(2) for i in range(2)}
-    said = inspect(save(dict(model={'\x1b[31m\nbackbone': torch.ones(1), **weights}, **{'\x1b]0;title\x07': 1})))
-    assert said['backbone'] == 'none of this package' and said['beside them'] == '?]0;title?'
+    topics = inspect(save(dict(model={'\x1b[31m\nbackbone': torch.ones(1), **weights}, **{'\x1b]0;title\x07': 1})))
+    assert topics['backbone'] == 'not of this package' and topics['also holds'] == '?]0;title?'
     weights = {f'stages.{i}.blocks.0.norm1.weight': torch.ones(10**12, device='meta') for i in range(4)}
     weights |= {f'stages.{i}.blocks.0.channel_mixing.fc1.weight': torch.ones(1, 1) for i in range(4)}
-    assert inspect(save(weights))['backbone'] == 'none of this package'
+    assert inspect(save(weights))['backbone'] == 'not of this package'
 
 
 def test_sparse_and_meta_tensors_are_refused(save, tmp_path, capsys):
     kinds = [(torch.eye(3).to_sparse(), 'holds torch._utils._rebuild_sparse_tensor')]
-    for tensor, said in [*kinds, (torch.ones(10**12, device='meta'), 'w is no plain tensor')]:
+    for tensor, message in [*kinds, (torch.ones(10**12, device='meta'), 'w is sparse, quantized or without values')]:
         assert call('checkpoint', 'publish', save(dict(w=tensor)), tmp_path / 'out.pth') == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err

@@ -93,7 +93,7 @@ def test_dry_run_accepts_sizes_and_durations(file, duration, shapes, tmp_path, c
         ('train', ['--epochs', 0], '--epochs 0: pass 1 or more.'),
         ('train', ['--iters', 5], 'counts its training in epochs; use --epochs;'),
         ('train', ['--batch-size', 0], '--batch-size 0: use 1 image or more.'),
-        ('test', ['--workers', -1], '--workers -1: give 0 or more'),
+        ('test', ['--workers', -1], '--workers -1: use 0 or more'),
         ('test', ['--show-dir', 'drawn', '--score-thr', 1.5], '--score-thr is 1.5; use a number from 0 to 1.'),
         ('test', ['--crop-size', 32, 32], 'the test of '),
         ('browse', ['--img-scale', 0, '--out', 'sheet.png'], 'of 1 pixel or more.'),

@@ -1,4 +1,4 @@
-"""Which checkpoints are written, taken and removed."""
+"""Checkpoints that are written, resumed and removed."""
 
 import io
 import os
@@ -24,7 +24,7 @@ def saved(path: Path, **content) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
+def test_writing_is_atomic(tmp_path, monkeypatch):
     path = tmp_path / 'iter_1.pth'
     data = saved(path)
     with pytest.raises(UserError, match='cannot be read back'):
@@ -36,18 +36,18 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
     assert path.read_bytes() == data and os.listdir(tmp_path) == ['iter_1.pth']
 
 
-@pytest.mark.parametrize('of', ['empty', 'cut', 'zeros', 'a changed byte'])
-def test_damage_is_found(tmp_path, of):
+@pytest.mark.parametrize('defect', ['empty', 'cut', 'zeros', 'a changed byte'])
+def test_damage_is_detected(tmp_path, defect):
     path = tmp_path / 'iter_1.pth'
     data = saved(path)
     assert damage(path) == ''
     changed = bytearray(data)
     changed[len(data) // 2] ^= 1
-    path.write_bytes({'empty': b'', 'cut': data[:-10], 'zeros': bytes(len(data)), 'a changed byte': changed}[of])
+    path.write_bytes({'empty': b'', 'cut': data[:-10], 'zeros': bytes(len(data)), 'a changed byte': changed}[defect])
     assert damage(path)
 
 
-def test_newest_whole_checkpoint(tmp_path):
+def test_newest_intact_checkpoint_is_chosen(tmp_path):
     for step in (2, 4, 10):
         saved(tmp_path / f'iter_{step}.pth')
     pointer = tmp_path / 'last_checkpoint'
@@ -72,7 +72,7 @@ def test_newest_whole_checkpoint(tmp_path):
 
 @pytest.fixture
 def trained(shapes, tmp_path):
-    """(config, work dir) of a training of four iterations."""
+    """Return config and work dir of a training of four iterations."""
     file, work_dir = write_config(SEGMENTATION, tmp_path, shapes, **SHORT), tmp_path / 'run'
     assert call('train', file, '--work-dir', work_dir, '--seed', 1) == 0
     return file, work_dir
@@ -81,7 +81,7 @@ def trained(shapes, tmp_path):
 MORE = ['--cfg-options', 'train_cfg.max_iters=6']
 
 
-def test_moved_work_dir(trained, tmp_path, capsys):
+def test_moved_work_dir_resumes_its_newest_intact_checkpoint(trained, tmp_path, capsys):
     file, work_dir = trained
     moved = work_dir.rename(tmp_path / 'moved')
     (moved / 'last_checkpoint').write_text('')
@@ -93,7 +93,7 @@ def test_moved_work_dir(trained, tmp_path, capsys):
     assert not list(moved.glob('.*')) and (moved / 'iter_6.pth').exists()
 
 
-def test_a_training_is_not_begun_over_another(trained, capsys):
+def test_existing_training_is_not_overwritten(trained, capsys):
     file, work_dir = trained
     (work_dir / 'last_checkpoint').unlink()
     assert call('train', file, '--work-dir', work_dir) == 2
@@ -137,7 +137,7 @@ def test_step_in_name(name, template, step):
 
 def test_remote_checkpoints_are_refused():
     for arguments in (dict(out_dir='s3://bucket'), dict(backend_args=dict(backend='petrel'))):
-        with pytest.raises(UserError, match="set default_hooks.checkpoint.type='CheckpointHook'"):
+        with pytest.raises(UserError, match=r"set default_hooks\.checkpoint\.type='CheckpointHook'"):
             CheckpointHook(interval=1, **arguments)
 
 
@@ -148,7 +148,7 @@ def test_nothing_to_resume_starts_anew(shapes, tmp_path, capsys):
 
 
 def hostile(checkpoint: Path, target: Path, out: Path) -> Path:
-    """A checkpoint that names other files as its own."""
+    """Write a checkpoint that names foreign files as its own."""
     content = torch.load(checkpoint, weights_only=False)
     content['message_hub']['runtime_info'].update(
         best_ckpt=str(target), best_score=-1.0, last_ckpt=str(target), keep_ckpt_ids=['../victim/keep', str(target)] * 9
@@ -157,8 +157,8 @@ def hostile(checkpoint: Path, target: Path, out: Path) -> Path:
     return out
 
 
-def test_only_own_files_are_removed(trained, tmp_path):
-    """Neither what a checkpoint names, nor the best one of the run that it is of, nor anything of another name."""
+def test_only_files_of_the_hook_are_removed(trained, tmp_path):
+    """Files that a checkpoint names, the best one of another run and files with other names stay."""
     file, work_dir = trained
     victim = tmp_path / 'victim' / 'best_mIoU_iter_2.pth'
     victim.mkdir(parents=True)
@@ -177,8 +177,8 @@ def test_only_own_files_are_removed(trained, tmp_path):
     assert (tmp_path / 'new' / 'iter_6.pth').exists() and not (tmp_path / 'new' / 'iter_4.pth').exists()
 
 
-def test_the_last_good_one_stays(trained):
-    """Going on from an earlier checkpoint removes neither it too soon, nor what came after it."""
+def test_resumed_checkpoint_and_later_ones_stay(trained):
+    """Resuming an earlier checkpoint removes neither it nor the later ones."""
     file, work_dir = trained
     more = ['--cfg-options', 'train_cfg.max_iters=3', 'default_hooks.checkpoint.max_keep_ckpts=1']
     assert call('train', file, '--work-dir', work_dir, '--resume', work_dir / 'iter_2.pth', *more) == 0
@@ -186,7 +186,7 @@ def test_the_last_good_one_stays(trained):
     assert newest_checkpoint(work_dir)[0] == work_dir / 'iter_3.pth'
 
 
-def test_published_keys_and_minutes(shapes, tmp_path):
+def test_published_keys_and_minutes_write_checkpoints(shapes, tmp_path):
     hook = {
         'default_hooks.checkpoint.published_keys': ['state_dict', 'meta'],
         'default_hooks.checkpoint.minutes': 0.0001,
@@ -196,7 +196,7 @@ def test_published_keys_and_minutes(shapes, tmp_path):
     assert call('train', file, '--work-dir', tmp_path) == 0
     (published,) = tmp_path.glob('iter_4-*.pth')
     assert torch.load(published, weights_only=False).keys() == {'state_dict', 'meta'}
-    assert not (tmp_path / 'resume.pth').exists(), 'a regular one makes it superfluous'
+    assert not (tmp_path / 'resume.pth').exists(), 'a regular checkpoint replaces it'
     more = ['--cfg-options', 'train_cfg.max_iters=5', 'default_hooks.checkpoint.save_last=False']
     assert call('train', file, '--work-dir', tmp_path, '--resume', *more) == 0
     assert newest_checkpoint(tmp_path)[0].name == 'resume.pth'
@@ -204,8 +204,8 @@ def test_published_keys_and_minutes(shapes, tmp_path):
 
 
 @pytest.mark.parametrize('at', [2, 3], ids=['at the end of an epoch', 'within an epoch'])
-def test_other_batches_than_before(shapes, tmp_path, at, capsys):
-    """Eight images in batches of four: two iterations are an epoch."""
+def test_changed_batch_size_resumes_only_between_epochs(shapes, tmp_path, at, capsys):
+    """Eight images in batches of four are an epoch of two iterations."""
     hook = dict(type='SignalHook', at=at, signals=['SIGTERM'])
     changes = {'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 2, 'train_dataloader.batch_size': 4}
     file = write_config(DETECTION, tmp_path, shapes, **changes, custom_hooks=[hook])
@@ -213,16 +213,16 @@ def test_other_batches_than_before(shapes, tmp_path, at, capsys):
     capsys.readouterr()
     less = ['--cfg-options', 'train_dataloader.batch_size=2', 'custom_hooks=[]']
     status = call('train', file, '--work-dir', tmp_path / 'run', '--resume', *less)
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     if at == 3:
-        assert status == 2 and 'saved within an epoch of 1 process with 2 batches' in said.err
+        assert status == 2 and 'saved within an epoch of 1 process with 2 batches' in printed.err
     else:
-        assert status == 0 and 'Resumed with 1 process with 4 batches instead of' in said.out
+        assert status == 0 and 'Resumed with 1 process with 4 batches instead of' in printed.out
         assert 'Epoch(train) [2][4/4]' in log_of(tmp_path / 'run')
 
 
-def test_loading_processes_do_not_matter(on_cpu, shapes, tmp_path):
-    """Augmentation depends on the seed, the epoch and the image alone."""
+def test_number_of_loading_processes_does_not_matter(on_cpu, shapes, tmp_path):
+    """Augmentation depends only on the seed, the epoch and the image."""
     for name, workers in (('none', 0), ('two', 2)):
         loader = dict(num_workers=workers, persistent_workers=False)
         file = write_config(SEGMENTATION, tmp_path, shapes, **SHORT, train_dataloader=loader)

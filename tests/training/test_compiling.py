@@ -1,4 +1,4 @@
-"""`compile` in a config: the backbone alone is compiled, once for each size, and computes the same."""
+"""`compile` in a config compiles the backbone alone, once for each size."""
 
 from functools import partial
 
@@ -21,8 +21,8 @@ SHORT = {
     [(DETECTION, 'compile.backend=aot_eager'), (SEGMENTATION, 'compile=True')],
     ids=['detection', 'segmentation'],
 )
-def test_compiled_training(on_cpu, shapes, tmp_path, monkeypatch, base, option):
-    """mmengine would compile the whole step: 60 graph breaks, and minutes for each of the first iterations."""
+def test_compiled_training_has_the_same_losses(on_cpu, shapes, tmp_path, monkeypatch, base, option):
+    """The Runner of mmengine would compile the complete step, with 60 graph breaks and minutes for each iteration."""
     shallow = {'model.backbone.drop_path_rate': 0.0, 'model.backbone.arch.depths': (1, 1, 1, 1)}
     config = write_config(base, tmp_path, shapes, **SHORT[base], **shallow)
     if option == 'compile=True':  # inductor, the default, would take minutes

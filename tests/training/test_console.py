@@ -1,4 +1,4 @@
-"""What a run says of its progress, and of what slows it down."""
+"""Estimated end of a training and progress bar of a test."""
 
 import io
 import logging
@@ -19,7 +19,7 @@ from mlp_dense.training.loops import IterLoop
 
 @pytest.fixture
 def runner():
-    """As far as it matters here: after 10 of 100 iterations, with a validation after every 25."""
+    """Return a fake Runner after 10 of 100 iterations, with a validation every 25 iterations."""
     hub, hook = MessageHub.get_instance('progress'), progress.ProgressHook()
     for name in ('time', 'data_time', 'loss'):
         hub.update_scalar(f'train/{name}', 1.0)
@@ -39,27 +39,27 @@ def runner():
     )
 
 
-def said(runner) -> tuple[str, datetime]:
-    """What stands before the estimated end, and that time."""
+def end_in_log(runner) -> tuple[str, datetime]:
+    """Return the word before the estimated end in the log, and that time."""
     _, line = progress.TimedLog(by_epoch=False).get_log_after_iter(runner, 9, 'train')
-    found = re.search(r'eta: 1:00:00  end: (after )?(\d{4}-\d\d-\d\d \d\d:\d\d)  time: 1.0000', line)
-    assert found, line
-    return found[1] or '', datetime.fromisoformat(found[2])
+    match = re.search(r'eta: 1:00:00  end: (after )?(\d{4}-\d\d-\d\d \d\d:\d\d)  time: 1.0000', line)
+    assert match, line
+    return match[1] or '', datetime.fromisoformat(match[2])
 
 
-def test_the_end_counts_validations(runner):
+def test_estimated_end_includes_validations(runner):
     hook, hour = runner.hooks[0], timedelta(hours=1)
     before = datetime.now()
-    word, end = said(runner)
+    word, end = end_in_log(runner)
     assert word == 'after ' and timedelta(0) <= before + hour - end < timedelta(minutes=2)
     hook.validations = [500.0, 700.0]  # four of 10 minutes are left
-    word, end = said(runner)
+    word, end = end_in_log(runner)
     assert word == '' and timedelta(0) <= before + hour + timedelta(minutes=40) - end < timedelta(minutes=2)
     runner.val_loop, hook.validations = None, []
-    assert said(runner)[0] == ''
+    assert end_in_log(runner)[0] == ''
 
 
-def test_validations_are_measured(runner):
+def test_validations_are_timed(runner):
     hook = runner.hooks[0]
     hook.before_val(runner)
     hook.after_val(runner)
@@ -67,7 +67,7 @@ def test_validations_are_measured(runner):
 
 
 @pytest.mark.parametrize('terminal', [True, False])
-def test_one_bar_on_a_terminal(runner, monkeypatch, terminal):
+def test_bar_replaces_lines_on_a_terminal(runner, monkeypatch, terminal):
     out = io.StringIO()
     shown = Console(file=out, force_terminal=True, width=80)
     monkeypatch.setattr(progress, 'Progress', lambda: Progress(console=shown))
@@ -82,7 +82,7 @@ def test_one_bar_on_a_terminal(runner, monkeypatch, terminal):
     assert ('testing' in out.getvalue() and '100%' in out.getvalue()) == terminal
 
 
-def test_a_test_that_fails_gives_the_terminal_back(runner, monkeypatch):
+def test_failing_test_restores_the_terminal(runner, monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr(progress, 'Progress', lambda: Progress(console=Console(file=out, force_terminal=True)))
     monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
@@ -93,7 +93,7 @@ def test_a_test_that_fails_gives_the_terminal_back(runner, monkeypatch):
     assert out.getvalue().endswith('\x1b[?25h'), 'the cursor is shown again'
 
 
-def test_plurals():
+def test_counted_nouns_have_plurals():
     assert counted(1, 'image') == '1 image' and counted(0, 'image') == '0 images'
     assert [counted(2, noun) for noun in ('epoch', 'batch', 'process')] == ['2 epochs', '2 batches', '2 processes']
     assert counted('?', 'image') == '? images'

@@ -1,4 +1,4 @@
-"""A training whose numbers are no longer finite ends where that happens, and saves nothing of it."""
+"""A training with values that are not finite ends at that iteration and saves none of them."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ WRONG = 5  # the iteration, from 1
 
 
 class Model(BaseModel):
-    """Spoils one thing in iteration `WRONG`, or from there on in every one if it `stays`."""
+    """Spoils one value in iteration `WRONG`, or in all later iterations if it `stays`."""
 
     def __init__(self, spoil: str = '', stays: bool = False):
         super().__init__()
@@ -87,7 +87,7 @@ def test_training_stops_before_anything_is_spoilt(tmp_path, spoil, accumulated):
     assert all(tensor.isfinite().all() for name, tensor in state.items() if name != 'mask')
 
 
-def test_weights_that_are_not_finite_at_the_start(tmp_path):
+def test_initial_weights_that_are_not_finite_are_refused(tmp_path):
     model = Model()
     model.second[1].bias.data[0] = torch.inf
     with pytest.raises(UserError, match=r'second\.1\.bias is not finite before the training'):
@@ -95,21 +95,21 @@ def test_weights_that_are_not_finite_at_the_start(tmp_path):
 
 
 @pytest.mark.parametrize('accumulated', [1, 3])
-def test_what_the_scaler_skips_is_no_error(tmp_path, accumulated):
+def test_steps_skipped_by_the_scaler_are_accepted(tmp_path, accumulated):
     model = Model('gradient')
     train(tmp_path, model, type=ScaledOnCPU, accumulative_counts=accumulated)
     assert list(saved(tmp_path)) == ['iter_12']
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-def test_many_skipped_steps_in_a_row(tmp_path):
+def test_many_skipped_steps_in_a_row_are_an_error(tmp_path):
     with pytest.raises(
         UserError, match=r'iteration 7: gradients overflowed in 3 steps in a row.*loss_bad; .* second\.'
     ):
         train(tmp_path, Model('loss', stays=True), FiniteLossHook(max_skipped=3), type=ScaledOnCPU)
 
 
-def test_a_finite_training_is_not_changed(tmp_path):
+def test_finite_training_is_unchanged(tmp_path):
     weights = []
     for name, hook in (('with', FiniteLossHook()), ('without', Hook())):
         torch.manual_seed(0)
@@ -122,7 +122,7 @@ def test_a_finite_training_is_not_changed(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_that_diverges(shapes, tmp_path, capsys):
+def test_diverging_training_is_explained(shapes, tmp_path, capsys):
     changes = {
         'train_cfg.max_iters': 9,
         'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=1e30),
@@ -131,8 +131,8 @@ def test_training_that_diverges(shapes, tmp_path, capsys):
     }
     config = write_config(SEGMENTATION, tmp_path, shapes, **changes)
     assert call('train', config, '--work-dir', tmp_path / 'run', '--seed', 0) == 2
-    said = capsys.readouterr().err
-    assert 'Stopped at iteration' in said and 'is not finite' in said and len(said.strip().splitlines()) == 1
+    error = capsys.readouterr().err
+    assert 'Stopped at iteration' in error and 'is not finite' in error and len(error.strip().splitlines()) == 1
     kept = saved(tmp_path / 'run')
     assert 1 <= len(kept) <= 2 and all(t.isfinite().all() for state in kept.values() for t in state.values())
     assert Path((tmp_path / 'run' / 'last_checkpoint').read_text()).stem in kept

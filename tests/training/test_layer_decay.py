@@ -40,7 +40,7 @@ def test_rates_fall_towards_the_input(family):
         assert group['weight_decay'] == (0.0 if 'norm' in name else 0.05), name
 
 
-def test_frozen_stages_are_left_out(family):
+def test_frozen_stages_have_no_parameter_groups(family):
     model = Detector(family(SMALL, frozen_stages=1))
     optimizer = wrapper(model, layer_decay_rate=0.5).optimizer
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group['params']}
@@ -48,13 +48,13 @@ def test_frozen_stages_are_left_out(family):
 
 
 @pytest.mark.parametrize('rate', [None, 0, 1.5, '0.9'])
-def test_rate_that_is_missing_or_wrong(family, rate):
+def test_missing_or_invalid_rate_is_refused(family, rate):
     given = {} if rate is None else dict(layer_decay_rate=rate)
     with pytest.raises(UserError, match='above 0 and up to 1'):
         wrapper(Detector(family(SMALL)), **given)
 
 
-def test_other_backbone():
+def test_foreign_backbone_is_refused():
     resnet = MODELS.build(dict(type='mmdet.ResNet', depth=18))
     with pytest.raises(UserError, match='not ResNet'):
         wrapper(Detector(resnet), layer_decay_rate=0.9)

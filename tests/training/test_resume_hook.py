@@ -1,4 +1,4 @@
-"""A training that is stopped anywhere and resumed is the unbroken one, bit for bit."""
+"""A training that is stopped anywhere and resumed equals the uninterrupted one bit for bit."""
 
 import signal
 from pathlib import Path
@@ -36,25 +36,27 @@ pytestmark = pytest.mark.usefixtures('on_cpu')
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:Detected call of `scheduler.step:UserWarning')  # of mmengine, with accumulation
 @pytest.mark.parametrize('case', CASES)
-def test_resumed_is_unbroken(case, shapes, tmp_path):
+def test_resumed_training_equals_the_uninterrupted_one(case, shapes, tmp_path):
     base, changes, at = CASES[case]
     file = write_config(base, tmp_path, shapes, **changes)
-    assert call('train', file, '--work-dir', tmp_path / 'unbroken', '--seed', 3) == 0
+    assert call('train', file, '--work-dir', tmp_path / 'uninterrupted', '--seed', 3) == 0
     cfg = Config.fromfile(file)
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='SignalHook', at=at, signals=['SIGTERM'])]
     cfg.dump(tmp_path / 'stopping.py')
     broken = tmp_path / 'broken'
     assert call('train', tmp_path / 'stopping.py', '--work-dir', broken, '--seed', 3) == 128 + signal.SIGTERM
-    assert not (broken / Path((tmp_path / 'unbroken' / 'last_checkpoint').read_text()).name).exists()
+    assert not (broken / Path((tmp_path / 'uninterrupted' / 'last_checkpoint').read_text()).name).exists()
     assert call('train', file, '--work-dir', broken, '--resume') == 0  # the seed is that of the checkpoint
-    assert records_of(broken) == records_of(tmp_path / 'unbroken')
+    assert records_of(broken) == records_of(tmp_path / 'uninterrupted')
     final = Path((broken / 'last_checkpoint').read_text())
-    assert_equal_states(final, tmp_path / 'unbroken' / final.name)
-    assert {path.name for path in broken.glob('*.pth')} == {path.name for path in (tmp_path / 'unbroken').glob('*.pth')}
+    assert_equal_states(final, tmp_path / 'uninterrupted' / final.name)
+    assert {path.name for path in broken.glob('*.pth')} == {
+        path.name for path in (tmp_path / 'uninterrupted').glob('*.pth')
+    }
 
 
 def test_order_and_augmentation_are_random(shapes, tmp_path):
-    """Else the test above could not fail."""
+    """Without random order and augmentation, the test above could not fail."""
     file = write_config(SEGMENTATION, tmp_path, shapes, **SEG)
     for seed in (3, 4):
         assert call('train', file, '--work-dir', tmp_path / str(seed), '--seed', seed) == 0
@@ -63,7 +65,7 @@ def test_order_and_augmentation_are_random(shapes, tmp_path):
         assert_equal_states(tmp_path / '3' / 'iter_9.pth', tmp_path / '4' / 'iter_9.pth')
 
 
-def test_second_signal_stops_at_once(shapes, tmp_path):
+def test_second_signal_stops_immediately(shapes, tmp_path):
     changes = SEG | dict(custom_hooks=[dict(type='SignalHook', at=2, signals=['SIGTERM', 'SIGTERM'])])
     file = write_config(SEGMENTATION, tmp_path, shapes, **changes)
     pid = start(file, '--work-dir', tmp_path / 'run', log=tmp_path / 'log')
@@ -71,8 +73,8 @@ def test_second_signal_stops_at_once(shapes, tmp_path):
     assert not list((tmp_path / 'run').glob('*.pth'))
 
 
-def test_without_a_seed(shapes, tmp_path):
-    """The seed that was drawn is that of the rest, too."""
+def test_resumed_training_keeps_a_drawn_seed(shapes, tmp_path):
+    """A seed that was drawn also applies after resuming."""
     changes = SEG | dict(custom_hooks=[dict(type='SignalHook', at=5, signals=['SIGINT'])])
     file = write_config(SEGMENTATION, tmp_path, shapes, **changes)
     assert call('train', file, '--work-dir', tmp_path) == 128 + signal.SIGINT

@@ -1,4 +1,4 @@
-"""Reading configs, building the Runner, its hooks and what merges views."""
+"""Adaptation to the machine, process groups and test-time augmentation."""
 
 import pytest
 import torch
@@ -58,10 +58,10 @@ def test_unused_parameters_are_found_under_gloo(monkeypatch):
     monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend: None)
     for name, value in dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, MASTER_ADDR='here').items():
         monkeypatch.setenv(name, str(value))
-    for wanted in (True, False):
-        cfg = Config(dict(launcher='pytorch', find_unused_parameters=wanted))
+    for expected in (True, False):
+        cfg = Config(dict(launcher='pytorch', find_unused_parameters=expected))
         machine.start_processes(cfg)
-        assert cfg.model_wrapper_cfg.find_unused_parameters is wanted
+        assert cfg.model_wrapper_cfg.find_unused_parameters is expected
 
 
 def test_flipped_boxes_and_masks_are_flipped_back_before_merging():
@@ -79,7 +79,7 @@ def test_flipped_boxes_and_masks_are_flipped_back_before_merging():
     unflipped = view([1.0, 1.0, 4.0, 3.0], torch.zeros_like(mask), 0.2, False)
     flipped = view([6.0, 1.0, 9.0, 3.0], mask.flip(-1), 0.9, True)
     detector = torch.nn.Identity()
-    detector.test_step = None  # asked for, but not called by the merging
+    detector.test_step = None  # required, but not called while merging
     model = InstanceTTAModel(nms=dict(type='nms', iou_threshold=0.5), max_per_img=5, module=detector)
     merged = model._merge_single_sample([unflipped, flipped]).pred_instances
     assert merged.bboxes.tolist() == [[1.0, 1.0, 4.0, 3.0]]

@@ -1,4 +1,4 @@
-"""What is drawn on images."""
+"""Drawings of labels on images."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from mmengine.structures import InstanceData, PixelData
 from mlp_dense.visualization import drawing
 
 
-def test_enlargement():
+def test_enlarged_size_is_a_multiple():
     assert drawing.enlarged_size(1, 1) == (320, 320)
     assert drawing.enlarged_size(128, 130) == (384, 390)
     assert drawing.enlarged_size(320, 400) == (320, 400)
-    assert drawing.enlarged_size(1, 3000) == (1, 3000), 'an image as long as this stays as it is'
+    assert drawing.enlarged_size(1, 3000) == (1, 3000), 'such a long image keeps its size'
 
 
-def test_label_maps_take_the_nearest_pixel(monkeypatch):
+def test_label_map_is_resized_to_the_nearest_pixel(monkeypatch):
     monkeypatch.setattr(drawing, 'write', lambda drawn, *_, **__: drawn)  # no names
     palette = [[20 * i, 0, 0] for i in range(12)]
 
@@ -29,7 +29,7 @@ def test_label_maps_take_the_nearest_pixel(monkeypatch):
     assert torch.equal(drawn(larger, 3, 4), 10 * labels[0].byte())
 
 
-def test_ignored_pixels_are_hatched():
+def test_draw_label_map_hatches_ignored_pixels():
     labels = torch.zeros(1, 200, 200, dtype=torch.int64)
     labels[:, :100] = 255
     image = np.full((200, 200, 3), 100, np.uint8)
@@ -39,7 +39,7 @@ def test_ignored_pixels_are_hatched():
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 200), (300, 400)])
-def test_any_size_and_boxes_at_the_border(size):
+def test_draw_instances_accepts_any_size_and_boxes_at_the_border(size):
     height, width = size
     boxes = torch.tensor([[0, 0, width, height], [width - 1, height - 1, width, height], [-5, -5, 2, 2]]).float()
     instances = InstanceData(
@@ -52,19 +52,29 @@ def test_any_size_and_boxes_at_the_border(size):
     assert not empty.any()
 
 
-def test_small_objects_lie_on_top_with_thin_lines():
+def test_draw_instances_draws_small_objects_last_with_thin_lines():
     boxes = torch.tensor([[100, 100, 110, 110], [20, 20, 280, 280]]).float()
     instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
     image = np.zeros((300, 300, 3), np.uint8)
     drawn = drawing.draw_instances(image, instances, (300, 300), ['small', 'large'], [(255, 0, 0), (0, 255, 0)])
-    assert (drawn[100:110, 100] == (255, 0, 0)).all() and not drawn[102:108, 102:108].any(), 'a line of one pixel'
-    assert (drawn[150, 20:22] == (0, 255, 0)).all(), 'of two'
+    assert (drawn[100:110, 100] == (255, 0, 0)).all() and not drawn[102:108, 102:108].any(), 'the line has one pixel'
+    assert (drawn[150, 20:22] == (0, 255, 0)).all(), 'the line has two pixels'
 
 
-def test_the_halves_have_captions():
+def test_draw_labels_writes_captions():
     image, labels = np.zeros((400, 500, 3), np.uint8), PixelData(data=torch.zeros(1, 400, 500, dtype=torch.int64))
     meta = dict(classes=['road'], palette=[(9, 9, 9)])
     drawn = drawing.draw_labels(image, [labels, labels], drawing.draw_label_map, meta, captions=('left', 'right'))
     assert drawn.shape == (421, 1000, 3) and (drawn[0] == 255).all()
     alone = drawing.draw_labels(image, [None, labels], drawing.draw_label_map, meta, captions=('left', 'right'))
-    assert (alone == drawn[:, 500:]).all(), 'what is not drawn has no caption'
+    assert (alone == drawn[:, 500:]).all(), 'a missing label has no caption'
+
+
+def test_draw_labels_keeps_the_order_of_channels():
+    image, labels = np.zeros((400, 400, 3), np.uint8), PixelData(data=torch.zeros(1, 400, 400, dtype=torch.int64))
+    image[:] = (50, 0, 0)
+    arguments = [labels], drawing.draw_label_map, dict(classes=['road'], palette=[(200, 100, 0)])
+    rgb = drawing.draw_labels(image, *arguments)
+    assert (rgb[-1, -1] == (125, 50, 0)).all(), 'half image, half palette'
+    bgr = drawing.draw_labels(image[..., ::-1], *arguments, bgr=True)
+    assert (bgr == rgb[..., ::-1]).all() and bgr.flags['C_CONTIGUOUS']

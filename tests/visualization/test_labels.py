@@ -1,11 +1,12 @@
-"""Where text is put on an image: it hides neither small objects nor other text."""
+"""Positions of text on an image: it hides neither small objects nor other text."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlp_dense.visualization import labels as text
+from mlp_dense.visualization import labels
 from mlp_dense.visualization.drawing import colours
 
 HEIGHT, WIDTH = 300, 400
@@ -14,79 +15,94 @@ COLOUR = (200, 30, 30)
 
 @pytest.fixture
 def written(monkeypatch):
-    """Writes names on black; returns what was written, and the boxes of the texts as (left, top, right, bottom)."""
-    found = []
-    write = text._Paper.write
+    """Return a function that writes names on black; it returns texts and boxes (left, top, right, bottom)."""
+    texts = []
+    write = labels._Canvas.write
 
-    def note(self, string, x, y, colour):
-        found.append((string, (x, y, x + self.size_of(string)[0], y + self.size_of(string)[1])))
-        write(self, string, x, y, colour)
+    def record(self, text, x, y, colour):
+        width, height = self.size_of(text)
+        texts.append((text, (x, y, x + width, y + height)))
+        write(self, text, x, y, colour)
 
-    monkeypatch.setattr(text._Paper, 'write', note)
+    monkeypatch.setattr(labels._Canvas, 'write', record)
 
     def written(boxes, names, scores=None) -> list:
-        found.clear()
+        texts.clear()
         image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         scores = scores or [''] * len(names)
-        drawn = text.write_names(image, names, scores, np.array(boxes).reshape(-1, 4), [COLOUR] * len(names))
+        drawn = labels.write_names(image, names, scores, np.array(boxes).reshape(-1, 4), [COLOUR] * len(names))
         assert drawn.shape == image.shape and not image.any()
-        return list(found)
+        return list(texts)
 
     return written
 
 
-def overlap(one: tuple, other: tuple) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def overlap(first: tuple, second: tuple) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
 
 
-def test_a_large_object_has_its_name_above(written):
-    ((string, (left, _, _, bottom)),) = written([[50, 100, 250, 250]], ['horse'], ['93'])
-    assert (string, left, bottom) == ('horse 93', 50, 100)
+def test_large_object_has_its_name_above(written):
+    ((text, (left, _, _, bottom)),) = written([[50, 100, 250, 250]], ['horse'], ['93'])
+    assert (text, left, bottom) == ('horse 93', 50, 100)
     ((_, (*_, bottom)),) = written([[50, 0, 350, 290]], ['horse'])
-    assert bottom < 30, 'inside, where there is no room above'
+    assert bottom < 30, 'inside if there is no space above'
 
 
-def test_small_objects_stay_visible(written):
+def test_names_do_not_cover_small_objects(written):
     small = [[x, y, x + 24, y + 24] for x in range(20, 380, 30) for y in range(40, 280, 60)]
-    found = written(small, ['person'] * len(small), ['88'] * len(small))
-    places = [place for _, place in found]
-    assert len(found) > len(small) / 3, 'many have a text'
-    assert not any(overlap(place, box) for place in places for box in small)
-    assert not any(overlap(*pair) for pair in itertools.combinations(places, 2))
-    assert all(left >= 0 and right <= WIDTH and top >= 0 and bottom <= HEIGHT for left, top, right, bottom in places)
+    texts = written(small, ['person'] * len(small), ['88'] * len(small))
+    positions = [position for _, position in texts]
+    assert len(texts) > len(small) / 3, 'many objects have a text'
+    assert not any(overlap(position, box) for position in positions for box in small)
+    assert not any(overlap(*pair) for pair in itertools.combinations(positions, 2))
+    assert all(left >= 0 and right <= WIDTH and top >= 0 and bottom <= HEIGHT for left, top, right, bottom in positions)
 
 
-def test_in_a_crowd_the_score_is_left_then_nothing(written):
+def test_names_in_a_crowd_become_scores_and_then_nothing(written):
     crowd = [[x, 140, x + 28, 170] for x in range(10, 380, 29)]
-    found = [string for string, _ in written(crowd, ['wine glass'] * len(crowd), ['71'] * len(crowd))]
-    assert found[0] == 'wine glass 71' and '71' in found
+    texts = [text for text, _ in written(crowd, ['wine glass'] * len(crowd), ['71'] * len(crowd))]
+    assert texts[0] == 'wine glass 71' and '71' in texts
     packed = [[x, y, x + 20, y + 20] for x in range(0, 400, 20) for y in range(0, 300, 20)]
-    assert len(written(packed, ['cell'] * len(packed))) == 1, 'the class is named once all the same'
+    assert len(written(packed, ['cell'] * len(packed))) == 1, 'the class is named once'
 
 
 def test_every_class_is_named(written):
     boxes = [[40, 40, 360, 280], *([100 + i, 100 + i, 116 + i, 116 + i] for i in range(8))]
     names = ['table', *'abcdefgh']
-    assert {string for string, _ in written(boxes, names)} == set(names)
+    assert {text for text, _ in written(boxes, names)} == set(names)
 
 
-def test_captions():
+def test_captions_are_black_on_white_above_the_images():
     images = [np.zeros((100, 200, 3), np.uint8), np.zeros((100, 40, 3), np.uint8)]
-    first, second = text.captioned(images, ['ground truth', 'predictions with a score above 0.3'])
+    first, second = labels.captioned(images, ['ground truth', 'predictions with a score above 0.3'])
     assert first.shape == (121, 200, 3) and second.shape == (121, 40, 3)
     assert (first[:21] == 255).mean() > 0.7 and (first[:21] < 100).any(), 'black on white'
     assert not first[21:].any()
 
 
 @pytest.mark.parametrize('palette', [None, 'random', [(220, 20, 60), (119, 11, 32), (0, 0, 142)] * 27], ids=type)
-def test_classes_without_a_palette_of_their_own_look_different(palette):
-    """COCO's first colours, which mmdet gives to own classes in its format, are much alike."""
-    found = colours(palette, 8)
-    assert found == colours(palette, 8) and len(found) == 8
-    apart = min(np.abs(np.subtract(*pair)).sum() for pair in itertools.combinations(found, 2))
-    assert apart > 120
+def test_colours_of_replaced_classes_differ(palette):
+    """COCO's first colours are similar. Mmdet assigns them to custom classes in COCO's format."""
+    first = colours(palette, 8)
+    assert first == colours(palette, 8) and len(first) == 8
+    difference = min(np.abs(np.subtract(*pair)).sum() for pair in itertools.combinations(first, 2))
+    assert difference > 120
     assert len({*colours(None, 200)}) == 200
 
 
-def test_an_own_palette_is_kept():
+def test_colours_keep_a_palette_of_the_right_length():
     assert colours([[1, 2, 3], [4, 5, 6]], 2) == [(1, 2, 3), (4, 5, 6)]
+
+
+@pytest.mark.parametrize(
+    ('runs', 'names'),
+    [
+        ([('a', 'x/1/report'), ('b', 'x/2/report')], ['a', 'b']),
+        ([('a', '/x/1/report'), ('a', '/x/2/report')], ['a (1)', 'a (2)']),
+        ([('a', '/x/1/fold/r'), ('b', '/x/2/r'), ('a', '/x/2/fold/r')], ['a (1/fold)', 'b', 'a (2/fold)']),
+        ([('a', '/x'), ('a', '/x/y')], ['a (.)', 'a (y)']),
+        ([('a', '/x/y'), ('a', '/x/y/y')], ['a (.)', 'a (y)']),
+    ],
+)
+def test_distinct_names_have_the_shortest_paths(runs, names):
+    assert labels.distinct_names([name for name, _ in runs], [Path(path) for _, path in runs]) == names

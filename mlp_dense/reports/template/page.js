@@ -80,16 +80,16 @@ const overlay = (image, gallery, hidden, small) => {
       }
     }
   };
-  for (const {kind, label, box, score, overlap, true_label, outline} of image.objects) {
-    if (hidden.has(kind)) continue;
-    const colour = gallery.kinds[kind], isCorrect = kind === 'hit' || kind === 'truth';
+  for (const {outcome, label, box, score, overlap, true_label, outline} of image.objects) {
+    if (hidden.has(outcome)) continue;
+    const colour = gallery.outcomes[outcome], isCorrect = outcome === 'hit' || outcome === 'truth';
     const name = gallery.classes[label] + (score === null ? '' : ` ${Math.round(100 * score)}`);
     const details = (overlap === null ? '' : `, IoU ${overlap.toFixed(2)}`) +
       (true_label === null ? '' : `, is ${gallery.classes[true_label]}`);
     const [x, y, width, height] = box;
     const rect = makeSvg('rect', {x, y, width, height, stroke: colour, 'class': isCorrect ? 'thin' : ''});
-    if (kind === 'truth') rect.setAttribute('stroke-dasharray', '4 3');
-    rect.append(makeSvg('title', {}, `${kind}: ${name}${details}`));
+    if (outcome === 'truth') rect.setAttribute('stroke-dasharray', '4 3');
+    rect.append(makeSvg('title', {}, `${outcome}: ${name}${details}`));
     if (outline && !isCorrect) svg.append(makeSvg('path', {d: outline, stroke: colour, color: colour}));
     svg.append(rect);
     if (!isCorrect) addName(name, box);
@@ -108,11 +108,11 @@ const gallery = section => {
   };
   const option = (text, value) => make('option', {value}, text);
   const labels = new Set(section.images.flatMap(image => image.tags.map(([label]) => label)));
-  const kinds = new Set(section.images.flatMap(image => image.tags.map(([, kind]) => kind)));
+  const outcomes = new Set(section.images.flatMap(image => image.tags.map(([, outcome]) => outcome)));
   const classes = selection('class', 'all classes', section.classes.flatMap(
     (name, i) => labels.has(i) ? [option(name, i)] : []));
-  const errors = selection('kind', 'all kinds', Object.keys(section.kinds).flatMap(
-    name => kinds.has(name) ? [option(name, name)] : []));
+  const errors = selection('outcome', 'all outcomes', Object.keys(section.outcomes).flatMap(
+    name => outcomes.has(name) ? [option(name, name)] : []));
   const previous = make('button', {}, '‹'), next = make('button', {}, '›'), position = make('span');
   previous.setAttribute('aria-label', 'previous page');
   next.setAttribute('aria-label', 'next page');
@@ -131,8 +131,8 @@ const gallery = section => {
     return make('figure', {}, frame, make('figcaption', {}, image.name, make('br'), make('span', {}, image.caption)));
   };
   const fill = () => {
-    const matching = section.images.filter(({tags}) => !(classes.value || errors.value) || tags.some(([label, kind]) =>
-      (!classes.value || label === +classes.value) && (!errors.value || kind === errors.value)));
+    const matching = section.images.filter(({tags}) => !(classes.value || errors.value) || tags.some(([label, outcome]) =>
+      (!classes.value || label === +classes.value) && (!errors.value || outcome === errors.value)));
     const pages = Math.max(1, Math.ceil(matching.length / size));
     page = Math.min(Math.max(page, 0), pages - 1);
     position.textContent = `${matching.length} image${matching.length === 1 ? '' : 's'}, page ${page + 1} of ${pages}`;
@@ -143,8 +143,8 @@ const gallery = section => {
   classes.onchange = errors.onchange = () => { page = 0; fill(); };
   previous.onclick = () => { page--; fill(); };
   next.onclick = () => { page++; fill(); };
-  const drawnKinds = new Set(section.images.flatMap(image => image.objects.map(({kind}) => kind)));
-  const keys = Object.entries(section.kinds).filter(([name]) => drawnKinds.has(name)).map(([name, colour]) =>
+  const drawnOutcomes = new Set(section.images.flatMap(image => image.objects.map(({outcome}) => outcome)));
+  const keys = Object.entries(section.outcomes).filter(([name]) => drawnOutcomes.has(name)).map(([name, colour]) =>
     make('label', {className: 'key'}, make('input', {type: 'checkbox', checked: true, onchange: event => {
       if (event.target.checked) hidden.delete(name); else hidden.add(name);
       fill();

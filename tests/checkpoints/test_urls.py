@@ -1,4 +1,4 @@
-"""Checkpoints from addresses: over https alone, whole, and the file that the name says."""
+"""Checkpoints from URLs: only https, complete downloads, and the hash in the name."""
 
 import functools
 import hashlib
@@ -21,7 +21,7 @@ from support.models import official
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """The address of a server of the files in tmp_path; it goes away when called."""
+    """Yield the URL of a server of the files in tmp_path, and a function that stops it."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
@@ -37,14 +37,14 @@ def served(tmp_path, monkeypatch):
         server.shutdown()
 
 
-def test_only_https(served, monkeypatch):
+def test_only_https_is_allowed(served, monkeypatch):
     monkeypatch.delenv('MLP_DENSE_ALLOW_HTTP')
-    for address in (f'{served[0]}/w.pth', 'ftp://host/w.pth', 's3://host/w.pth'):
-        with pytest.raises(CheckpointError, match=r'is not fetched over (http|ftp|s3), which anyone'):
-            read_checkpoint(address)
+    for url in (f'{served[0]}/w.pth', 'ftp://host/w.pth', 's3://host/w.pth'):
+        with pytest.raises(CheckpointError, match=r'is not fetched over (http|ftp|s3), since others'):
+            read_checkpoint(url)
 
 
-def test_hash_in_the_name(save, served):
+def test_hash_in_the_name_is_checked(save, served):
     data = Path(save(official(mlp_dense.HireMLP), 'w.pth')).read_bytes()
     digest = hashlib.sha256(data).hexdigest()[:8]
     for name in (f'hire-{digest}.pth', 'hire-20240131.pth', 'hire-00000000.pth'):
@@ -53,12 +53,12 @@ def test_hash_in_the_name(save, served):
         read_checkpoint(f'{served[0]}/hire-{digest}.pth').keys()
         == read_checkpoint(f'{served[0]}/hire-20240131.pth').keys()
     )
-    with pytest.raises(CheckpointError, match='is not the file that its name says: its SHA-256 begins'):
+    with pytest.raises(CheckpointError, match='has another SHA-256 than its name, it begins with'):
         read_checkpoint(f'{served[0]}/hire-00000000.pth')
     assert not [file for file in Path(torch.hub.get_dir()).rglob('*') if '00000000' in file.name]
 
 
-def test_redirects_and_broken_downloads(served, tmp_path, monkeypatch):
+def test_redirects_and_incomplete_downloads_are_checked(served, tmp_path, monkeypatch):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(302 if 'moved' in self.path else 200)
@@ -73,54 +73,54 @@ def test_redirects_and_broken_downloads(served, tmp_path, monkeypatch):
     new = f'{served[0]}/w.pth'
     with http.server.ThreadingHTTPServer(('localhost', 0), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01), daemon=True).start()
-        address = f'http://localhost:{server.server_port}'
-        assert read_checkpoint(f'{address}/moved.pth') == dict(value=1)
-        with pytest.raises(CheckpointError, match=r'short\.pth cannot be downloaded \(it broke off\)'):
-            read_checkpoint(f'{address}/short.pth')
-        check = files._check_address
-        # As if the first address were of https.
-        monkeypatch.setattr(files, '_check_address', lambda address: check(address) if 'w.pth' in address else None)
+        url = f'http://localhost:{server.server_port}'
+        assert read_checkpoint(f'{url}/moved.pth') == dict(value=1)
+        with pytest.raises(CheckpointError, match=r'short\.pth cannot be downloaded \(the connection was lost\)'):
+            read_checkpoint(f'{url}/short.pth')
+        check = files._check_url
+        # Simulate https for the first URL.
+        monkeypatch.setattr(files, '_check_url', lambda url: check(url) if 'w.pth' in url else None)
         monkeypatch.delenv('MLP_DENSE_ALLOW_HTTP')
         with pytest.raises(CheckpointError, match=r'w\.pth is not fetched over http'):
-            read_checkpoint(f'{address}/moved.pth?again')
+            read_checkpoint(f'{url}/moved.pth?again')
         server.shutdown()
     assert len(list((tmp_path / 'hub' / 'checkpoints').iterdir())) == 1
 
 
-def test_address(save, served):
-    address, close = served
+def test_download_is_kept(save, served):
+    url, stop = served
     weights = official(mlp_dense.HireMLP)
     save(dict(model=weights))
-    assert_computes(pretrained(mlp_dense.HireMLP, f'{address}/weights.pth'), weights)
+    assert_computes(pretrained(mlp_dense.HireMLP, f'{url}/weights.pth'), weights)
     with pytest.raises(CheckpointError, match=r'absent\.pth cannot be downloaded'):
-        read_checkpoint(f'{address}/absent.pth')
-    close()
-    assert_computes(pretrained(mlp_dense.HireMLP, f'{address}/weights.pth'), weights)  # kept
+        read_checkpoint(f'{url}/absent.pth')
+    stop()
+    assert_computes(pretrained(mlp_dense.HireMLP, f'{url}/weights.pth'), weights)
 
 
-def test_addresses_that_end_alike_are_kept_apart(served, tmp_path):
-    address, _ = served
+def test_urls_with_the_same_name_have_separate_downloads(served, tmp_path):
+    url, _ = served
     for folder in ('a', 'b'):
         (tmp_path / folder).mkdir()
         torch.save(dict(value=folder), tmp_path / folder / 'weights.pth')
-        assert read_checkpoint(f'{address}/{folder}/weights.pth?download=1') == dict(value=folder)
-    kept = sorted((tmp_path / 'hub' / 'checkpoints').iterdir())
-    assert len(kept) == 2 and all(path.name.endswith('-weights.pth') for path in kept)
+        assert read_checkpoint(f'{url}/{folder}/weights.pth?download=1') == dict(value=folder)
+    downloads = sorted((tmp_path / 'hub' / 'checkpoints').iterdir())
+    assert len(downloads) == 2 and all(path.name.endswith('-weights.pth') for path in downloads)
 
 
-def test_safetensors_from_an_address(served, tmp_path):
+def test_safetensors_is_read_from_a_url(served, tmp_path):
     weights = official(mlp_dense.HireMLP)
     save_file(weights, tmp_path / 'weights.safetensors')
     assert_computes(pretrained(mlp_dense.HireMLP, f'{served[0]}/weights.safetensors?raw=true'), weights)
 
 
-def test_download_that_is_a_page_says_what_to_delete(served, tmp_path):
+def test_error_for_a_downloaded_page_names_the_file_to_delete(served, tmp_path):
     (tmp_path / 'page.pth').write_text('<html>log in</html>')
     with pytest.raises(CheckpointError, match=r'delete /.*-page\.pth to download it again'):
         read_checkpoint(f'{served[0]}/page.pth')
 
 
-def test_file_address_is_read_anew_after_a_change(save, tmp_path, monkeypatch):
+def test_file_url_is_read_again_after_a_change(save, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
     for value in (1.0, 2.0):
         path = pathlib.Path(save(dict(value=torch.tensor(value))))

@@ -1,4 +1,4 @@
-"""torchvision's operators, where they work."""
+"""Availability of torchvision's operators."""
 
 from functools import cache
 
@@ -17,11 +17,14 @@ def has_torchvision(device: str) -> bool:
         roi_align(image, [box], 1)
         deform_conv2d(image, image.new_zeros(1, 2, 3, 3), image[:, :, :1, :1])
     except (ImportError, RuntimeError, AssertionError, AttributeError):
-        return False  # absent, built for another PyTorch, without CUDA
+        return False  # missing, built for another PyTorch, or without CUDA
     return True
 
 
 def by_torchvision(values: Tensor) -> bool:
-    """Whether torchvision computes this: on a GPU. On a CPU plain PyTorch is faster (``benchmarks/operators.py``), and
-    torchvision's gradient on a GPU adds in no fixed order."""
+    """Whether torchvision computes an operator for this tensor: only on a GPU.
+
+    On a CPU the PyTorch fallback is faster (``benchmarks/operators.py``). On a GPU torchvision's gradient is not
+    deterministic.
+    """
     return values.is_cuda and has_torchvision('cuda') and not torch.are_deterministic_algorithms_enabled()
