@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine import registry as root
 from mmengine.registry import Registry
 
+from .backbones import FAMILIES
 from .errors import NotInstalledError, explain_missing, explain_torchvision
 
 
@@ -46,7 +47,6 @@ class LazyRegistry(Registry):
         return dict.fromkeys(self.module_of) | self._module_dict
 
 
-FAMILIES = import_module('mlp_dense.backbones').FAMILIES
 MODELS = LazyRegistry(
     root.MODELS,
     {

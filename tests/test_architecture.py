@@ -14,10 +14,10 @@ from support.tools import run
 PACKAGE = ROOT / 'mlp_dense'
 FLOORS = (  # from bottom to top
     ('errors',),
-    ('registry',),
     ('checkpoints', 'visualization', 'datasets', 'operators', 'kernels'),
     ('backbones', 'tasks'),
-    ('config', 'reports', 'timm', 'torchvision'),
+    ('registry', 'timm', 'torchvision'),
+    ('config', 'reports'),
     ('checks',),
     ('training',),
     ('classification',),

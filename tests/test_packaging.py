@@ -13,7 +13,7 @@ import mlp_dense
 from support.configs import ROOT
 
 USE = """
-import mlp_dense, torch
+import mlp_dense.operators, torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from pathlib import Path
