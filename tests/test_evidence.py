@@ -38,10 +38,10 @@ def write_camvid(root: Path) -> None:
 
     random = np.random.default_rng(0)
     for split in ('train', 'val', 'test'):
-        for folder, shape, top in ((split, (72, 96, 3), 256), (f'{split}annot', (72, 96), 12)):
+        for folder, suffix, shape, top in ((split, 'jpg', (72, 96, 3), 256), (f'{split}annot', 'png', (72, 96), 12)):
             (root / folder).mkdir(parents=True)
             for i in range(2):
-                cv2.imwrite(str(root / folder / f'{i}.png'), random.integers(0, top, shape, dtype=np.uint8))
+                cv2.imwrite(str(root / folder / f'{i}.{suffix}'), random.integers(0, top, shape, dtype=np.uint8))
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """Losses of the first ten iterations of both demos, compared with stored ones.
 
 `python tests/test_golden_losses.py` stores new ones. Do that only for a change that is meant to change the numbers, and
-give the reason in the commit. Rounding, of another CPU or of merged kernels, changes the losses by about 1e-6 and the
-gradient norms by about 1e-4.
+give the reason in the commit.
+
+With the reference kernels the losses of segmentation differ by 4e-6 and its gradient norms by 1e-4. Those of detection
+differ by 5e-4 and 2e-3, because rounding decides which of two equal proposals is sampled. ReLU in place of GELU, a
+learning rate that is 5 % higher, another weight of a loss, or missing flips exceed the tolerance of segmentation.
 """
 
 import json
@@ -24,8 +27,11 @@ DEMOS = {  # config, options for ten iterations without a validation in between
     'segmentation': (SEGMENTATION, ['train_cfg.max_iters=10', 'train_cfg.val_interval=10']),
 }
 ITERATIONS = 10
-TOLERANCE = {'grad_norm': 1e-2, 'lr': 1e-6}
-LOSS_TOLERANCE = 1e-3
+TOLERANCES = {
+    'detection': {'lr': 1e-6, 'grad_norm': 2e-2, 'loss': 5e-3},
+    'segmentation': {'lr': 1e-6, 'grad_norm': 1e-3, 'loss': 1e-4},
+}
+"""Relative, for each demo; `loss` holds for every loss."""
 
 
 def losses_of(demo: str, folder: Path) -> list[dict[str, float]]:
@@ -38,7 +44,7 @@ def losses_of(demo: str, folder: Path) -> list[dict[str, float]]:
     (log,) = folder.glob('run/*/vis_data/scalars.json')
     records = [json.loads(line) for line in log.read_text().splitlines()]
     return [
-        {key: value for key, value in record.items() if 'loss' in key or key in TOLERANCE}
+        {key: value for key, value in record.items() if 'loss' in key or key in ('lr', 'grad_norm')}
         for record in records
         if 'loss' in record
     ]
@@ -47,13 +53,13 @@ def losses_of(demo: str, folder: Path) -> list[dict[str, float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize('demo', DEMOS)
 def test_first_losses_equal_the_golden_ones(demo, tmp_path, on_cpu):
-    golden = json.loads(GOLDEN.read_text())
+    golden, tolerances = json.loads(GOLDEN.read_text()), TOLERANCES[demo]
     losses = losses_of(demo, tmp_path)
     assert len(losses) == len(golden[demo]) == ITERATIONS
     for i, (computed, stored) in enumerate(zip(losses, golden[demo], strict=True), 1):
         assert computed.keys() == stored.keys()
         for key, value in stored.items():
-            expected = pytest.approx(value, rel=TOLERANCE.get(key, LOSS_TOLERANCE))
+            expected = pytest.approx(value, rel=tolerances.get(key, tolerances['loss']))
             assert computed[key] == expected, f'{demo}, iteration {i}, {key} (stored with {golden["made_with"]})'
 
 
