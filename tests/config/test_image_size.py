@@ -122,7 +122,7 @@ def test_img_scale_changes_wrapped_data_sets():
         (ADE20K, dict(crop_size=(0, 64)), '--crop-size 0 64: pass a height and a width of 1 pixel or more.'),
         (CLASSIFIER, dict(img_scale=(64, 48)), 'are square; pass one number.'),
         (COCO, dict(batch_size=0), '--batch-size 0: use 1 image or more.'),
-        (COCO, dict(workers=-1), '--workers -1: give 0 or more'),
+        (COCO, dict(workers=-1), '--workers -1: use 0 or more'),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else '',
 )
