@@ -29,6 +29,8 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == 'kernels':  # for `mlp_dense.kernels.use('reference')` without an import of its own
+        return import_module('.kernels', __name__)
     if name not in _HOMES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     with explained_imports():
