@@ -104,7 +104,7 @@ def for_training(
     if str(setting(cfg, 'train_cfg.type')).rpartition('.')[2] not in EXACT:
         print_log(
             'This config does not resume exactly: inherit _base_/exact_training.py of mlp_dense for that '
-            '(docs/training.md).',
+            '(docs/reliability.md).',
             logger='current',
         )
 
