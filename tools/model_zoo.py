@@ -25,7 +25,8 @@ python tools/test.py CONFIG CHECKPOINT
 The abstracts confirm the best results without the name of the variant. They are 51.7 box AP, 44.8 mask AP and 49.9 mIoU
 for Hire-MLP, and 45.1 mIoU on ADE20K for CycleMLP.
 
-Written by `python tools/model_zoo.py` from the configs and `configs/metafiles/`."""
+[Training](training.md#start-from-imagenet-weights) lists the official ImageNet weights. `python tools/model_zoo.py`
+writes this page from the configs and `configs/metafiles/`."""
 TABLES = (  # title, what the names of the configs contain, height and width of the image
     ('Mask R-CNN on COCO', r'(?<!cascade)_mask_rcnn_\dx_coco', (800, 1280)),
     ('Cascade Mask R-CNN on COCO', r'cascade_mask_rcnn_\dx_coco', (800, 1280)),
@@ -84,10 +85,6 @@ def page_lines() -> Iterator[str]:
         if path.stem not in models and path.parent.name != '_base_':
             base = re.search(r"_base_ = '\./(.+)\.py'", path.read_text(encoding='utf-8'))
             yield f'* `{path.stem}` is `{base[1]}`'
-    yield from ('', '## ImageNet weights', '')
-    for url in dict.fromkeys(model['Metadata'].get('ImageNet Weights') for model in models.values()):
-        if url:
-            yield f'* <{url}>'
 
 
 def read_metafiles() -> list[dict]:
