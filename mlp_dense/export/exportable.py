@@ -13,8 +13,7 @@ from ..backbones.fixed_grid import PatchStem, resized
 def exportable(model: Any) -> Any:
     """Return a copy of a model, with the same weights and outputs, that can be exported for images of any size."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    if getattr(model, 'auxiliary_head', None) is not None:
-        model.auxiliary_head = None  # only used in training
+    model.auxiliary_head = None  # only used in training
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.AdaptiveAvgPool2d and isinstance(child.output_size, int):
@@ -34,7 +33,6 @@ class AveragePool(nn.Module):
         self.bins = bins
 
     def forward(self, x: Tensor) -> Tensor:
-        """Average (B, C, H, W) into (B, C, bins, bins)."""
         rows, columns = (self.weights(side, x) for side in x.shape[-2:])
         return rows @ x @ columns.T
 

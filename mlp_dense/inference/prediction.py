@@ -1,7 +1,7 @@
 """Prediction on images and videos: reading, batches, drawing, and files in formats that other tools read."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby, islice
 from pathlib import Path
@@ -26,7 +26,7 @@ class Frame(NamedTuple):
 
     info: dict  # `id`, `file_name`, and `frame` of a video, as in COCO's `images`
     name: str  # of the files written for it: a relative path without a suffix
-    image: np.ndarray | None  # BGR (H, W, 3), or None if it cannot be decoded
+    image: Any  # BGR array (H, W, 3), or None if it cannot be decoded
 
 
 class ImageSource:
@@ -145,21 +145,26 @@ def predict(model: Any, frames: Iterable[Frame], batch_size: int) -> Iterator[tu
     Only consecutive images of one size share a batch. No image is padded to the size of another, so the results do not
     depend on `batch_size`.
     """
-    pipeline = pipeline_of(model.cfg)
+    prepare = pipeline_of(model.cfg)
     for shape, group in groupby(frames, lambda frame: None if frame.image is None else frame.image.shape):
         if shape is None:
             yield from ((frame, None) for frame in group)
             continue
-        sizes = dict(img_shape=shape[:2], ori_shape=shape[:2], img_path=None)
         while batch := list(islice(group, batch_size)):
-            inputs = [pipeline(dict(img=frame.image, img_id=frame.info['id'], **sizes)) for frame in batch]
             with torch.no_grad():
-                yield from zip(batch, model.test_step(pseudo_collate(inputs)), strict=True)
+                inputs = pseudo_collate([prepare(image, info['id']) for info, _, image in batch])
+                yield from zip(batch, model.test_step(inputs), strict=True)
 
 
-def pipeline_of(cfg: Config) -> Compose:
-    """Return the test pipeline of a config without its loading transforms."""
-    return Compose([step for step in _test_data(cfg).pipeline if 'Load' not in str(step['type'])])
+def pipeline_of(cfg: Config) -> Callable[[np.ndarray, int], dict]:
+    """Return the test pipeline of a config, without loading, as a function of a BGR image and its id."""
+    transforms = Compose([transform for transform in _test_data(cfg).pipeline if 'Load' not in str(transform['type'])])
+
+    def prepare(image: np.ndarray, image_id: int) -> dict:
+        size = image.shape[:2]
+        return transforms(dict(img=image, img_id=image_id, img_shape=size, ori_shape=size, img_path=None))
+
+    return prepare
 
 
 def read_image(image: str | Path | np.ndarray, flag: str) -> np.ndarray:
