@@ -12,10 +12,10 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
-from ..datasets.layout import image_folder, leaves
+from ..datasets.layout import image_folder
 from ..datasets.shapes import make_scene
 from ..errors import UserError
-from ..inference.prediction import ImageSource, pipeline_of
+from ..inference.prediction import ImageSource, pipeline_of, test_data
 from ..registry import MODELS
 from ..tasks import task_of
 from .runtime import NOT_UINT8, ExportedFile, to_uint8
@@ -91,7 +91,7 @@ def read_check_images(cfg: Config, folder: Path | None, most: int = 3) -> CheckI
 
 def _read(cfg: Config, folder: Path | None, most: int) -> tuple[Sequence[np.ndarray], str]:
     if folder is None:
-        folder = image_folder(next(leaves(cfg.test_dataloader.dataset)))
+        folder = image_folder(test_data(cfg))
         if folder is None or not folder.is_dir():
             rng = np.random.default_rng(0)
             return [make_scene(rng, 256)[0] for _ in range(most)], 'generated images'

@@ -13,9 +13,9 @@ from ..backbones.fusion import fuse
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.files import local_file, sha256_of
 from ..config.reading import make_folder
-from ..datasets.layout import leaves
 from ..errors import UserError
 from ..inference.loading import load_model
+from ..inference.prediction import test_data
 from ..tasks import task_of
 from ..training.run_info import versions
 from ..training.setup import EXPORTED
@@ -32,20 +32,19 @@ def export(
     cfg: Config,
     checkpoint: str | None,
     out: Path,
-    part: str = 'model',
-    dtype: str = 'fp32',
-    size: tuple[int, int] | None = None,
-    fused: bool = False,
-    int8: bool = False,
-    images: Path | None = None,
-    report: Callable[[str], None] = print,
-    advance: Callable[[], None] = lambda: None,
+    *,
+    part: str,
+    dtype: str,
+    size: tuple[int, int] | None,
+    fused: bool,
+    int8: bool,
+    images: Path | None,
+    advance: Callable[[], None],
 ) -> None:
     """Export a model, or a part of it, and check the file before it gets its name.
 
     The arguments are those of ``tools/export.py --help``; a `checkpoint` of None exports random weights, and `size` is
-    (height, width). `report` receives each line of progress. `advance` is called after tracing, conversion and check,
-    for int8 also after quantization and its check.
+    (height, width). `advance` is called after tracing, conversion, check, quantization and its check.
 
     Raises:
         UserError: an argument is invalid, the model cannot be exported, or the check failed. No file is written.
@@ -62,25 +61,25 @@ def export(
 
     def check(content: bytes, precision: str) -> None:
         for line in compare(model, ExportedFile(content, out.suffix), check_images.batches(size), precision):
-            report(f'  {precision} {line}')
+            print(f'  {precision} {line}')
         advance()
 
-    report(f'exporting the {part} of {cfg.filename} (about a minute)')
+    print(f'exporting the {part} of {cfg.filename} (about a minute)')
     program = trace(graph, size)
     advance()
     content = to_pt2(program, metadata) if out.suffix == '.pt2' else to_onnx(program, graph, metadata)
     del program
     advance()
     runtime, number = 'onnxruntime' if out.suffix == '.onnx' else 'PyTorch', len(check_images.inputs)
-    report(f'checking the file in {runtime}, on {min(NUM_CHECK_IMAGES, number)} of {check_images.origin}')
+    print(f'checking the file in {runtime}, on {min(NUM_CHECK_IMAGES, number)} of {check_images.origin}')
     check(content, 'fp32' if int8 else dtype)
     if int8:
-        report(f'quantizing the file, calibrated on {number} of {check_images.origin}')
+        print(f'quantizing the file, calibrated on {number} of {check_images.origin}')
         content = to_int8(content, check_images.singles(size))
         advance()
         check(content, 'int8')
     write_whole(out, content)
-    report(f'{out}, {len(content) / 1e6:.1f} MB')
+    print(f'{out}, {len(content) / 1e6:.1f} MB')
 
 
 def graph_of(model: Any, part: str = 'model', dtype: torch.dtype = torch.float32) -> Graph:
@@ -114,7 +113,7 @@ def _check_arguments(cfg: Config, out: Path, dtype: str, int8: bool) -> None:
 def describe(model: Any, graph: Graph, checkpoint: str | None, part: str, precision: str) -> dict[str, str]:
     """Return the metadata of a file, each value as JSON."""
     meta, keys = model.dataset_meta, ('type', 'scale', 'scale_factor', 'keep_ratio', 'size_divisor')
-    transforms = next(leaves(model.cfg.test_dataloader.dataset)).get('pipeline', ())
+    transforms = test_data(model.cfg).get('pipeline', ())
     metadata = dict(
         outputs=graph.outputs,
         task=model.cfg.default_scope,

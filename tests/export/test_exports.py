@@ -1,5 +1,6 @@
 """Exported files compute what PyTorch computes: every family, head and format."""
 
+import itertools
 import re
 
 import numpy as np
@@ -43,8 +44,7 @@ QUICK = {'HireMLP': UPERNET, 'ASMLP': FPN, 'CycleMLP': RETINANET}  # the other c
     [
         *(
             pytest.param(name, family, [], marks=() if QUICK.get(family) == name else pytest.mark.slow)
-            for family in FAMILY_NAMES
-            for name in (UPERNET, FPN, RETINANET)
+            for family, name in itertools.product(FAMILY_NAMES, (UPERNET, FPN, RETINANET))
         ),
         *((UPERNET, family, ['--part', 'backbone']) for family in FAMILY_NAMES),
         (MASK_RCNN, 'WaveMLP', ['--fuse']),
