@@ -15,7 +15,7 @@ from ..checkpoints.inspection import describe_fit
 from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
 from ..checks.data_config import check_class_count
-from ..config.reading import adapt_to_cpu, enter_scope, read_config
+from ..config.reading import adapt_to_cpu, enter_scope, need, read_config
 from ..config.validation import building
 from ..datasets.layout import dataset_meta
 from ..errors import UserError
@@ -123,8 +123,7 @@ def load_model(
     """
     device = checked_device(device)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config(config)
-    if 'model' not in cfg:
-        raise UserError(f'{cfg.filename or "The config"} has no model; use a config of a detector or segmentor.')
+    need(cfg, 'model')
     if device.type == 'cpu':
         adapt_to_cpu(cfg)
     enter_scope(cfg)

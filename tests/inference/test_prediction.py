@@ -97,16 +97,10 @@ def test_images_of_all_formats_are_predicted(config, run, shapes, tmp_path):
     folder = tmp_path / 'in'
     (folder / 'sub').mkdir(parents=True)
     image = cv2.imread(str(shapes / 'val' / '000000.jpg'))[:64]
-    for name, array in {
-        'a.png': image,
-        'a.bmp': image,
-        'sub/a.png': image[:, :80],
-        'gray.png': image[..., 0],
-        'rgba.png': cv2.cvtColor(image, cv2.COLOR_BGR2BGRA),
-        'deep.png': image.astype(np.uint16) * 257,
-        'pixel.png': image[:1, :1],
-        'line.png': image[:1],
-    }.items():
+    arrays = {'a.png': image, 'a.bmp': image, 'sub/a.png': image[:, :80], 'gray.png': image[..., 0]}
+    arrays |= {'rgba.png': cv2.cvtColor(image, cv2.COLOR_BGR2BGRA), 'deep.png': image.astype(np.uint16) * 257}
+    arrays |= {'pixel.png': image[:1, :1], 'line.png': image[:1]}
+    for name, array in arrays.items():
         cv2.imwrite(str(folder / name), array)
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated by 90 degrees
@@ -114,7 +108,6 @@ def test_images_of_all_formats_are_predicted(config, run, shapes, tmp_path):
     (folder / 'empty.jpg').write_bytes(b'')
     (folder / 'broken.jpg').write_bytes((folder / 'turned.jpg').read_bytes()[:80])
     (folder / 'notes.txt').write_text('not an image')
-
     status, text, out = run(config, folder, '--batch-size', 4)
     assert status == 1 and '2 images cannot be decoded: broken.jpg, empty.jpg' in text
     images = {image['file_name']: image for image in json.loads((out / 'images.json').read_text())['images']}
