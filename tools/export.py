@@ -50,13 +50,13 @@ def main() -> None:
     from rich.progress import Progress
 
     from mlp_dense.config.reading import read_config
-    from mlp_dense.export.exporting import export, num_steps
+    from mlp_dense.export.exporting import export
 
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint
     options = dict(part=args.part, dtype=args.dtype, size=args.static, fused=args.fuse, int8=args.int8)
     with Progress(redirect_stderr=False, transient=True) as bar:  # lines of the export go above it
-        task = bar.add_task('exporting', total=num_steps(args.int8))
+        task = bar.add_task('exporting', total=5 if args.int8 else 3)
         advance = functools.partial(bar.advance, task)
         export(cfg, checkpoint, args.out, **options, images=args.images, advance=advance)
 
