@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -55,4 +56,5 @@ def make_comparison(folders: Sequence[Path], out: Path, score_thr: float = 0.3, 
     out.mkdir(parents=True, exist_ok=True)
     runs = [read_results(folder) for folder in folders]
     with processes() as pool:
-        return write_report(compare(runs, module_of(runs[0]).scores, out, score_thr, resamples, pool), out)
+        scores_of = partial(module_of(runs[0]).scores, score_thr=score_thr, pool=pool)
+        return write_report(compare(runs, scores_of, out, resamples, pool), out)

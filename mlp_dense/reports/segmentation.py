@@ -62,10 +62,7 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     ]
     ious = iou(total), iou(near), iou(total - near)
     frequency = total.sum(1) / max(total.sum(), 1)
-    rows = [
-        [name, ious[0][i], accuracy[i], precision[i], ious[1][i], ious[2][i], *found_fraction[i], frequency[i]]
-        for i, name in enumerate(results.classes)
-    ]
+    cells = results.classes, ious[0], accuracy, precision, *ious[1:], *found_fraction.T, frequency
     region_columns = [
         Column('regions', 'connected pixels of one class in the ground truth'),
         Column('size'),
@@ -73,13 +70,12 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
         Column('found', 'fraction with at least half of the pixels correct', 3),
         Column('correct pixels', 'fraction', 3),
     ]
-    sums = zip(regions.sum(0), found_regions.sum(0), pixels.sum(0), correct.sum(0), strict=True)
-    region_rows = [
-        [name, f'at least {max(SIZES[name], 1)} pixels', int(number), hits / max(number, 1), right / max(size, 1)]
-        for name, (number, hits, size, right) in zip(SIZES, sums, strict=True)
-    ]
+    limits = [f'at least {max(limit, 1)} pixels' for limit in SIZES.values()]
+    found_of_size = found_regions.sum(0) / np.maximum(regions.sum(0), 1)
+    correct_of_size = correct.sum(0) / np.maximum(pixels.sum(0), 1)
+    region_rows = list(zip(SIZES, limits, regions.sum(0), found_of_size, correct_of_size, strict=True))
     sections = [
-        Table('Classes', HOVER, columns, rows, sort=1),
+        Table('Classes', HOVER, columns, list(zip(*cells, strict=True)), sort=1),
         _gallery(results, sources, images, max_images, pool),
         Table('Regions by size', '', region_columns, region_rows),
         *confusion_sections(total, results.classes, 'Pixels.'),

@@ -191,7 +191,7 @@ def test_error_costs_equal_the_reference_and_tidecv(geometry, monkeypatch):
         assert costs[name] == pytest.approx(max(value, 0), abs=1e-12), name
     assert all(costs[name] > 0 for name in (*ERRORS, 'missed')), 'the data have errors of every type'
     # The seventh recall is 0.07 in tidecv, and slightly more in COCO: np.linspace(0, 1, 101)[7].
-    monkeypatch.setattr('mlp_dense.reports.error_types.RECALLS', np.arange(101) / 100)
+    monkeypatch.setattr('mlp_dense.reports.average_precision.RECALLS', np.arange(101) / 100)
     costs = error_costs(matched, CLASSES)
     for name, value in TIDECV[geometry].items():
         assert costs[name] == pytest.approx(value, abs=1e-9), name
