@@ -36,10 +36,9 @@ class FuseHook(Hook):
 class BalanceHook(Hook):
     """Scaling and logging of the balancing losses of mixtures of experts.
 
-    The losses are multiplied by the factor that a training applies to its loss before the backward pass: fp16
-    multiplies it, accumulated gradients divide it. Their sum is logged as `loss_balance`. Every `interval` iterations the hook
-    writes the share of the items of each expert (``expert/MODULE/NUMBER``, for tools/plot_log.py), and warns of dead
-    experts.
+    The losses get the factor of the training's loss: fp16 multiplies it, accumulated gradients divide it. Their sum is
+    logged as `loss_balance`. Every `interval` iterations the hook writes the share of the items of each expert
+    (``expert/MODULE/NUMBER``, for tools/plot_log.py), and warns of dead experts.
     """
 
     priority = 'HIGH'
