@@ -66,7 +66,7 @@ HOOKS = LazyRegistry(
         'training.finite_loss_hook': 'FiniteLossHook',
         'training.report_hook': 'ResultsHook',
         'training.run_info': 'RunHook',
-        'training.console': 'ConsoleHook ProgressHook',
+        'training.console': 'ConsoleHook',
         'checks.data_check_hook': 'DataCheckHook',
         'checks.unreadable': 'SkippingHook',
     },

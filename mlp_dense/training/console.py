@@ -44,9 +44,13 @@ class ConsoleFilter(logging.Filter):
 
 @HOOKS.register_module()
 class ConsoleHook(Hook):
-    """Logs model, data, weights and folders before a training or test, and the next command after a training."""
+    """Logs model, data, weights and folders before a training or test, and the next command after a training.
+
+    While a test runs in a terminal, a progress bar replaces the lines of the log.
+    """
 
     priority = 'LOWEST'  # after the hooks whose messages belong in the log file
+    bar: Progress | None = None
 
     def before_train(self, runner: Any) -> None:
         self.start = time.monotonic()
@@ -63,6 +67,22 @@ class ConsoleHook(Hook):
 
     def before_test(self, runner: Any) -> None:
         self._open(runner, 'Testing', runner.test_dataloader)
+        if sys.stdout.isatty() and is_main_process():
+            self.bar, runner.console.is_open = Progress(), False
+            self.task = self.bar.add_task('testing', total=len(runner.test_dataloader))
+            self.bar.start()
+
+    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self.bar:
+            self.bar.advance(self.task)
+            if batch_idx + 1 == len(runner.test_dataloader):  # the metrics are printed next
+                self.close(runner)
+
+    def close(self, runner: Any) -> None:
+        """Replace the progress bar by the lines of the log again."""
+        if self.bar:
+            self.bar.stop()
+            self.bar, runner.console.is_open = None, True
 
     def after_train(self, runner: Any) -> None:
         info = runner.message_hub.runtime_info
@@ -118,28 +138,3 @@ class TimedLog(LogProcessor):
             after = 'after ' if left and not times else ''
             text = re.sub('(eta: .+?)  ', rf'\1  end: {after}{end.isoformat(" ", "minutes")}  ', text, count=1)
         return tag, text
-
-
-@HOOKS.register_module()
-class ProgressHook(Hook):
-    """Shows a progress bar instead of lines while a test runs in a terminal."""
-
-    priority = 'LOWEST'
-    bar: Progress | None = None
-
-    def before_test(self, runner: Any) -> None:
-        if sys.stdout.isatty() and is_main_process():
-            self.bar, runner.console.is_open = Progress(), False
-            self.task = self.bar.add_task('testing', total=len(runner.test_loop.dataloader))
-            self.bar.start()
-
-    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if self.bar:
-            self.bar.advance(self.task)
-            if batch_idx + 1 == len(runner.test_loop.dataloader):  # the metrics are printed next
-                self.close(runner)
-
-    def close(self, runner: Any) -> None:
-        if self.bar:
-            self.bar.stop()
-            self.bar, runner.console.is_open = None, True

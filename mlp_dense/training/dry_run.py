@@ -26,8 +26,6 @@ from .runner import build_runner
 ITERATIONS, SECONDS = 3, 20
 """Iterations to time, and time limit in seconds. An optimizer that accumulates gradients gets a complete cycle."""
 
-GATHERED = Path('.dist_test')  # mmengine gathers the results of several processes here and leaves the empty folder
-
 
 def dry_run(cfg: Config) -> str:
     """Run a few iterations and one validation batch of a config from ``for_training`` at full size.
@@ -43,7 +41,7 @@ def dry_run(cfg: Config) -> str:
         raise UserError(f'{cfg.work_dir} cannot be written; choose another --work-dir.')
     if isinstance(saving := cfg.get('default_hooks', {}).get('checkpoint'), dict):
         saving.pop('out_dir', None)
-    hook, existed = _FewIterations(), GATHERED.exists()
+    hook = _FewIterations()
     with tempfile.TemporaryDirectory() as cfg.work_dir:
         if 'visualizer' in cfg:  # other backends may write outside of the folder
             cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
@@ -63,9 +61,6 @@ def dry_run(cfg: Config) -> str:
         finally:
             for handler in runner.logger.handlers:
                 handler.close()
-            with suppress(OSError):  # one of several processes removes it
-                if not existed:
-                    GATHERED.rmdir()
     stages = 'training and validation work' if runner.val_loop else 'the training works, it has no validation'
     lines = [f'Dry run of {cfg.filename}: {stages}; nothing is written.', *hook.report(runner)]
     return '\n    '.join(lines)

@@ -26,7 +26,7 @@ from ..config.validation import building, check_settings
 from ..errors import CheckpointError, UserError
 from ..registry import RUNNERS
 from .checkpoint_hook import CheckpointHook, resume_from
-from .console import ConsoleFilter, ProgressHook
+from .console import ConsoleFilter, ConsoleHook
 from .machine import adapt_to_machine, unwrapped
 
 
@@ -64,7 +64,7 @@ class DenseRunner(Runner):
                 return super().test()
         finally:
             for hook in self.hooks:
-                if isinstance(hook, ProgressHook):
+                if isinstance(hook, ConsoleHook):
                     hook.close(self)
 
     def build_train_loop(self, loop: Any) -> Any:

@@ -21,8 +21,6 @@ from .report_hook import leave_results
 EXPORTED = ('.onnx', '.pt2')
 """Suffixes of exported models."""
 
-EXACT = ('EpochLoop', 'IterLoop')
-
 
 def shrink(
     cfg: Config,
@@ -86,7 +84,7 @@ def for_training(
     if deterministic:
         cfg.setdefault('randomness', {}).update(deterministic=True)
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS refuses to be deterministic without it
-    if str(setting(cfg, 'train_cfg.type')).rpartition('.')[2] not in EXACT:
+    if str(setting(cfg, 'train_cfg.type')).rpartition('.')[2] not in ('EpochLoop', 'IterLoop'):
         remedy = 'inherit _base_/exact_training.py of mlp_dense for that (docs/training.md)'
         print_log(f'This config does not resume exactly: {remedy}.', logger='current')
 

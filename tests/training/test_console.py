@@ -20,7 +20,7 @@ from mlp_dense.training.loops import IterLoop
 @pytest.fixture
 def runner(request):
     """Return a fake Runner after 10 of 100 iterations, with a validation every 25 iterations."""
-    hub, hook = MessageHub.get_instance(f'progress {request.node.name}'), progress.ProgressHook()
+    hub, hook = MessageHub.get_instance(f'progress {request.node.name}'), progress.ConsoleHook()
     for name in ('time', 'data_time', 'loss'):
         hub.update_scalar(f'train/{name}', 1.0)
     hub.update_info('eta', 3600.0)
@@ -34,7 +34,7 @@ def runner(request):
         val_loop=loop,
         iter=9,
         max_iters=100,
-        test_loop=SimpleNamespace(dataloader=range(3)),
+        test_dataloader=range(3),
         console=progress.ConsoleFilter(),
     )
 
@@ -61,6 +61,13 @@ def test_estimated_end_includes_validations(runner):
     assert word == '' and timedelta(0) <= before + hour - end < timedelta(minutes=2)
 
 
+@pytest.fixture
+def no_screen(monkeypatch):
+    """Do without the description of the run before a test."""
+    monkeypatch.setattr(progress.ConsoleHook, '_open', lambda *_: None)
+
+
+@pytest.mark.usefixtures('no_screen')
 @pytest.mark.parametrize('terminal', [True, False])
 def test_bar_replaces_lines_on_a_terminal(runner, monkeypatch, terminal):
     out = io.StringIO()
@@ -77,6 +84,7 @@ def test_bar_replaces_lines_on_a_terminal(runner, monkeypatch, terminal):
     assert ('testing' in out.getvalue() and '100%' in out.getvalue()) == terminal
 
 
+@pytest.mark.usefixtures('no_screen')
 def test_failing_test_restores_the_terminal(runner, monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr(progress, 'Progress', lambda: Progress(console=Console(file=out, force_terminal=True)))
