@@ -73,8 +73,8 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.group = torch.distributed.new_group(backend='gloo') if several else None  # for messages without a GPU
         self.saved_time = time.monotonic()
-        if runner.cfg.get('resume') and (start := Path(runner.cfg.load_from)).resolve().parent == self.folder.resolve():
-            self.last_ckpt, self.saved_at = str(self.folder / start.name), runner.iter
+        if runner._resume and (file := runner._load_from) and Path(file).resolve().parent == self.folder.resolve():
+            self.last_ckpt, self.saved_at = str(self.folder / Path(file).name), runner.iter
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         super().after_train_iter(runner, batch_idx, data_batch, outputs)

@@ -38,7 +38,7 @@ class ResumeHook(Hook):
         self.state: dict[str, Any] = {}
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        if runner.cfg.get('resume'):
+        if runner._resume:
             self.state = checkpoint.get('mlp_dense_state') or {}
             if not self.state:
                 runner.logger.warning(
