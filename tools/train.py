@@ -13,12 +13,9 @@ def parse_args() -> argparse.Namespace:
         'Train the model of a config. Checkpoints, logs and images go to the work dir.', 'train', 'val', 'test'
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument(
-        '--epochs', type=int, metavar='N', help='number of epochs; rescales the schedule and the validations'
-    )
-    length.add_argument(
-        '--iters', type=int, metavar='N', help='number of iterations; rescales the schedule and the validations'
-    )
+    for option, unit in (('--epochs', 'epochs'), ('--iters', 'iterations')):
+        text = f'number of {unit}; rescales the schedule and the validations'
+        length.add_argument(option, type=int, metavar='N', help=text)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -76,19 +73,17 @@ def main() -> None:
     if args.dry_run:
         from mlp_dense.training.dry_run import dry_run
 
-        report = dry_run(cfg)
-        if is_main_process():
-            print(report)
-        return
-    runner = build_runner(cfg, ('train', 'val'))
-    if args.check_data and not args.train:
+        text = dry_run(cfg)
+    else:
+        runner = build_runner(cfg, ('train', 'val'))
+        if not args.check_data or args.train:
+            runner.train()
+            return
         from mlp_dense.checks.data_check_hook import check_training_data
 
-        images = check_training_data(runner)
-        if is_main_process():
-            print(f'Checked {images} images, their labels and annotations.')
-        return
-    runner.train()
+        text = f'Checked {check_training_data(runner)} images, their labels and annotations.'
+    if is_main_process():
+        print(text)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from importlib.util import find_spec
 from typing import cast
 
@@ -44,11 +45,7 @@ def rank_of(launcher: str) -> int:
 
 
 def start_processes(cfg: Config) -> None:
-    """Join the process group if there is no GPU: the launchers of mmengine call torch.cuda.
-
-    Raises:
-        UserError: The launcher did not start this process.
-    """
+    """Join the process group if there is no GPU: the launchers of mmengine call torch.cuda."""
     starter, *variables = STARTERS[cfg.launcher]
     if absent := [name for name in variables if name not in os.environ]:
         raise UserError(f'--launcher {cfg.launcher}: {absent[0]} is not set; start this command with {starter}.')
@@ -77,3 +74,10 @@ def start_processes(cfg: Config) -> None:
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """Return the model inside of its wrapper for several processes."""
     return cast(torch.nn.Module, model.module) if is_model_wrapper(model) else model
+
+
+def seconds_now() -> float:
+    """Return the time in seconds after all work on the GPU has finished."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
