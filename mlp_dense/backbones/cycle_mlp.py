@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..checkpoints.matching import LeftOut
-from .base import NETWORK_NAMES, HierarchicalMLP
+from .base import NETWORK_NAMES, MLPBackbone
 from .layers import ChannelLayerNorm, ConvDownsample, Pointwise, WeightedBranches, init_linear_layers
 
 OFFSETS = (0, 1, -1)
@@ -30,7 +30,7 @@ class CycleTokenMixing(nn.Module):
         return self.proj(self.reweight(w, h, self.channel(x)))
 
 
-class CycleMLP(HierarchicalMLP):
+class CycleMLP(MLPBackbone):
     """CycleMLP (arXiv 2107.10224, table 1): archs b1 to b5."""
 
     archs = {

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..kernels.compat import crop, pad_right_bottom, resampling_dtype, round_up, sizes_match
-from .base import HierarchicalMLP
+from .base import MLPBackbone
 from .layers import ConvDownsample, MakeNorm, in_nchw
 
 GLOBAL_BLOCKS = ('last', 'all', 'none')
@@ -133,7 +133,7 @@ class Rescaling(nn.Sequential):
         return crop(super().forward(x), height, width)
 
 
-class FixedGridMLP(HierarchicalMLP):
+class FixedGridMLP(MLPBackbone):
     """A backbone whose stages are blocks on fixed grids of patches, with feature maps of strides 4, 8, 16 and 32.
 
     Args:

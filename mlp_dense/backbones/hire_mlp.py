@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ..kernels import cyclic_window, linear
 from ..kernels.compat import round_up
-from .base import NETWORK_NAMES, HierarchicalMLP
+from .base import NETWORK_NAMES, MLPBackbone
 from .fusion import fold_after, fold_before, is_foldable
 from .layers import ConvDownsample, MakeNorm, Pointwise, WeightedBranches, in_nchw, init_linear_layers
 
@@ -67,7 +67,7 @@ class HireTokenMixing(nn.Module):
         return nn.Identity()
 
 
-class HireMLP(HierarchicalMLP):
+class HireMLP(MLPBackbone):
     """Hire-MLP (arXiv 2108.13341, table 1): archs tiny, small, base and large.
 
     In training, BatchNorm needs more than one value per channel: images of a batch of one have at least 33 pixels a
