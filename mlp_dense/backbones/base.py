@@ -37,18 +37,16 @@ class MLPBackbone(nn.Module):
     A family makes the layers. Stem and downsampling map (B, C, H, W); token and channel mixing map (B, H, W, C).
 
     Args:
-        arch: the name of a published variant (a key of ``archs``), or a dict of the same fields.
+        arch: name of a published variant (a key of ``archs``), or a dict of the same fields.
         in_channels: channels of the image.
-        out_indices: the stages whose feature maps are returned, counted from 0, in ascending order. Stages after the
-            last one are not built.
-        drop_path_rate: the rate of stochastic depth of the last block; it rises linearly from 0 over all blocks.
+        out_indices: stages whose feature maps are returned, from 0, ascending. Stages after the last one are not built.
+        drop_path_rate: rate of stochastic depth of the last block; it rises linearly from 0 over all blocks.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no gradients, and their
             norms stay in eval mode. Output norms stay trainable, since they belong to no stage.
         norm_eval: keeps every BatchNorm in eval mode, so that its running statistics do not change.
-        with_cp: recomputes the blocks in the backward pass instead of storing their activations: the same outputs,
-            gradients and running statistics with less memory.
-        norm_cfg: ``dict(type=..., **arguments)`` with a type that the family allows (a key of ``norms_allowed``; the
-            first is the default) and arguments of that layer; ``requires_grad=False`` freezes its weights.
+        with_cp: recomputes the blocks in the backward pass instead of storing their activations, with equal results.
+        norm_cfg: ``dict(type=..., **arguments)`` with a key of ``norms_allowed`` (the first is the default) and
+            arguments of that layer; ``requires_grad=False`` freezes its weights.
         out_norm: whether each output has an additional norm, as in the published dense models.
         init_cfg: as in mmengine; ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` reads every published checkpoint.
 
@@ -125,9 +123,8 @@ class MLPBackbone(nn.Module):
         rates = iter([drop_path_rate * k / max(1, sum(depths) - 1) for k in range(sum(depths))])
         self.build(in_channels, [[next(rates) for _ in range(depth)] for depth in depths[:num_stages]], with_cp)
         # One entry per stage, so that the name of a norm does not depend on out_indices.
-        self.norms = nn.ModuleList(
-            self.make_norm(dims[i]) if out_norm and i in self.out_indices else nn.Identity() for i in range(num_stages)
-        )
+        has_norm = [out_norm and i in indices for i in range(num_stages)]
+        self.norms = nn.ModuleList(self.make_norm(dims[i]) if has_norm[i] else nn.Identity() for i in range(num_stages))
         self.init_family_weights()
         keep_frozen(self)
         self.register_load_state_dict_pre_hook(_match_on_load)
@@ -224,10 +221,7 @@ class MLPBackbone(nn.Module):
 
     @classmethod
     def names_in(cls, keys: Collection[str], depths: Sequence[int] | None = None) -> tuple[tuple[str, Any], ...]:
-        """Return :attr:`official_names` for the keys of a checkpoint, if they depend on the depths of the stages.
-
-        Without `depths` they are inferred from the keys.
-        """
+        """Return :attr:`official_names`, which may depend on the depths, by default those that the keys show."""
         return cls.official_names
 
     @classmethod

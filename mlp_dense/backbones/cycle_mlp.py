@@ -51,10 +51,10 @@ class CycleMLP(MLPBackbone):
     )
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
-        return ConvDownsample(in_channels, dim, kernel_size=7, stride=4, padding=2)
+        return ConvDownsample(in_channels, dim, kernel_size=7, stride=4)
 
     def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
-        return ConvDownsample(in_dim, dim, kernel_size=3, stride=2, padding=1)
+        return ConvDownsample(in_dim, dim, kernel_size=3, stride=2)
 
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
         return CycleTokenMixing(self.arch['dims'][stage])

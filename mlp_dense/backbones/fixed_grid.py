@@ -84,7 +84,7 @@ class PatchStem(ConvDownsample):
     """
 
     def __init__(self, in_channels: int, dim: int, patch_size: int, multiple: int, shrink: bool = False):
-        super().__init__(in_channels, dim, patch_size, stride=patch_size, padding=0)
+        super().__init__(in_channels, dim, patch_size, stride=patch_size)
         self.multiple, self.shrink = multiple, shrink
 
     def forward(self, x: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class FixedGridMLP(MLPBackbone):
     def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
         before, after = self.grid_sizes(self.arch)[stage - 1 : stage + 1]
         step = before // after
-        return ConvDownsample(in_dim, dim, step, step, padding=0) if (in_dim, step) != (dim, 1) else nn.Identity()
+        return ConvDownsample(in_dim, dim, step, step) if (in_dim, step) != (dim, 1) else nn.Identity()
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:

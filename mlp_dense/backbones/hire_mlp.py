@@ -70,8 +70,7 @@ class HireTokenMixing(nn.Module):
 class HireMLP(MLPBackbone):
     """Hire-MLP (arXiv 2108.13341, table 1): archs tiny, small, base and large.
 
-    In training, BatchNorm needs more than one value per channel: images of a batch of one have at least 33 pixels a
-    side.
+    BatchNorm is trained with more than one value per channel: a single image has at least 33 pixels a side.
     """
 
     archs = {
@@ -92,10 +91,10 @@ class HireMLP(MLPBackbone):
     )
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
-        return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=self.make_norm, relu=True)
+        return ConvDownsample(in_channels, dim, 7, stride=4, norm=self.make_norm, relu=True)
 
     def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
-        return ConvDownsample(in_dim, dim, 3, stride=2, padding=1, norm=self.make_norm, relu=True)
+        return ConvDownsample(in_dim, dim, 3, stride=2, norm=self.make_norm, relu=True)
 
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
         dim, region_size, period, dilation = (

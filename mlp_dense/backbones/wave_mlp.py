@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .. import kernels
@@ -44,7 +45,7 @@ class WaveAlong(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         phase, amplitude = in_nchw(self.norm, self.phase(x)).relu(), self.amplitude(x)
-        return kernels.mix_waves(phase, amplitude, self.mix)
+        return self.mix(torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], -1))
 
     def fold_norms(self) -> None:
         if is_foldable(self.norm):
@@ -122,11 +123,11 @@ class WaveMLP(MLPBackbone):
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         norm = self.make_norm if self.arch['downsample_norm'] else None
-        return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=norm)
+        return ConvDownsample(in_channels, dim, 7, stride=4, norm=norm)
 
     def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
         norm = self.make_norm if self.arch['downsample_norm'] else None
-        return ConvDownsample(in_dim, dim, 3, stride=2, padding=1, norm=norm)
+        return ConvDownsample(in_dim, dim, 3, stride=2, norm=norm)
 
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
         return WaveTokenMixing(self.arch['dims'][stage], self.arch['depthwise_phase'], super().make_norm)
