@@ -11,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import reference
 from .dispatch import is_transformed
 
 library = torch.library.Library('mlp_dense', 'DEF')
+TILE = 2**18
+"""Values of a feature map that stay in a core's cache while they are normalized and copied to another order."""
 
 _linear_pointwise: Any = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
 _gelu_backward = torch.ops.aten.gelu_backward.grad_input
@@ -236,10 +239,18 @@ def _kernel_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def nchw_output(x: Tensor, norm: nn.Module) -> Tensor:
-    """Return gradients in channels_last memory, which the layers before it use."""
-    if torch.compiler.is_compiling() or not needs_gradients(x, *norm.parameters()):
+    """Normalize and copy tile by tile for inference; return gradients in channels_last memory for training."""
+    if torch.compiler.is_compiling():
         return reference.nchw_output(x, norm)
+    if not needs_gradients(x, *norm.parameters()) and _is_per_position(norm):
+        return _in_order(x, norm, torch.contiguous_format)
     return InOrder.apply(norm(x), torch.contiguous_format)
+
+
+def _is_per_position(norm: nn.Module) -> bool:
+    """Whether a norm can be applied tile by tile."""
+    fixed = isinstance(norm, _BatchNorm) and not norm.training and norm.running_mean is not None
+    return fixed or isinstance(norm, (nn.LayerNorm, nn.Identity))
 
 
 class InOrder(Function):
@@ -248,10 +259,19 @@ class InOrder(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, memory_format: torch.memory_format) -> Tensor:
         ctx.other = torch.channels_last if memory_format == torch.contiguous_format else torch.contiguous_format
-        return x.clone(memory_format=memory_format)
+        return _in_order(x, nn.Identity(), memory_format)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         if _is_batched(gradient) or is_transformed() or gradient.is_contiguous(memory_format=ctx.other):
             return gradient, None
         return InOrder.apply(gradient, ctx.other), None
+
+
+def _in_order(x: Tensor, norm: nn.Module, memory_format: torch.memory_format) -> Tensor:
+    out = torch.empty_like(x, memory_format=memory_format)
+    rows = max(1, TILE // (x.shape[1] * x.shape[3]))
+    for image, target in zip(x.split(1), out.split(1), strict=True):
+        for tile, target_tile in zip(image.split(rows, 2), target.split(rows, 2), strict=True):
+            target_tile[0].flatten(1).copy_(norm(tile)[0].flatten(1))
+    return out
