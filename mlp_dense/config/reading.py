@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from ..datasets.layout import leaves as leaves
 from ..errors import UserError, explained_imports
 from ..tasks import TASKS
 
@@ -84,21 +82,6 @@ def make_folder(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(f'{folder} cannot be written ({error.strerror}); choose another folder.') from error
-
-
-def adapt_to_cpu(cfg: Config) -> None:
-    """Replace settings that need a GPU: SyncBN by BN, mixed precision by full precision."""
-    replacements = {'SyncBN': 'BN', 'AmpOptimWrapper': 'OptimWrapper'}
-    replaced = set()
-    for _, container, key, value in walk(cfg._cfg_dict):
-        if key == 'type' and isinstance(value, str) and value in replacements:
-            container[key] = replacements[value]
-            replaced.add(value)
-    if 'AmpOptimWrapper' in replaced:
-        for key in ('loss_scale', 'dtype', 'use_fp64'):
-            cfg.optim_wrapper.pop(key, None)
-    changes = ', '.join(f'{replacements[name]} instead of {name}' for name in sorted(replaced))
-    print_log(f'No GPU: this runs on the CPU{f", with {changes}" if changes else ""}.', logger='current')
 
 
 def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any, Any, Any]]:
