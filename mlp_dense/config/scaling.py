@@ -55,9 +55,8 @@ def _rescale(edits: Edits, cfg: Config, loaders: Sequence[str], new: tuple[int, 
     for path, name, transform in _transforms(cfg, loaders):
         if name == CLASSIFIER:
             if new[0] != new[1]:
-                raise UserError(
-                    f'--img-scale {new[0]} {new[1]}: the images of a classifier are square; pass one number.'
-                )
+                problem = f'--img-scale {new[0]} {new[1]}: the images of a classifier are square'
+                raise UserError(f'{problem}; pass one number.')
             edits.set(transform, 'input_size', new[0], f'{path}.input_size')
         elif ratio and name in SCALES and SCALES[name] in transform:
             edits.set(transform, SCALES[name], _resized(transform[SCALES[name]], ratio), f'{path}.{SCALES[name]}')
