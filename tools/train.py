@@ -14,31 +14,29 @@ def parse_args() -> argparse.Namespace:
     )
     length = parser.add_mutually_exclusive_group()
     for option, unit in (('--epochs', 'epochs'), ('--iters', 'iterations')):
-        text = f'number of {unit}; rescales the schedule and the validations'
+        text = f'train N {unit}, if the config counts in {unit}; the learning-rate schedule scales with them'
         length.add_argument(option, type=int, metavar='N', help=text)
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='FILE',
-        help='resume from a checkpoint with its optimizer and schedule (default: the newest in the work dir)',
+        help='resume from a checkpoint with its optimizer and schedule (without FILE: the newest in the work dir)',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision; needs a GPU')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help="multiply the learning rate by total batch size / the config's base_batch_size",
+        help='multiply the learning rate by (processes x batch size) / auto_scale_lr.base_batch_size of the config',
     )
     parser.add_argument('--seed', type=int, metavar='N', help='seed of all random numbers (default: drawn and logged)')
     parser.add_argument(
         '--deterministic',
         action='store_true',
-        help='equal results in every run with the same --seed; slower, and an error if PyTorch cannot',
+        help='equal bits in every run with the same --seed; slower, and an error if PyTorch has no such kernel',
     )
-    parser.add_argument(
-        '--check-data', action='store_true', help='check all images, labels and annotations instead of training'
-    )
-    parser.add_argument('--train', action='store_true', help='train after --check-data')
+    parser.add_argument('--check-data', action='store_true', help='check all images, labels and annotations, then end')
+    parser.add_argument('--train', action='store_true', help='continue with the training after --check-data')
     parser.add_argument(
         '--print-config',
         action='store_true',
@@ -47,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--dry-run',
         action='store_true',
-        help='run a few iterations and one validation batch at full size; print memory, time an iteration and the '
+        help='run a few iterations and one validation batch at full size; print memory, time per iteration and the '
         'estimated end; write nothing',
     )
     return parser.parse_args()

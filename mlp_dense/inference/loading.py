@@ -15,11 +15,12 @@ from ..checkpoints.inspection import describe_fit
 from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
 from ..checks.data_config import check_class_count
-from ..config.reading import adapt_to_cpu, enter_scope, need, read_config
+from ..config.reading import enter_scope, need, read_config
 from ..config.validation import building
 from ..datasets.layout import dataset_meta
 from ..errors import UserError
 from ..tasks import task_of
+from ..training.machine import adapt_to_cpu
 from ..training.runner import load_weights
 from ..training.setup import is_exported, run_exported
 from ..visualization.drawing import colours, draw_labels

@@ -42,8 +42,8 @@ def match_image(
 ) -> ImageErrors:
     """Match the objects and detections of an image; `geometry` is ``bbox`` or ``segm``.
 
-    Both are in COCO's format with ``class`` instead of ``category_id``, and ``rle`` for masks. `score_thr` is the lowest
-    score of the detections in the confused pairs.
+    Both are in COCO's format with ``class`` instead of ``category_id``, and ``rle`` for masks. `score_thr` is the
+    lowest score of the detections in the confused pairs.
     """
     scores = np.array([detection['score'] for detection in detections], dtype=float)
     positions = np.argsort(-scores, kind='stable')[:100]

@@ -14,7 +14,7 @@ from mmengine.runner import LogProcessor
 from rich.progress import Progress
 
 from .. import operators
-from ..config.reading import leaves
+from ..datasets.layout import leaves
 from ..errors import counted
 from ..registry import HOOKS, LOG_PROCESSORS
 from ..tasks import task_of

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
-from ..config.reading import adapt_to_cpu
+from ..config.reading import walk
 from ..errors import UserError
 
 STARTERS = {  # launcher: its command, and the variables of the rank, the number of processes and the local rank
@@ -36,6 +36,21 @@ def adapt_to_machine(cfg: Config) -> None:
         if not any('TensorboardVisBackend' in str(backend['type']) for backend in backends):
             cfg.visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
             print_log('TensorBoard is installed: TensorboardVisBackend is added to visualizer.', logger='current')
+
+
+def adapt_to_cpu(cfg: Config) -> None:
+    """Replace settings that need a GPU: SyncBN by BN, mixed precision by full precision."""
+    replacements = {'SyncBN': 'BN', 'AmpOptimWrapper': 'OptimWrapper'}
+    replaced = set()
+    for _, container, key, value in walk(cfg._cfg_dict):
+        if key == 'type' and isinstance(value, str) and value in replacements:
+            container[key] = replacements[value]
+            replaced.add(value)
+    if 'AmpOptimWrapper' in replaced:
+        for key in ('loss_scale', 'dtype', 'use_fp64'):
+            cfg.optim_wrapper.pop(key, None)
+    changes = ', '.join(f'{replacements[name]} instead of {name}' for name in sorted(replaced))
+    print_log(f'No GPU: this runs on the CPU{f", with {changes}" if changes else ""}.', logger='current')
 
 
 def rank_of(launcher: str) -> int:

@@ -20,9 +20,10 @@ from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
 from ..checks.data_config import check_built, check_data, explain_empty
 from ..checks.unreadable import explained
-from ..config.reading import enter_scope, first_line, leaves
+from ..config.reading import enter_scope, first_line
 from ..config.safe_loaders import check_pretrained
 from ..config.validation import building, check_settings
+from ..datasets.layout import leaves
 from ..errors import CheckpointError, UserError
 from ..registry import RUNNERS
 from .checkpoint_hook import CheckpointHook, resume_from

@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..checkpoints.atomic import checkpoints_in
-from ..checks.data_config import dataset_meta
-from ..config.reading import Edits, enter_scope, evaluators, leaves, need, setting
+from ..config.reading import Edits, enter_scope, evaluators, need, setting
 from ..config.scaling import set_duration, set_image_sizes
 from ..config.validation import check_backends
+from ..datasets.layout import dataset_meta, leaves
 from ..errors import UserError
 from ..tasks import task_of
 from .checkpoint_hook import resume_from

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlp_dense.checks.annotations import category_names, check_numbers, ignored_annotations
+from mlp_dense.checks.data_config import category_names, check_numbers, ignored_annotations
 from mlp_dense.datasets.shapes import write_shapes
 from mlp_dense.errors import UserError
 from support.configs import DETECTION

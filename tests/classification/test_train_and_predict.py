@@ -207,7 +207,7 @@ def test_img_scale_sets_the_resolution(trained, tmp_path, capsys):
         metrics.append(json.loads(out.read_text())['images'])
     assert metrics[0] != metrics[1]
     capsys.readouterr()
-    for sizes, sentence in (([0], 'of 1 pixel or more.'), ([64, 48], 'are square; give one number.')):
+    for sizes, sentence in (([0], 'of 1 pixel or more.'), ([64, 48], 'are square; pass one number.')):
         assert call('test', file, checkpoint, '--work-dir', tmp_path / 'test', '--img-size', *sizes) == 2
         assert capsys.readouterr().err.strip().endswith(sentence)
 

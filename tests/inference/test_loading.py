@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mlp_dense
-from mlp_dense.config.reading import adapt_to_cpu
 from mlp_dense.errors import CheckpointError, UserError
+from mlp_dense.training.machine import adapt_to_cpu
 from support.configs import DETECTION, SEGMENTATION, config
 
 

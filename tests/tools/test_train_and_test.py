@@ -22,10 +22,7 @@ QUICK = {  # for --cfg-options
         'default_hooks.visualization.interval=1',
     ],
 }
-METRICS = {
-    DETECTION: ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/bbox_mAP_50'),
-    SEGMENTATION: ('aAcc', 'mIoU', 'mAcc'),
-}
+METRICS = {DETECTION: ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/bbox_mAP_50'), SEGMENTATION: ('aAcc', 'mIoU', 'mAcc')}
 
 pytestmark = pytest.mark.slow
 
