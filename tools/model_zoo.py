@@ -22,8 +22,8 @@ python tools/test.py CONFIG CHECKPOINT
 * **published** are the values of the authors for this model. *Confirmed* values were read in the named source. Do not
   cite *unconfirmed* ones, which are remembered from the paper. None of these models was trained here.
 
-The abstracts confirm 51.7 box AP, 44.8 mask AP and 49.9 mIoU as the best of Hire-MLP, and 45.1 mIoU on ADE20K of
-CycleMLP, without the name of the variant.
+The abstracts confirm the best results without the name of the variant. They are 51.7 box AP, 44.8 mask AP and 49.9 mIoU
+for Hire-MLP, and 45.1 mIoU on ADE20K for CycleMLP.
 
 Written by `python tools/model_zoo.py` from the configs and `configs/metafiles/`."""
 TABLES = (  # title, what the names of the configs contain, height and width of the image

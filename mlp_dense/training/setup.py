@@ -85,7 +85,7 @@ def for_training(
         cfg.setdefault('randomness', {}).update(deterministic=True)
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS refuses to be deterministic without it
     if str(setting(cfg, 'train_cfg.type')).rpartition('.')[2] not in ('EpochLoop', 'IterLoop'):
-        remedy = 'inherit _base_/exact_training.py of mlp_dense for that (docs/training.md)'
+        remedy = 'inherit _base_/exact_training.py of mlp_dense for that (docs/reliability.md)'
         print_log(f'This config does not resume exactly: {remedy}.', logger='current')
 
 
