@@ -42,16 +42,14 @@ def match_image(
 ) -> ImageErrors:
     """Match the objects and detections of an image; `geometry` is ``bbox`` or ``segm``.
 
-    Both are in COCO's format with ``class`` instead of ``category_id``, and ``rle`` for masks. `score_thr` is the lowest
-    score of the detections in the confused pairs.
+    Both are in COCO's format with ``class`` instead of ``category_id``, and ``rle`` for masks. `score_thr` is the
+    lowest score of the detections in the confused pairs.
     """
     scores = np.array([detection['score'] for detection in detections], dtype=float)
     positions = np.argsort(-scores, kind='stable')[:100]
-    detections, scores = [detections[int(i)] for i in positions], scores[positions]
-    is_crowd = np.array([bool(annotation.get('iscrowd')) for annotation in truth], dtype=bool)
-    object_positions = np.flatnonzero(~is_crowd)
-    objects = [truth[int(i)] for i in object_positions]
-    crowds = [truth[int(i)] for i in np.flatnonzero(is_crowd)]
+    detections, scores = [detections[i] for i in positions], scores[positions]
+    object_positions = np.array([i for i, item in enumerate(truth) if not item.get('iscrowd')], dtype=int)
+    objects, crowds = [truth[i] for i in object_positions], [item for item in truth if item.get('iscrowd')]
     classes, object_classes = (np.array([item['class'] for item in side], dtype=int) for side in (detections, objects))
     iou = _iou(detections, objects, geometry, False)
     same = classes[:, None] == object_classes
@@ -134,7 +132,7 @@ def error_costs(images: Sequence[ImageErrors], num_classes: int) -> dict[str, fl
     becomes_hit = joined((image.becomes_hit_if_fixed for image in images), bool)[by_score]
     fixed_classes = joined(np.append(image.object_classes, -1)[image.objects] for image in images)[by_score]
     objects = joined(image.object_classes for image in images)
-    missed, unhit = (joined(arrays, bool) for arrays in ((i.missed for i in images), (i.hit_by < 0 for i in images)))
+    missed, unhit = joined((i.missed for i in images), bool), joined((i.hit_by < 0 for i in images), bool)
     correct, counts = types == HIT, np.bincount(objects, minlength=num_classes)
     present = np.flatnonzero(counts)
 
@@ -154,8 +152,7 @@ def error_costs(images: Sequence[ImageErrors], num_classes: int) -> dict[str, fl
         hits = erroneous & becomes_hit
         after = mean(np.where(hits, fixed_classes, classes), correct | hits, np.where(erroneous, hits, kept))
         costs[error] = max(after - measured, 0.0)
-    without_missed, without_unhit = (counts - np.bincount(objects[o], minlength=num_classes) for o in (missed, unhit))
-    costs['missed'] = max(mean(counts=without_missed) - measured, 0.0)
+    costs['missed'] = max(mean(counts=counts - np.bincount(objects[missed], minlength=num_classes)) - measured, 0.0)
     costs['false positives'] = mean(kept=kept & correct) - measured
-    costs['false negatives'] = mean(counts=without_unhit) - measured
+    costs['false negatives'] = mean(counts=counts - np.bincount(objects[unhit], minlength=num_classes)) - measured
     return dict(AP50=measured, **costs)

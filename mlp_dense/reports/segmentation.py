@@ -45,8 +45,10 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     """Return the report of a test; the worst images of each class are drawn."""
     sources = read_json(results.file('images.json'))
     images = count_images(results, sources, pool)
-    total, near = sum_of(images, 'confusion'), sum_of(images, 'near')
-    regions, found_regions, pixels, correct = np.moveaxis(sum_of(images, 'sizes'), 2, 0)  # (C, sizes)
+    total, near, sizes = (
+        np.sum([getattr(image, name) for image in images], axis=0) for name in ('confusion', 'near', 'sizes')
+    )
+    regions, found_regions, pixels, correct = np.moveaxis(sizes, 2, 0)  # (C, sizes)
     with np.errstate(invalid='ignore'):
         accuracy, precision = np.diag(total) / total.sum(1), np.diag(total) / total.sum(0)
         found_fraction, correct_fraction = found_regions / regions, correct / pixels
@@ -121,8 +123,7 @@ def count_image(name: str, results: Results) -> ImageCounts:
     labelled = truth < classes
 
     def confusion(mask: np.ndarray) -> np.ndarray:
-        pairs = np.bincount(truth[mask] * classes + predicted[mask], minlength=classes**2)
-        return pairs.reshape(classes, classes)
+        return np.bincount(truth[mask] * classes + predicted[mask], minlength=classes**2).reshape(classes, classes)
 
     band = max(1.0, BAND * np.hypot(*truth.shape))
     near = labelled & (distance_to_boundary(truth, labelled) <= band)
@@ -162,11 +163,6 @@ def distance_to_boundary(labels: np.ndarray, known: np.ndarray) -> np.ndarray:
 def iou(confusion: np.ndarray) -> np.ndarray:
     """Return the IoU (C,), NaN for a class that is neither labelled nor predicted."""
     return _ious(np.stack([[np.diag(confusion), confusion.sum(0), confusion.sum(1)]]), None)
-
-
-def sum_of(images: Sequence[ImageCounts], name: str) -> np.ndarray:
-    """Return the sum of a count over all images."""
-    return np.sum([getattr(image, name) for image in images], axis=0)
 
 
 def _gallery(
