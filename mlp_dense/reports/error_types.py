@@ -1,8 +1,4 @@
-"""Error types of detections, missed objects, and the cost of each error type.
-
-The types are those of TIDE (Bolya et al., arXiv 2008.08115, section 2.2): an IoU of 0.5 or more is foreground, up to
-0.1 background.
-"""
+"""Error types of detections, missed objects, and their costs, as in TIDE (arXiv 2008.08115, section 2.2)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +8,7 @@ from pycocotools import mask as masks
 
 from .average_precision import precision_at_recalls
 
-FOREGROUND, BACKGROUND = 0.5, 0.1
+FOREGROUND, BACKGROUND = 0.5, 0.1  # lowest and highest IoU
 ERRORS = ('classification', 'localization', 'both', 'duplicate', 'background')
 HIT = 'hit'
 Array = np.ndarray
@@ -54,7 +50,6 @@ def match_image(
     iou = _iou(detections, objects, geometry, False)
     same = classes[:, None] == object_classes
     iou_same, iou_other = iou * same, iou * ~same
-
     count = len(detections)
     types, target = np.full(count, 'background', dtype=object), np.full(count, -1)
     hit_by, free = np.full(len(objects), -1), iou_same.copy()
@@ -65,7 +60,6 @@ def match_image(
             free[:, j] = 0
     in_crowd = _iou(detections, crowds, geometry, True) * (classes[:, None] == [crowd['class'] for crowd in crowds])
     ignored = (types != HIT) & (in_crowd.max(1, initial=0) > FOREGROUND)
-
     becomes_hit, fixable = np.zeros(count, dtype=bool), set()
     for i in np.flatnonzero(types != HIT).tolist() if objects else ():
         nearest, nearest_other = int(iou_same[i].argmax()), int(iou_other[i].argmax())
@@ -84,7 +78,6 @@ def match_image(
     missed = (hit_by < 0) & ~np.isin(np.arange(len(objects)), list(fixable))
     overlaps = iou.max(1, initial=0)
     overlaps[target >= 0] = iou[np.flatnonzero(target >= 0), target[target >= 0]]
-
     confused = _confused(iou, classes, object_classes, (scores >= score_thr) & ~ignored, types, target)
     return ImageErrors(
         positions, classes, scores, types, ignored, target, overlaps, becomes_hit,

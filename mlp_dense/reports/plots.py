@@ -15,17 +15,21 @@ BINS = 10  # of scores, for the calibration
 def confusion_sections(counts: np.ndarray, names: Sequence[str], note: str, subject: str = '') -> list[Plot | Table]:
     """Return a plot of counts (true classes, predicted classes), and a table of the most frequent confusions."""
     suffix, name = (f': {subject}', f'confusion_{subject}') if subject else ('', 'confusion')
-    confused, rows = counts * (1 - np.eye(len(counts), dtype=int)), []
-    for position in np.argsort(-confused, axis=None, kind='stable')[:50]:
-        i, j = np.unravel_index(position, confused.shape)
-        if confused[i, j]:
-            rows.append([names[i], names[j], int(confused[i, j]), confused[i, j] / counts[i].sum()])
+    pairs = most_confused(counts, 50)
+    rows = [[names[i], names[j], counts[i, j], counts[i, j] / counts[i].sum()] for i, j in pairs]
     fraction = Column('fraction', 'of the row of the true class', 3)
     columns = [Column('ground truth'), Column('predicted'), Column('number', '', 0), fraction]
     return [
         Plot(f'Confusion{suffix}', f'{note} Percent of a row.', name, confusion(counts, names)),
         Table(f'Most frequent confusions{suffix}', '', columns, rows),
     ]
+
+
+def most_confused(counts: np.ndarray, limit: int) -> list[tuple]:
+    """Return at most `limit` pairs of a true and another predicted class, the most frequent first."""
+    confused = counts * (1 - np.eye(len(counts), dtype=int))
+    order = np.argsort(-confused, axis=None, kind='stable')[:limit]
+    return [pair for pair in zip(*np.unravel_index(order, counts.shape), strict=True) if confused[pair]]
 
 
 def calibration_plot(scores: np.ndarray, correct: np.ndarray, note: str, subject: str = '') -> tuple[Plot, dict]:

@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..visualization.drawing import colours, draw_label_map, draw_labels, enlarged_size
 from .gallery import LONGEST, Job, choose, draw_all, read, write
 from .page import HOVER, Column, Gallery, GalleryImage, Report, Table
-from .plots import confusion_sections
+from .plots import confusion_sections, most_confused
 from .results import Results, Scores, read_json
 
 BAND = 0.02  # width of the band near boundaries, as a fraction of the diagonal (Cheng et al., arXiv 2103.16562)
@@ -173,11 +173,9 @@ def _gallery(
     jobs = []
     for i in choose([image.error for image in images], [set(labels) for labels in missed], max_images):
         counts, name = confused[i], images[i].name
-        worst = [np.unravel_index(index, counts.shape) for index in np.argsort(-counts, axis=None, kind='stable')[:3]]
         confusions = [
             f'{results.classes[a]} predicted as {results.classes[b]}: {100 * counts[a, b] / counts.sum():.0f} %'
-            for a, b in worst
-            if counts[a, b]
+            for a, b in most_confused(counts, 3)
         ]
         caption = f'{100 * images[i].error:.1f} % of the pixels wrong'
         caption += f', of these {"; ".join(confusions)}' if confusions else ''
