@@ -19,10 +19,7 @@ const table = ({columns, rows, sort}) => {
   const search = make('input', {type: 'search', placeholder: 'find rows', 'aria-label': 'find rows'});
   const body = make('tbody'), more = make('button');
   const heads = columns.map(({name, meaning, decimals}, i) => {
-    const onclick = () => {
-      [descending, sorted] = [sorted === i ? !descending : decimals !== null, i];
-      fill();
-    };
+    const onclick = () => { [descending, sorted] = [sorted === i ? !descending : decimals !== null, i]; fill(); };
     const heading = {'class': decimals === null ? '' : 'number', scope: 'col'};
     return make('th', heading, make('button', {title: meaning, onclick}, name));
   });
