@@ -65,15 +65,14 @@ def scores(results: Results, score_thr: float, pool: Executor) -> Scores:
     """Return the accuracy of each class, and which images are wrong."""
     predictions = _Predictions(results)
     files = [image['file'] for image in predictions.images]
-    of_class = np.eye(len(results.classes))[predictions.truth]
-    of_classes = partial(_accuracies, of_class, predictions.correct)
+    of_classes = partial(_accuracies, np.eye(len(results.classes))[predictions.truth], predictions.correct)
     return Scores('top-1', files, files, 1.0 - predictions.correct, of_classes)
 
 
 def _accuracies(of_class: np.ndarray, correct: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     counted = of_class if weights is None else of_class * weights[:, None]
     with np.errstate(invalid='ignore'):
-        return (counted * correct[:, None]).sum(0) / counted.sum(0)
+        return correct @ counted / counted.sum(0)
 
 
 def _gallery(results: Results, predictions: _Predictions, max_images: int, pool: Executor) -> Gallery:

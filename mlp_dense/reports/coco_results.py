@@ -84,7 +84,7 @@ def match_shard(
     images, truth, detections = shard
     coco = as_coco(images, [{**item, 'id': i + 1} for i, item in enumerate(truth)], categories)
     sides: dict[int, tuple[list, list]] = {image['id']: ([], []) for image in images}
-    for side, items in enumerate((coco.dataset['annotations'], detections)):
+    for side, items in enumerate((truth, detections)):
         for item in items:
             image = coco.imgs[item['image_id']]
             if geometry == 'segm':

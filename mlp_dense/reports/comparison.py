@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,10 @@ from .results import Results, Scores
 
 SEED = 0  # of the bootstrap
 MAX_IMAGES = 60
+INTERVAL = (
+    Column('from', 'lower end of the 95 % interval over images', 3),
+    Column('to', 'upper end of the 95 % interval over images', 3),
+)
 
 
 def compare(runs: Sequence[Results], scores_of: Callable, out: Path, resamples: int, pool: Executor) -> Report:
@@ -45,9 +50,8 @@ def compare(runs: Sequence[Results], scores_of: Callable, out: Path, resamples: 
 
 
 def _check_equal(runs: Sequence[Results], keys: Sequence[tuple], name: str) -> None:
-    for run, key in zip(runs, keys, strict=True):
-        if key != keys[0]:
-            raise UserError(f'{runs[0].folder} and {run.folder} differ in {name}; choose tests of the same data set.')
+    if other := next((run for run, key in zip(runs, keys, strict=True) if key != keys[0]), None):
+        raise UserError(f'{runs[0].folder} and {other.folder} differ in {name}; choose tests of the same data set.')
 
 
 def bootstrap(scores: Sequence[Scores], resamples: int, pool: Executor) -> np.ndarray:
@@ -55,15 +59,9 @@ def bootstrap(scores: Sequence[Scores], resamples: int, pool: Executor) -> np.nd
     count = len(scores[0].images)
     random = np.random.default_rng(SEED)
     weights = [np.bincount(random.integers(0, count, count), minlength=count) for _ in range(resamples)]
-    chunks = [weights[i : i + 50] for i in range(0, resamples, 50)]
-    jobs = [(run_scores.of_classes, chunk) for run_scores in scores for chunk in chunks]
-    metrics = list(track(pool.map(_resampled, jobs), 'resampling', len(jobs)))
-    return np.concatenate(metrics).reshape(len(scores), resamples, -1)
-
-
-def _resampled(job: tuple[Callable, Sequence[np.ndarray]]) -> np.ndarray:
-    of_classes, chunk = job
-    return np.array([of_classes(weights) for weights in chunk])
+    metrics = [pool.map(run_scores.of_classes, weights, chunksize=50) for run_scores in scores]
+    resampled = list(track(chain(*metrics), 'resampling', len(scores) * resamples))
+    return np.array(resampled).reshape(len(scores), resamples, -1)
 
 
 def interval(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,8 +79,7 @@ def _run_table(runs: Sequence, names: Sequence[str], metric: str, means: np.ndar
     columns = [
         Column('run'),
         Column(f'mean {metric}', '', 3),
-        Column('from', 'lower end of the 95 % interval over images', 3),
-        Column('to', 'upper end of the 95 % interval over images', 3),
+        *INTERVAL,
         Column('difference', f'from {names[0]}', 3),
         Column('difference from', 'lower end of the 95 % interval of the difference', 3),
         Column('difference to', 'upper end of the 95 % interval of the difference', 3),
@@ -106,8 +103,7 @@ def _differences(
         Column(names[0], metric, 3),
         Column(names[i], metric, 3),
         Column('difference', '', 3),
-        Column('from', 'lower end of the 95 % interval over images', 3),
-        Column('to', 'upper end of the 95 % interval over images', 3),
+        *INTERVAL,
         Column('more than chance', 'the interval does not contain 0'),
     ]
     rows = list(zip(classes, values[0], values[i], difference, low, high, significant.tolist(), strict=True))

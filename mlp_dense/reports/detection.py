@@ -13,7 +13,7 @@ from .coco_results import CocoData, as_rle, match_all, read_data
 from .error_types import ERRORS, HIT, ImageErrors, error_costs
 from .gallery import Job, choose, draw_all
 from .page import HOVER, Column, DrawnObject, Gallery, Plot, Report, Table
-from .plots import bars, calibration_plot, confusion_sections, lines
+from .plots import calibration_plot, confusion_sections, lines
 from .results import Results, Scores
 
 TITLES = dict(bbox='boxes', segm='masks')
@@ -27,7 +27,7 @@ EXPLANATIONS = {
     'false positives': 'all detections that hit no object',
     'false negatives': 'all objects without a hit',
 }
-COLOURS = {
+COLOURS = {  # of hits, missed objects, error types, and objects with a hit
     HIT: '#228833',
     'missed': '#4477aa',
     'classification': '#aa3377',
@@ -37,7 +37,6 @@ COLOURS = {
     'background': '#ee3333',
     'truth': '#bbbbbb',
 }
-"""Colours of hits, missed objects, error types, and objects with a hit."""
 CORRECT = (HIT, 'truth')
 
 
@@ -105,6 +104,7 @@ class _Evaluation:
         """Return the sections of the page."""
         note = 'Mean over the classes that have objects'
         by_threshold = {f'IoU {iou:.2f}': _mean(self.precision[:, i]) for i, iou in enumerate(THRESHOLDS)}
+        precision_title = f'Precision over recall: {self.subject}'
         precision_recall = lines(RECALLS, by_threshold, 'recall', 'precision')
         iou_columns = [Column('IoU', 'threshold', 2), Column('AP', 'average precision', 3)]
         confusion_note = (
@@ -116,12 +116,9 @@ class _Evaluation:
             self._class_table(),
             Table(f'IoU: {self.subject}', f'{note}.', iou_columns, list(zip(THRESHOLDS, _mean(self.ap), strict=True))),
             Plot(
-                f'Precision over recall: {self.subject}',
-                f'{note}, by threshold of IoU.',
-                f'precision_recall_{self.subject}',
-                precision_recall,
+                precision_title, f'{note}, by threshold of IoU.', f'precision_recall_{self.subject}', precision_recall
             ),
-            *self._error_sections(),
+            self._error_table(),
             *confusion_sections(self.confusion, [*self.classes, 'background'], confusion_note, self.subject),
             self.calibration_plot,
         ]
@@ -159,7 +156,7 @@ class _Evaluation:
         note = f'Average precision of {self.subject} as defined by COCO. {HOVER}'
         return Table(f'Classes: {self.subject}', note, columns, list(rows), sort=1)
 
-    def _error_sections(self) -> list[Table | Plot]:
+    def _error_table(self) -> Table:
         counts = Counter(name for image in self.images for name in image.types.tolist())
         counts['missed'] = sum(int(image.missed.sum()) for image in self.images)
         counts['false positives'] = sum(counts[name] for name in ERRORS)
@@ -170,12 +167,7 @@ class _Evaluation:
         )
         columns = [Column('error'), Column('definition'), Column('AP50 lost', '', 3), Column('number', 'any score', 0)]
         rows = [[name, text, self.costs[name], counts[name]] for name, text in EXPLANATIONS.items()]
-        costs, colours = zip(*((self.costs[name], COLOURS.get(name, '#777777')) for name in EXPLANATIONS), strict=True)
-        figure = bars(list(EXPLANATIONS), costs, 'AP50 lost', colours)
-        return [
-            Table(f'Cost of errors: {self.subject}', note, columns, rows),
-            Plot(f'Cost of errors, plot: {self.subject}', '', f'errors_{self.subject}', figure),
-        ]
+        return Table(f'Cost of errors: {self.subject}', note, columns, rows)
 
     def never_hit(self) -> Table:
         """Return the table of the objects that no detection of their class hits."""

@@ -1,8 +1,4 @@
-"""Error types of detections, missed objects, and the cost of each error type.
-
-The types are those of TIDE (Bolya et al., arXiv 2008.08115, section 2.2): an IoU of 0.5 or more is foreground, up to
-0.1 background.
-"""
+"""Error types of detections, missed objects, and their costs, as in TIDE (arXiv 2008.08115, section 2.2)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +8,7 @@ from pycocotools import mask as masks
 
 from .average_precision import precision_at_recalls
 
-FOREGROUND, BACKGROUND = 0.5, 0.1
+FOREGROUND, BACKGROUND = 0.5, 0.1  # lowest and highest IoU
 ERRORS = ('classification', 'localization', 'both', 'duplicate', 'background')
 HIT = 'hit'
 Array = np.ndarray
@@ -47,16 +43,13 @@ def match_image(
     """
     scores = np.array([detection['score'] for detection in detections], dtype=float)
     positions = np.argsort(-scores, kind='stable')[:100]
-    detections, scores = [detections[int(i)] for i in positions], scores[positions]
-    is_crowd = np.array([bool(annotation.get('iscrowd')) for annotation in truth], dtype=bool)
-    object_positions = np.flatnonzero(~is_crowd)
-    objects = [truth[int(i)] for i in object_positions]
-    crowds = [truth[int(i)] for i in np.flatnonzero(is_crowd)]
+    detections, scores = [detections[i] for i in positions], scores[positions]
+    object_positions = np.array([i for i, item in enumerate(truth) if not item.get('iscrowd')], dtype=int)
+    objects, crowds = [truth[i] for i in object_positions], [item for item in truth if item.get('iscrowd')]
     classes, object_classes = (np.array([item['class'] for item in side], dtype=int) for side in (detections, objects))
     iou = _iou(detections, objects, geometry, False)
     same = classes[:, None] == object_classes
     iou_same, iou_other = iou * same, iou * ~same
-
     count = len(detections)
     types, target = np.full(count, 'background', dtype=object), np.full(count, -1)
     hit_by, free = np.full(len(objects), -1), iou_same.copy()
@@ -67,7 +60,6 @@ def match_image(
             free[:, j] = 0
     in_crowd = _iou(detections, crowds, geometry, True) * (classes[:, None] == [crowd['class'] for crowd in crowds])
     ignored = (types != HIT) & (in_crowd.max(1, initial=0) > FOREGROUND)
-
     becomes_hit, fixable = np.zeros(count, dtype=bool), set()
     for i in np.flatnonzero(types != HIT).tolist() if objects else ():
         nearest, nearest_other = int(iou_same[i].argmax()), int(iou_other[i].argmax())
@@ -86,7 +78,6 @@ def match_image(
     missed = (hit_by < 0) & ~np.isin(np.arange(len(objects)), list(fixable))
     overlaps = iou.max(1, initial=0)
     overlaps[target >= 0] = iou[np.flatnonzero(target >= 0), target[target >= 0]]
-
     confused = _confused(iou, classes, object_classes, (scores >= score_thr) & ~ignored, types, target)
     return ImageErrors(
         positions, classes, scores, types, ignored, target, overlaps, becomes_hit,
@@ -134,7 +125,7 @@ def error_costs(images: Sequence[ImageErrors], num_classes: int) -> dict[str, fl
     becomes_hit = joined((image.becomes_hit_if_fixed for image in images), bool)[by_score]
     fixed_classes = joined(np.append(image.object_classes, -1)[image.objects] for image in images)[by_score]
     objects = joined(image.object_classes for image in images)
-    missed, unhit = (joined(arrays, bool) for arrays in ((i.missed for i in images), (i.hit_by < 0 for i in images)))
+    missed, unhit = joined((i.missed for i in images), bool), joined((i.hit_by < 0 for i in images), bool)
     correct, counts = types == HIT, np.bincount(objects, minlength=num_classes)
     present = np.flatnonzero(counts)
 
@@ -154,8 +145,7 @@ def error_costs(images: Sequence[ImageErrors], num_classes: int) -> dict[str, fl
         hits = erroneous & becomes_hit
         after = mean(np.where(hits, fixed_classes, classes), correct | hits, np.where(erroneous, hits, kept))
         costs[error] = max(after - measured, 0.0)
-    without_missed, without_unhit = (counts - np.bincount(objects[o], minlength=num_classes) for o in (missed, unhit))
-    costs['missed'] = max(mean(counts=without_missed) - measured, 0.0)
+    costs['missed'] = max(mean(counts=counts - np.bincount(objects[missed], minlength=num_classes)) - measured, 0.0)
     costs['false positives'] = mean(kept=kept & correct) - measured
-    costs['false negatives'] = mean(counts=without_unhit) - measured
+    costs['false negatives'] = mean(counts=counts - np.bincount(objects[unhit], minlength=num_classes)) - measured
     return dict(AP50=measured, **costs)

@@ -1,33 +1,26 @@
 """Entry points: the report of one test, and the comparison of several tests."""
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
+import cv2
+
 from .comparison import compare
 from .page import check_folder, write_report
 from .results import Results, read_results
 
 
-@contextmanager
-def processes() -> Iterator[Executor]:
+def processes() -> ProcessPoolExecutor:
     """Start one process per CPU core, each with one thread."""
     affinity = getattr(os, 'sched_getaffinity', None)  # missing on macOS and Windows
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    with ProcessPoolExecutor(cores, get_context('spawn'), _use_one_thread) as pool:
-        yield pool
-
-
-def _use_one_thread() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
+    return ProcessPoolExecutor(cores, get_context('spawn'), cv2.setNumThreads, (1,))
 
 
 def module_of(results: Results) -> ModuleType:
