@@ -62,7 +62,8 @@ def main() -> None:
     with redirect_stdout(sys.stderr) if args.print_config else nullcontext():  # the config alone goes to stdout
         cfg = read_run_config(args, writes=not (args.dry_run or args.print_config))
         if args.check_data:
-            cfg.setdefault('default_hooks', {})['data_check'] = dict(type='mlp_dense.DataCheckHook', everything=True)
+            check = dict(type='mlp_dense.DataCheckHook', everything=True)
+            cfg.default_hooks = dict(cfg.get('default_hooks', {}), data_check=check)
         for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed, args.deterministic)
         text = config_text(cfg) if args.print_config else ''
     if text:

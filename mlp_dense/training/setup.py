@@ -80,9 +80,9 @@ def for_training(
             raise UserError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size to scale by.')
         cfg.auto_scale_lr.enable = True
     if seed is not None:
-        cfg.setdefault('randomness', {}).update(seed=seed)
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
     if deterministic:
-        cfg.setdefault('randomness', {}).update(deterministic=True)
+        cfg.randomness = dict(cfg.get('randomness', {}), deterministic=True)
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS refuses to be deterministic without it
     if str(setting(cfg, 'train_cfg.type')).rpartition('.')[2] not in ('EpochLoop', 'IterLoop'):
         remedy = 'inherit _base_/exact_training.py of mlp_dense for that (docs/reliability.md)'
