@@ -58,11 +58,11 @@ def recognise(checkpoint: Checkpoint, families: Sequence[Any]) -> tuple[str, str
         parameters = backbone.state_dict()
         if (score := (len(parameters.keys() & renamed.keys()), -len(parameters))) > best_score:
             is_ours = any(key in parameters and not may_be_fresh(key) for key in weights)
+            names = 'our' if is_ours else 'official'
             try:
                 loads = match_to_backbone(backbone, checkpoint)[1]
             except CheckpointError as error:
                 loads = str(error)
-            names = 'our' if is_ours else 'official'
             best_score, best = score, (f'{family.__name__} {label}, {names} names{location}', loads)
     return best
 
