@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .files import sha256_of
+from .files import is_safetensors, sha256_of
 from .matching import match_to_backbone, may_be_fresh, our_name, summary
 from .reading import Checkpoint, split_backbone
 
@@ -24,8 +24,8 @@ def describe(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> Ite
     yield 'sha256', sha256_of(path)
     location = f'under {container!r}' if container else 'a bare state dict'
     averaged = ' (averaged; ema_state_dict holds the trained ones)' if checkpoint.averaged else ''
-    yield 'weights', 'safetensors' if checkpoint.is_safetensors else location + averaged
-    if container and len(checkpoint.content) > 1 and not checkpoint.is_safetensors:
+    yield 'weights', 'safetensors' if is_safetensors(path) else location + averaged
+    if container and len(checkpoint.content) > 1 and not is_safetensors(path):
         yield 'also holds', ', '.join(str(key) for key in checkpoint.content if key != container)
     meta = checkpoint.content.get('meta')
     if isinstance(meta, Mapping) and isinstance(run := meta.get('run_id'), str):
@@ -58,11 +58,11 @@ def recognise(checkpoint: Checkpoint, families: Sequence[Any]) -> tuple[str, str
         parameters = backbone.state_dict()
         if (score := (len(parameters.keys() & renamed.keys()), -len(parameters))) > best_score:
             is_ours = any(key in parameters and not may_be_fresh(key) for key in weights)
+            names = 'our' if is_ours else 'official'
             try:
                 loads = match_to_backbone(backbone, checkpoint)[1]
             except CheckpointError as error:
                 loads = str(error)
-            names = 'our' if is_ours else 'official'
             best_score, best = score, (f'{family.__name__} {label}, {names} names{location}', loads)
     return best
 

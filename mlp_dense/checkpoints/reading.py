@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .files import is_safetensors, local_file, read_file
+from .files import local_file, read_file
 
 CONTAINERS = ('state_dict', 'model', 'model_ema', 'ema_state_dict')
 """Keys of the weights in a file, by descending priority."""
@@ -36,10 +36,6 @@ class Checkpoint:
         """Read a file or URL, see :func:`read_checkpoint`."""
         path = local_file(source)
         return cls(source, path, read_file(source, path, map_location))
-
-    @property
-    def is_safetensors(self) -> bool:
-        return self.path is not None and is_safetensors(self.path)
 
     @property
     def container(self) -> str | None:

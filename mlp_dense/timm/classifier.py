@@ -64,11 +64,10 @@ class VisionMLP(nn.Module):
         **arguments: Any,
     ):
         if output_stride != 32:
-            problem = f'{family.__name__} has an output_stride of 32 only, not {output_stride}'
-            remedy = (
-                'choose a decoder such as Unet, FPN, UPerNet or Segformer instead of DeepLabV3, DeepLabV3Plus or PAN'
+            raise ArgumentError(
+                f'{family.__name__} has an output_stride of 32 only, not {output_stride}: choose a decoder for stride '
+                '32, such as Unet, FPN, UPerNet or Segformer instead of DeepLabV3, DeepLabV3Plus or PAN.'
             )
-            raise ArgumentError(f'{problem}: {remedy}.')
         super().__init__()
         if not pyramid and 'resize_input' in signature(family).parameters:  # published classifiers do not resize
             arguments = {'resize_input': False, **arguments}
