@@ -14,11 +14,7 @@ from support.checkpoints import pretrained
 from support.models import SMALL, image, official
 
 ON_GRIDS = [cls for cls in FAMILIES if issubclass(cls, FixedGridMLP)]
-NATIVE = dict(
-    MLPMixer=dict(grid_size=4),
-    SparseMLP=dict(grid_size=4),
-    VisionPermutator=dict(segments=(4, 4, 2, 2)),
-)
+NATIVE = dict(MLPMixer=dict(grid_size=4), SparseMLP=dict(grid_size=4), VisionPermutator=dict(segments=(4, 4, 2, 2)))
 
 
 def built(cls: type, global_blocks: str) -> nn.Module:

@@ -85,9 +85,7 @@ def test_fusing_twice_equals_fusing_once(family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'path',
-    [DETECTION, SEGMENTATION, config('detection/cycle_mlp_mask_rcnn_coco')],
-    ids=lambda path: Path(path).stem,
+    'path', [DETECTION, SEGMENTATION, config('detection/cycle_mlp_mask_rcnn_coco')], ids=lambda path: Path(path).stem
 )
 def test_complete_models(path):
     cfg = Config.fromfile(path)
