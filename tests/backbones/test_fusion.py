@@ -16,7 +16,7 @@ from support.models import SMALL, image
 
 
 def with_random_statistics(model: nn.Module) -> nn.Module:
-    """Norms and biases far from what they are at the start, where folding could be forgotten unseen."""
+    """Draw norms and biases, whose initial values would hide missing folding."""
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.running_mean is not None:
