@@ -12,7 +12,6 @@ from .fusion import fold_after, fold_before, is_foldable
 from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw
 
 
-@kernels.known_layer
 class GroupedConv(nn.Conv2d):
     """A convolution of (B, H, W, in_dim) to (B, H, W, dim) without bias and with zeros outside.
 

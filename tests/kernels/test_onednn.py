@@ -119,10 +119,10 @@ MUTANTS = {
 
 @pytest.mark.parametrize('mutant', MUTANTS)
 def test_comparison_detects_a_wrong_implementation(monkeypatch, two_threads, mutant):
-    compare, name, wrong = MUTANTS[mutant]
+    compare, name, fault = MUTANTS[mutant]
     model, x = built(ASMLP), image(2, 3, 50, 75)  # this family runs all of them
     compare(model, x, torch.float32)
-    monkeypatch.setattr(onednn, name, partial(wrong, getattr(onednn, name)))
+    monkeypatch.setattr(onednn, name, partial(fault, getattr(onednn, name)))
     with pytest.raises(AssertionError):
         compare(model, x, torch.float32)
 
