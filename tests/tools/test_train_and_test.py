@@ -15,11 +15,8 @@ from support.tools import before_training, call, log_of, run
 QUICK = {  # for --cfg-options
     DETECTION: ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'default_hooks.visualization.interval=1'],
     SEGMENTATION: [
-        'train_cfg.max_iters=4',
-        'train_cfg.val_interval=4',
-        'default_hooks.checkpoint.interval=2',
-        'default_hooks.logger.interval=1',
-        'default_hooks.visualization.interval=1',
+        *('train_cfg.max_iters=4', 'train_cfg.val_interval=4', 'default_hooks.checkpoint.interval=2'),
+        *('default_hooks.logger.interval=1', 'default_hooks.visualization.interval=1'),
     ],
 }
 METRICS = {DETECTION: ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/bbox_mAP_50'), SEGMENTATION: ('aAcc', 'mIoU', 'mAcc')}
