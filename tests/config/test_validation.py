@@ -26,7 +26,7 @@ from support.configs import DETECTION
         ('train_dataloader.batchsize=4', r'r\.batchsize: data loaders have no such setting; did you mean batch_size'),
         (
             'default_hooks.checkpoint.intervals=2',
-            r't\.intervals: checkpoints have no such setting; did you mean interval',
+            r't\.intervals: checkpoints have no such setting; did you mean',
         ),
     ],
 )
