@@ -69,8 +69,9 @@ def _rescale(edits: Edits, cfg: Config, loaders: Sequence[str], new: tuple[int, 
                 raise UserError(f'--img-scale cannot change {path}, a {name}; set --cfg-options {path}.KEY=VALUE.')
     for name in loaders:
         _add_resize(edits, cfg, name, new)
-    for node, key, path in _model_sizes(cfg, loaders) if short else ():
-        edits.set(node, key, _resized(node[key], short), path)
+    if short:
+        for node, key, path in _model_sizes(cfg, loaders):
+            edits.set(node, key, _resized(node[key], short), path)
 
 
 def _crop(edits: Edits, cfg: Config, loaders: Sequence[str], size: tuple[int, ...]) -> None:
