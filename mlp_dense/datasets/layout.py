@@ -1,4 +1,4 @@
-"""Layout of a data set: leaves of its wrappers, annotation file, folders of images and labels, class names.
+"""Layout of a data set: leaves of its wrappers, annotation file, folder of images, class names.
 
 Each function accepts a data set as a config describes it or as it was built, which joins the paths with ``data_root``.
 """
@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.registry import DATASETS
-
-IMAGES, LABELS = ('img', 'img_path'), ('seg_map_path',)
-"""Keys of ``data_prefix`` in mmdet and mmsegmentation."""
 
 
 def leaves(dataset: Any) -> Iterator[Any]:
@@ -32,12 +29,11 @@ def annotation_file(dataset: Any) -> Path | None:
 
 def image_folder(dataset: Any) -> Path | None:
     """Return the folder that image names refer to, None if the data set has none."""
-    return _folder(dataset, IMAGES) or (Path(_root(dataset)) if _root(dataset) else None)
-
-
-def label_folder(dataset: Any) -> Path | None:
-    """Return the folder of the label maps, None if the data set has none."""
-    return _folder(dataset, LABELS)
+    prefixes, root = _get(dataset, 'data_prefix') or {}, _root(dataset)
+    for key in ('img', 'img_path'):  # of mmdet and mmsegmentation
+        if key in prefixes:
+            return Path(root, prefixes[key] or '')
+    return Path(root) if root else None
 
 
 def paths_of(dataset: Any) -> list[Path]:
@@ -62,8 +58,3 @@ def _get(dataset: Any, key: str) -> Any:
 
 def _root(dataset: Any) -> str:
     return (dataset.get('data_root') or '') if isinstance(dataset, dict) else ''
-
-
-def _folder(dataset: Any, keys: tuple[str, ...]) -> Path | None:
-    prefixes = _get(dataset, 'data_prefix') or {}
-    return next((Path(_root(dataset), prefixes[key] or '') for key in keys if key in prefixes), None)
