@@ -24,11 +24,7 @@ LEAST |= dict.fromkeys(('milestones', 'step_size', 'T_max', 'total_iters', 'tota
 
 
 def set_image_sizes(
-    edits: Edits,
-    cfg: Config,
-    loaders: Sequence[str],
-    img_scale: Sequence[int] | None = None,
-    crop_size: Sequence[int] | None = None,
+    edits: Edits, cfg: Config, loaders: Sequence[str], img_scale: Sequence[int] | None, crop_size: Sequence[int] | None
 ) -> None:
     """Resize the images of the given loaders to `img_scale`, and crop them to `crop_size`.
 
@@ -73,18 +69,16 @@ def _rescale(edits: Edits, cfg: Config, loaders: Sequence[str], new: tuple[int, 
                 raise UserError(f'--img-scale cannot change {path}, a {name}; set --cfg-options {path}.KEY=VALUE.')
     for name in loaders:
         _add_resize(edits, cfg, name, new)
-    for node, key, path in _model_sizes(cfg, loaders) if short else ():
-        edits.set(node, key, _resized(node[key], short), path)
+    if short:
+        for node, key, path in _model_sizes(cfg, loaders):
+            edits.set(node, key, _resized(node[key], short), path)
 
 
 def _crop(edits: Edits, cfg: Config, loaders: Sequence[str], size: tuple[int, ...]) -> None:
-    crops = [
-        (path, transform)
-        for path, name, transform in _transforms(cfg, loaders)
-        if name in ('RandomCrop', 'CenterCrop') and transform.get('crop_type', 'absolute') == 'absolute'
-    ]
-    for path, transform in crops:
-        edits.set(transform, 'crop_size', size, f'{path}.crop_size')
+    crops = [(path, node) for path, name, node in _transforms(cfg, loaders) if name in ('RandomCrop', 'CenterCrop')]
+    crops = [(path, node) for path, node in crops if node.get('crop_type', 'absolute') == 'absolute']
+    for path, node in crops:
+        edits.set(node, 'crop_size', size, f'{path}.crop_size')
     in_model = [(node, key, path) for node, key, path in _model_sizes(cfg, loaders) if crops or key != 'size']
     if not crops and not in_model:
         use = 'training' if 'train' in loaders else 'test'
@@ -120,10 +114,8 @@ def _typed(node: dict) -> Iterator[tuple[str, str, ConfigDict]]:
 
 def _largest(cfg: Config, loader: str) -> tuple[int, int] | None:
     """Return the largest (long side, short side) to which a loader resizes images, None if they keep their size."""
-    transforms = _typed(cfg.get(f'{loader}_dataloader') or {})
-    return max(
-        (pair for _, name, t in transforms if name in SCALES for pair in _pairs(t.get(SCALES[name]))), default=None
-    )
+    resizes = [(name, node) for _, name, node in _typed(cfg.get(f'{loader}_dataloader') or {}) if name in SCALES]
+    return max((pair for name, node in resizes for pair in _pairs(node.get(SCALES[name]))), default=None)
 
 
 def _pairs(value: Any) -> Iterator[tuple[int, int]]:
@@ -148,13 +140,12 @@ def _resized(value: Any, ratio: Sequence[float]) -> Any:
 
 def _add_resize(edits: Edits, cfg: Config, loader: str, scale: tuple[int, int]) -> None:
     """Let a loader that resizes nothing do so: with the labels in training, otherwise the image alone."""
-    if setting(cfg, f'{loader}_dataloader.dataset') is None:
-        return
-    if any(name in (*SCALES, CLASSIFIER) for _, name, _ in _typed(cfg[f'{loader}_dataloader'])):
+    dataset = setting(cfg, f'{loader}_dataloader.dataset')
+    if dataset is None or any(name in (*SCALES, CLASSIFIER) for _, name, _ in _typed(cfg[f'{loader}_dataloader'])):
         return
     paths = {id(node): path for path, *_, node in walk(cfg._cfg_dict)}
-    for dataset in leaves(cfg[f'{loader}_dataloader'].dataset):
-        pipeline = dataset.get('pipeline') or []
+    for leaf in leaves(dataset):
+        pipeline = leaf.get('pipeline') or []
         loading = [i for i, transform in enumerate(pipeline) if 'Load' in str(transform['type'])]
         if not loading:
             raise UserError(f'--img-scale: the {loader} data of {cfg.filename} load no image that it could resize.')
@@ -162,7 +153,7 @@ def _add_resize(edits: Edits, cfg: Config, loader: str, scale: tuple[int, int]) 
         edits.insert(pipeline, index, ConfigDict(type='Resize', scale=scale, keep_ratio=True), paths[id(pipeline)])
 
 
-def set_duration(edits: Edits, cfg: Config, epochs: int | None = None, iters: int | None = None) -> None:
+def set_duration(edits: Edits, cfg: Config, epochs: int | None, iters: int | None) -> None:
     """Set the number of epochs or iterations of a training, and scale its schedule in proportion.
 
     Intervals of validations and checkpoints stay, but are at most the new duration: a quick trial validates once, at
