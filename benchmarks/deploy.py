@@ -13,7 +13,7 @@ import torch
 from report import report
 from timing import Candidate, Size, common_parser, inference, measure, parse
 
-from mlp_dense.config.reading import read_config
+from mlp_dense.config.config_file import read_config
 from mlp_dense.errors import UserError
 from mlp_dense.export.check import CheckImages, compare, read_check_images
 from mlp_dense.export.conversion import check_installed, to_int8, to_onnx, trace

@@ -16,7 +16,7 @@ from timing import Candidate, Size, common_parser, inference, measure, parse, tr
 from torch import Tensor
 
 from mlp_dense import operators
-from mlp_dense.config.reading import enter_scope, read_config
+from mlp_dense.config.config_file import enter_scope, read_config
 from mlp_dense.datasets.shapes import write_shapes
 from mlp_dense.operators import extension, nms, roi_align
 from mlp_dense.training.machine import adapt_to_cpu

@@ -104,7 +104,7 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config': 
     If the run `writes` files, make its work dir.
     """
     from mlp_dense import operators
-    from mlp_dense.config.reading import read_config, set_work_dir
+    from mlp_dense.config.config_file import read_config, set_work_dir
     from mlp_dense.kernels.memory import keep_freed_memory
     from mlp_dense.training.machine import rank_of
     from mlp_dense.training.setup import shrink
@@ -124,7 +124,7 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config': 
 
 def check_out_file(file: Path, *suffixes: str) -> None:
     """Make the folder of an output file. Raises UserError if the name has another suffix."""
-    from mlp_dense.config.reading import make_folder
+    from mlp_dense.config.config_file import make_folder
     from mlp_dense.errors import UserError
 
     if file.suffix.lower() not in suffixes or file.is_dir():

@@ -43,7 +43,7 @@ def main() -> None:
     from rich.progress import track
 
     from mlp_dense.checks.data_config import check_data, labels_keep_their_size
-    from mlp_dense.config.reading import enter_scope, need, read_config
+    from mlp_dense.config.config_file import enter_scope, need, read_config
     from mlp_dense.config.validation import building, check_settings
     from mlp_dense.errors import UserError, counted
     from mlp_dense.tasks import task_of

@@ -51,7 +51,7 @@ def main() -> None:
     from mlp_dense.backbones import FAMILIES
     from mlp_dense.checkpoints.inspection import describe
     from mlp_dense.checkpoints.reading import Checkpoint
-    from mlp_dense.config.reading import read_config
+    from mlp_dense.config.config_file import read_config
     from mlp_dense.inference.loading import compare_with_model
 
     checkpoint = Checkpoint.read(args.file)

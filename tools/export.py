@@ -53,7 +53,7 @@ def main() -> None:
     args = parse_args()
     from rich.progress import Progress
 
-    from mlp_dense.config.reading import read_config
+    from mlp_dense.config.config_file import read_config
     from mlp_dense.export.exporting import export
 
     cfg = read_config(args.config, args.cfg_options, args.data_root)

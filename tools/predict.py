@@ -46,7 +46,7 @@ def main() -> None:
     from rich.progress import track
 
     from mlp_dense import fuse, load_model
-    from mlp_dense.config.reading import make_folder, read_config
+    from mlp_dense.config.config_file import make_folder, read_config
     from mlp_dense.errors import UserError, counted
     from mlp_dense.inference.loading import checked_device
     from mlp_dense.inference.prediction import ImageSource, PredictionWriter, predict

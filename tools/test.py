@@ -54,7 +54,7 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from mlp_dense.config.reading import make_folder
+    from mlp_dense.config.config_file import make_folder
     from mlp_dense.reports.complexity import count_into
     from mlp_dense.reports.making import make_report
     from mlp_dense.training.runner import build_runner

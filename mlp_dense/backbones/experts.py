@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from ..kernels.compat import precise_linear
-from ..kernels.experts import mix_experts
+from ..kernels.expert_mixing import mix_experts
 
 BALANCE_WEIGHT = 0.01
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 
-from ..config.reading import evaluators, first_line, walk
+from ..config.config_file import evaluators, first_line, walk
 from ..datasets.layout import annotation_file, dataset_meta, leaves, paths_of
 from ..errors import UnreadableError, UserError, some
 

@@ -11,7 +11,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from ..checkpoints.files import check_exists
 from ..checkpoints.reading import Checkpoint, below
 from ..errors import CheckpointError
-from .reading import setting, walk
+from .config_file import setting, walk
 
 ZOOS = dict.fromkeys(('torchvision', 'modelzoo'), zoos.get_torchvision_models)
 ZOOS |= dict.fromkeys(('open-mmlab', 'openmmlab'), zoos.get_external_models) | dict(mmcls=zoos.get_mmcls_models)

@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..datasets.layout import leaves
 from ..errors import UserError
-from .reading import Edits, need, setting, walk
+from .config_file import Edits, need, setting, walk
 
 # key of the sizes (long side, short side), in any order, by the transform that resizes
 SCALES = dict(Resize='scale', FixScaleResize='scale', RandomResize='scale', RandomChoiceResize='scales')

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import ArgumentError, NotInstalledError, UserError, explain_torchvision
 from ..tasks import TASKS
-from .reading import first_line, need, setting, walk
+from .config_file import first_line, need, setting, walk
 from .safe_loaders import safe_loaders
 
 COUNTS = {  # settings that count something, and their least value

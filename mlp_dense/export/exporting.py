@@ -12,7 +12,7 @@ from torch import Tensor
 from ..backbones.fusion import fuse
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.files import local_file, sha256_of
-from ..config.reading import make_folder
+from ..config.config_file import make_folder
 from ..errors import UserError
 from ..inference.loading import load_model
 from ..inference.prediction import test_data

@@ -15,7 +15,7 @@ from ..checkpoints.inspection import describe_fit
 from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
 from ..checks.data_config import check_class_count
-from ..config.reading import enter_scope, need, read_config
+from ..config.config_file import enter_scope, need, read_config
 from ..config.validation import building
 from ..datasets.layout import dataset_meta
 from ..errors import UserError

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.progress import track
@@ -37,7 +38,7 @@ def compare(runs: Sequence[Results], scores_of: Callable, out: Path, resamples: 
     means = np.nanmean(values, 1)
     samples = bootstrap(scores, resamples, pool)  # (runs, resamples, C)
     sections: list = [_run_table(runs, names, metric, means, samples)]
-    costs = {key: [run.model.get(key) for run in runs] for key in runs[0].model}
+    costs: dict[str, list[Any]] = {key: [run.model.get(key) for run in runs] for key in runs[0].model}
     if panels := {key: values for key, values in costs.items() if None not in values}:
         sections.append(Plot('Cost', '', 'cost', scatter(panels, means.tolist(), names, f'mean {metric}')))
     for i in range(1, len(runs)):
@@ -74,7 +75,7 @@ def _run_table(runs: Sequence, names: Sequence[str], metric: str, means: np.ndar
     resampled = np.nanmean(samples, 2).T  # (resamples, runs)
     differences = np.array([means - means[0], *interval(resampled - resampled[:, :1])])
     differences[:, 0] = np.nan
-    costs = {key: [run.model.get(key) for run in runs] for run in runs for key in run.model}
+    costs: dict[str, list[Any]] = {key: [run.model.get(key) for run in runs] for run in runs for key in run.model}
     rows = list(zip(names, means, *interval(resampled), *differences, *costs.values(), strict=True))
     columns = [
         Column('run'),

@@ -22,7 +22,7 @@ from mmengine.logging import print_log
 
 from ..checkpoints.atomic import BETWEEN, newest_checkpoint, remove_unfinished, step_in, write_whole
 from ..checkpoints.reading import Checkpoint
-from ..config.reading import setting
+from ..config.config_file import setting
 from ..errors import UserError
 from ..registry import HOOKS
 from .resume_hook import training_state

@@ -16,7 +16,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
 
-from ..config.reading import first_line
+from ..config.config_file import first_line
 from ..errors import UserError, counted
 from .console import ConsoleHook
 from .loops import validations_left

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
-from ..config.reading import walk
+from ..config.config_file import walk
 from ..errors import UserError
 
 STARTERS = {  # launcher: its command, and the variables of the rank, the number of processes and the local rank

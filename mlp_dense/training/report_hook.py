@@ -11,7 +11,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from torch.utils.hooks import RemovableHandle
 
-from ..config.reading import evaluators, make_folder
+from ..config.config_file import evaluators, make_folder
 from ..datasets.layout import image_folder, leaves
 from ..registry import HOOKS
 from ..reports.page import check_folder

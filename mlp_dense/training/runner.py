@@ -20,7 +20,7 @@ from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
 from ..checks.data_config import check_built, check_data, explain_empty
 from ..checks.unreadable import explained
-from ..config.reading import enter_scope, first_line
+from ..config.config_file import enter_scope, first_line
 from ..config.safe_loaders import check_pretrained
 from ..config.validation import building, check_settings
 from ..datasets.layout import leaves

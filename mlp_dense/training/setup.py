@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..checkpoints.atomic import checkpoints_in
-from ..config.reading import Edits, enter_scope, evaluators, need, setting
+from ..config.config_file import Edits, enter_scope, evaluators, need, setting
 from ..config.scaling import set_duration, set_image_sizes
 from ..config.validation import check_backends
 from ..datasets.layout import dataset_meta, leaves

@@ -11,7 +11,7 @@ from torch import nn
 timm = pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
 import mlp_dense  # noqa: E402
 from mlp_dense.backbones import FAMILIES  # noqa: E402
-from mlp_dense.config.reading import enter_scope  # noqa: E402
+from mlp_dense.config.config_file import enter_scope  # noqa: E402
 from mlp_dense.errors import CheckpointError, UserError  # noqa: E402
 from mlp_dense.reports.complexity import complexity  # noqa: E402
 from mlp_dense.timm import name_of  # noqa: E402

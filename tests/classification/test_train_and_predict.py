@@ -48,7 +48,7 @@ def test_resumed_training_equals_an_uninterrupted_one(on_cpu, quick, tmp_path, a
 
 def test_copies_of_an_image_are_augmented_differently(quick):
     """The augmentation depends on the seed and the index."""
-    from mlp_dense.config.reading import enter_scope
+    from mlp_dense.config.config_file import enter_scope
     from mlp_dense.training.data_order import SeededDataset
 
     cfg = Config.fromfile(quick())

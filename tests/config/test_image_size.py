@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from mlp_dense.config.reading import enter_scope, setting
+from mlp_dense.config.config_file import enter_scope, setting
 from mlp_dense.errors import UserError
 from mlp_dense.training.runner import DenseRunner
 from mlp_dense.training.setup import shrink

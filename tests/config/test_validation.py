@@ -4,7 +4,7 @@ import pytest
 from mmengine.registry import MODELS
 
 from mlp_dense import load_model
-from mlp_dense.config.reading import enter_scope, read_config
+from mlp_dense.config.config_file import enter_scope, read_config
 from mlp_dense.config.validation import building, check_settings
 from mlp_dense.errors import UserError
 from support.configs import DETECTION

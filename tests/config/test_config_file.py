@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlp_dense.config.reading import first_line, read_config
+from mlp_dense.config.config_file import first_line, read_config
 from mlp_dense.errors import UserError
 from support.configs import DETECTION, ROOT
 
