@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mlp_dense import kernels
 from mlp_dense.backbones import experts as module
 from mlp_dense.backbones.experts import BALANCE_WEIGHT, Experts, imbalance
-from mlp_dense.kernels import experts as mixing
+from mlp_dense.kernels import expert_mixing as mixing
 from mlp_dense.training.hooks import BalanceHook
 from support.configs import config
 from support.tools import call
