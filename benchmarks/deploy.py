@@ -13,12 +13,12 @@ import torch
 from report import report
 from timing import Candidate, Size, common_parser, inference, measure, parse
 
-from mlp_dense.config.reading import read_config
+from mlp_dense.config.config_file import read_config
 from mlp_dense.errors import UserError
 from mlp_dense.export.check import CheckImages, compare, read_check_images
 from mlp_dense.export.conversion import check_installed, to_int8, to_onnx, trace
 from mlp_dense.export.exporting import describe, graph_of, spread_scores
-from mlp_dense.export.runtime import ExportedFile, as_texts
+from mlp_dense.export.runtime import ExportedFile
 from mlp_dense.inference.loading import load_model
 from mlp_dense.reports.complexity import complexity
 from mlp_dense.training.setup import EXPORTED
@@ -46,9 +46,9 @@ def candidates_of(config: str, size: Size, args: Namespace) -> list[Candidate]:
     samples = read_check_images(cfg, None, most=4)
     spread_scores(model, samples)
     graph = graph_of(model)
-    images = next(samples.batches_of(*size))['inputs'][0].unsqueeze(0).contiguous()
-    content = to_onnx(trace(graph), graph, as_texts(describe(model, graph, None, 'model', 'fp32')))
-    compare(model, ExportedFile(content, EXPORTED[0], args.threads), samples.batches_of(*size), 'fp32')
+    images = next(samples.batches(size))['inputs'][0].unsqueeze(0).contiguous()
+    content = to_onnx(trace(graph), graph, describe(model, graph, None, 'model', 'fp32'))
+    compare(model, ExportedFile(content, EXPORTED[0], args.threads), samples.batches(size), 'fp32')
     exported_call = exported_calls(content, samples, size, images.numpy(), args.threads)
     macs = complexity(model.cfg.model, *size).macs / 1e9
     candidates = []

@@ -20,8 +20,9 @@ from report import report
 from timing import DTYPES, Candidate, Size, inference, measure, network_parser, parse, training_step
 from torch import nn
 
-from mlp_dense.config.reading import adapt_to_cpu, enter_scope, read_config
+from mlp_dense.config.config_file import enter_scope, read_config
 from mlp_dense.errors import UserError
+from mlp_dense.training.machine import adapt_to_cpu
 
 ROOT = Path(__file__).parents[1]
 HEADS = {  # configs, and the image size that they are for

@@ -16,9 +16,10 @@ from timing import Candidate, Size, common_parser, inference, measure, parse, tr
 from torch import Tensor
 
 from mlp_dense import operators
-from mlp_dense.config.reading import adapt_to_cpu, enter_scope, read_config
+from mlp_dense.config.config_file import enter_scope, read_config
 from mlp_dense.datasets.shapes import write_shapes
 from mlp_dense.operators import extension, nms, roi_align
+from mlp_dense.training.machine import adapt_to_cpu
 from mlp_dense.training.runner import DenseRunner
 
 DEMO = detectors.ROOT / 'configs/detection/hire_mlp_mask_rcnn_shapes.py'

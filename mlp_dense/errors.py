@@ -27,11 +27,7 @@ class NotInstalledError(UserError, ImportError):
 
 @contextmanager
 def explained_imports() -> Iterator[None]:
-    """Explain failing imports of OpenMMLab's packages, timm and torchvision.
-
-    Raises:
-        NotInstalledError: A package is missing, or torchvision does not fit PyTorch.
-    """
+    """Raise a NotInstalledError if a package is missing inside, or torchvision does not fit PyTorch."""
     try:
         yield
     except (ModuleNotFoundError, RuntimeError) as error:

@@ -15,10 +15,7 @@ from .errors import NotInstalledError, explain_missing, explain_torchvision
 
 
 class LazyRegistry(Registry):
-    """A registry of scope `mlp_dense` that imports the module of a type when the type is first looked up.
-
-    `modules` maps modules below mlp_dense to the names of their types.
-    """
+    """A registry of scope `mlp_dense`; `modules` maps modules below mlp_dense to the names of their types."""
 
     def __init__(self, parent: Registry, modules: dict[str, str] | None = None):
         super().__init__(parent.name, parent=parent, scope='mlp_dense')
@@ -69,7 +66,7 @@ HOOKS = LazyRegistry(
         'training.finite_loss_hook': 'FiniteLossHook',
         'training.report_hook': 'ResultsHook',
         'training.run_info': 'RunHook',
-        'training.console': 'ConsoleHook ProgressHook',
+        'training.console': 'ConsoleHook',
         'checks.data_check_hook': 'DataCheckHook',
         'checks.unreadable': 'SkippingHook',
     },
@@ -85,13 +82,11 @@ METRICS = LazyRegistry(
     },
 )
 DATASETS = LazyRegistry(
-    root.DATASETS,
-    {'training.data_order': 'SeededDataset', 'classification.data': 'ClassFolders ImageArchive ImageNet'},
+    root.DATASETS, {'training.data_order': 'SeededDataset', 'classification.data': 'ClassFolders ImageArchive ImageNet'}
 )
 TRANSFORMS = LazyRegistry(root.TRANSFORMS, {'classification.data': 'LoadImage PackClass TimmTransform'})
 DATA_SAMPLERS = LazyRegistry(
-    root.DATA_SAMPLERS,
-    {'training.data_order': 'SeededBatches', 'classification.data': 'RepeatedAugmentation'},
+    root.DATA_SAMPLERS, {'training.data_order': 'SeededBatches', 'classification.data': 'RepeatedAugmentation'}
 )
 PARAM_SCHEDULERS = LazyRegistry(root.PARAM_SCHEDULERS, {'classification.schedule': 'CosineLR'})
 FUNCTIONS = LazyRegistry(root.FUNCTIONS, {'training.data_order': 'leave_signals'})
@@ -103,11 +98,7 @@ for _family in FAMILIES:  # bare names for ``import mlp_dense`` and custom_impor
 
 
 def config_path(name: str) -> str:
-    """Return the path of a config of this package, for ``_base_ = [__import__('mlp_dense').config_path(NAME)]``.
-
-    Args:
-        name: Path below ``configs/``, for example ``_base_/exact_training.py``.
-    """
+    """Return the path of a config below ``configs/`` of this package, such as ``_base_/exact_training.py``."""
     package = Path(__file__).parent
     installed = package / '.mim' / 'configs' / name
     return str(installed if installed.exists() else package.parent / 'configs' / name)

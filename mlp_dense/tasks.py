@@ -10,7 +10,6 @@ from typing import Any
 from .datasets.layout import annotation_file
 from .errors import UserError
 
-PICKLE = ('.pkl', '.pickle')
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]  # of 80 classes
 
 
@@ -21,19 +20,20 @@ class Task:
     name: str  # also that of its module in reports/
     scope: str  # default_scope of its configs
     package: str  # the package that its configs need
-    dense: bool  # whether it needs a pretrained backbone and mmcv's operators
     main_metric: str  # ending of the metric's name
     dump: str  # type of the metric that writes predictions (tools/test.py --out)
-    dumped_as: tuple[str, ...]  # suffixes of the file that `dump` writes
     field: str  # data samples hold ground truth and predictions as gt_FIELD and pred_FIELD
     drawing: str  # function of visualization/drawing.py
-    category_ids: Callable[[Any, Sequence[str]], Sequence[int]]  # ids of the classes, from data set config and names
-    objects: Callable[[Any, int, Sequence[int]], Iterator[dict]] | None  # predictions, image id, ids to COCO results
-    label_map: Callable[[Any], Any] | None  # predictions to an array (H, W)
-    flag: str  # mmcv's flag for reading an image, with or without its EXIF orientation
     run_heads: Callable[[Any, Any], None]  # runs neck and heads on images, to count their MACs
-    exported: str | None  # type of the model that runs an exported file; None if complete models are not exported
     keep_results: Callable[[list, Path], list]  # metrics of a test that write the input of a report into a folder
+    dense: bool = True  # whether it needs a pretrained backbone and mmcv's operators
+    dumped_as: tuple[str, ...] = ('.pkl', '.pickle')  # suffixes of the file that `dump` writes
+    # ids of the classes, from the config of a data set and the names
+    category_ids: Callable[[Any, Sequence[str]], Sequence[int]] = lambda dataset, classes: range(len(classes))
+    objects: Callable[[Any, int, Sequence[int]], Iterator[dict]] | None = None  # predictions, image id, ids to results
+    label_map: Callable[[Any], Any] | None = None  # predictions to an array (H, W)
+    flag: str = 'color'  # mmcv's flag for reading an image, with or without its EXIF orientation
+    exported: str | None = None  # type of the model that runs an exported file; None: complete models are not exported
 
     @property
     def draw(self) -> Callable[..., Any]:
@@ -93,6 +93,10 @@ def _keep_coco_results(metrics: list, folder: Path) -> list:
     return metrics
 
 
+def _keep_classes(metrics: list, folder: Path) -> list:
+    return [*metrics, dict(type='mlp_dense.DumpClasses', out_file_path=str(folder / 'predictions.json'))]
+
+
 def _run_detector(model: Any, image: Any) -> None:
     """Run a detector, its RoI heads on 1000 proposals and 100 masks at every stage of a cascade, without RoIAlign."""
     maps = model.extract_feat(image)
@@ -104,65 +108,25 @@ def _run_detector(model: Any, image: Any) -> None:
         extractors, heads = (getattr(model.roi_head, f'{name}_{suffix}') for suffix in ('roi_extractor', 'head'))
         cascaded = hasattr(heads, '__iter__')  # a ModuleList
         for extractor, head in zip(extractors, heads, strict=True) if cascaded else [(extractors, heads)]:
-            size = extractor.roi_layers[0].output_size
-            head(maps[0].new_empty(count, extractor.out_channels, *size))
+            head(maps[0].new_empty(count, extractor.out_channels, *extractor.roi_layers[0].output_size))
 
 
 DETECTION = Task(
-    name='detection',
-    scope='mmdet',
-    package='mmdet',
-    dense=True,
-    main_metric='mAP',
-    dump='mmdet.DumpDetResults',
-    dumped_as=PICKLE,
-    field='instances',
-    drawing='draw_instances',
-    category_ids=coco_category_ids,
-    objects=_coco_results,
-    label_map=None,
-    flag='color',
-    run_heads=_run_detector,
-    exported='mlp_dense.ExportedDetector',
-    keep_results=_keep_coco_results,
-)
+    name='detection', scope='mmdet', package='mmdet', main_metric='mAP', field='instances',
+    dump='mmdet.DumpDetResults', exported='mlp_dense.ExportedDetector', drawing='draw_instances',
+    run_heads=_run_detector, keep_results=_keep_coco_results, category_ids=coco_category_ids, objects=_coco_results,
+)  # fmt: skip
 SEGMENTATION = Task(
-    name='segmentation',
-    scope='mmseg',
-    package='mmseg',
-    dense=True,
-    main_metric='mIoU',
-    dump='mlp_dense.DumpLabelMaps',
-    dumped_as=PICKLE,
-    field='sem_seg',
-    drawing='draw_label_map',
-    category_ids=lambda dataset, classes: range(len(classes)),
-    objects=None,
-    label_map=lambda prediction: prediction.data[0].cpu().numpy(),
-    flag='color',
+    name='segmentation', scope='mmseg', package='mmseg', main_metric='mIoU', field='sem_seg',
+    dump='mlp_dense.DumpLabelMaps', exported='mlp_dense.ExportedSegmentor', drawing='draw_label_map',
     run_heads=lambda model, image: model.decode_head(model.extract_feat(image)),
-    exported='mlp_dense.ExportedSegmentor',
     keep_results=lambda metrics, folder: [*metrics, dict(type='mlp_dense.WriteLabelMaps', folder=str(folder))],
-)
+    label_map=lambda prediction: prediction.data[0].cpu().numpy(),
+)  # fmt: skip
 CLASSIFICATION = Task(
-    name='classification',
-    scope='mlp_dense',
-    package='timm',
-    dense=False,
-    main_metric='top1',
-    dump='mlp_dense.DumpClasses',
-    dumped_as=('.json',),
-    field='class',
-    drawing='draw_class',
-    category_ids=lambda dataset, classes: range(len(classes)),
-    objects=_class_results,
-    label_map=None,
-    flag='color_ignore_orientation',  # as timm
+    name='classification', scope='mlp_dense', package='timm', main_metric='top1', field='class',
+    dump='mlp_dense.DumpClasses', dumped_as=('.json',), drawing='draw_class', dense=False,
     run_heads=lambda model, image: None,  # the head is in the backbone
-    exported=None,
-    keep_results=lambda metrics, folder: [
-        *metrics,
-        dict(type='mlp_dense.DumpClasses', out_file_path=str(folder / 'predictions.json')),
-    ],
-)
+    keep_results=_keep_classes, objects=_class_results, flag='color_ignore_orientation',  # as timm
+)  # fmt: skip
 TASKS = {task.scope: task for task in (DETECTION, SEGMENTATION, CLASSIFICATION)}

@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from mlp_dense import kernels
 from mlp_dense.backbones import FAMILIES
-from mlp_dense.config.reading import read_config
+from mlp_dense.config.config_file import read_config
 from mlp_dense.reports.complexity import count_macs
 from support.configs import ROOT, thin
 from support.models import SMALL, image
@@ -103,7 +103,7 @@ def test_detectors_run_with_both_heads(monkeypatch, run, tmp_path, options, expe
         thin(cfg)
         return cfg
 
-    monkeypatch.setattr('mlp_dense.config.reading.read_config', read_thin)
+    monkeypatch.setattr('mlp_dense.config.config_file.read_config', read_thin)
     rows = rows_of(tmp_path, run('detectors', '--out', str(tmp_path), *options, '--cfg-options', *FEW_PROPOSALS))
     for case in ('mask_rcnn 64x96', 'upernet 64x96'):
         assert {row['variant'] for row in rows if row['case'] == case} == expected
@@ -145,7 +145,7 @@ def test_deploy_times_exported_files(monkeypatch, run, tmp_path):
         cfg.model.backbone.arch = dict(cfg.model.backbone.arch, depths=(1, 1, 1, 1))
         return cfg
 
-    monkeypatch.setattr('mlp_dense.config.reading.read_config', read_thin)
+    monkeypatch.setattr('mlp_dense.config.config_file.read_config', read_thin)
     variants = ['ours', 'bf16', 'onnxruntime', 'int8']
     options = ['--configs', 'configs/segmentation/cycle_mlp_upernet_shapes.py', '--kinds', *variants]
     printed = run('deploy', '--out', str(tmp_path), *options)

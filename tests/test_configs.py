@@ -13,8 +13,9 @@ from mmengine.structures import PixelData
 from torch import nn
 
 from mlp_dense.backbones import FAMILIES
-from mlp_dense.checks.data_config import dataset_meta
-from mlp_dense.config.reading import adapt_to_cpu, walk
+from mlp_dense.config.config_file import walk
+from mlp_dense.datasets.layout import dataset_meta
+from mlp_dense.training.machine import adapt_to_cpu
 from reference import reference_of
 from support.configs import CONFIGS, thin
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, VISBACKENDS, init_default_scope
 
 from mlp_dense.checks.data_config import dataset_meta
-from mlp_dense.config.reading import walk
+from mlp_dense.config.config_file import walk
 from mlp_dense.config.validation import BACKENDS
 from mlp_dense.errors import NotInstalledError
 from mlp_dense.training.setup import for_training

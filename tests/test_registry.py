@@ -22,7 +22,7 @@ STUB = """
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
-sys.modules['mmcv._ext'] = stub = module_from_spec(ModuleSpec('mmcv._ext', None))  # otherwise only mlp_dense provides it
+sys.modules['mmcv._ext'] = stub = module_from_spec(ModuleSpec('mmcv._ext', None))
 stub.__getattr__ = lambda name: object.__getattribute__(stub, name) if name.startswith('_') else print
 """
 

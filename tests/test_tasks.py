@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 
 from mlp_dense import tasks
-from mlp_dense.config.reading import enter_scope
+from mlp_dense.config.config_file import enter_scope
 from mlp_dense.errors import NotInstalledError, UserError
 from mlp_dense.reports.making import make_report
 from mlp_dense.reports.results import Results, read_results

@@ -25,7 +25,7 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         '--data-root',
         type=Path,
         metavar='DIR',
-        help='folder of the data, used instead of the data_root in the config; its layout must be the same',
+        help='folder of the data, instead of the data_root in the config; its layout must be that of the config',
     )
     add_cfg_options(parser)
     return parser
@@ -50,15 +50,15 @@ def add_image_sizes(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         type=int,
         metavar='PIXELS',
-        help='size to which images are resized: long and short side, for example 320 192, or one number for both '
-        '(classifiers need one number); other sizes in the config change in proportion',
+        help='resize images to this size: long and short side, for example 320 192, or one number for both '
+        '(classifiers need one number). Other sizes in the config change in proportion; Mosaic and MixUp are refused',
     )
     parser.add_argument(
         '--crop-size',
         nargs=2,
         type=int,
         metavar=('H', 'W'),
-        help='height and width of the crops; only for configs that crop to a fixed size, such as segmentation',
+        help='height and width of crops in pixels; only for configs that crop to a fixed size, such as segmentation',
     )
 
 
@@ -101,15 +101,10 @@ def common_parser(description: str, *loaders: str) -> argparse.ArgumentParser:
 def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config':  # noqa: F821
     """Return the config that the arguments of :func:`common_parser` describe, and print what short options changed.
 
-    Args:
-        args: the arguments.
-        writes: whether the run writes files; its work dir is then made.
-
-    Raises:
-        UserError: an argument is wrong.
+    If the run `writes` files, make its work dir.
     """
     from mlp_dense import operators
-    from mlp_dense.config.reading import read_config, set_work_dir
+    from mlp_dense.config.config_file import read_config, set_work_dir
     from mlp_dense.kernels.memory import keep_freed_memory
     from mlp_dense.training.machine import rank_of
     from mlp_dense.training.setup import shrink
@@ -128,12 +123,8 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config': 
 
 
 def check_out_file(file: Path, *suffixes: str) -> None:
-    """Make the folder of an output file.
-
-    Raises:
-        UserError: the name has another suffix, or the folder is not writable.
-    """
-    from mlp_dense.config.reading import make_folder
+    """Make the folder of an output file. Raises UserError if the name has another suffix."""
+    from mlp_dense.config.config_file import make_folder
     from mlp_dense.errors import UserError
 
     if file.suffix.lower() not in suffixes or file.is_dir():

@@ -11,7 +11,7 @@ TILE = 384  # maximum height and width of an image on the sheet, in pixels
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = config_parser(
-        'Draws images and labels after all transforms of the pipeline, as the network receives them, on one sheet. '
+        'Draw images and labels after all transforms of the pipeline, as the network receives them, on one sheet. '
         'Pixels that the training of a segmentor ignores are hatched in black and white.'
     )
     parser.add_argument(
@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         '--split',
         choices=('train', 'val'),
         default='train',
-        help='data loader that provides data and pipeline (default: train)',
+        help='data to draw, after the transforms of their own pipeline (default: train)',
     )
     parser.add_argument(
         '--seed',
@@ -43,7 +43,7 @@ def main() -> None:
     from rich.progress import track
 
     from mlp_dense.checks.data_config import check_data, labels_keep_their_size
-    from mlp_dense.config.reading import enter_scope, need, read_config
+    from mlp_dense.config.config_file import enter_scope, need, read_config
     from mlp_dense.config.validation import building, check_settings
     from mlp_dense.errors import UserError, counted
     from mlp_dense.tasks import task_of

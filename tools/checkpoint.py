@@ -8,13 +8,20 @@ from arguments import run_tool, tool_parser
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = tool_parser('Inspect checkpoints and publish their weights. Nothing in a file is ever executed.')
+    parser = tool_parser(
+        'Inspect checkpoints and publish their weights; see "checkpoint.py inspect --help" and "checkpoint.py publish '
+        '--help". No code in a file is executed.'
+    )
     commands = parser.add_subparsers(dest='command', required=True, metavar='inspect|publish')
-    text = 'print the tensors of a file, the family and arch of its backbone, and what would load'
+    text = (
+        'print the number of tensors in a file, the family and arch of its backbone, and what loads into a new backbone'
+    )
     inspect = commands.add_parser('inspect', help=text, description=text)
     inspect.add_argument('file', metavar='FILE', help='file or https URL of a checkpoint')
-    inspect.add_argument('--config', metavar='CONFIG', help='config file: also print what loads into its model')
-    text = 'write only the weights, as float32, add the hash of the file to its name, and print its path'
+    inspect.add_argument(
+        '--config', metavar='CONFIG', help='also print which tensors fit the complete model of this config file'
+    )
+    text = 'write only the weights and class names, as float32; the hash of the new file is added to its name'
     publish = commands.add_parser('publish', help=text, description=text)
     publish.add_argument('file', metavar='FILE', help='file or https URL of a checkpoint')
     publish.add_argument(
@@ -23,7 +30,11 @@ def parse_args() -> argparse.Namespace:
         metavar='OUT',
         help='file name that ends in .pth or .safetensors; NAME.pth becomes NAME-1a2b3c4d.pth (start of the SHA-256)',
     )
-    publish.add_argument('--ema', action='store_true', help='publish the exponential moving average of the weights')
+    publish.add_argument(
+        '--ema',
+        action='store_true',
+        help='publish the exponential moving average of the weights, which the file must contain',
+    )
     for command in (inspect, publish):  # also accept --debug after the command
         command.add_argument('--debug', action='store_true', help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -40,7 +51,7 @@ def main() -> None:
     from mlp_dense.backbones import FAMILIES
     from mlp_dense.checkpoints.inspection import describe
     from mlp_dense.checkpoints.reading import Checkpoint
-    from mlp_dense.config.reading import read_config
+    from mlp_dense.config.config_file import read_config
     from mlp_dense.inference.loading import compare_with_model
 
     checkpoint = Checkpoint.read(args.file)

@@ -22,7 +22,9 @@ def parse_args() -> argparse.Namespace:
         '(B, 3, H, W) of uint8 in BGR, as OpenCV reads them; it normalizes and pads them itself. Before the file is '
         'written, the tool runs it on images of two sizes in two batches, and compares the results with PyTorch.'
     )
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='file or URL of a checkpoint; none: random weights')
+    parser.add_argument(
+        'checkpoint', metavar='CHECKPOINT', help='file or URL of a checkpoint, or the word none for random weights'
+    )
     parser.add_argument('out', type=Path, metavar='OUT', help='new file: .onnx, or .pt2 for torch.export')
     parser.add_argument(
         '--part', choices=('model', 'neck', 'backbone'), default='model', help='part to export (default: model)'
@@ -30,16 +32,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--dtype', choices=('fp32', 'fp16', 'bf16'), default='fp32', help='dtype of the network (default: fp32)'
     )
-    parser.add_argument('--int8', action='store_true', help='quantize to 8 bits, calibrated on at most 64 of --images')
-    parser.add_argument('--fuse', action='store_true', help='fold norms first, for faster inference (mlp_dense.fuse)')
     parser.add_argument(
-        '--static', type=image_size, metavar='HxW', help='fix the image size; the batch size stays free'
+        '--int8', action='store_true', help='quantize to 8 bits, calibrated on up to 64 images of --images'
+    )
+    parser.add_argument('--fuse', action='store_true', help='fold BatchNorms into neighbouring layers first, for speed')
+    parser.add_argument(
+        '--static', type=image_size, metavar='HxW', help='fix the height and width of images; the batch size stays free'
     )
     parser.add_argument(
         '--images',
         type=Path,
         metavar='DIR',
-        help='folder of images for check and calibration (default: the test data of the config, else generated images)',
+        help='folder of images for the check and --int8 (default: the test data of the config, else generated images)',
     )
     return parser.parse_args()
 
@@ -49,14 +53,14 @@ def main() -> None:
     args = parse_args()
     from rich.progress import Progress
 
-    from mlp_dense.config.reading import read_config
-    from mlp_dense.export.exporting import export, num_steps
+    from mlp_dense.config.config_file import read_config
+    from mlp_dense.export.exporting import export
 
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint
     options = dict(part=args.part, dtype=args.dtype, size=args.static, fused=args.fuse, int8=args.int8)
     with Progress(redirect_stderr=False, transient=True) as bar:  # lines of the export go above it
-        task = bar.add_task('exporting', total=num_steps(args.int8))
+        task = bar.add_task('exporting', total=5 if args.int8 else 3)
         advance = functools.partial(bar.advance, task)
         export(cfg, checkpoint, args.out, **options, images=args.images, advance=advance)
 

@@ -9,7 +9,8 @@ from arguments import run_tool, tool_parser
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = tool_parser(
-        'Generate the embedded data set of shapes: images with COCO instances and label maps, or folders of classes.'
+        'Generate the embedded data set: images of shapes with COCO annotations and label maps, or with --classify in '
+        'one folder per class. No download is needed.'
     )
     parser.add_argument('root', type=Path, metavar='DIR', help='new folder, for example data/shapes')
     parser.add_argument(

@@ -43,9 +43,8 @@ TOLERANCE = 0.02
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument(
-        '--out', type=Path, default=ROOT / 'docs' / 'model_zoo.md', metavar='FILE.md', help='default: docs/model_zoo.md'
-    )
+    text = 'page to write; an existing file is replaced (default: docs/model_zoo.md)'
+    parser.add_argument('--out', type=Path, default=ROOT / 'docs/model_zoo.md', metavar='FILE.md', help=text)
     return parser.parse_args()
 
 

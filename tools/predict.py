@@ -26,12 +26,16 @@ def parse_args() -> argparse.Namespace:
         '--out-dir', type=Path, required=True, metavar='DIR', help='new or empty folder for the results'
     )
     parser.add_argument(
-        '--batch-size', type=int, default=1, metavar='N', help='images in a batch; they have one size (default: 1)'
+        '--batch-size',
+        type=int,
+        default=1,
+        metavar='N',
+        help='maximum number of images in a batch; only neighbours of one size share a batch (default: 1)',
     )
     add_score_thr(parser, 'drawn and written')
     add_image_sizes(parser)
     parser.add_argument('--device', metavar='DEVICE', help='cpu, cuda or cuda:N (default: a GPU if available)')
-    parser.add_argument('--fuse', action='store_true', help='fold norms for faster inference (mlp_dense.fuse)')
+    parser.add_argument('--fuse', action='store_true', help='fold BatchNorms into neighbouring layers first, for speed')
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -42,7 +46,7 @@ def main() -> None:
     from rich.progress import track
 
     from mlp_dense import fuse, load_model
-    from mlp_dense.config.reading import make_folder, read_config
+    from mlp_dense.config.config_file import make_folder, read_config
     from mlp_dense.errors import UserError, counted
     from mlp_dense.inference.loading import checked_device
     from mlp_dense.inference.prediction import ImageSource, PredictionWriter, predict

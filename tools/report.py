@@ -9,12 +9,14 @@ from arguments import run_tool, tool_parser
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = tool_parser(
-        'Makes the page of a test from the results that tools/test.py --report DIR left in DIR, without testing again. '
-        'Writes DIR/index.html, the values in DIR/report.json and the plots in DIR/plots. With several DIRs, it '
-        'compares the tests with the first one and writes the page into --out.'
+        'Make the page of a test from the results that tools/test.py --report DIR left in DIR, without testing again. '
+        'The page is DIR/index.html; its values are in DIR/report.json, and its plots in DIR/plots. Several DIRs are '
+        'compared with the first, in a page that is written to --out.'
     )
     parser.add_argument('folders', nargs='+', type=Path, metavar='DIR', help='folder of a report of tools/test.py')
-    parser.add_argument('--out', type=Path, metavar='DIR', help='new folder for the comparison')
+    parser.add_argument(
+        '--out', type=Path, metavar='DIR', help='new folder for the page of a comparison; required with several DIRs'
+    )
     parser.add_argument(
         '--score-thr',
         type=float,

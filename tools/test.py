@@ -14,7 +14,9 @@ from arguments import add_score_thr, check_out_file, common_parser, read_run_con
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = common_parser(
-        'Test a checkpoint on the test data of a config. Prints the metrics and writes them to metrics.json.', 'test'
+        'Test a checkpoint on the test data of a config. The metrics are printed and written to metrics.json in the '
+        'work dir.',
+        'test',
     )
     parser.add_argument(
         'checkpoint', metavar='CHECKPOINT', help='file or URL of a checkpoint, or an exported .onnx or .pt2 file'
@@ -37,14 +39,12 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='merge the predictions for augmented images: flipped ones, for segmentation also in several sizes',
     )
-    parser.add_argument(
-        '--fuse', action='store_true', help='fold norms into neighbouring layers first (mlp_dense.fuse), for speed'
-    )
+    parser.add_argument('--fuse', action='store_true', help='fold BatchNorms into neighbouring layers first, for speed')
     parser.add_argument(
         '--report',
         default='',
         metavar='DIR',
-        help='write a report about the errors to this folder: open DIR/index.html (see tools/report.py)',
+        help='write a page about the errors to DIR/index.html; tools/report.py makes it again or compares tests',
     )
     return parser.parse_args()
 
@@ -54,7 +54,7 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from mlp_dense.config.reading import make_folder
+    from mlp_dense.config.config_file import make_folder
     from mlp_dense.reports.complexity import count_into
     from mlp_dense.reports.making import make_report
     from mlp_dense.training.runner import build_runner

@@ -13,35 +13,30 @@ def parse_args() -> argparse.Namespace:
         'Train the model of a config. Checkpoints, logs and images go to the work dir.', 'train', 'val', 'test'
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument(
-        '--epochs', type=int, metavar='N', help='number of epochs; rescales the schedule and the validations'
-    )
-    length.add_argument(
-        '--iters', type=int, metavar='N', help='number of iterations; rescales the schedule and the validations'
-    )
+    for option, unit in (('--epochs', 'epochs'), ('--iters', 'iterations')):
+        text = f'train N {unit}, if the config counts in {unit}; the learning-rate schedule scales with them'
+        length.add_argument(option, type=int, metavar='N', help=text)
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='FILE',
-        help='resume from a checkpoint with its optimizer and schedule (default: the newest in the work dir)',
+        help='resume from a checkpoint with its optimizer and schedule (without FILE: the newest in the work dir)',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision; needs a GPU')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help="multiply the learning rate by total batch size / the config's base_batch_size",
+        help='multiply the learning rate by (processes x batch size) / auto_scale_lr.base_batch_size of the config',
     )
     parser.add_argument('--seed', type=int, metavar='N', help='seed of all random numbers (default: drawn and logged)')
     parser.add_argument(
         '--deterministic',
         action='store_true',
-        help='equal results in every run with the same --seed; slower, and an error if PyTorch cannot',
+        help='equal bits in every run with the same --seed; slower, and an error if PyTorch has no such kernel',
     )
-    parser.add_argument(
-        '--check-data', action='store_true', help='check all images, labels and annotations instead of training'
-    )
-    parser.add_argument('--train', action='store_true', help='train after --check-data')
+    parser.add_argument('--check-data', action='store_true', help='check all images, labels and annotations, then end')
+    parser.add_argument('--train', action='store_true', help='continue with the training after --check-data')
     parser.add_argument(
         '--print-config',
         action='store_true',
@@ -50,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--dry-run',
         action='store_true',
-        help='run a few iterations and one validation batch at full size; print memory, time an iteration and the '
+        help='run a few iterations and one validation batch at full size; print memory, time per iteration and the '
         'estimated end; write nothing',
     )
     return parser.parse_args()
@@ -67,7 +62,8 @@ def main() -> None:
     with redirect_stdout(sys.stderr) if args.print_config else nullcontext():  # the config alone goes to stdout
         cfg = read_run_config(args, writes=not (args.dry_run or args.print_config))
         if args.check_data:
-            cfg.setdefault('default_hooks', {})['data_check'] = dict(type='mlp_dense.DataCheckHook', everything=True)
+            check = dict(type='mlp_dense.DataCheckHook', everything=True)
+            cfg.default_hooks = dict(cfg.get('default_hooks', {}), data_check=check)
         for_training(cfg, args.resume, args.amp, args.auto_scale_lr, args.seed, args.deterministic)
         text = config_text(cfg) if args.print_config else ''
     if text:
@@ -76,19 +72,17 @@ def main() -> None:
     if args.dry_run:
         from mlp_dense.training.dry_run import dry_run
 
-        report = dry_run(cfg)
-        if is_main_process():
-            print(report)
-        return
-    runner = build_runner(cfg, ('train', 'val'))
-    if args.check_data and not args.train:
+        text = dry_run(cfg)
+    else:
+        runner = build_runner(cfg, ('train', 'val'))
+        if not args.check_data or args.train:
+            runner.train()
+            return
         from mlp_dense.checks.data_check_hook import check_training_data
 
-        images = check_training_data(runner)
-        if is_main_process():
-            print(f'Checked {images} images, their labels and annotations.')
-        return
-    runner.train()
+        text = f'Checked {check_training_data(runner)} images, their labels and annotations.'
+    if is_main_process():
+        print(text)
 
 
 if __name__ == '__main__':

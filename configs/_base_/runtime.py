@@ -9,7 +9,6 @@ default_hooks = dict(
     balance=dict(type='mlp_dense.BalanceHook'),
     data_check=dict(type='mlp_dense.DataCheckHook'),
     console=dict(type='mlp_dense.ConsoleHook'),
-    progress=dict(type='mlp_dense.ProgressHook'),
 )
 custom_hooks = []
 env_cfg = dict(

@@ -1,4 +1,4 @@
-# Mask R-CNN with CycleMLP b1, 1x: the recipe of PVT with the backbone swapped, as the author says.
+# Mask R-CNN with CycleMLP b1, 1x: the recipe of PVT with the backbone swapped, according to its author.
 _base_ = [
     '../_base_/models/mask_rcnn.py',
     '../_base_/datasets/coco_instance.py',

@@ -1,4 +1,4 @@
-# RetinaNet with CycleMLP b1, 1x: the recipe of PVT with the backbone swapped, as the author says.
+# RetinaNet with CycleMLP b1, 1x: the recipe of PVT with the backbone swapped, according to its author.
 _base_ = [
     '../_base_/models/retinanet.py',
     '../_base_/datasets/coco_detection.py',

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from .. import kernels
 from ..checkpoints.matching import LeftOut
 from ..kernels.compat import channels_last, pad_right_bottom, round_up
-from .base import HierarchicalMLP
+from .base import MLPBackbone
 from .layers import GroupNorm1, MakeNorm, Pointwise, in_nchw
 
 
@@ -67,7 +67,7 @@ class PatchMerging(nn.Module):
         return self.reduction(x).permute(0, 3, 1, 2)
 
 
-class ASMLP(HierarchicalMLP):
+class ASMLP(MLPBackbone):
     """AS-MLP (arXiv 2107.08391, table 1): archs tiny, small and base."""
 
     archs = {

@@ -4,8 +4,7 @@ import copy
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -32,30 +31,22 @@ NETWORK_NAMES = (
 """``official_names`` of families whose code keeps stages and downsamplings in one list, ``network``."""
 
 
-def _parameters(base: type) -> list[inspect.Parameter]:
-    """Return the named parameters that a backbone class adds to the constructor."""
-    if not issubclass(base, MLPBackbone) or '__init__' not in vars(base):
-        return []
-    _, *parameters = inspect.signature(vars(base)['__init__']).parameters.values()  # without self
-    return [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-
-
 class MLPBackbone(nn.Module):
     """A vision MLP that returns a feature pyramid for images of any size: a stem, then stages.
 
+    A family makes the layers. Stem and downsampling map (B, C, H, W); token and channel mixing map (B, H, W, C).
+
     Args:
-        arch: the name of a published variant (a key of ``archs``), or a dict of the same fields.
+        arch: name of a published variant (a key of ``archs``), or a dict of the same fields.
         in_channels: channels of the image.
-        out_indices: the stages whose feature maps are returned, counted from 0, in ascending order. Stages after the
-            last one are not built.
-        drop_path_rate: the rate of stochastic depth of the last block; it rises linearly from 0 over all blocks.
+        out_indices: stages whose feature maps are returned, from 0, ascending. Stages after the last one are not built.
+        drop_path_rate: rate of stochastic depth of the last block; it rises linearly from 0 over all blocks.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages: no gradients, and their
             norms stay in eval mode. Output norms stay trainable, since they belong to no stage.
         norm_eval: keeps every BatchNorm in eval mode, so that its running statistics do not change.
-        with_cp: recomputes the blocks in the backward pass instead of storing their activations: the same outputs,
-            gradients and running statistics with less memory.
-        norm_cfg: ``dict(type=..., **arguments)`` with a type that the family allows (a key of ``norms_allowed``; the
-            first is the default) and arguments of that layer; ``requires_grad=False`` freezes its weights.
+        with_cp: recomputes the blocks in the backward pass instead of storing their activations, with equal results.
+        norm_cfg: ``dict(type=..., **arguments)`` with a key of ``norms_allowed`` (the first is the default) and
+            arguments of that layer; ``requires_grad=False`` freezes its weights.
         out_norm: whether each output has an additional norm, as in the published dense models.
         init_cfg: as in mmengine; ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` reads every published checkpoint.
 
@@ -64,27 +55,27 @@ class MLPBackbone(nn.Module):
         out_strides: pixels of the image per pixel of each returned feature map.
 
     Raises:
-        ArgumentError: An argument is unknown.
-        UserError: An argument has a value that is not allowed; the message lists the allowed values.
+        UserError: An argument is unknown, or its value is not allowed; the message lists what is allowed.
     """
 
     archs: ClassVar[dict[str, dict[str, Any]]]
     arch_defaults: ClassVar[dict[str, Any]] = {}
     norms_allowed: ClassVar[dict[str, type[nn.Module]]]
+    stem_stride: ClassVar[int] = 4
     official_names: ClassVar[tuple[tuple[str, Any], ...]]
     """Pairs (pattern, our name) for ``re.sub`` on the keys of the official checkpoints.
 
     A :class:`~mlp_dense.checkpoints.matching.LeftOut` instead of our name explains why a tensor is not loaded."""
-    stem: nn.Module
-    stages: nn.ModuleList
     __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs: Any):
         """Show the arguments of the base classes in ``help()`` and ``inspect.signature()`` as well."""
         super().__init_subclass__(**kwargs)
-        parameters = {parameter.name: parameter for base in cls.__mro__ for parameter in _parameters(base)}
-        required = [parameter for parameter in parameters.values() if parameter.default is parameter.empty]
-        optional = [parameter for parameter in parameters.values() if parameter.default is not parameter.empty]
+        bases = cls.__mro__[: cls.__mro__.index(MLPBackbone) + 1]
+        constructors = [vars(base)['__init__'] for base in bases if '__init__' in vars(base)]
+        parameters = {name: p for init in constructors for name, p in inspect.signature(init).parameters.items()}
+        named = [p for p in parameters.values() if p.name != 'self' and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        required, optional = ([p for p in named if (p.default is p.empty) == empty] for empty in (True, False))
         cls.__signature__ = inspect.Signature(required + [p.replace(kind=p.KEYWORD_ONLY) for p in optional])
         if '__doc__' in vars(cls) and cls.__doc__:
             summary, _, arguments = inspect.cleandoc(cls.__doc__).partition('\n\nArgs:\n')
@@ -111,37 +102,72 @@ class MLPBackbone(nn.Module):
         super().__init__()
         self.arch = self._resolve_arch(arch)
         dims, depths = self.arch['dims'], self.arch['depths']
-        self.out_indices = self._checked_out_indices(out_indices, len(depths))
-        num_stages = self.out_indices[-1] + 1
+        indices = list(out_indices) if isinstance(out_indices, Sequence) else []
+        if not indices or indices != [i for i in range(len(depths)) if i in indices]:
+            allowed = f'one or more of {_names(range(len(depths)))}, in ascending order'
+            raise self._error('out_indices', out_indices, allowed)
+        num_stages = indices[-1] + 1
         if not -1 <= frozen_stages <= num_stages:
             raise self._error('frozen_stages', frozen_stages, f'-1 to {num_stages}')
         if not 0.0 <= drop_path_rate < 1.0:
             raise self._error('drop_path_rate', drop_path_rate, '0 <= rate < 1')
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
-        self.init_cfg = copy.deepcopy(init_cfg)
-        self.is_init = False  # mmengine reads it
-        self.make_norm = self._norm_factory(norm_cfg)
-        self.out_channels = tuple(dims[i] for i in self.out_indices)
-        self.out_strides = tuple(self.stage_stride(i) for i in self.out_indices)
+        self.norm_cfg = dict(type=next(iter(self.norms_allowed))) | dict(norm_cfg or {})
+        if self.norm_cfg['type'] not in self.norms_allowed:
+            raise self._error('norm_cfg type', self.norm_cfg['type'], _names(self.norms_allowed))
+        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
+        self.init_cfg, self.is_init = copy.deepcopy(init_cfg), False  # mmengine reads is_init
+        self.out_indices = tuple(indices)
+        self.out_channels = tuple(dims[i] for i in indices)
+        self.out_strides = tuple(self.stage_stride(i) for i in indices)
 
         rates = iter([drop_path_rate * k / max(1, sum(depths) - 1) for k in range(sum(depths))])
         self.build(in_channels, [[next(rates) for _ in range(depth)] for depth in depths[:num_stages]], with_cp)
         # One entry per stage, so that the name of a norm does not depend on out_indices.
-        self.norms = nn.ModuleList(
-            self.make_norm(dims[i]) if out_norm and i in self.out_indices else nn.Identity() for i in range(num_stages)
-        )
+        has_norm = [out_norm and i in indices for i in range(num_stages)]
+        self.norms = nn.ModuleList(self.make_norm(dims[i]) if has_norm[i] else nn.Identity() for i in range(num_stages))
         self.init_family_weights()
         keep_frozen(self)
         self.register_load_state_dict_pre_hook(_match_on_load)
 
+    def make_norm(self, dim: int) -> nn.Module:
+        """Make a norm of `dim` channels, as ``norm_cfg`` configures it."""
+        arguments = dict(self.norm_cfg)
+        norm, requires_grad = self.norms_allowed[arguments.pop('type')], arguments.pop('requires_grad', True)
+        return norm(dim, **arguments).requires_grad_(requires_grad)
+
+    def make_stem(self, in_channels: int, dim: int) -> nn.Module:
+        """Make the layer (B, in_channels, H, W) to (B, dim, about H / stem_stride, about W / stem_stride)."""
+        raise NotImplementedError
+
+    def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
+        """Make the layer before a stage, counted from 0: (B, in_dim, H, W) to (B, dim, ceil(H / 2), ceil(W / 2))."""
+        raise NotImplementedError
+
+    def make_token_mixing(self, stage: int, index: int) -> nn.Module:
+        """Make the token mixing of block `index` of a stage, both counted from 0, for (B, H, W, dim)."""
+        raise NotImplementedError
+
+    def make_channel_mixing(self, stage: int, index: int) -> nn.Module:
+        """Make the channel mixing of a block: two linear layers, unless a family overrides it."""
+        dim = self.arch['dims'][stage]
+        return ChannelMLP(dim, int(dim * self.arch['mlp_ratios'][stage]))
+
     def stage_stride(self, stage: int) -> int | float:
         """Return the image pixels per pixel of the feature map of a stage, which is counted from 0."""
-        raise NotImplementedError
+        return self.stem_stride * 2**stage
 
     def build(self, in_channels: int, drop_paths: Sequence[Sequence[float]], with_cp: bool) -> None:
         """Build ``stem`` and ``stages``: one stage per list of stochastic depth rates, one block per rate."""
-        raise NotImplementedError
+        dims = self.arch['dims']
+        self.stem = self.make_stem(in_channels, dims[0])
+        self.stages = nn.ModuleList()
+        for i, rates in enumerate(drop_paths):
+            downsample = self.make_downsample(dims[i - 1], dims[i], i) if i else nn.Identity()
+            blocks = [
+                Block(dims[i], self.make_token_mixing(i, j), self.make_channel_mixing(i, j), self.make_norm, rate)
+                for j, rate in enumerate(rates)
+            ]
+            self.stages.append(Stage(downsample, blocks, with_cp))
 
     def init_family_weights(self) -> None:
         """Draw the initial weights of the paper's code, if they differ from PyTorch's default."""
@@ -195,16 +221,25 @@ class MLPBackbone(nn.Module):
 
     @classmethod
     def names_in(cls, keys: Collection[str], depths: Sequence[int] | None = None) -> tuple[tuple[str, Any], ...]:
-        """Return :attr:`official_names` for the keys of a checkpoint, if they depend on the depths of the stages.
-
-        Without `depths` they are inferred from the keys.
-        """
+        """Return :attr:`official_names`, which may depend on the depths, by default those that the keys show."""
         return cls.official_names
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """Return the fields of the arch that weights (our names) belong to, inferred from shapes; None if unknown."""
-        raise NotImplementedError
+
+        def widths(name: str) -> list[int]:
+            tensors = (weights.get(f'stages.{i}.blocks.0.{name}.weight') for i in range(len(depths)))
+            # Weights of several experts have three dimensions.
+            return [w.shape[w.ndim == 3] if w is not None and w.ndim else 0 for w in tensors]
+
+        first = re.compile(r'stages\.(\d+)\.blocks\.\d+\.norm1\.weight')
+        depths = Counter(int(match[1]) for match in map(first.fullmatch, weights) if match)
+        dims, hidden = widths('norm1'), widths('channel_mixing.fc1')
+        if not depths or not all(dims) or not all(hidden):
+            return None
+        ratios = tuple(wide // dim for wide, dim in zip(hidden, dims, strict=True))
+        return dict(depths=tuple(depths[i] for i in range(len(dims))), dims=tuple(dims), mlp_ratios=ratios)
 
     @classmethod
     def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -221,81 +256,8 @@ class MLPBackbone(nn.Module):
         return fields
 
     @classmethod
-    def _checked_out_indices(cls, out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
-        indices = list(out_indices) if isinstance(out_indices, Sequence) else []
-        if not indices or indices != [i for i in range(num_stages) if i in indices]:
-            allowed = f'one or more of {_names(range(num_stages))}, in ascending order'
-            raise cls._error('out_indices', out_indices, allowed)
-        return tuple(indices)
-
-    @classmethod
-    def _norm_factory(cls, norm_cfg: Mapping[str, Any] | None) -> partial[nn.Module]:
-        cfg = dict(norm_cfg or {})
-        norm_type = cfg.pop('type', next(iter(cls.norms_allowed)))
-        if norm_type not in cls.norms_allowed:
-            raise cls._error('norm_cfg type', norm_type, _names(cls.norms_allowed))
-        return partial(_make_norm, cls.norms_allowed[norm_type], cfg.pop('requires_grad', True), **cfg)
-
-    @classmethod
     def _error(cls, name: str, value: object, allowed: str) -> UserError:
         return UserError(f'{cls.__name__}: {name} is {value!r}; allowed: {allowed}.')
-
-
-class HierarchicalMLP(MLPBackbone):
-    """A backbone whose stages halve the resolution one after the other, built from the layers that a family makes.
-
-    Stem and downsampling map (B, C, H, W); token and channel mixing (B, H, W, C), where a linear layer is one matrix
-    product.
-    """
-
-    stem_stride: ClassVar[int] = 4
-
-    def make_stem(self, in_channels: int, dim: int) -> nn.Module:
-        """Make the layer (B, in_channels, H, W) to (B, dim, about H / stem_stride, about W / stem_stride)."""
-        raise NotImplementedError
-
-    def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
-        """Make the layer before a stage, counted from 0: (B, in_dim, H, W) to (B, dim, ceil(H / 2), ceil(W / 2))."""
-        raise NotImplementedError
-
-    def make_token_mixing(self, stage: int, index: int) -> nn.Module:
-        """Make the token mixing of block `index` of a stage, both counted from 0, for (B, H, W, dim)."""
-        raise NotImplementedError
-
-    def make_channel_mixing(self, stage: int, index: int) -> nn.Module:
-        """Make the channel mixing of a block: two linear layers, unless a family overrides it."""
-        dim = self.arch['dims'][stage]
-        return ChannelMLP(dim, int(dim * self.arch['mlp_ratios'][stage]))
-
-    def stage_stride(self, stage: int) -> int | float:
-        return self.stem_stride * 2**stage
-
-    def build(self, in_channels: int, drop_paths: Sequence[Sequence[float]], with_cp: bool) -> None:
-        dims = self.arch['dims']
-        self.stem = self.make_stem(in_channels, dims[0])
-        self.stages = nn.ModuleList()
-        for i, rates in enumerate(drop_paths):
-            downsample = self.make_downsample(dims[i - 1], dims[i], i) if i else nn.Identity()
-            blocks = [
-                Block(dims[i], self.make_token_mixing(i, j), self.make_channel_mixing(i, j), self.make_norm, rate)
-                for j, rate in enumerate(rates)
-            ]
-            self.stages.append(Stage(downsample, blocks, with_cp))
-
-    @classmethod
-    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        def widths(name: str) -> list[int]:
-            tensors = (weights.get(f'stages.{i}.blocks.0.{name}.weight') for i in range(len(depths)))
-            # Weights of several experts have three dimensions.
-            return [w.shape[w.ndim == 3] if w is not None and w.ndim else 0 for w in tensors]
-
-        first = re.compile(r'stages\.(\d+)\.blocks\.\d+\.norm1\.weight')
-        depths = Counter(int(match[1]) for match in map(first.fullmatch, weights) if match)
-        dims, hidden = widths('norm1'), widths('channel_mixing.fc1')
-        if not depths or not all(dims) or not all(hidden):
-            return None
-        ratios = tuple(wide // dim for wide, dim in zip(hidden, dims, strict=True))
-        return dict(depths=tuple(depths[i] for i in range(len(dims))), dims=tuple(dims), mlp_ratios=ratios)
 
 
 def layers_of(network: Any) -> list[list[nn.Module]]:
@@ -321,10 +283,6 @@ def _match_on_load(backbone: MLPBackbone, state_dict: dict[str, Any], prefix: st
     """Match the keys before every load, by torch's or mmengine's ``load_state_dict``, also of a complete detector."""
     tensors = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
     state_dict.update({prefix + key: tensor for key, tensor in match_and_log(backbone, tensors).items()})
-
-
-def _make_norm(norm: Callable[..., nn.Module], requires_grad: bool, dim: int, **arguments: Any) -> nn.Module:
-    return norm(dim, **arguments).requires_grad_(requires_grad)
 
 
 def _names(names: Iterable[object]) -> str:

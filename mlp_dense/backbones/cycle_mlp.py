@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..checkpoints.matching import LeftOut
-from .base import NETWORK_NAMES, HierarchicalMLP
+from .base import NETWORK_NAMES, MLPBackbone
 from .layers import ChannelLayerNorm, ConvDownsample, Pointwise, WeightedBranches, init_linear_layers
 
 OFFSETS = (0, 1, -1)
@@ -30,7 +30,7 @@ class CycleTokenMixing(nn.Module):
         return self.proj(self.reweight(w, h, self.channel(x)))
 
 
-class CycleMLP(HierarchicalMLP):
+class CycleMLP(MLPBackbone):
     """CycleMLP (arXiv 2107.10224, table 1): archs b1 to b5."""
 
     archs = {
@@ -51,10 +51,10 @@ class CycleMLP(HierarchicalMLP):
     )
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
-        return ConvDownsample(in_channels, dim, kernel_size=7, stride=4, padding=2)
+        return ConvDownsample(in_channels, dim, kernel_size=7, stride=4)
 
     def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
-        return ConvDownsample(in_dim, dim, kernel_size=3, stride=2, padding=1)
+        return ConvDownsample(in_dim, dim, kernel_size=3, stride=2)
 
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
         return CycleTokenMixing(self.arch['dims'][stage])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from ..kernels.compat import precise_linear
-from ..kernels.experts import mix_experts
+from ..kernels.expert_mixing import mix_experts
 
 BALANCE_WEIGHT = 0.01
 
@@ -78,8 +78,9 @@ class Experts(nn.Module):
             loss = BALANCE_WEIGHT * imbalance(logits, noisy, self.num_chosen)
             self.balance.copy_(loss.detach())
             self.shares.copy_(F.one_hot(chosen, len(self.shares)).sum((0, 1)) / chosen.numel())
-            if not (self.has_loss_scale or torch.compiler.is_compiling()):
-                _warn_in_fp16_autocast(x.device.type)
+            device = x.device.type
+            if not (self.has_loss_scale or torch.compiler.is_compiling()) and torch.is_autocast_enabled(device):
+                _warn_of_loss_scaling(torch.get_autocast_dtype(device))
             out = WithLoss.apply(out, loss, self.loss_scale)
         return out.view_as(x)
 
@@ -114,15 +115,11 @@ class WithLoss(Function):
         return gradient, *ctx.saved_tensors, None
 
 
-def _warn_in_fp16_autocast(device: str) -> None:
-    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
-        _warn_of_loss_scaling()
-
-
 @cache  # one warning for a process
-def _warn_of_loss_scaling() -> None:
-    logging.getLogger('mlp_dense').warning(
-        'The balancing loss of the experts ignores the loss scaling of fp16 training: add '
-        "dict(type='mlp_dense.BalanceHook') to custom_hooks, or call set_loss_scale of every "
-        'mlp_dense.backbones.experts.Experts before each iteration.'
-    )
+def _warn_of_loss_scaling(dtype: torch.dtype) -> None:
+    if dtype == torch.float16:
+        logging.getLogger('mlp_dense').warning(
+            'The balancing loss of the experts ignores the loss scaling of fp16 training: add '
+            "dict(type='mlp_dense.BalanceHook') to custom_hooks, or call set_loss_scale of every "
+            'mlp_dense.backbones.experts.Experts before each iteration.'
+        )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..kernels.compat import crop, pad_right_bottom, resampling_dtype, round_up, sizes_match
-from .base import HierarchicalMLP
+from .base import MLPBackbone
 from .layers import ConvDownsample, MakeNorm, in_nchw
 
 GLOBAL_BLOCKS = ('last', 'all', 'none')
@@ -84,7 +84,7 @@ class PatchStem(ConvDownsample):
     """
 
     def __init__(self, in_channels: int, dim: int, patch_size: int, multiple: int, shrink: bool = False):
-        super().__init__(in_channels, dim, patch_size, stride=patch_size, padding=0)
+        super().__init__(in_channels, dim, patch_size, stride=patch_size)
         self.multiple, self.shrink = multiple, shrink
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class Rescaling(nn.Sequential):
         return crop(super().forward(x), height, width)
 
 
-class FixedGridMLP(HierarchicalMLP):
+class FixedGridMLP(MLPBackbone):
     """A backbone whose stages are blocks on fixed grids of patches, with feature maps of strides 4, 8, 16 and 32.
 
     Args:
@@ -198,7 +198,7 @@ class FixedGridMLP(HierarchicalMLP):
     def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
         before, after = self.grid_sizes(self.arch)[stage - 1 : stage + 1]
         step = before // after
-        return ConvDownsample(in_dim, dim, step, step, padding=0) if (in_dim, step) != (dim, 1) else nn.Identity()
+        return ConvDownsample(in_dim, dim, step, step) if (in_dim, step) != (dim, 1) else nn.Identity()
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:

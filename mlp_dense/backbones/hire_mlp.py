@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ..kernels import cyclic_window, linear
 from ..kernels.compat import round_up
-from .base import NETWORK_NAMES, HierarchicalMLP
+from .base import NETWORK_NAMES, MLPBackbone
 from .fusion import fold_after, fold_before, is_foldable
 from .layers import ConvDownsample, MakeNorm, Pointwise, WeightedBranches, in_nchw, init_linear_layers
 
@@ -67,11 +67,10 @@ class HireTokenMixing(nn.Module):
         return nn.Identity()
 
 
-class HireMLP(HierarchicalMLP):
+class HireMLP(MLPBackbone):
     """Hire-MLP (arXiv 2108.13341, table 1): archs tiny, small, base and large.
 
-    In training, BatchNorm needs more than one value per channel: images of a batch of one have at least 33 pixels a
-    side.
+    BatchNorm is trained with more than one value per channel: a single image has at least 33 pixels a side.
     """
 
     archs = {
@@ -92,10 +91,10 @@ class HireMLP(HierarchicalMLP):
     )
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
-        return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=self.make_norm, relu=True)
+        return ConvDownsample(in_channels, dim, 7, stride=4, norm=self.make_norm, relu=True)
 
     def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
-        return ConvDownsample(in_dim, dim, 3, stride=2, padding=1, norm=self.make_norm, relu=True)
+        return ConvDownsample(in_dim, dim, 3, stride=2, norm=self.make_norm, relu=True)
 
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
         dim, region_size, period, dilation = (

@@ -48,10 +48,9 @@ class ChannelMLP(nn.Module):
 
 
 class WeightedBranches(nn.Module):
-    """The sum of three branches, weighted per channel by a softmax over the branches.
+    """The sum of three branches, weighted per channel by a softmax over the branches (arXiv 2108.13341, sec. 3).
 
-    Its scores depend on the mean of the unweighted sum (Hire-MLP, arXiv 2108.13341, sec. 3, and CycleMLP's published
-    code).
+    Its scores depend on the mean of the unweighted sum.
     """
 
     def __init__(self, dim: int):
@@ -60,17 +59,14 @@ class WeightedBranches(nn.Module):
         self.fc2 = Pointwise(dim // 4, 3 * dim)
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor, axes: tuple[int, int] = (1, 2)) -> Tensor:
-        """Sum branches (..., dim), whose channels may take several axes.
-
-        `axes`, in front of the channels, are those of the positions that share their weights.
-        """
-        # Not x.mean(), whose gradient is a complete feature map instead of one value per channel.
+        """Sum branches (..., dim); positions along `axes` share weights, and the axes after them are channels."""
+        # Not x.mean(), whose gradient is a complete feature map. A CPU sums one axis after the other faster.
         dtype = torch.float32 if a.dtype == torch.float16 else a.dtype  # fp16 would overflow
-        total = sum(kernels.sum_positions(x, axes, dtype) for x in (a, b, c))
+        total = sum(x.sum(axes[1], True, dtype=dtype).sum(axes[0], True, dtype=dtype) for x in (a, b, c))
         mean = (total / (a.shape[axes[0]] * a.shape[axes[1]])).to(a.dtype).flatten(axes[1] + 1)
         scores = self.fc2(F.gelu(self.fc1(mean))).unflatten(-1, (-1, 3))  # branch k of channel c stands at 3c + k
         weights = scores.movedim(-1, 0).softmax(0).view(3, *total.shape)  # first, so that each is contiguous
-        return kernels.weighted_sum(a, b, c, *weights)
+        return (a * weights[0]).addcmul_(b, weights[1]).addcmul_(c, weights[2])
 
 
 @kernels.known_layer
@@ -96,16 +92,10 @@ class ConvDownsample(nn.Sequential):
     """A strided convolution of (B, C, H, W), as a stem or between two stages; a norm may follow, and then ReLU."""
 
     def __init__(
-        self,
-        in_dim: int,
-        dim: int,
-        kernel_size: int,
-        stride: int,
-        padding: int,
-        norm: MakeNorm | None = None,
-        relu: bool = False,
+        self, in_dim: int, dim: int, kernel_size: int, stride: int, norm: MakeNorm | None = None, relu: bool = False
     ):
         super().__init__()
+        padding = (kernel_size - stride + 1) // 2
         self.conv = Conv(in_dim, dim, kernel_size, stride, padding)
         if norm is not None:
             self.norm = norm(dim)
@@ -124,10 +114,10 @@ class ConvDownsample(nn.Sequential):
             self.norm = nn.Identity()
 
 
-def init_linear_layers(module: nn.Module, kinds: tuple[type[nn.Linear | nn.Conv2d], ...]) -> None:
+def init_linear_layers(module: nn.Module, types: tuple[type[nn.Linear | nn.Conv2d], ...]) -> None:
     """Draw truncated normal weights (std 0.02) and zero biases for every layer of the given types."""
     for layer in module.modules():
-        if isinstance(layer, kinds):
+        if isinstance(layer, types):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -46,11 +46,7 @@ class Block(nn.Module):
         return x + self.drop_path(self.channel_mixing(in_nchw(self.norm2, x)))
 
     def fold_norms(self) -> None:
-        """Fold both norms, and remove what only training uses.
-
-        A mixing may define `fold_input_norm(norm)`, which returns what is left to apply: the identity if the norm was
-        folded, or the norm.
-        """
+        """Fold both norms by a mixing's `fold_input_norm(norm)`, which returns what remains to be applied."""
         self.drop_path = nn.Identity()
         for norm, mixing in (('norm1', self.token_mixing), ('norm2', self.channel_mixing)):
             if is_foldable(getattr(self, norm)) and hasattr(mixing, 'fold_input_norm'):
@@ -58,10 +54,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """A downsampling of (B, C, H, W) (the identity in the first stage), then blocks, which take (B, H, W, C).
-
-    `with_cp` recomputes the blocks in the backward pass instead of storing their activations.
-    """
+    """A downsampling of (B, C, H, W) (the identity in the first stage), then blocks, which take (B, H, W, C)."""
 
     def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], with_cp: bool):
         super().__init__()

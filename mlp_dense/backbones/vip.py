@@ -6,10 +6,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .. import kernels
 from .base import NETWORK_NAMES
 from .fixed_grid import FixedGridMLP, GridMixing
 from .layers import ChannelLayerNorm, Pointwise, WeightedBranches, init_linear_layers
+
+
+def along_axis(x: Tensor, layer: nn.Module, axis: int) -> Tensor:
+    """Apply a linear layer to the positions along axis 2 (height) or 4 (width) and the channels of a segment together.
+
+    Windows are (B, rows, grid, columns, grid, segments, depth) with as many segments as positions.
+    """
+    positions_last = x.transpose(axis, 5)
+    rows = positions_last.flatten(5).flatten(3, 4).flatten(1, 2)
+    return layer(rows).view(positions_last.shape).transpose(axis, 5).contiguous()
 
 
 class PermuteMLP(GridMixing):
@@ -26,7 +35,7 @@ class PermuteMLP(GridMixing):
 
     def mix(self, x: Tensor) -> Tensor:
         c, x = self.windows(self.channel(x)), self.windows(x)
-        h, w = kernels.along_axis(x, self.along_h, 2), kernels.along_axis(x, self.along_w, 4)
+        h, w = along_axis(x, self.along_h, 2), along_axis(x, self.along_w, 4)
         return self.reweight(h, w, c, axes=(2, 4)).flatten(5).flatten(3, 4).flatten(1, 2)
 
     def project(self, x: Tensor) -> Tensor:

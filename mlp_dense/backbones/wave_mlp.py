@@ -1,18 +1,17 @@
 """Wave-MLP (Tang et al., arXiv 2111.12294)."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .. import kernels
-from .base import NETWORK_NAMES, HierarchicalMLP
+from .base import NETWORK_NAMES, MLPBackbone
 from .fusion import fold_after, fold_before, is_foldable
 from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw
 
 
-@kernels.known_layer
 class GroupedConv(nn.Conv2d):
     """A convolution of (B, H, W, in_dim) to (B, H, W, dim) without bias and with zeros outside.
 
@@ -45,7 +44,7 @@ class WaveAlong(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         phase, amplitude = in_nchw(self.norm, self.phase(x)).relu(), self.amplitude(x)
-        return kernels.mix_waves(phase, amplitude, self.mix)
+        return self.mix(torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], -1))
 
     def fold_norms(self) -> None:
         if is_foldable(self.norm):
@@ -76,7 +75,7 @@ class WaveTokenMixing(nn.Module):
         return nn.Identity()
 
 
-class WaveMLP(HierarchicalMLP):
+class WaveMLP(MLPBackbone):
     """Wave-MLP (arXiv 2111.12294, table 1): archs t_dw, t, s, m and b.
 
     The norms are BatchNorm in t_dw and t, and GroupNorm of one group in s, m and b; those of the phases are always
@@ -116,23 +115,21 @@ class WaveMLP(HierarchicalMLP):
 
     # Initial weights: PyTorch's defaults. The official init function changes only nn.Linear, which does not occur.
 
-    def build(self, in_channels: int, drop_paths: Sequence[Sequence[float]], with_cp: bool) -> None:
-        self.make_batch_norm = self.make_norm
-        if self.arch['group_norm']:
-            _, requires_grad = self.make_norm.args
-            self.make_norm = partial(self.make_norm.func, GroupNorm1, requires_grad)
-        super().build(in_channels, drop_paths, with_cp)
+    def make_norm(self, dim: int) -> nn.Module:
+        if not self.arch['group_norm']:
+            return super().make_norm(dim)
+        return GroupNorm1(dim).requires_grad_(self.norm_cfg.get('requires_grad', True))
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         norm = self.make_norm if self.arch['downsample_norm'] else None
-        return ConvDownsample(in_channels, dim, 7, stride=4, padding=2, norm=norm)
+        return ConvDownsample(in_channels, dim, 7, stride=4, norm=norm)
 
     def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
         norm = self.make_norm if self.arch['downsample_norm'] else None
-        return ConvDownsample(in_dim, dim, 3, stride=2, padding=1, norm=norm)
+        return ConvDownsample(in_dim, dim, 3, stride=2, norm=norm)
 
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
-        return WaveTokenMixing(self.arch['dims'][stage], self.arch['depthwise_phase'], self.make_batch_norm)
+        return WaveTokenMixing(self.arch['dims'][stage], self.arch['depthwise_phase'], super().make_norm)
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:

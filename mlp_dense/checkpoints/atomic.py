@@ -3,7 +3,6 @@
 import os
 import re
 import zipfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,13 +14,10 @@ UNFINISHED = re.compile(r'\..+\.\d+\.unfinished')
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file atomically: under another name, flushed to the disk, checked and then renamed.
-
-    Raises:
-        UserError: The file cannot be written. An existing file stays unchanged and nothing is left behind.
-    """
+    """Write a file under another name, flush it to the disk, check it and rename it, or raise a UserError."""
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}.unfinished')
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open('wb') as file:
             file.write(data)
             file.flush()
@@ -31,23 +27,18 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
         if path.suffix == '.pth' and not zipfile.is_zipfile(unfinished):
             raise OSError('the written file cannot be read back')
         unfinished.replace(path)
-        _flush_folder(path.parent)
+        if os.name == 'posix':  # flush the name to the disk
+            handle = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f'{path} cannot be written ({reason}); its previous version is unchanged.') from error
+        problem = f'{path} cannot be written ({error.strerror or error})'
+        raise UserError(f'{problem}; free space or choose another folder. An existing file is unchanged.') from error
     finally:
         with suppress(OSError):
             unfinished.unlink()
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, if the system can."""
-    if os.name == 'posix':
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -70,10 +61,7 @@ def damage(path: Path) -> str:
 
 
 def step_in(name: str, template: str) -> int | None:
-    """Return the epoch or iteration in the name of a checkpoint, or None if it does not follow the template.
-
-    `template` is a `filename_tmpl` of mmengine's CheckpointHook, such as ``epoch_{}.pth`` or ``step_{:06d}.pth``.
-    """
+    """Return the epoch or iteration in a file name, or None if it does not follow a `filename_tmpl` of mmengine."""
     pattern = r'(\d+)'.join(map(re.escape, re.split(r'\{[^}]*\}', template, maxsplit=1)))
     match = re.fullmatch(pattern, name)
     return int(match[1]) if match and match.groups() else None
@@ -83,12 +71,9 @@ def newest_checkpoint(work_dir: Path, template: str | None = None) -> tuple[Path
     """Return the checkpoint of a work dir to resume from, and the name and defect of each that was skipped.
 
     It is the one that was written last, else the intact one with the greatest number, or None without checkpoints.
-    `template` is the `filename_tmpl` of the training, if it differs from mmengine's.
-
-    Raises:
-        CheckpointError: There are checkpoints, but none is intact.
+    If none is intact, a CheckpointError is raised. `template` is the `filename_tmpl` of the training.
     """
-    pointer, paths = work_dir / 'last_checkpoint', list(checkpoints_in(work_dir, template))
+    pointer, paths = work_dir / 'last_checkpoint', checkpoints_in(work_dir, template)
     if pointer.is_file() and (last := pointer.read_text(encoding='utf-8', errors='replace').strip()):
         local = work_dir / Path(last).name  # the work dir may have been moved
         paths = [path for path in (local, Path(last)) if path.is_file()][:1] + [path for path in paths if path != local]
@@ -105,13 +90,13 @@ def newest_checkpoint(work_dir: Path, template: str | None = None) -> tuple[Path
     return None, []
 
 
-def checkpoints_in(folder: Path, template: str | None = None) -> Iterator[Path]:
-    """Yield the checkpoints of a training in a folder, the one with the greatest number first."""
+def checkpoints_in(folder: Path, template: str | None = None) -> list[Path]:
+    """Return the checkpoints of a training in a folder, the one with the greatest number first."""
     steps = {}
     for path in folder.iterdir() if folder.is_dir() else ():
-        for name_template in (*TEMPLATES, *([template] if template else ())):
+        for name_template in (*TEMPLATES, template or TEMPLATES[0]):
             if (step := step_in(path.name, name_template)) is not None:
                 steps[path] = step
         if path.name == BETWEEN:
             steps[path] = -1
-    yield from sorted(steps, key=lambda path: (steps[path], path.name), reverse=True)
+    return sorted(steps, key=lambda path: (steps[path], path.name), reverse=True)

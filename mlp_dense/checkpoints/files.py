@@ -18,15 +18,11 @@ from torch import Tensor
 from torch.hub import tqdm
 
 from ..errors import CheckpointError
-from .safe_types import safe_globals
-from .scanning import scan
+from .safe_types import safe_globals, scan
 
 
 def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, Any]:
-    """Read a checkpoint file, or raise a CheckpointError if it is unusable or could run code.
-
-    `source` is the name of the file in errors.
-    """
+    """Read a checkpoint file, named `source` in errors. A file that is unusable or could run code is refused."""
     try:
         content = _read(path, map_location)
     except Exception as error:  # damaged bytes can raise any error: the readers check little
@@ -37,9 +33,9 @@ def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, An
     for tensor in _tensors_in(content):
         if tensor.layout == torch.strided and not tensor.is_meta:
             storage = tensor.untyped_storage()
-            storage_sizes[storage.data_ptr()] = storage.nbytes()
-            if tensor.numel() * tensor.element_size() > storage.nbytes():
-                shape, size = 'x'.join(map(str, tensor.shape)), storage.nbytes()
+            storage_sizes[storage.data_ptr()] = size = storage.nbytes()
+            if tensor.numel() * tensor.element_size() > size:
+                shape = 'x'.join(map(str, tensor.shape))
                 raise CheckpointError(f'{source} is refused: a tensor of {shape} in it has only {size} bytes.')
     if sum(storage_sizes.values()) > path.stat().st_size:
         raise CheckpointError(f'{source} is refused: its tensors declare more bytes than it has.')
@@ -47,7 +43,6 @@ def read_file(source: str | Path, path: Path, map_location: Any) -> dict[str, An
 
 
 def _explained(error: Exception, source: str | Path, path: Path) -> CheckpointError:
-    """Return the error for users, which names the offending object of an unsafe file."""
     text = str(error)
     reason = (text.splitlines() or [type(error).__name__])[0]
     if isinstance(error, pickle.UnpicklingError):
@@ -64,14 +59,10 @@ def _explained(error: Exception, source: str | Path, path: Path) -> CheckpointEr
 
 
 def _tensors_in(content: Any) -> Iterator[Tensor]:
-    """Yield all tensors of nested containers, which may contain one another.
-
-    Attributes that a file adds to tensors and dicts, such as methods, are removed. A state dict keeps its versions.
-    """
+    """Yield all tensors of nested containers, and remove the attributes, such as methods, that a file adds to them."""
     todo, seen = [content], set()
     while todo:
-        node = todo.pop()
-        if id(node) in seen:
+        if id(node := todo.pop()) in seen:
             continue
         seen.add(id(node))
         if isinstance(node, Tensor):
@@ -82,7 +73,7 @@ def _tensors_in(content: Any) -> Iterator[Tensor]:
             if isinstance(node, OrderedDict):
                 versions = vars(node).pop('_metadata', None)
                 vars(node).clear()
-                if isinstance(versions, dict):
+                if isinstance(versions, dict):  # the versions of the modules of a state dict
                     vars(node)['_metadata'] = versions
             todo += [*dict.keys(node), *dict.values(node)]
         elif isinstance(node, (list, tuple, set)):
@@ -116,11 +107,7 @@ def import_safetensors() -> ModuleType:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def local_file(source: str | Path) -> Path:
@@ -143,9 +130,8 @@ def local_file(source: str | Path) -> Path:
         try:
             _download(source, path)
         except OSError as error:
-            raise CheckpointError(
-                f'{source} cannot be downloaded ({error}); download it by hand and pass its path.'
-            ) from error
+            problem = f'{source} cannot be downloaded ({error})'
+            raise CheckpointError(f'{problem}; download it by hand and pass its path.') from error
     if distributed:
         torch.distributed.barrier()
     return path
@@ -165,9 +151,7 @@ def _check_url(url: str) -> None:
         )
 
 
-class CheckedRedirects(HTTPRedirectHandler):
-    """Redirect handler that refuses redirects from https to other protocols."""
-
+class _CheckedRedirects(HTTPRedirectHandler):
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
         _check_url(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -177,7 +161,7 @@ def _download(url: str, path: Path) -> None:
     """Download a file under a temporary name, and rename it if its size and the hash in its name are correct."""
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        with build_opener(CheckedRedirects).open(Request(url, headers={'User-Agent': 'mlp_dense'})) as response:
+        with build_opener(_CheckedRedirects).open(Request(url, headers={'User-Agent': 'mlp_dense'})) as response:
             size = response.headers.get('Content-Length')
             with unfinished.open('wb') as file, tqdm(total=size and int(size), unit='B', unit_scale=True) as progress:
                 while block := response.read(1 << 20):
@@ -185,11 +169,11 @@ def _download(url: str, path: Path) -> None:
                     progress.update(len(block))
         if size and int(size) != unfinished.stat().st_size:
             raise OSError('the connection was lost')
-        expected = _hash_in(path.name) or ''
+        match = re.search(r'-(?!(?:19|20)\d{6}\.)([0-9a-f]{8,64})\.\w+$', path.name)  # a date is not a hash
+        expected = match[1] if match else ''
         if not (digest := sha256_of(unfinished)).startswith(expected):
-            raise CheckpointError(
-                f'{url} has another SHA-256 than its name, it begins with {digest[:8]}; use another source.'
-            )
+            problem = f'{url} has another SHA-256 than its name, it begins with {digest[:8]}'
+            raise CheckpointError(f'{problem}; use another source.')
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -197,9 +181,3 @@ def _download(url: str, path: Path) -> None:
 
 def _is_url(source: str | Path) -> bool:
     return bool(re.match(r'(?!file:)[\w+-]+://', str(source)))
-
-
-def _hash_in(name: str) -> str | None:
-    """Return the start of the SHA-256 in a name such as hire-1a2b3c4d.pth. Dates are not hashes."""
-    match = re.search(r'-([0-9a-f]{8,64})\.\w+$', name)
-    return match[1] if match and not re.fullmatch(r'(19|20)\d{6}', match[1]) else None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .files import sha256_of
+from .files import is_safetensors, sha256_of
 from .matching import match_to_backbone, may_be_fresh, our_name, summary
 from .reading import Checkpoint, split_backbone
 
@@ -19,13 +19,13 @@ BUFFERS = ('.running_mean', '.running_var', '.num_batches_tracked')
 def describe(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> Iterator[tuple[str, str]]:
     """Yield pairs (topic, text) that describe a checkpoint file, whose backbone may belong to one of the families."""
     weights, container, path = checkpoint.weights, checkpoint.container, checkpoint.path
-    assert path is not None
+    assert path
     yield 'file', f'{path}, {path.stat().st_size / 1e6:.1f} MB'
     yield 'sha256', sha256_of(path)
     location = f'under {container!r}' if container else 'a bare state dict'
     averaged = ' (averaged; ema_state_dict holds the trained ones)' if checkpoint.averaged else ''
-    yield 'weights', 'safetensors' if checkpoint.is_safetensors else location + averaged
-    if container and len(checkpoint.content) > 1 and not checkpoint.is_safetensors:
+    yield 'weights', 'safetensors' if is_safetensors(path) else location + averaged
+    if container and len(checkpoint.content) > 1 and not is_safetensors(path):
         yield 'also holds', ', '.join(str(key) for key in checkpoint.content if key != container)
     meta = checkpoint.content.get('meta')
     if isinstance(meta, Mapping) and isinstance(run := meta.get('run_id'), str):
@@ -47,22 +47,22 @@ def describe(checkpoint: Checkpoint, families: Sequence[type[nn.Module]]) -> Ite
 def recognise(checkpoint: Checkpoint, families: Sequence[Any]) -> tuple[str, str]:
     """Return the backbone that the weights belong to, and the report or the error of its loader."""
     inner, others = split_backbone(checkpoint.weights)
-    location = ' inside `backbone.`' if inner else ''
+    location, weights = (' inside `backbone.`', inner) if inner else ('', others)
     best_score, best = (0, 0), ('not of this package', '')
     for family in families:
-        official_names = family.names_in(inner or others)
-        renamed = {our_name(key, official_names): tensor for key, tensor in (inner or others).items()}
+        official_names = family.names_in(weights)
+        renamed = {our_name(key, official_names): tensor for key, tensor in weights.items()}
         label, backbone = _backbone_like(family, renamed)
         if backbone is None:
             continue
         parameters = backbone.state_dict()
         if (score := (len(parameters.keys() & renamed.keys()), -len(parameters))) > best_score:
-            is_ours = any(key in parameters and not may_be_fresh(key) for key in inner or others)
+            is_ours = any(key in parameters and not may_be_fresh(key) for key in weights)
+            names = 'our' if is_ours else 'official'
             try:
                 loads = match_to_backbone(backbone, checkpoint)[1]
             except CheckpointError as error:
                 loads = str(error)
-            names = 'our' if is_ours else 'official'
             best_score, best = score, (f'{family.__name__} {label}, {names} names{location}', loads)
     return best
 
@@ -73,23 +73,21 @@ def _backbone_like(family: Any, weights: Mapping[str, Tensor]) -> tuple[str, nn.
     if not arch or max(dim * max(1, r) for dim, r in zip(arch['dims'], arch['mlp_ratios'], strict=True)) > MAX_WIDTH:
         return '', None
     depth = len(arch['depths'])
-    published = {
-        name: _first_stages({**family.arch_defaults, **fields}, depth) for name, fields in family.archs.items()
-    }
-    like = _first_stages({**family.arch_defaults, **arch}, depth)
-    name = next((name for name, fields in published.items() if fields == like), None)
+
+    def complete(fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all fields of an arch, for the stages that the weights have."""
+        arch = {**family.arch_defaults, **fields}
+        return {key: value[:depth] if isinstance(value, tuple) else value for key, value in arch.items()}
+
+    name = next((name for name, fields in family.archs.items() if complete(fields) == complete(arch)), None)
     try:
         with torch.device('meta'):
             backbone = family(name or arch, out_indices=range(depth))
     except (ValueError, RuntimeError, ArithmeticError):  # the family does not have a network of this size
         return '', None
-    defaults = _first_stages(family.arch_defaults, depth)
+    defaults = complete({})
     fields = ', '.join(f'{key} {value}' for key, value in arch.items() if value != defaults.get(key))
     return name or f'of custom size ({fields})', backbone
-
-
-def _first_stages(arch: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    return {key: value[:depth] if isinstance(value, tuple) else value for key, value in arch.items()}
 
 
 def describe_fit(model: Any, checkpoint: Checkpoint) -> str:
@@ -108,14 +106,9 @@ def describe_fit(model: Any, checkpoint: Checkpoint) -> str:
         problems.append(str(error).rstrip('.'))
     shared = expected.keys() & tensors.keys()
     misfits = [key for key in expected if key in shared and tensors[key].shape != expected[key].shape]
-    problems += summary(
-        {
-            'missing': [key for key in expected if key not in shared],
-            'unexpected': [key for key in tensors if key not in shared],
-            'of another shape': [f'{k} {tuple(tensors[k].shape)} for {tuple(expected[k].shape)}' for k in misfits],
-        }
-    )
+    shapes = [f'{key} {tuple(tensors[key].shape)} for {tuple(expected[key].shape)}' for key in misfits]
+    missing, unexpected = ([key for key in keys if key not in shared] for keys in (expected, tensors))
+    problems += summary({'missing': missing, 'unexpected': unexpected, 'of another shape': shapes})
     num_fitting += len(shared) - len(misfits)
-    return '; '.join(
-        [f'{"does not load" if problems else "loads"}: {num_fitting} of its {total} tensors fit', *problems]
-    )
+    state = 'does not load' if problems else 'loads'
+    return '; '.join([f'{state}: {num_fitting} of its {total} tensors fit', *problems])

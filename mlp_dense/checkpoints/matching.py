@@ -19,7 +19,6 @@ from .reading import Checkpoint, below, split_backbone
 
 SOURCE: ContextVar[str | Path] = ContextVar('loading', default='the given state dict')
 """Name of the checkpoint that is being loaded."""
-
 FRESH = {'norms': 'output norms', 'pyramid': 'pyramid layers'}
 """Modules of a backbone that a checkpoint may lack. They keep their present values."""
 
@@ -46,22 +45,15 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
     tensors, report = match_to_backbone(backbone, checkpoint)
     log(report)
     if names := checkpoint.not_finite:
-        log(
-            f'{source}: {len(names)} of its weights are not finite (NaN or infinity), first {names[0]}.',
-            logging.WARNING,
-        )
+        problem = f'{len(names)} of its weights are not finite (NaN or infinity), first {names[0]}'
+        log(f'{source}: {problem}.', logging.WARNING)
     backbone.load_state_dict(tensors)
 
 
 def match_and_log(backbone: nn.Module, state_dict: dict[str, Any]) -> dict[str, Tensor]:
-    """Return a state dict under the names of a backbone, see :func:`match_to_backbone`.
-
-    The report is logged, unless the names and shapes are already those of the backbone.
-    """
-    ours = backbone.state_dict()
-    if state_dict.keys() == ours.keys() and all(
-        getattr(state_dict[key], 'shape', None) == ours[key].shape for key in ours
-    ):
+    """Return a state dict under the names of a backbone, and log the report if names or shapes change."""
+    shapes = {key: getattr(value, 'shape', None) for key, value in state_dict.items()}
+    if shapes == {key: value.shape for key, value in backbone.state_dict().items()}:
         return state_dict
     tensors, report = match_to_backbone(backbone, Checkpoint(SOURCE.get(), None, state_dict))
     log(report)
@@ -72,14 +64,11 @@ def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, 
     """Rename and reshape the tensors of a checkpoint so that they fit a backbone exactly.
 
     Left out are tensors for which the family states a reason (the classifier's head and norm), those of stages and
-    outputs that ``out_indices`` does not select, and those outside ``backbone.`` in a complete model. Output norms and
-    pyramid layers that the checkpoint lacks keep their present values.
+    outputs that ``out_indices`` does not select, and those outside ``backbone.`` in a complete model. A CheckpointError
+    is raised if nothing matches, a shape differs, or a tensor is missing or left over without a reason.
 
     Returns:
         The new state dict of the backbone, and a line that reports what was loaded and left out.
-
-    Raises:
-        CheckpointError: Nothing matches, a shape differs, or a tensor is missing or left over without a reason.
     """
     ours, family = backbone.state_dict(), type(backbone).__name__
     left_out: dict[str, int] = defaultdict(int)
@@ -95,6 +84,7 @@ def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, 
         if isinstance(name, LeftOut):
             left_out[name] += 1
         elif name in ours:
+            # a linear layer (O, I) may be a 1x1 convolution (O, I, 1, 1)
             if _without_ones(tensor.shape) == _without_ones(ours[name].shape):
                 matched[name] = tensor.reshape(ours[name].shape)
             else:
@@ -103,7 +93,6 @@ def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, 
             left_out['stages and norms not selected by out_indices and out_norm'] += 1
         else:
             left_over.append(key)
-
     unmatched = [key for key in ours if key not in matched]
     # Old versions of PyTorch did not save num_batches_tracked.
     missing = [key for key in unmatched if not may_be_fresh(key) and not key.endswith('.num_batches_tracked')]
@@ -113,7 +102,6 @@ def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, 
         arch = f'depths {tuple(backbone.arch["depths"])} and dims {tuple(backbone.arch["dims"])}'
         head = f'{checkpoint.source} does not fit {family} with {arch}: {count} of its tensors match'
         raise CheckpointError(f'{"; ".join([head, *problems])}. Is it of this family and arch?')
-
     report = [f'{family}: loaded {len(matched)} tensors from {checkpoint.source}']
     report += [f'left out {number} ({reason})' for reason, number in left_out.items() if number]
     for module, description in FRESH.items():
@@ -147,7 +135,6 @@ def our_name(key: str, official_names: Sequence[tuple[str, Any]]) -> str:
 
 
 def _without_ones(shape: Size) -> tuple[int, ...]:
-    """Return the shape of a linear layer (O, I), also for a 1x1 convolution (O, I, 1, 1)."""
     return tuple(shape[:2]) if len(shape) == 4 and shape[2:] == (1, 1) else tuple(shape)
 
 

@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .files import is_safetensors, local_file, read_file
+from .files import local_file, read_file
 
 CONTAINERS = ('state_dict', 'model', 'model_ema', 'ema_state_dict')
 """Keys of the weights in a file, by descending priority."""
-
-
 TRAINING = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'message_hub', 'mlp_dense_state')
 """Keys of the state from which a training resumes."""
 
@@ -40,10 +38,6 @@ class Checkpoint:
         return cls(source, path, read_file(source, path, map_location))
 
     @property
-    def is_safetensors(self) -> bool:
-        return self.path is not None and is_safetensors(self.path)
-
-    @property
     def container(self) -> str | None:
         """The key of the weights, None for a bare state dict."""
         return next((key for key in CONTAINERS if isinstance(self.content.get(key), Mapping)), None)
@@ -54,9 +48,8 @@ class Checkpoint:
         tensors = _tensors(self.content[self.container] if self.container else self.content)
         if not tensors and self.path:
             keys, allowed = ', '.join(map(str, list(self.content)[:8])), ' or '.join(CONTAINERS)
-            raise CheckpointError(
-                f'{self.source} holds no weights, only {keys}; use a state dict or a file with the key {allowed}.'
-            )
+            problem = f'{self.source} holds no weights, only {keys}'
+            raise CheckpointError(f'{problem}; use a state dict or a file with the key {allowed}.')
         if complex_names := [name for name, tensor in tensors.items() if tensor.is_complex()]:
             raise CheckpointError(f'{self.source}: {complex_names[0]} is complex-valued; use real weights.')
         return tensors
@@ -69,11 +62,7 @@ class Checkpoint:
 
     @property
     def training(self) -> dict[str, Any]:
-        """The state from which a training resumes, without ``meta['config']``, which mmengine would execute.
-
-        Raises:
-            CheckpointError: The checkpoint does not contain the state of a training.
-        """
+        """The state from which a training resumes, without ``meta['config']``, which mmengine would execute."""
         meta: Any = self.content.get('meta')
         is_training = isinstance(meta, Mapping) and {'optimizer', 'message_hub', 'state_dict'} <= self.content.keys()
         if not is_training or not all(type(meta.get(key)) is int and meta[key] >= 0 for key in ('epoch', 'iter')):
@@ -82,16 +71,12 @@ class Checkpoint:
                 'Start a new training from it with --cfg-options load_from=FILE.'
             )
         state = {key: value for key, value in self.content.items() if key in TRAINING}
-        return dict(
-            state, meta={key: meta[key] for key in ('epoch', 'iter', 'seed', 'dataset_meta', 'run_id') if key in meta}
-        )
+        kept = ('epoch', 'iter', 'seed', 'dataset_meta', 'run_id')
+        return dict(state, meta={key: meta[key] for key in kept if key in meta})
 
     @property
     def averaged(self) -> bool:
-        """Whether ``weights`` are moving averages.
-
-        mmengine's EMAHook saves them as ``state_dict`` and the trained weights as ``ema_state_dict``.
-        """
+        """Whether ``weights`` are moving averages of mmengine's EMAHook, and ``ema_state_dict`` the trained ones."""
         return self.container == 'state_dict' and 'ema_state_dict' in self.content
 
     @property
@@ -104,16 +89,9 @@ class Checkpoint:
 
     @property
     def dataset_meta(self) -> dict[str, Any]:
-        """The description of the training data, also from mmdet 2 and mmseg 0.
-
-        ``classes`` is a tuple of names and ``palette`` a list of [R, G, B] from 0 to 255. Both are optional.
-
-        Raises:
-            CheckpointError: The classes are not names.
-        """
+        """The ``classes``, a tuple of names, and the ``palette``, a list of [R, G, B]. Both are optional."""
         meta = self.content.get('meta')
-        meta = meta if isinstance(meta, Mapping) else {}
-        stored = meta.get('dataset_meta') or meta
+        stored = meta.get('dataset_meta') or meta if isinstance(meta, Mapping) else {}  # mmdet 2 has no dataset_meta
         stored = {str(key).lower(): value for key, value in stored.items()} if isinstance(stored, Mapping) else {}
         dataset_meta: dict[str, Any] = {}
         if classes := stored.get('classes'):
@@ -130,7 +108,7 @@ def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict[str, 
     """Read a checkpoint without executing anything in it, and return its unchanged content.
 
     Args:
-        source: A path or an http, https or file URL. Downloads are kept in the folder of torch.hub.
+        source: A path or an https or file URL. Downloads are kept in the folder of torch.hub.
         map_location: Device of the tensors, as in ``torch.load``.
 
     Raises:

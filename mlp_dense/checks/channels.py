@@ -10,13 +10,7 @@ from ..errors import UserError
 
 
 def check_channels(model: nn.Module) -> None:
-    """Compare the outputs of the backbones of this package with the `in_channels` of what follows.
-
-    That is an FPN, or without a neck the decode heads of mmsegmentation.
-
-    Raises:
-        UserError: they differ.
-    """
+    """Raise UserError if a backbone of this package does not fit its FPN, or without a neck its decode heads."""
     for module in model.modules():
         backbone, neck = getattr(module, 'backbone', None), getattr(module, 'neck', None)
         if not isinstance(backbone, MLPBackbone):
@@ -34,10 +28,9 @@ def _check_head(backbone: MLPBackbone, head: Any, name: str) -> None:
     channels = backbone.out_channels
     indices = head.in_index if isinstance(head.in_index, Sequence) else [head.in_index]
     if not all(-len(channels) <= i < len(channels) for i in indices):
-        raise UserError(
-            f'{name}.in_index is {head.in_index}, but {type(backbone).__name__} returns {len(channels)} feature maps; '
-            'change in_index, or out_indices of the backbone.'
-        )
+        count = f'{type(backbone).__name__} returns {len(channels)} feature maps'
+        remedy = 'change in_index, or out_indices of the backbone'
+        raise UserError(f'{name}.in_index is {head.in_index}, but {count}; {remedy}.')
     selected = [channels[i] for i in indices]
     expected = list(head.in_channels) if isinstance(head.in_channels, Sequence) else [head.in_channels]
     if expected != ([sum(selected)] if head.input_transform == 'resize_concat' else selected):
@@ -50,7 +43,5 @@ def _is_a(module: nn.Module | None, name: str) -> bool:
 
 
 def _error(backbone: MLPBackbone, name: str, expected: object, channels: Sequence[int]) -> UserError:
-    return UserError(
-        f'{name}.in_channels is {expected}, but {type(backbone).__name__} returns {list(channels)} channels; change '
-        'in_channels, or arch and out_indices of the backbone.'
-    )
+    problem = f'{name}.in_channels is {expected}, but {type(backbone).__name__} returns {list(channels)} channels'
+    return UserError(f'{problem}; change in_channels, or arch and out_indices of the backbone.')

@@ -1,5 +1,6 @@
 """Check of images, labels and annotations before the first iteration."""
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,35 +16,22 @@ from ..config.validation import building
 from ..datasets.layout import leaves
 from ..errors import UnreadableError, UserError, some
 from ..registry import HOOKS
-from .annotations import ignored_annotations
-from .data_config import Reading
+from .data_config import Reading, ignored_annotations
 
 Finding = tuple[str, str, str]  # name of the data (train, val, test), problem, file or id
 
 SAMPLE = 32
 """Number of images of a data set that are checked, evenly spread, unless all are."""
 
-TRUNCATED, OTHER_SIZE, UNREADABLE, IN_BOTH, FATAL = (
-    'are truncated; the missing area is grey',
-    'are of another size than their annotations say',
-    'cannot be read, and will be skipped',
-    'are also in the training data: the metrics will be too good',
-    'would stop the run',
-)
+UNREADABLE, FATAL = 'cannot be read, and will be skipped', 'would stop the run'
 
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Check of the data before a run, reported in one table.
+    """Check of the data before a run, reported in one table; an error if an image, label or annotation would stop it.
 
-    Before a training, it decodes images and labels and compares them with the annotations. Before a test, it checks the
-    annotations alone.
-
-    Args:
-        everything: whether to decode all images, not only a sample; also set by ``check_data=True`` in a config.
-
-    Raises:
-        UserError: an image, label or annotation would stop the training or its validation later.
+    Before a training, it decodes images and labels and compares them with the annotations: a sample, or `everything`,
+    which ``check_data=True`` in a config sets too. Before a test, it checks the annotations alone.
     """
 
     priority = 'VERY_HIGH'
@@ -60,11 +48,7 @@ class DataCheckHook(Hook):
 
 
 def check_training_data(runner: Any, everything: bool = True) -> int:
-    """Check the data of a training and its validation; return the number of images.
-
-    Raises:
-        UserError: an image, label or annotation would stop the run.
-    """
+    """Check the data of a training and its validation, and return the number of images."""
     with building(runner.cfg, running=True):  # the loops, on first use
         loops = dict(train=runner.train_loop, val=runner.val_loop)
     loaders = {name: loop.dataloader for name, loop in loops.items() if loop}
@@ -79,13 +63,12 @@ def check_training_data(runner: Any, everything: bool = True) -> int:
 
 def _in_images(data: list[tuple[str, Any]], everything: bool) -> Iterator[Finding]:
     """Yield the problems of the images that this process checks."""
-    samples = [
-        (name, dataset, i)
-        for name, dataset in data
-        for i in range(0, len(dataset), 1 if everything else max(len(dataset) // SAMPLE, 1))
-    ]
-    shown = everything and is_main_process()
-    for name, dataset, i in track(samples[get_rank() :: get_world_size()], 'Checking the data', disable=not shown):
+    samples: list[tuple[str, Any, int]] = []
+    for name, dataset in data:
+        step = 1 if everything else max(len(dataset) // SAMPLE, 1)
+        samples += ((name, dataset, i) for i in range(0, len(dataset), step))
+    hidden = not everything or not is_main_process()
+    for name, dataset, i in track(samples[get_rank() :: get_world_size()], 'Checking the data', disable=hidden):
         for problem, text in _in_image(dataset, i):
             yield name, FATAL if problem == UNREADABLE and name == 'val' else problem, text
 
@@ -97,16 +80,13 @@ def _in_image(dataset: Any, i: int) -> Iterator[tuple[str, str]]:
         for transform in dataset.pipeline.transforms:
             if isinstance(transform, Reading):
                 info = transform(info)
-    except UnreadableError as error:
-        yield UNREADABLE, str(error)
-        return
     except UserError as error:
-        yield FATAL, str(error)
+        yield UNREADABLE if isinstance(error, UnreadableError) else FATAL, str(error)
         return
     if is_truncated(Path(file)):
-        yield TRUNCATED, file
+        yield 'are truncated; the missing area is grey', file
     if len(annotated_size) == 2 and 'ori_shape' in info and list(info['ori_shape'][:2]) != annotated_size:
-        yield OTHER_SIZE, file
+        yield 'are of another size than their annotations say', file
 
 
 def is_truncated(file: Path) -> bool:
@@ -131,8 +111,7 @@ def _in_annotations(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
             yield name, FATAL, f'{file} {difference}'
         reasons = ignored_annotations(content, dataset.cat_ids)
         for reason, ids in reasons.items():
-            for i in ids:
-                yield name, f'annotations {reason} are ignored in {file}', f'id {i}'
+            yield from ((name, f'annotations {reason} are ignored in {file}', f'id {i}') for i in ids)
         if reasons and sum(map(len, reasons.values())) == len(content['annotations']):
             yield name, FATAL, f'{file} has no usable annotation: all are {", ".join(reasons)}; correct it.'
 
@@ -143,10 +122,8 @@ def _order_difference(categories: list[dict], dataset: Any) -> str | None:
     in_file, classes = [names.get(i) for i in dataset.cat_ids], list(dataset.metainfo.get('classes', ()))
     for i, (name, expected) in enumerate(zip(in_file, classes, strict=False)):
         if name != expected:
-            return (
-                f'has {name!r} as class {i}, but metainfo has {expected!r}: names would be exchanged; set metainfo to '
-                f'the order of the file: {", ".join(map(str, in_file))}.'
-            )
+            problem = f'has {name!r} as class {i}, but metainfo has {expected!r}: names would be exchanged'
+            return f'{problem}; set metainfo to the order of the file: {", ".join(map(str, in_file))}.'
     return None
 
 
@@ -155,12 +132,12 @@ def _in_both(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
     for name, dataset in data:
         files[name] |= {str(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}
     for file in sorted(files['train'] & files['val']):
-        yield 'val', IN_BOTH, file
+        yield 'val', 'are also in the training data: the metrics will be too good', file
 
 
 def _report(runner: Any, findings: list[Finding], checked: str) -> None:
     """Log the findings of all processes as one table. Raises UserError if one of them would stop the run."""
-    findings = [finding for part in all_gather_object(findings) for finding in part]
+    findings = [*itertools.chain.from_iterable(all_gather_object(findings))]
     rows = defaultdict(list)
     for name, problem, text in findings:
         rows[name, problem].append(text)

@@ -1,6 +1,10 @@
 """Checks of the data that a config names: paths, annotation files and classes, then each loaded label."""
 
-from collections.abc import Sequence
+import json
+import mmap
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +12,12 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 
-from ..config.reading import evaluators, first_line, walk
+from ..config.config_file import evaluators, first_line, walk
 from ..datasets.layout import annotation_file, dataset_meta, leaves, paths_of
 from ..errors import UnreadableError, UserError, some
-from .annotations import category_names, check_numbers
 
 CLASS_HEADS = {'bbox_head', 'mask_head', 'decode_head', 'head'}
+INVALID_NUMBER = re.compile(rb'(?<=[\[,:\s])-?(?:NaN|Infinity|\d[\d.]*[eE]\+?\d{3,})(?=[\s,\]}])')
 
 
 def check_data(cfg: Config, name: str) -> None:
@@ -35,13 +39,10 @@ def check_data(cfg: Config, name: str) -> None:
 
 
 def check_class_count(model: Any, classes: Sequence[str], owner: str, file: Path | None = None) -> None:
-    """Compare ``num_classes`` of the heads for objects or label maps with the class names of their `owner`, a plural.
+    """Raise UserError if ``num_classes`` of a head differs from the class names of their `owner`, a plural.
 
     Heads for other targets (stuff, boundaries, a second task) are not compared. ``check_num_classes=False`` in the
-    model's ``test_cfg`` disables the check.
-
-    Raises:
-        UserError: the numbers differ. The message lists the class names in the annotation `file`, if there is one.
+    model's ``test_cfg`` disables the check. The message lists the class names in the annotation `file`.
     """
     if 'num_stuff_classes' in str(model) or not (model.get('test_cfg') or {}).get('check_num_classes', True):
         return
@@ -50,11 +51,9 @@ def check_class_count(model: Any, classes: Sequence[str], owner: str, file: Path
             continue
         keys = {*path.split('.')}
         if CLASS_HEADS & keys and 'detector' not in keys:  # the detector of a tracker has other classes
+            problem = f'{path} is {value}, but {owner} have {len(classes)} classes ({some(list(classes))})'
             remedy = f'set num_classes={len(classes)}, or metainfo=dict(classes=...) of the data'
-            raise UserError(
-                f'{path} is {value}, but {owner} have {len(classes)} classes ({some(list(classes))}); '
-                f'{remedy}.{_contents(file)}'
-            )
+            raise UserError(f'{problem}; {remedy}.{_contents(file)}')
 
 
 def _check_same_classes(classes: Sequence[str], training: Any) -> None:
@@ -63,10 +62,9 @@ def _check_same_classes(classes: Sequence[str], training: Any) -> None:
         trained = dataset_meta(dataset).get('classes') or classes
         for i, (before, name) in enumerate(zip(trained, classes, strict=False)):
             if before != name:
-                raise UserError(
-                    f'Class {i} is {before!r} in the training data and {name!r} in the val data; set the same classes '
-                    f'in the same order.{_difference(trained, classes, "the val data")}'
-                )
+                problem = f'Class {i} is {before!r} in the training data and {name!r} in the val data'
+                difference = _difference(trained, classes, 'the val data')
+                raise UserError(f'{problem}; set the same classes in the same order.{difference}')
 
 
 def labels_keep_their_size(dataset: Any) -> bool:
@@ -86,18 +84,13 @@ def explain_empty(cfg: Any, error: ValueError) -> Exception:
 
 
 def check_built(dataset: Any) -> None:
-    """Compare the classes of a data set with its annotation file, and let loading errors name their file.
-
-    Raises:
-        UserError: the annotation file has other classes.
-    """
+    """Raise UserError if an annotation file has other classes than its data set, and let loading errors name files."""
     classes, ids = dataset.metainfo.get('classes', ()), getattr(dataset, 'cat_ids', None)
     if ids is not None and len(ids) != len(classes):
         file = Path(dataset.ann_file)
-        raise UserError(
-            f'{file} has {len(ids)} of the {len(classes)} classes of the data set; set metainfo=dict(classes=...) to '
-            f'the names in the file.{_difference(classes, category_names(file), "the file")}{_contents(file)}'
-        )
+        problem = f'{file} has {len(ids)} of the {len(classes)} classes of the data set'
+        details = _difference(classes, category_names(file), 'the file') + _contents(file)
+        raise UserError(f'{problem}; set metainfo=dict(classes=...) to the names in the file.{details}')
     for i, transform in enumerate(dataset.pipeline.transforms):
         if type(transform).__name__.startswith('Load'):
             dataset.pipeline.transforms[i] = Reading(transform, len(classes), getattr(dataset, 'ignore_index', 255))
@@ -105,15 +98,58 @@ def check_built(dataset: Any) -> None:
 
 def _difference(classes: Sequence[str], others: Sequence[str], owner: str) -> str:
     """Name the classes that only the data set or only their `owner` has."""
-    missing = [name for name in classes if name not in others]
-    additional = [name for name in others if name not in classes]
-    text = f' Missing in {owner}: {", ".join(missing)}.' if missing else ''
-    return text + (f' Only in {owner}: {", ".join(additional)}.' if additional else '')
+    missing = ', '.join(name for name in classes if name not in others)
+    additional = ', '.join(name for name in others if name not in classes)
+    return (f' Missing in {owner}: {missing}.' if missing else '') + (additional and f' Only in {owner}: {additional}.')
 
 
 def _contents(file: Path | None) -> str:
     names = category_names(file)
     return f' {file} has: {", ".join(map(str, names))}.' if names else ''
+
+
+def check_numbers(file: Path) -> None:
+    """Raise UserError if a file contains NaN or infinity, which exhaust the memory of pycocotools or crash it."""
+    if not file.stat().st_size:
+        raise UserError(f'{file} is empty; is it complete?')
+    with file.open('rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        if match := INVALID_NUMBER.search(text):
+            around = bytes(text[max(match.start() - 60, 0) : match.end() + 20]).decode(errors='replace')
+            raise UserError(f'{file} contains {match[0].decode()} at byte {match.start()} ({around!r}); correct it.')
+
+
+def category_names(file: Path | None) -> list[str]:
+    """Return the class names in an annotation file, in its order; none if it is not in COCO's format."""
+    try:
+        content = json.loads(file.read_bytes()) if file and file.suffix == '.json' else {}
+        return [category['name'] for category in content.get('categories', ())]
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
+        return []
+
+
+def ignored_annotations(content: Mapping, categories: Collection[int]) -> dict[str, list]:
+    """Return the ids of the annotations that mmdet's CocoDataset ignores silently, by the reason.
+
+    `content` is that of the annotation file, and `categories` are the ids that belong to the classes of the data set.
+    """
+    images = {image['id']: image for image in content['images']}
+    names = {category.get('id'): category.get('name') for category in content.get('categories', ())}
+    reasons: dict[str, list] = defaultdict(list)
+    for annotation in content.get('annotations', ()):
+        image, category = images.get(annotation.get('image_id')), annotation.get('category_id')
+        x, y, width, height = annotation.get('bbox') or (0, 0, 0, 0)
+        if image is None:
+            reason = 'of an image that is not listed'
+        elif category not in categories:
+            reason = f'of the category {names.get(category, category)!r}, which is not a class of the data set'
+        elif width < 1 or height < 1 or annotation.get('area', 1) <= 0:
+            reason = 'with a box smaller than a pixel or without a box'
+        elif min(x + width, image['width']) <= max(x, 0) or min(y + height, image['height']) <= max(y, 0):
+            reason = 'outside of their image'
+        else:
+            continue
+        reasons[reason].append(annotation.get('id'))
+    return dict(reasons)
 
 
 class Reading:
@@ -130,13 +166,10 @@ class Reading:
         except Exception as error:  # the decoders of OpenCV and Pillow raise many types
             for file in filter(None, map(results.get, ('img_path', 'seg_map_path'))):
                 if not _is_readable(Path(file)):
-                    raise UnreadableError(
-                        f'{file} is missing or not a readable image; replace or remove it.'
-                    ) from error
-            name = type(self.transform).__name__
-            raise UserError(
-                f'{results.get("img_path")}: {name} fails on its annotations ({first_line(error)}); correct them.'
-            ) from error
+                    problem = f'{file} is missing or not a readable image'
+                    raise UnreadableError(f'{problem}; replace or remove it.') from error
+            problem = f'{results.get("img_path")}: {type(self.transform).__name__} fails on its annotations'
+            raise UserError(f'{problem} ({first_line(error)}); correct them.') from error
         if self.classes and results.get('gt_seg_map') is not None and results.get('seg_map_path'):
             file, size = Path(results['seg_map_path']), results.get('ori_shape')
             reduced = bool(results.get('reduce_zero_label'))
@@ -153,24 +186,16 @@ def _is_readable(file: Path) -> bool:
 
 
 def check_label_map(
-    file: Path,
-    labels: np.ndarray,
-    size: tuple[int, int] | None,
-    classes: int,
-    reduced: bool = False,
-    ignored: int = 255,
+    file: Path, labels: np.ndarray, size: Sequence[int] | None, classes: int, reduced: bool = False, ignored: int = 255
 ) -> None:
-    """Check a label map (H, W) after loading; `size` is the height and width of its image.
+    """Raise UserError if a loaded label map (H, W) has a wrong size or label; `size` is (height, width) of its image.
 
     Allowed labels are the indices of the classes, 255 and the data set's ``ignore_index``, `ignored`. `reduced` means
     that ``reduce_zero_label`` has replaced 0 by 255 and subtracted 1 from the others.
-
-    Raises:
-        UserError: the size or a label is wrong, or the file has 16 bits, of which loading drops the upper 8.
     """
     if file.suffix.lower() == '.png':
         with file.open('rb') as opened:
-            if opened.read(25)[24:] == b'\x10':
+            if opened.read(25)[24:] == b'\x10':  # loading drops the upper 8 bits
                 raise UserError(f'{file} has 16 bits per pixel; save label maps with 8 bits.')
     if labels.ndim != 2:
         raise UserError(f'{file} has colours; save a label map with one channel that contains class indices.')
@@ -181,7 +206,5 @@ def check_label_map(
     if len(present) and present[-1] >= classes:
         others = f'{"0 and " * reduced}{"" if ignored == 255 else f"{ignored} and "}255'
         allowed = f'{int(reduced)} to {classes - 1 + reduced}, and {others} for ignored pixels'
-        raise UserError(
-            f'{file} contains the label {present[-1] + reduced}, but there are {classes} classes ({allowed}); '
-            'correct the label map, or metainfo and reduce_zero_label of the data set.'
-        )
+        problem = f'{file} contains the label {present[-1] + reduced}, but there are {classes} classes ({allowed})'
+        raise UserError(f'{problem}; correct the label map, or metainfo and reduce_zero_label of the data set.')

@@ -15,10 +15,8 @@ from ..registry import HOOKS
 class SkippingHook(Hook):
     """Report of skipped images: those that cannot be decoded, or whose labels cannot.
 
-    :class:`SeededDataset` returns the next image instead. Each one is reported once.
-
-    Raises:
-        UserError: more than ``max_unreadable`` of all images are skipped; 1 % unless the config sets it.
+    :class:`SeededDataset` returns the next image instead. Each one is reported once. The hook raises UserError if more
+    than ``max_unreadable`` of all images are skipped; 1 % unless the config sets it.
     """
 
     priority = 'VERY_HIGH'
@@ -30,15 +28,12 @@ class SkippingHook(Hook):
         samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
         for sample in samples if isinstance(samples, list) else ():
             for reason in set(sample.get('unreadable', ())) - self.reasons:
-                self._count(runner, reason)
-
-    def _count(self, runner: Any, reason: str) -> None:
-        self.reasons.add(reason)
-        limit, total = runner.cfg.get('max_unreadable', 0.01), len(runner.train_dataloader.dataset)
-        count = f'{len(self.reasons)} of {total} images cannot be read'
-        if len(self.reasons) > limit * total:
-            raise UserError(f'{reason} {count}, more than max_unreadable={limit} of them.')
-        runner.logger.warning(f'{reason} Skipped; {count} so far.')
+                self.reasons.add(reason)
+                limit, total = runner.cfg.get('max_unreadable', 0.01), len(runner.train_dataloader.dataset)
+                count = f'{len(self.reasons)} of {total} images cannot be read'
+                if len(self.reasons) > limit * total:
+                    raise UserError(f'{reason} {count}, more than max_unreadable={limit} of them.')
+                runner.logger.warning(f'{reason} Skipped; {count} so far.')
 
 
 @contextmanager
@@ -54,13 +49,12 @@ def explained(rank: int) -> Iterator[None]:
             'set val_dataloader.batch_size=1 and test_dataloader.batch_size=1.'
         ) from error
     except RuntimeError as error:
-        message = str(error)
-        if re.search('closed by peer|reset by peer|Broken pipe|remote process exited', message):
+        if re.search('closed by peer|reset by peer|Broken pipe|remote process exited', str(error)):
             raise UserError(
                 f'Another process of this training has died (rank {rank} lost its connection); read the last message '
                 'of that process, and resume with the same command and --resume.'
             ) from error
-        if match := re.search(r'DataLoader worker \(pid.*(?:killed by signal: [\w ]+|exited unexpectedly)', message):
+        if match := re.search(r'DataLoader worker \(pid.*(?:killed by signal: [\w ]+|exited unexpectedly)', str(error)):
             raise UserError(
                 f'A loading process was killed ({match[0]}), usually because memory is full: use fewer of them '
                 '(train_dataloader.num_workers), smaller batches, or in a container more shared memory '

@@ -27,8 +27,7 @@ from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 class ClassFolders(BaseDataset):
     """Images in and below one folder per class: ``data_root/data_prefix['img_path']/CLASS/``.
 
-    Classes are sorted by name, unless ``metainfo['classes']`` defines their order. Hidden files and folders are
-    ignored. A class without a folder raises a UserError.
+    Classes are sorted by name, unless ``metainfo['classes']`` defines their order. Hidden files are ignored.
     """
 
     @classmethod
@@ -66,9 +65,8 @@ class ImageNet(ClassFolders):
     @classmethod
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
         """Return the first word of each class, with its synset if several classes share the word."""
-        info = ImageNetInfo()
-        names = [text.partition(',')[0] for text in info.label_descriptions()]
-        return dict(classes=_distinct(names, info.label_names()))
+        names = [text.partition(',')[0] for text in ImageNetInfo().label_descriptions()]
+        return dict(classes=_distinct(names, ImageNetInfo().label_names()))
 
     def folders(self) -> list[str]:
         return list(ImageNetInfo().label_names())
@@ -99,7 +97,6 @@ class ImageArchive(BaseDataset):
         return [dict(img_path=f'{self.ann_file}/{i:06}', gt_label=label) for i, label in enumerate(labels)]
 
     def bytes_of(self, img_path: str) -> bytes:
-        """Return the bytes of an image file."""
         return self.archive.bytes_of(int(Path(img_path).name))
 
     def get_data_info(self, idx: int) -> dict:
@@ -114,10 +111,7 @@ def _distinct(names: Sequence[str], ids: Sequence[str]) -> list[str]:
 
 @TRANSFORMS.register_module()
 class LoadImage:
-    """Image reader that uses Pillow and ignores the orientation in EXIF, as timm does.
-
-    Of 16-bit images it uses the upper 8 bits, as OpenCV does. Other images raise an UnreadableError.
-    """
+    """Image reader that ignores the orientation in EXIF, as timm does, and uses the upper 8 of 16 bits, as OpenCV."""
 
     def __call__(self, results: dict) -> dict:
         content, path = results.pop('img_bytes', None), results['img_path']
@@ -138,10 +132,7 @@ class LoadImage:
 
 @TRANSFORMS.register_module()
 class TimmTransform:
-    """``timm.data.create_transform(**settings)`` for a Pillow image or a BGR array.
-
-    It produces uint8 (3, H, W) in BGR. The model normalizes and then erases.
-    """
+    """``timm.data.create_transform(**settings)`` of a Pillow image or a BGR array to uint8 (3, H, W) in BGR."""
 
     def __init__(self, **settings: Any):
         self.transform = create_transform(**settings, use_prefetcher=True)

@@ -49,16 +49,11 @@ class DumpClasses(Accuracy):
         for label, name in enumerate(names):
             records = [record for record in results if record['label'] == label]
             classes[name] = dict(images=len(records), **(percentages(records, len(names)) if records else {}))
-        images = [
-            {
-                'file': record['file'],
-                'class': names[record['label']],
-                'predicted': {
-                    names[i]: round(p, 6) for i, p in zip(record['predicted'], record['probability'], strict=True)
-                },
-            }
-            for record in results
-        ]
+        images = []
+        for record in results:
+            probabilities = zip(record['predicted'], record['probability'], strict=True)
+            predicted = {names[label]: round(probability, 6) for label, probability in probabilities}
+            images.append({'file': record['file'], 'class': names[record['label']], 'predicted': predicted})
         self.file.write_text(json.dumps(dict(classes=classes, images=images), indent=1) + '\n', encoding='utf-8')
         return {}
 

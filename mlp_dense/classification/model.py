@@ -1,6 +1,7 @@
 """Image classifier that mmengine's Runner trains."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import timm.loss
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from ..errors import ArgumentError, UserError
 from ..registry import MODELS
-from ..timm.classifier import VisionMLP
+from ..timm.classifier import VisionMLP, add_prefix
 
 TOP = 5
 """Number of classes that are predicted for an image, by descending probability."""
@@ -32,9 +33,6 @@ class ImageClassifier(BaseModel):
             timm.data.Mixup; ``erasing``, those of timm's RandomErasing, which is applied to normalized images.
         data_preprocessor: Config of the preprocessor that normalizes the images.
         test_cfg: Unused.
-
-    Raises:
-        ArgumentError: The loss does not exist.
     """
 
     def __init__(
@@ -48,9 +46,9 @@ class ImageClassifier(BaseModel):
         super().__init__(data_preprocessor)
         backbone, train_cfg = dict(backbone), train_cfg or {}
         self.pretrained = (backbone.pop('init_cfg', None) or {}).get('checkpoint')
-        family, arch = MODELS.get(backbone.pop('type')), backbone.pop('arch')
+        family: Any = MODELS.get(backbone.pop('type'))
         classes = head['num_classes']
-        self.backbone = VisionMLP(family, arch, classes, drop_rate=head.get('drop_rate', 0.0), **backbone)
+        self.backbone = VisionMLP(family, num_classes=classes, drop_rate=head.get('drop_rate', 0.0), **backbone)
         if 'bias' in head:
             torch.nn.init.constant_(self.backbone.get_classifier().get_parameter('bias'), head['bias'])
         loss = dict(train_cfg.get('loss') or dict(type='CrossEntropyLoss'))
@@ -62,7 +60,7 @@ class ImageClassifier(BaseModel):
         mixup, erasing = train_cfg.get('mixup'), train_cfg.get('erasing')
         self.mixup = Mixup(num_classes=classes, **mixup) if mixup else None
         self.erasing = RandomErasing(**erasing, device='cpu') if erasing else None
-        self._register_load_state_dict_pre_hook(_add_prefix)
+        self.register_load_state_dict_pre_hook(partial(add_prefix, 'backbone.'))
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -93,10 +91,3 @@ class ImageClassifier(BaseModel):
         for sample, first, values in zip(data_samples, labels, probability, strict=True):
             sample.pred_class = InstanceData(labels=first, probability=values)
         return data_samples
-
-
-def _add_prefix(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename the tensors of published classifiers and of timm's, all of which belong to the backbone."""
-    if not any(key.startswith(f'{prefix}backbone.') for key in state_dict):
-        for key in [key for key in state_dict if key.startswith(prefix)]:
-            state_dict[f'{prefix}backbone.{key[len(prefix) :]}'] = state_dict.pop(key)

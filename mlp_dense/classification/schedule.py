@@ -11,9 +11,9 @@ from ..registry import PARAM_SCHEDULERS
 
 @PARAM_SCHEDULERS.register_module()
 class CosineLR(LRSchedulerMixin, _ParamScheduler):
-    """timm's CosineLRScheduler: a cosine over the complete training, then a constant learning rate.
+    """timm's CosineLRScheduler: a cosine over the complete training, whose beginning a linear warm-up replaces.
 
-    A linear warm-up replaces the beginning of the cosine. mmengine's own cosine would begin after the warm-up.
+    mmengine's own cosine would begin after the warm-up.
 
     Args:
         length: Epochs, or iterations if not `by_epoch`, until `lr_min`.

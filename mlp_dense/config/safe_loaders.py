@@ -5,26 +5,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner.checkpoint import (
-    CheckpointLoader,
-    get_deprecated_model_names,
-    get_external_models,
-    get_mmcls_models,
-    get_torchvision_models,
-)
+from mmengine.runner import checkpoint as zoos
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..checkpoints.files import check_exists
 from ..checkpoints.reading import Checkpoint, below
 from ..errors import CheckpointError
-from .reading import walk
+from .config_file import setting, walk
 
-ZOOS = {
-    'torchvision': get_torchvision_models,
-    'modelzoo': get_torchvision_models,
-    'open-mmlab': get_external_models,
-    'openmmlab': get_external_models,
-    'mmcls': get_mmcls_models,
-}
+ZOOS = dict.fromkeys(('torchvision', 'modelzoo'), zoos.get_torchvision_models)
+ZOOS |= dict.fromkeys(('open-mmlab', 'openmmlab'), zoos.get_external_models) | dict(mmcls=zoos.get_mmcls_models)
 
 
 @contextmanager
@@ -45,7 +35,7 @@ def load_from_reader(source: str, map_location: Any = None) -> dict[str, Any]:
     """Read a file, a URL or a model of a zoo. Raises CheckpointError if it is unknown or unusable."""
     zoo, _, name = source.partition('://')
     if zoo in ZOOS:
-        models, name = ZOOS[zoo](), get_deprecated_model_names().get(name, name)
+        models, name = ZOOS[zoo](), zoos.get_deprecated_model_names().get(name, name)
         if name not in models:
             raise CheckpointError(f'{source}: {zoo} has no model of this name.')
         source = models[name]
@@ -55,10 +45,6 @@ def load_from_reader(source: str, map_location: Any = None) -> dict[str, Any]:
 
 def check_pretrained(cfg: Config) -> None:
     """Raise CheckpointError if ``load_from`` or an ``init_cfg`` of the model names a missing file."""
-    files = [
-        value
-        for _, container, key, value in walk(cfg.model)
-        if key == 'checkpoint' and container.get('type') == 'Pretrained'
-    ]
-    for file in filter(None, [cfg.get('load_from'), *files]):
+    pretrained = [node.get('checkpoint') for *_, node in walk(cfg.model) if setting(node, 'type') == 'Pretrained']
+    for file in filter(None, [cfg.get('load_from'), *pretrained]):
         check_exists(file)

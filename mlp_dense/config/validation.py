@@ -21,84 +21,69 @@ from torch.utils.data import DataLoader
 
 from ..errors import ArgumentError, NotInstalledError, UserError, explain_torchvision
 from ..tasks import TASKS
-from .reading import first_line, need, setting, walk
+from .config_file import first_line, need, setting, walk
 from .safe_loaders import safe_loaders
 
 COUNTS = {  # settings that count something, and their least value
     **{f'{name}_dataloader.batch_size': 1 for name in ('train', 'val', 'test')},
     **{f'{name}_dataloader.num_workers': 0 for name in ('train', 'val', 'test')},
-    'train_cfg.max_epochs': 1,
-    'train_cfg.max_iters': 1,
-    'train_cfg.val_interval': 1,
+    **{f'train_cfg.{key}': 1 for key in ('max_epochs', 'max_iters', 'val_interval')},
+    **{f'default_hooks.{name}.interval': 1 for name in ('logger', 'visualization')},
     'optim_wrapper.accumulative_counts': 1,
-    'default_hooks.logger.interval': 1,
-    'default_hooks.visualization.interval': 1,
     'default_hooks.checkpoint.interval': -1,  # -1: never
     'auto_scale_lr.base_batch_size': 1,
     'randomness.seed': 0,
 }
-NUMBERS = (
-    'optim_wrapper.optimizer.lr',
-    'optim_wrapper.optimizer.weight_decay',
-    'optim_wrapper.clip_grad.max_norm',
-    'max_unreadable',
-)
-BACKENDS = {  # packages that backends of mmengine import when the training begins
-    'WandbVisBackend': 'wandb',
-    'MLflowVisBackend': 'mlflow',
-    'AimVisBackend': 'aim',
-    'ClearMLVisBackend': 'clearml',
-    'NeptuneVisBackend': 'neptune',
-    'DVCLiveVisBackend': 'dvclive',
-}
+NUMBERS = {f'optim_wrapper.{key}': 0 for key in ('optimizer.lr', 'optimizer.weight_decay', 'clip_grad.max_norm')}
+NUMBERS['max_unreadable'] = 0
+BACKENDS = ('Wandb', 'MLflow', 'Aim', 'ClearML', 'Neptune', 'DVCLive')
+"""Backends of mmengine, as XVisBackend, that import a package of their name in lower case when a training begins."""
+
 LOADER_KEYS = ['num_batch_per_epoch', 'disable_subprocess_warning', *inspect.signature(DataLoader).parameters]
 """Settings of data loaders: those of mmengine, then those of PyTorch."""
 
 
 def check_settings(cfg: Config) -> None:
-    """Check settings that users often change. The default scope must be that of the config.
+    """Raise UserError if a setting that users often change is impossible, or misspelled in a loader or the saving hook.
 
-    Raises:
-        UserError: a number is impossible, a data loader or the checkpoint hook has an unknown key, or the optimizer is
-            unknown.
+    The default scope must be that of the config.
     """
-    for path, least in COUNTS.items():
-        value = setting(cfg, path)
-        if value is not None and not (_is_number(value) and value == int(value) >= least):
-            raise UserError(f'{path} is {value!r}; set a whole number of {least} or more.')
+    for path, least in {**COUNTS, **NUMBERS}.items():
+        value, whole = setting(cfg, path), path in COUNTS
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and not (is_number and value >= least and (value == int(value) or not whole)):
+            raise UserError(f'{path} is {value!r}; set a {"whole " * whole}number of {least} or more.')
     if (setting(cfg, 'randomness.seed') or 0) >= 2**32:
         raise UserError(f'randomness.seed is {cfg.randomness.seed}; set a number below {2**32}.')
     if isinstance(file := setting(cfg, 'model.backbone.init_cfg'), str):
         raise UserError(f"model.backbone.init_cfg is {file!r}; set dict(type='Pretrained', checkpoint={file!r}).")
-    for path in NUMBERS:
-        value = setting(cfg, path)
-        if value is not None and not (_is_number(value) and value >= 0):
-            raise UserError(f'{path} is {value!r}; set a number of 0 or more.')
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(name):
             need(cfg, name, f'{name}.dataset')
-        for key in cfg.get(name) or ():
-            if key not in LOADER_KEYS and not key.startswith('_'):
-                raise UserError(f'{name}.{key}: data loaders have no such setting{_did_you_mean(key, LOADER_KEYS)}')
+            _check_keys(cfg, name, LOADER_KEYS, 'data loaders')
     optimizer = setting(cfg, 'optim_wrapper.optimizer.type')
     with OPTIMIZERS.switch_scope_and_registry(None) as registry:
         if isinstance(optimizer, str) and registry.get(optimizer) is None:
             raise UserError(f'optim_wrapper.optimizer.type: {_unknown_type(optimizer, registry)}')
-    hook = setting(cfg, 'default_hooks.checkpoint')
+    hook = setting(cfg, 'default_hooks.checkpoint.type')
     with HOOKS.switch_scope_and_registry(None) as registry:
-        built = registry.get(hook['type']) if isinstance(hook, dict) and isinstance(hook.get('type'), str) else None
-    known = [*_arguments(built), *_arguments(Runner.save_checkpoint), 'type'] if built else []
-    for key in hook if built else ():  # the hook would pass it on to save_checkpoint, hours later
+        if built := registry.get(hook) if isinstance(hook, str) else None:
+            # the hook would pass other keys on to save_checkpoint, hours later
+            known = [*_arguments(built), *_arguments(Runner.save_checkpoint), 'type']
+            _check_keys(cfg, 'default_hooks.checkpoint', known, 'checkpoints')
+
+
+def _check_keys(cfg: Config, path: str, known: list[str], owner: str) -> None:
+    for key in setting(cfg, path):
         if key not in known and not key.startswith('_'):  # mmengine adds _scope_
-            hint = _did_you_mean(key, known)
-            raise UserError(f'default_hooks.checkpoint.{key}: checkpoints have no such setting{hint}')
+            raise UserError(f'{path}.{key}: {owner} have no such setting{_did_you_mean(key, known)}')
 
 
 def check_backends(cfg: Config) -> None:
     """Raise NotInstalledError if the config logs to a backend whose package is not installed."""
     for backend in setting(cfg, 'visualizer.vis_backends') or ():
-        package = BACKENDS.get(str(backend['type']))
-        if package and not find_spec(package):
+        name = str(backend['type']).removesuffix('VisBackend')
+        if name in BACKENDS and not find_spec(package := name.lower()):
             raise NotInstalledError(
                 f'visualizer.vis_backends has {backend["type"]}, but {package} is not installed: pip install {package}.'
             )
@@ -106,14 +91,9 @@ def check_backends(cfg: Config) -> None:
 
 @contextmanager
 def building(cfg: Config, running: bool = False) -> Iterator[None]:
-    """Explain errors of building what a config describes, and read checkpoints safely inside.
+    """Raise UserError with the path of a setting that a constructor refuses, and read checkpoints safely inside.
 
-    Args:
-        cfg: the config.
-        running: whether the code inside also runs what it builds. Errors outside of a registry then pass unchanged.
-
-    Raises:
-        UserError: a constructor refuses a setting; the message contains its path in the config.
+    If the code inside is also `running` what it builds, errors outside of a registry pass unchanged.
     """
     try:
         with safe_loaders(), warnings.catch_warnings():
@@ -121,9 +101,7 @@ def building(cfg: Config, running: bool = False) -> Iterator[None]:
             warnings.filterwarnings('ignore', '``build_loss``|Default ``avg_non_ignore``', UserWarning)
             yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or (
-            isinstance(error, UserError) and not isinstance(error, ArgumentError)
-        ):
+        if isinstance(error, (torch.OutOfMemoryError, UserError)) and not isinstance(error, ArgumentError):
             raise
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         registry = [frame for frame in frames if frame.f_globals['__name__'] == 'mmengine.registry.build_functions']
@@ -160,11 +138,9 @@ def _explanation(error: Exception, frames: list[FrameType], cfg: Config) -> str:
 
 
 def _path_of(frames: list[FrameType], sections: dict[str, Any]) -> str:
-    """Return the dotted path of the innermost object under construction.
-
-    mmengine and the classes that own an object copy and change its config. It is therefore recognised by its type and
-    the number of settings that it shares with the original, preferably inside of its owner.
-    """
+    """Return the dotted path of the innermost object under construction."""
+    # mmengine and the classes that own an object copy and change its config. It is therefore recognised by its type and
+    # the number of settings that it shares with the original, preferably inside of its owner.
     path, owner = '', sections
     for node in (frame.f_locals['cfg'] for frame in frames if 'type' in frame.f_locals['cfg']):
         for start, inside in ((f'{path}.', owner), ('', sections)):
@@ -181,11 +157,9 @@ def _path_of(frames: list[FrameType], sections: dict[str, Any]) -> str:
 
 def _arguments(built: Any) -> list[str]:
     """Return the names of the arguments of a function, or of a class and its bases."""
-    classes = built.__mro__ if inspect.isclass(built) else ()
-    constructors = [vars(cls)['__init__'] for cls in classes if '__init__' in vars(cls) and cls is not object] or [
-        built
-    ]
-    parameters = [p for constructor in constructors for p in inspect.signature(constructor).parameters.values()]
+    classes = built.__mro__[:-1] if inspect.isclass(built) else ()
+    functions = [vars(cls)['__init__'] for cls in classes if '__init__' in vars(cls)] or [built]
+    parameters = [p for function in functions for p in inspect.signature(function).parameters.values()]
     names = dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
     return [name for name in names if name != 'self']
 
@@ -195,9 +169,8 @@ def _left_over(cfg: Config, path: str, node: Mapping, unknown: list[str]) -> str
     current = setting(cfg, path) or node
     for older in _ancestors(cfg.filename) if cfg.filename else ():
         inherited = setting(older, path)
-        if not isinstance(inherited, Mapping) or inherited.get('type') == current.get('type'):
-            continue
-        if set(unknown) & inherited.keys():
+        inherits = isinstance(inherited, Mapping) and inherited.get('type') != current.get('type')
+        if inherits and set(unknown) & inherited.keys():
             name = str(inherited.get('type')).rpartition('.')[2]
             return f'; settings of the inherited {name} are left: set _delete_=True next to the new type.'
     return ''
@@ -229,7 +202,3 @@ def _unknown_type(name: str, registry: Registry) -> str:
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f'; did you mean {close[0]}?' if close else f'; allowed: {", ".join(known)}.' if len(known) < 20 else '.'
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

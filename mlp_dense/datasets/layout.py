@@ -1,23 +1,18 @@
-"""Layout of a data set: leaves of its wrappers, annotation file, folders of images and labels, class names.
+"""Layout of a data set: leaves of its wrappers, annotation file, folder of images, class names.
 
 Each function accepts a data set as a config describes it or as it was built, which joins the paths with ``data_root``.
 """
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmengine.registry import DATASETS
 
-IMAGES, LABELS = ('img', 'img_path'), ('seg_map_path',)
-"""Keys of ``data_prefix`` in mmdet and mmsegmentation."""
-
 
 def leaves(dataset: Any) -> Iterator[Any]:
     """Yield the data sets inside wrappers such as RepeatDataset and ConcatDataset."""
-    get = dataset.get if isinstance(dataset, dict) else partial(getattr, dataset)
-    inner = get('datasets', None) or [child for child in (get('dataset', None),) if child is not None]
+    inner = _get(dataset, 'datasets') or [child for child in (_get(dataset, 'dataset'),) if child is not None]
     if not inner:
         yield dataset
     for child in inner:
@@ -32,12 +27,10 @@ def annotation_file(dataset: Any) -> Path | None:
 
 def image_folder(dataset: Any) -> Path | None:
     """Return the folder that image names refer to, None if the data set has none."""
-    return _folder(dataset, IMAGES) or (Path(_root(dataset)) if _root(dataset) else None)
-
-
-def label_folder(dataset: Any) -> Path | None:
-    """Return the folder of the label maps, None if the data set has none."""
-    return _folder(dataset, LABELS)
+    prefixes, root = _get(dataset, 'data_prefix') or {}, _root(dataset)
+    prefix = prefixes.get('img', prefixes.get('img_path'))  # keys of mmdet and of mmsegmentation
+    has_folder = root or 'img' in prefixes or 'img_path' in prefixes
+    return Path(root, prefix or '') if has_folder else None
 
 
 def paths_of(dataset: Any) -> list[Path]:
@@ -62,8 +55,3 @@ def _get(dataset: Any, key: str) -> Any:
 
 def _root(dataset: Any) -> str:
     return (dataset.get('data_root') or '') if isinstance(dataset, dict) else ''
-
-
-def _folder(dataset: Any, keys: tuple[str, ...]) -> Path | None:
-    prefixes = _get(dataset, 'data_prefix') or {}
-    return next((Path(_root(dataset), prefixes[key] or '') for key in keys if key in prefixes), None)

@@ -30,11 +30,7 @@ _ZOOM = 4  # shapes are drawn at this multiple of the image size and averaged, s
 def write_shapes(
     root: Path, num_train: int = 320, num_val: int = 64, size: int = 128, seed: int = 0, classify: bool = False
 ) -> None:
-    """Write images of `size` x `size` pixels and their labels, with `classify` into one folder per class.
-
-    Raises:
-        UserError: The folder is not empty (it is unchanged) or cannot be written, or a number is too small.
-    """
+    """Write images of `size` x `size` pixels and their labels, with `classify` into one folder per class."""
     if min(num_train, num_val) < 1 or size < 16 or seed < 0:
         raise UserError('Set at least 1 image for training and 1 for validation, 16 pixels or more, a seed from 0.')
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -44,8 +40,8 @@ def write_shapes(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+        write = _write_classes if classify else _write_split
         for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
-            write = _write_classes if classify else _write_split
             write(partial, name, count, size, (seed, split))
         partial.replace(root)
     except OSError as error:
@@ -76,30 +72,25 @@ def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
     return _with_noise(rng, image), [(label, mask) for label, mask, _ in objects]
 
 
-def make_object(rng: np.random.Generator, size: int, label: int) -> np.ndarray:
-    """Return an image (size, size, 3) as uint8 in BGR of one object of a class."""
-    image, radius = _background(rng, size), size * rng.uniform(0.2, 0.45)
-    return _with_noise(rng, _paint(rng, image, _coverage(_outline(CLASSES[label], rng, radius, size), size), label))
-
-
 def _write_classes(root: Path, split: str, count: int, size: int, seed: tuple[int, int]) -> None:
     for index in range(count):
         label = index % len(CLASSES)
         file = root / split / CLASSES[label] / f'{index:06}.jpg'
         file.parent.mkdir(parents=True, exist_ok=True)
-        image = make_object(np.random.default_rng((*seed, index)), size, label)
-        cv2.imwrite(str(file), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        rng = np.random.default_rng((*seed, index))
+        image, radius = _background(rng, size), size * rng.uniform(0.2, 0.45)
+        image = _paint(rng, image, _coverage(_outline(CLASSES[label], rng, radius, size), size), label)
+        cv2.imwrite(str(file), _with_noise(rng, image), [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
 def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int, int]) -> None:
     for folder in (root / split, root / 'labels' / split, root / 'annotations'):
         folder.mkdir(parents=True, exist_ok=True)
-    images: list[dict] = []
+    images = [dict(id=index, file_name=f'{index:06}.jpg', height=size, width=size) for index in range(count)]
     annotations: list[dict] = []
     for index in range(count):
         image, objects = make_scene(np.random.default_rng((*seed, index)), size)
         labels = np.ones((size, size), np.uint8)
-        images.append(dict(id=index, file_name=f'{index:06}.jpg', height=size, width=size))
         for label, mask in objects:
             labels[mask] = label + 2
             rows, columns = np.nonzero(mask)
@@ -117,13 +108,8 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int,
 def _outline(shape: str, rng: np.random.Generator, radius: float, size: int) -> np.ndarray:
     """Return the corners (N, 2) in pixels of a shape of about the given radius at a random position and angle."""
     arms = np.array([(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3)]) / 3.2
-    corners = {
-        'disc': _star_corners(40, 1.0),
-        'square': _star_corners(4, 1.0),
-        'triangle': _star_corners(3, 1.0),
-        'star': _star_corners(10, 0.45),
-        'cross': np.concatenate([arms, -arms]),
-    }[shape]
+    points = dict(disc=40, square=4, triangle=3, star=10)
+    corners = _star_corners(points[shape], 0.45 if shape == 'star' else 1.0) if shape in points else np.r_[arms, -arms]
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     stretch = np.array([1.0, rng.uniform(0.8, 1.0)])

@@ -23,10 +23,7 @@ library.define(
 
 
 def nms_scores(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
-    """Return the scores (B, N) of at most `most` boxes of each image that survive NMS, -1 for all others.
-
-    Boxes are (B, N, 4); scores (B, N) are negative for slots without a box.
-    """
+    """Return the scores (B, N) of the `most` best boxes (B, N, 4) of each image that survive NMS, -1 for all others."""
     kept = torch.full_like(scores, -1)
     for image_boxes, image_scores, image_kept in zip(boxes, scores, kept, strict=True):
         candidates = (image_scores >= 0).nonzero().squeeze(1)
@@ -38,10 +35,7 @@ def nms_scores(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -
 def roi_align_levels(
     maps: Sequence[Tensor], rois: Tensor, levels: Tensor, size: Sequence[int], scales: Sequence[float], ratio: int
 ) -> Tensor:
-    """Apply RoIAlign (aligned) to boxes `rois` (N, 5), each on the feature map of its level (N,), to (N, C, *size).
-
-    Arguments are those of :func:`~mlp_dense.operators.roi_align.roi_align`; each of `maps` has one of `scales`.
-    """
+    """Apply RoIAlign (aligned) to boxes `rois` (N, 5), each on the feature map of its level (N,), to (N, C, *size)."""
     pooled = maps[0].new_zeros(len(rois), maps[0].shape[1], *size)
     for level, (level_map, scale) in enumerate(zip(maps, scales, strict=True)):
         selected = levels == level
@@ -81,26 +75,25 @@ def select_candidates(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the `most` best boxes of each level with scores above `score_thr`, by a dense head with anchors.
 
-    Returns:
-        boxes (B, N, 4), clipped to images of `size` (height, width), scores (B, N), classes (B, N), levels (N,).
+    They are boxes (B, N, 4) clipped to images of `size` (height, width), scores (B, N), classes (B, N), levels (N,).
     """
     all_scores, all_deltas = ([level.float() for level in outputs] for outputs in head(maps))
     sizes = [scores.shape[-2:] for scores in all_scores]
     priors = head.prior_generator.grid_priors(sizes, dtype=torch.float32, device=all_scores[0].device)
-    candidates: list[tuple[Tensor, ...]] = []
+    candidates = []
     for level, (scores, deltas, anchors) in enumerate(zip(all_scores, all_deltas, priors, strict=True)):
         scores = scores.permute(0, 2, 3, 1).reshape(scores.shape[0], -1, head.cls_out_channels)
         scores = scores.sigmoid() if head.use_sigmoid_cls else scores.softmax(2)[..., :-1]
         num_classes = scores.shape[2]
-        scores = scores.flatten(1)
-        scores, index = top_scores(torch.where(scores > score_thr, scores, -1.0), most)
+        scores, index = top_scores(torch.where(scores > score_thr, scores, -1.0).flatten(1), most)
         position = index // num_classes
         deltas = gather_rows(deltas.permute(0, 2, 3, 1).reshape(scores.shape[0], -1, 4), position)
         boxes = decode_boxes(head.bbox_coder, anchors[position.flatten()], deltas.flatten(0, 1), size)
         labels = index - position * num_classes
         candidates.append((boxes.unflatten(0, (-1, most)), scores, labels, torch.full((most,), level)))
-    columns = [list(values) for values in zip(*candidates, strict=True)]
-    return torch.cat(columns[0], 1), torch.cat(columns[1], 1), torch.cat(columns[2], 1), torch.cat(columns[3])
+    *columns, levels = zip(*candidates, strict=True)
+    boxes, scores, labels = (torch.cat(column, 1) for column in columns)
+    return boxes, scores, labels, torch.cat(levels)
 
 
 def decode_boxes(coder: Any, boxes: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
@@ -108,9 +101,8 @@ def decode_boxes(coder: Any, boxes: Tensor, deltas: Tensor, size: Sequence[int])
     boxes = coder.decode(boxes, deltas, max_shape=None)
     if not coder.clip_border:
         return boxes
-    height, width = size
     x, y = boxes.unflatten(1, (2, 2)).unbind(2)
-    return torch.stack([x.clamp(0, width), y.clamp(0, height)], 2).flatten(1)
+    return torch.stack([x.clamp(0, size[1]), y.clamp(0, size[0])], 2).flatten(1)
 
 
 def suppress(
@@ -118,10 +110,8 @@ def suppress(
 ) -> tuple[Tensor, Tensor]:
     """Apply NMS to boxes (B, N, 4) with scores (B, N), inside each of `groups` (B, N) or (N,): classes or levels.
 
-    Boxes that are not larger than `min_size` pixels are dropped first; a negative size keeps all.
-
-    Returns:
-        The best scores and their indices, (B, most) each.
+    Return the best scores and their indices, (B, most) each. Boxes that are not larger than `min_size` pixels are
+    dropped first; a negative size keeps all.
     """
     if min_size >= 0:
         scores = torch.where(((boxes[..., 2:] - boxes[..., :2]) > min_size).all(2), scores, -1.0)

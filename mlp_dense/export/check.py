@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
-from ..datasets.layout import image_folder, leaves
+from ..datasets.layout import image_folder
 from ..datasets.shapes import make_scene
 from ..errors import UserError
-from ..inference.prediction import ImageSource, pipeline_of
+from ..inference.prediction import ImageSource, pipeline_of, test_data
 from ..registry import MODELS
 from ..tasks import task_of
-from .runtime import ExportedFile, to_uint8
+from .runtime import NOT_UINT8, ExportedFile, to_uint8
 
 
 class Tolerance(NamedTuple):
@@ -29,6 +29,7 @@ class Tolerance(NamedTuple):
     pixels: float  # of the corners of a box
 
 
+Comparison = tuple[str, bool]  # summary of a batch, empty without objects to compare; whether the results are close
 TOLERANCES = dict(
     fp32=Tolerance(1e-3, 0.01, 0.5),
     fp16=Tolerance(0.05, 0.1, 4.0),
@@ -42,21 +43,19 @@ class CheckImages(NamedTuple):
 
     inputs: list[Tensor]  # (3, H, W) uint8, BGR
     samples: list[Any]  # their data samples
-    origin: str  # their folder, or GENERATED
+    origin: str  # their folder, or `generated images`
 
-    def batches(self) -> Iterator[dict[str, list]]:
-        """Yield two batches for ``test_step``: the first image, and three crops of another size."""
-        yield pseudo_collate([dict(inputs=self.inputs[0], data_samples=self.samples[0])])
-        height, width = (_odd(min(image.shape[axis] for image in self.inputs) * 4 // 5) for axis in (1, 2))
-        yield self.crop(height, width)
+    def batches(self, size: Sequence[int] | None = None) -> Iterator[dict[str, list]]:
+        """Yield a batch of one image and one of three for ``test_step``, of one `size` (height, width) or of two."""
+        if size:
+            resized = self._replace(inputs=[_resize(image, *size) for image in self.inputs[:3]])
+            yield from (resized.crop(size[0], size[1], number) for number in (1, 3))
+        else:
+            yield pseudo_collate([dict(inputs=self.inputs[0], data_samples=self.samples[0])])
+            smallest = (min(image.shape[axis] for image in self.inputs) for axis in (1, 2))
+            yield self.crop(*(max(3, (side * 4 // 5 - 1) | 1) for side in smallest))  # odd: no stride divides it
 
-    def batches_of(self, height: int, width: int) -> Iterator[dict[str, list]]:
-        """Yield two batches of one size: a single image, and three."""
-        for number in (1, 3):
-            inputs = [_resize(image, height, width) for image in self.inputs[:number]]
-            yield self._replace(inputs=inputs).crop(height, width, number)
-
-    def singles(self, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+    def singles(self, size: Sequence[int] | None = None) -> Iterator[np.ndarray]:
         """Yield each image (1, 3, H, W), resized to `size` (height, width) if given."""
         for image in self.inputs:
             yield (_resize(image, *size) if size else image).unsqueeze(0).numpy()
@@ -73,9 +72,6 @@ class CheckImages(NamedTuple):
         return pseudo_collate(items)
 
 
-GENERATED = 'generated images'
-
-
 def read_check_images(cfg: Config, folder: Path | None, most: int = 3) -> CheckImages:
     """Read at most `most` images, spread over a folder, and apply the test pipeline of a config.
 
@@ -85,23 +81,20 @@ def read_check_images(cfg: Config, folder: Path | None, most: int = 3) -> CheckI
         UserError: no image can be decoded, or the pipeline does not return 8-bit images.
     """
     images, origin = _read(cfg, folder, most)
-    pipeline: Compose = pipeline_of(cfg)
-    packed = []
-    for i, image in enumerate(images):
-        size = dict(img_shape=image.shape[:2], ori_shape=image.shape[:2], img_path=None)
-        packed.append(pipeline(dict(img=image, img_id=i, **size)))
+    prepare = pipeline_of(cfg)
+    packed = [prepare(image, i) for i, image in enumerate(images)]
     inputs = [item['inputs'] for item in packed]
     if any(image.dtype != torch.uint8 for image in inputs):
-        raise UserError('An exported model takes 8-bit images: remove normalization and to_float32 from the pipeline.')
+        raise UserError(NOT_UINT8)
     return CheckImages(inputs, [item['data_samples'] for item in packed], origin)
 
 
 def _read(cfg: Config, folder: Path | None, most: int) -> tuple[Sequence[np.ndarray], str]:
     if folder is None:
-        folder = image_folder(next(leaves(cfg.test_dataloader.dataset)))
+        folder = image_folder(test_data(cfg))
         if folder is None or not folder.is_dir():
             rng = np.random.default_rng(0)
-            return [make_scene(rng, 256)[0] for _ in range(most)], GENERATED
+            return [make_scene(rng, 256)[0] for _ in range(most)], 'generated images'
     source = ImageSource(folder)
     if not source.fps:
         source.files = source.files[:: max(1, len(source.files) // most)][:most]
@@ -115,37 +108,24 @@ def _resize(image: Tensor, height: int, width: int) -> Tensor:
     return torch.from_numpy(cv2.resize(image.permute(1, 2, 0).numpy(), (width, height))).permute(2, 0, 1)
 
 
-def _odd(size: int) -> int:
-    """Return an odd size, which no stride divides; such sizes are the difficult ones."""
-    return max(3, size - 1 + size % 2)
-
-
-class Comparison(NamedTuple):
-    """Result of one batch."""
-
-    summary: str  # empty if there was nothing to compare
-    is_close: bool
-
-
 def compare(model: Any, file: ExportedFile, batches: Iterable[Mapping[str, Any]], precision: str) -> list[str]:
     """Compare an exported file with the model in PyTorch and fp32; return a line for each batch.
 
     Raises:
         UserError: a result differs by more than the tolerance of `precision`, or no batch has an object to compare.
     """
-    lines, num_empty = [], 0
+    lines = []
     compare_batch = _compare_results if file.metadata['part'] == 'model' else _compare_maps
     for batch in batches:
         size = 'x'.join(map(str, (len(batch['inputs']), *batch['inputs'][0].shape)))
-        comparison = compare_batch(model, file, batch, TOLERANCES[precision])
-        num_empty += not comparison.summary
-        lines.append(f'{size}: {comparison.summary or "no object"}')
-        if not comparison.is_close:
+        summary, is_close = compare_batch(model, file, batch, TOLERANCES[precision])
+        lines.append(f'{size}: {summary or "no object"}')
+        if not is_close:
             raise UserError(
-                f'The exported graph is wrong at {size}: {comparison.summary}. No file was written. '
+                f'The exported graph is wrong at {size}: {summary}. No file was written. '
                 'Report the config as a bug, or export another --part.'
             )
-    if num_empty == len(lines):
+    if all(line.endswith('no object') for line in lines):
         raise UserError(
             'The model detects no object in the images, so the exported graph could not be checked. No file was '
             'written. Pass --images with a folder of images in which the model detects objects.'
@@ -156,10 +136,9 @@ def compare(model: Any, file: ExportedFile, batches: Iterable[Mapping[str, Any]]
 def _compare_results(model: Any, file: ExportedFile, batch: Mapping[str, Any], tolerance: Tolerance) -> Comparison:
     task = task_of(model.cfg.default_scope)
     exported = MODELS.build(dict(type=task.exported, file=file, model=model.cfg.model)).eval()
+    compare_samples = _compare_label_maps if task.label_map else _compare_objects
     with torch.no_grad():
-        expected = [sample.clone() for sample in model.test_step(_copy(batch))]
-        actual = exported.test_step(_copy(batch))
-    return (_compare_label_maps if task.label_map else _compare_objects)(expected, actual, tolerance)
+        return compare_samples(model.test_step(_copy(batch)), exported.test_step(_copy(batch)), tolerance)
 
 
 def _compare_maps(model: Any, file: ExportedFile, batch: Mapping[str, Any], tolerance: Tolerance) -> Comparison:
@@ -169,32 +148,31 @@ def _compare_maps(model: Any, file: ExportedFile, batch: Mapping[str, Any], tole
         actual = file(to_uint8(torch.stack(list(batch['inputs']))))
     pairs = zip(expected, actual.items(), strict=True)
     comparisons = [_compare_values(name, a, torch.from_numpy(b), tolerance) for a, (name, b) in pairs]
-    summary = ', '.join(comparison.summary for comparison in comparisons)
-    return Comparison(summary, all(comparison.is_close for comparison in comparisons))
+    return ', '.join(summary for summary, _ in comparisons), all(is_close for _, is_close in comparisons)
 
 
 def _compare_label_maps(expected: Sequence[Any], actual: Sequence[Any], tolerance: Tolerance) -> Comparison:
-    scores = [torch.cat([sample.seg_logits.data.flatten() for sample in samples]) for samples in (expected, actual)]
-    labels = [torch.cat([sample.pred_sem_seg.data.flatten() for sample in samples]) for samples in (expected, actual)]
+    scores, labels = (
+        [torch.cat([sample.get(name).data.flatten() for sample in samples]) for samples in (expected, actual)]
+        for name in ('seg_logits', 'pred_sem_seg')
+    )
     summary, is_close = _compare_values('scores', scores[0], scores[1], tolerance)
     fraction = (labels[0] != labels[1]).float().mean().item()
-    summary += f', labels differ at {fraction:.3%} of the pixels'
-    return Comparison(summary, is_close and fraction <= tolerance.fraction)
+    return f'{summary}, labels differ at {fraction:.3%} of the pixels', is_close and fraction <= tolerance.fraction
 
 
 def _compare_values(name: str, expected: Tensor, actual: Tensor, tolerance: Tolerance) -> Comparison:
     if expected.shape != actual.shape:
-        return Comparison(f'{name} have shape {tuple(actual.shape)} instead of {tuple(expected.shape)}', False)
+        return f'{name} have shape {tuple(actual.shape)} instead of {tuple(expected.shape)}', False
     difference, largest = (expected - actual).abs().max().item(), expected.abs().max().item()
-    summary = f'{name} differ by at most {difference:.1e}, of {largest:.2g}'
-    return Comparison(summary, difference <= tolerance.values * max(largest, 1e-3))  # False for NaN
+    is_close = difference <= tolerance.values * max(largest, 1e-3)  # False for NaN
+    return f'{name} differ by at most {difference:.1e}, of {largest:.2g}', is_close
 
 
 def _compare_objects(expected: Sequence[Any], actual: Sequence[Any], tolerance: Tolerance) -> Comparison:
     total = unmatched = wrong_pixels = mask_area = 0
     box_difference = score_difference = 0.0
-    for expected_sample, actual_sample in zip(expected, actual, strict=True):
-        a, b = expected_sample.pred_instances, actual_sample.pred_instances
+    for a, b in zip(*([sample.pred_instances for sample in samples] for samples in (expected, actual)), strict=True):
         pairs = _match(a, b, tolerance)
         total += max(len(a), len(b))
         unmatched += max(len(a), len(b)) - len(pairs)
@@ -205,27 +183,24 @@ def _compare_objects(expected: Sequence[Any], actual: Sequence[Any], tolerance: 
                 wrong_pixels += (a.masks[i] != b.masks[j]).sum().item()
                 mask_area += a.masks[i].sum().item()
     if not total:
-        return Comparison('', True)
+        return '', True
+    masks = f', masks at {wrong_pixels / mask_area:.2%} of their pixels' if mask_area else ''
     summary = (
         f'{total - unmatched} of {total} objects are the same; boxes differ by at most {box_difference:.1e} pixels, '
-        f'scores by {score_difference:.1e}'
-    ) + (f', masks at {wrong_pixels / mask_area:.2%} of their pixels' if mask_area else '')
+        f'scores by {score_difference:.1e}{masks}'
+    )
     is_close = unmatched < total and unmatched <= max(tolerance.fraction * total, 1)
-    return Comparison(summary, is_close and wrong_pixels <= tolerance.fraction * mask_area + 1)
+    return summary, is_close and wrong_pixels <= tolerance.fraction * mask_area + 1
 
 
 def _match(a: Any, b: Any, tolerance: Tolerance) -> list[tuple[int, int]]:
     """Pair the objects of two results that have the same class, and boxes and scores within the tolerance."""
     pairs, free = [], set(range(len(b)))
     distance = (a.bboxes[:, None] - b.bboxes[None]).abs().amax(2)
-    matches = (
-        (distance <= tolerance.pixels)
-        & (a.labels[:, None] == b.labels)
-        & ((a.scores[:, None] - b.scores).abs() <= max(tolerance.values, 1e-3))
-    )
+    matches = (distance <= tolerance.pixels) & (a.labels[:, None] == b.labels)
+    matches &= (a.scores[:, None] - b.scores).abs() <= max(tolerance.values, 1e-3)
     for i in range(len(a)):
-        choices = [j for j in matches[i].nonzero().flatten().tolist() if j in free]
-        if choices:
+        if choices := [j for j in matches[i].nonzero().flatten().tolist() if j in free]:
             j = min(choices, key=lambda j: distance[i, j].item())
             free.remove(j)
             pairs.append((i, j))

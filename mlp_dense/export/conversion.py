@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,12 +17,8 @@ from .graphs import Graph
 
 OPSET = 20
 PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
-TRACED_SHAPE = (2, 3, 288, 352)
-"""Shape of the traced images. PyTorch treats a size of 1 as a constant: here the smallest feature map (stride 128) has
-more than one cell along each axis."""
-QUANTIZED_OPERATORS = ['Conv', 'MatMul', 'Gemm']
-"""Operators that are quantized if one of their inputs is a weight; all others stay in fp32, among them normalization
-of images, boxes and suppression."""
+TRACED_SIZE = (288, 352)  # PyTorch treats a size of 1 as a constant; here a map of stride 128 has 2 cells along an axis
+QUANTIZED_OPERATORS = ['Conv', 'MatMul', 'Gemm']  # if one input is a weight; all others stay in fp32
 
 
 def check_installed(*packages: str) -> None:
@@ -36,13 +31,9 @@ def check_installed(*packages: str) -> None:
 
 
 def trace(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram:
-    """Return the program of a graph, for any batch of images of one `size` (height, width), or of any size.
-
-    Raises:
-        UserError: the graph cannot be traced.
-    """
-    images = torch.randint(256, (*TRACED_SHAPE[:2], *(size or TRACED_SHAPE[2:])), dtype=torch.uint8)
-    dynamic = {0: Dim.DYNAMIC} if size else {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    """Return the program of a graph, for any batch of images of one `size` (height, width), or of any size."""
+    images = torch.randint(256, (2, 3, *(size or TRACED_SIZE)), dtype=torch.uint8)
+    dynamic = dict.fromkeys((0,) if size else (0, 2, 3), Dim.DYNAMIC)
     try:
         with torch.no_grad(), _quiet():
             return torch.export.export(graph, (images,), dynamic_shapes=(dynamic,), strict=False)
@@ -51,11 +42,7 @@ def trace(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram:
 
 
 def to_onnx(program: ExportedProgram, graph: Graph, metadata: Mapping[str, str]) -> bytes:
-    """Return an ONNX file with its metadata.
-
-    Raises:
-        UserError: an operator has no translation.
-    """
+    """Return an ONNX file with its metadata; raise UserError if an operator has no translation."""
     from .onnx_ops import translations
 
     with torch.no_grad(), _quiet():
@@ -73,8 +60,7 @@ def to_onnx(program: ExportedProgram, graph: Graph, metadata: Mapping[str, str])
             cause: BaseException = error
             while cause.__cause__:
                 cause = cause.__cause__
-            reason = ' '.join(str(cause).split())[:300]
-            raise UserError(f'PyTorch cannot write this model as ONNX: {reason}') from error
+            raise UserError(f'PyTorch cannot write this model as ONNX: {" ".join(str(cause).split())[:300]}') from error
     assert converted is not None  # as dynamo=True
     model = converted.model_proto
     del model.graph.value_info[:]  # shapes of the traced images, which onnxruntime would trust
@@ -92,11 +78,9 @@ def to_pt2(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
 
 
 def to_int8(content: bytes, images: Iterator[np.ndarray]) -> bytes:
-    """Quantize weights (per channel) and activations of an ONNX file to 8 bits, by onnxruntime's static quantization.
-
-    The calibration images are (1, 3, H, W), uint8.
-    """
+    """Quantize weights (per channel) and activations of an ONNX file, calibrated on uint8 images (1, 3, H, W)."""
     import onnx
+    import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -105,11 +89,15 @@ def to_int8(content: bytes, images: Iterator[np.ndarray]) -> bytes:
             return None if image is None else {'images': image}
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        folded, target = Path(folder, 'folded.onnx'), Path(folder, 'int8.onnx')
-        _fold_constants(content, folded)
+        folded, target = f'{folder}/folded.onnx', f'{folder}/int8.onnx'
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = folded  # with the weights that Hire-MLP reorders as constants
+        options.log_severity_level = 4
+        onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
         quantize_static(
-            str(folded),
-            str(target),
+            folded,
+            target,
             Reader(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=QUANTIZED_OPERATORS,
@@ -122,17 +110,6 @@ def to_int8(content: bytes, images: Iterator[np.ndarray]) -> bytes:
     del model.metadata_props[:]
     model.metadata_props.extend(onnx.load_model_from_string(content).metadata_props)
     return model.SerializeToString()
-
-
-def _fold_constants(content: bytes, target: Path) -> None:
-    """Write a graph in which the weights that Hire-MLP reorders are constants; only constants are quantized."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(target)
-    options.log_severity_level = 4
-    onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
 
 
 @contextmanager

@@ -16,6 +16,11 @@ from ..errors import UserError
 from .boxes import check_nms, decode_boxes, gather_rows, select_candidates, suppress
 from .graphs import Graph, not_exportable
 
+EXPORTABLE = (  # modules of a two-stage detector
+    *(RPNHead, StandardRoIHead, CascadeRoIHead, SingleRoIExtractor, FCNMaskHead),
+    *(ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead),
+)
+
 
 class DenseDetectorGraph(Graph):
     """Detector with one dense head on anchors.
@@ -28,10 +33,8 @@ class DenseDetectorGraph(Graph):
 
     def __init__(self, model: Any, dtype: torch.dtype):
         head, cfg = model.bbox_head, model.test_cfg
-        is_standard = all(
-            getattr(type(head), name) is getattr(BaseDenseHead, name)
-            for name in ('predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
-        )
+        methods = ('predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
+        is_standard = all(getattr(type(head), name) is getattr(BaseDenseHead, name) for name in methods)
         if not isinstance(head, AnchorHead) or not is_standard:
             raise not_exportable(model, f'a {type(head).__name__}')
         check_nms(cfg.nms, 'model.test_cfg.nms')
@@ -40,10 +43,9 @@ class DenseDetectorGraph(Graph):
         super().__init__(model, dtype)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        cfg, size = self.network.test_cfg, images.shape[-2:]
+        cfg, head, size = self.network.test_cfg, self.network.bbox_head, images.shape[-2:]
         maps = self.network.extract_feat(self.preprocessing(images))
-        head, score_thr = self.network.bbox_head, cfg.get('score_thr', 0.0)
-        boxes, scores, labels, _ = select_candidates(head, maps, size, cfg.nms_pre, score_thr)
+        boxes, scores, labels, _ = select_candidates(head, maps, size, cfg.nms_pre, cfg.get('score_thr', 0.0))
         scores, index = suppress(boxes, scores, labels, cfg.nms, cfg.max_per_img, cfg.get('min_bbox_size', -1))
         return clear_empty_slots(gather_rows(boxes, index), scores, labels.gather(1, index))
 
@@ -81,10 +83,7 @@ class TwoStageGraph(Graph):
         return (*objects, self.masks(maps, objects[0], objects[2])) if self.network.roi_head.with_mask else objects
 
     def proposals(self, maps: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return proposals (B, max_per_img, 4), and whether each slot holds one (B, max_per_img).
-
-        Empty slots hold a box without extent.
-        """
+        """Return proposals (B, max_per_img, 4), zeros in empty slots, and whether a slot holds one (B, max_per_img)."""
         cfg = self.network.test_cfg.rpn
         boxes, scores, _, levels = select_candidates(self.network.rpn_head, maps, size, cfg.nms_pre, -1.0)
         scores, index = suppress(boxes, scores, levels, cfg.nms, cfg.max_per_img, cfg.get('min_bbox_size', -1))
@@ -103,7 +102,7 @@ class TwoStageGraph(Graph):
                 if not head.reg_class_agnostic:
                     deltas = gather_rows(deltas, logits[:, :-1].argmax(1, keepdim=True))
                 rois = torch.cat([rois[:, :1], decode_boxes(head.bbox_coder, rois[:, 1:], deltas.squeeze(1), size)], 1)
-        scores = _mean(all_logits).softmax(1)[:, :-1]
+        scores = (sum(all_logits) / len(all_logits)).softmax(1)[:, :-1]
         deltas, boxes = (values.expand(-1, scores.shape[1], -1) for values in (deltas, rois[:, None, 1:]))
         boxes = decode_boxes(head.bbox_coder, boxes.reshape(-1, 4), deltas.reshape(-1, 4), size)
         return boxes.unflatten(0, (-1, scores.shape[1])), scores
@@ -117,7 +116,7 @@ class TwoStageGraph(Graph):
                 index = labels.clamp(min=0).reshape(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:])
                 masks = masks.gather(1, index)
             all_masks.append(masks)
-        return _mean(all_masks).reshape(*labels.shape, *all_masks[0].shape[2:])
+        return (sum(all_masks) / len(all_masks)).reshape(*labels.shape, *masks.shape[2:])
 
 
 def to_rois(boxes: Tensor) -> Tensor:
@@ -128,35 +127,22 @@ def to_rois(boxes: Tensor) -> Tensor:
 
 def pool_rois(extractor: Any, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
     """Pool each box from the level that suits its size, to (N, C, h, w)."""
-    layers = list(extractor.roi_layers)
-    maps = list(maps[: len(layers)])
-    levels = extractor.map_roi_levels(rois, len(layers))
-    scales = [float(layer.spatial_scale) for layer in layers]
+    layers = extractor.roi_layers
+    levels, scales = extractor.map_roi_levels(rois, len(layers)), [float(layer.spatial_scale) for layer in layers]
     ratio, size = int(layers[0].sampling_ratio), list(layers[0].output_size)
-    arguments = [level_map.float() for level_map in maps], rois, levels, size, scales, ratio
+    arguments = [level_map.float() for level_map in maps[: len(layers)]], rois, levels, size, scales, ratio
     return torch.ops.mlp_dense.roi_align_levels.default(*arguments).to(maps[0].dtype)
 
 
 def _check_two_stage(model: Any) -> None:
-    """Check that all modules of a model are of the types that :class:`TwoStageGraph` computes.
-
-    Raises:
-        UserError: a module or a setting is not supported.
-    """
-    rpn, roi_head, cfg = model.rpn_head, model.roi_head, model.test_cfg
+    """Raise UserError if a module or a setting of a model is not supported by :class:`TwoStageGraph`."""
+    roi_head, cfg = model.roi_head, model.test_cfg
     extractors = _stages(roi_head.bbox_roi_extractor)
-    allowed: list[tuple[Sequence[nn.Module], tuple[type, ...]]] = [
-        ([rpn], (RPNHead,)),
-        ([roi_head], (StandardRoIHead, CascadeRoIHead)),
-        (_stages(roi_head.bbox_head), (ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead)),
-        (extractors, (SingleRoIExtractor,)),
-        (_stages(roi_head.mask_head) if roi_head.with_mask else [], (FCNMaskHead,)),
-    ]
-    for modules, types in allowed:
-        for module in modules:
-            has_own_channels = getattr(getattr(module, 'loss_cls', None), 'custom_cls_channels', False)
-            if type(module) not in types or has_own_channels or not getattr(module, 'with_reg', True):
-                raise not_exportable(model, type(module).__name__)
+    modules = [model.rpn_head, roi_head, *extractors, *_stages(roi_head.bbox_head)]
+    for module in modules + (_stages(roi_head.mask_head) if roi_head.with_mask else []):
+        has_own_channels = getattr(getattr(module, 'loss_cls', None), 'custom_cls_channels', False)
+        if type(module) not in EXPORTABLE or has_own_channels or not getattr(module, 'with_reg', True):
+            raise not_exportable(model, type(module).__name__)
     for layer in (layer for extractor in extractors for layer in extractor.roi_layers):
         if type(layer).__name__ != 'RoIAlign' or not layer.aligned or layer.pool_mode != 'avg':
             raise not_exportable(model, str(layer))
@@ -170,7 +156,3 @@ def _check_two_stage(model: Any) -> None:
 
 def _stages(module: Any) -> list[Any]:
     return list(module) if isinstance(module, nn.ModuleList) else [module]
-
-
-def _mean(values: Sequence[Tensor]) -> Tensor:
-    return sum(values[1:], values[0]) / len(values)

@@ -1,29 +1,29 @@
 """Export of a model to a file, which gets its name only after it was checked."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..backbones.fusion import fuse
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.files import local_file, sha256_of
-from ..config.reading import make_folder
-from ..datasets.layout import leaves
+from ..config.config_file import make_folder
 from ..errors import UserError
 from ..inference.loading import load_model
+from ..inference.prediction import test_data
 from ..tasks import task_of
 from ..training.run_info import versions
 from ..training.setup import EXPORTED
 from .check import CheckImages, compare, read_check_images
 from .conversion import check_installed, to_int8, to_onnx, to_pt2, trace
 from .graphs import Graph, PyramidGraph, SegmentorGraph, not_exportable
-from .runtime import ExportedFile, as_texts
+from .runtime import ExportedFile
 
-PARTS = ('model', 'neck', 'backbone')
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 NUM_CALIBRATION_IMAGES, NUM_CHECK_IMAGES = 64, 3
 
@@ -32,24 +32,24 @@ def export(
     cfg: Config,
     checkpoint: str | None,
     out: Path,
-    part: str = 'model',
-    dtype: str = 'fp32',
-    size: tuple[int, int] | None = None,
-    fused: bool = False,
-    int8: bool = False,
-    images: Path | None = None,
-    report: Callable[[str], None] = print,
-    advance: Callable[[], None] = lambda: None,
+    *,
+    part: str,
+    dtype: str,
+    size: tuple[int, int] | None,
+    fused: bool,
+    int8: bool,
+    images: Path | None,
+    advance: Callable[[], None],
 ) -> None:
     """Export a model, or a part of it, and check the file before it gets its name.
 
     The arguments are those of ``tools/export.py --help``; a `checkpoint` of None exports random weights, and `size` is
-    (height, width). `report` receives each line of progress; `advance` is called after each of :func:`num_steps`.
+    (height, width). `advance` is called after tracing, conversion, check, quantization and its check.
 
     Raises:
         UserError: an argument is invalid, the model cannot be exported, or the check failed. No file is written.
     """
-    _check_arguments(cfg, out, part, dtype, int8)
+    _check_arguments(cfg, out, dtype, int8)
     make_folder(out.parent)
     model = load_model(cfg, checkpoint, 'cpu')
     check_images = read_check_images(cfg, images, NUM_CALIBRATION_IMAGES if int8 else NUM_CHECK_IMAGES)
@@ -57,40 +57,33 @@ def export(
         graph_of(model, part)  # raises before any computation if the model cannot be exported
         spread_scores(model, check_images)
     graph = graph_of(fuse(model) if fused else model, part, DTYPES[dtype])
-    metadata = as_texts(describe(model, graph, checkpoint, part, 'int8' if int8 else dtype))
+    metadata = describe(model, graph, checkpoint, part, 'int8' if int8 else dtype)
 
     def check(content: bytes, precision: str) -> None:
-        batches = check_images.batches_of(*size) if size else check_images.batches()
-        for line in compare(model, ExportedFile(content, out.suffix), batches, precision):
-            report(f'  {precision} {line}')
+        for line in compare(model, ExportedFile(content, out.suffix), check_images.batches(size), precision):
+            print(f'  {precision} {line}')
         advance()
 
-    report(f'exporting the {part} of {cfg.filename} (about a minute)')
+    print(f'exporting the {part} of {cfg.filename} (about a minute)')
     program = trace(graph, size)
     advance()
     content = to_pt2(program, metadata) if out.suffix == '.pt2' else to_onnx(program, graph, metadata)
     del program
     advance()
-    runtime = 'onnxruntime' if out.suffix == '.onnx' else 'PyTorch'
-    number = len(check_images.inputs)
-    report(f'checking the file in {runtime}, on {min(NUM_CHECK_IMAGES, number)} of {check_images.origin}')
+    runtime, number = 'onnxruntime' if out.suffix == '.onnx' else 'PyTorch', len(check_images.inputs)
+    print(f'checking the file in {runtime}, on {min(NUM_CHECK_IMAGES, number)} of {check_images.origin}')
     check(content, 'fp32' if int8 else dtype)
     if int8:
-        report(f'quantizing the file, calibrated on {number} of {check_images.origin}')
+        print(f'quantizing the file, calibrated on {number} of {check_images.origin}')
         content = to_int8(content, check_images.singles(size))
         advance()
         check(content, 'int8')
-    _check_is_new(out)
     write_whole(out, content)
-    report(f'{out}, {len(content) / 1e6:.1f} MB')
+    print(f'{out}, {len(content) / 1e6:.1f} MB')
 
 
 def graph_of(model: Any, part: str = 'model', dtype: torch.dtype = torch.float32) -> Graph:
-    """Return the module to export, for a part of a model that :func:`~mlp_dense.load_model` built.
-
-    Raises:
-        UserError: the model has no such part, or the part cannot be exported.
-    """
+    """Return the module to export, for a part of a model that :func:`~mlp_dense.load_model` built."""
     if part != 'model':
         return PyramidGraph(model, dtype, part).eval()
     if hasattr(model, 'decode_head'):
@@ -102,17 +95,11 @@ def graph_of(model: Any, part: str = 'model', dtype: torch.dtype = torch.float32
     return (TwoStageGraph if hasattr(model, 'roi_head') else DenseDetectorGraph)(model, dtype).eval()
 
 
-def num_steps(int8: bool) -> int:
-    """Return the number of steps of an export: trace, convert, check; for int8 also quantize and check again."""
-    return 5 if int8 else 3
-
-
-def _check_arguments(cfg: Config, out: Path, part: str, dtype: str, int8: bool) -> None:
+def _check_arguments(cfg: Config, out: Path, dtype: str, int8: bool) -> None:
     if out.suffix not in EXPORTED:
         raise UserError(f'{out}: use a file name that ends in {" or ".join(EXPORTED)}.')
-    if part not in PARTS:
-        raise UserError(f'part is {part!r}; use {", ".join(PARTS)}.')
-    _check_is_new(out)
+    if out.exists():
+        raise UserError(f'{out} exists already and is not overwritten; choose another name.')
     if int8 and (dtype != 'fp32' or out.suffix != '.onnx'):
         raise UserError('--int8 requires an .onnx file and fp32; remove --dtype, or use another file name.')
     if dtype == 'bf16' and out.suffix == '.onnx':
@@ -123,42 +110,33 @@ def _check_arguments(cfg: Config, out: Path, part: str, dtype: str, int8: bool) 
         check_installed()
 
 
-def _check_is_new(out: Path) -> None:
-    if out.exists():
-        raise UserError(f'{out} exists already and is not overwritten; choose another name.')
-
-
-def describe(model: Any, graph: Graph, checkpoint: str | None, part: str, precision: str) -> dict[str, Any]:
-    """Return the metadata of a file."""
-    meta = model.dataset_meta
-    return dict(
-        outputs=list(graph.outputs),
+def describe(model: Any, graph: Graph, checkpoint: str | None, part: str, precision: str) -> dict[str, str]:
+    """Return the metadata of a file, each value as JSON."""
+    meta, keys = model.dataset_meta, ('type', 'scale', 'scale_factor', 'keep_ratio', 'size_divisor')
+    transforms = test_data(model.cfg).get('pipeline', ())
+    metadata = dict(
+        outputs=graph.outputs,
         task=model.cfg.default_scope,
         part=part,
         precision=precision,
-        classes=list(meta['classes']),
+        classes=meta['classes'],
         palette=[[int(value) for value in colour] for colour in meta['palette']],
-        preprocessing=graph.preprocessing.describe() | dict(resizing=_resizing_of(model.cfg)),
+        preprocessing=dict(
+            images=dict(layout='NCHW', channels='BGR', dtype='uint8'),
+            in_graph=graph.preprocessing.settings,
+            resizing=[{key: t[key] for key in keys if key in t} for t in transforms if 'Resize' in str(t['type'])],
+        ),
         config=model.cfg.pretty_text,
         checkpoint=None if checkpoint is None else Path(checkpoint).name,
         checkpoint_sha256=None if checkpoint is None else sha256_of(local_file(checkpoint)),
         versions=versions('onnx', 'onnxscript', 'onnxruntime'),
     )
-
-
-def _resizing_of(cfg: Config) -> list[dict[str, Any]]:
-    """Return the resizing transforms of a test pipeline, with the settings that determine the size."""
-    transforms = next(leaves(cfg.test_dataloader.dataset)).get('pipeline', ())
-    keys = ('type', 'scale', 'scale_factor', 'keep_ratio', 'size_divisor')
-    return [{key: step[key] for key in keys if key in step} for step in transforms if 'Resize' in str(step['type'])]
+    return {key: json.dumps(value) for key, value in metadata.items()}
 
 
 @torch.no_grad()
 def spread_scores(model: Any, images: CheckImages) -> None:
-    """Scale the score layers of a model with random weights so that their outputs have a standard deviation of 1.
-
-    Otherwise all positions have the same score, and there is nothing to compare.
-    """
+    """Scale the score layers of random weights to outputs of standard deviation 1; else there are no objects."""
 
     def scale(layer: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:
         handles.pop(layer).remove()
@@ -167,7 +145,7 @@ def spread_scores(model: Any, images: CheckImages) -> None:
         return layer(*inputs)
 
     names = ('retina_cls', 'rpn_cls', 'fc_cls', 'conv_cls')
-    layers: list[nn.Module] = [m for name, m in model.named_modules() if name.rpartition('.')[2] in names]
+    layers = [module for name, module in model.named_modules() if name.rpartition('.')[2] in names]
     handles = {layer: layer.register_forward_hook(scale) for layer in layers}
     if layers:
         model.test_step(next(images.batches()))

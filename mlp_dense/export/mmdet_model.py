@@ -27,9 +27,6 @@ class ExportedDetector(BaseDetector):
         file: file written by ``tools/export.py``.
         model: config of the model that was exported.
         classes: class names of the data, to compare with those of the file; None skips the comparison.
-
-    Raises:
-        UserError: the file is not a whole detector, or has other classes.
     """
 
     def __init__(self, file: str | Path | ExportedFile, model: Mapping[str, Any], classes: Sequence[str] | None = None):
@@ -42,23 +39,22 @@ class ExportedDetector(BaseDetector):
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: list, rescale: bool = True) -> list:
         results: list[InstanceData] = []
-        for (height, width), group in groupby(zip(batch_inputs, batch_data_samples, strict=True), _image_size):
+        pairs = zip(batch_inputs, batch_data_samples, strict=True)
+        for (height, width), group in groupby(pairs, lambda pair: pair[1].metainfo['img_shape'][:2]):
             inputs, samples = zip(*group, strict=True)
             images = to_uint8(torch.stack(inputs)[:, :, :height, :width])
             outputs = {name: torch.from_numpy(values) for name, values in self.exported(images).items()}
             for i, sample in enumerate(samples):
                 detections = {name: values[i][outputs['labels'][i] >= 0] for name, values in outputs.items()}
-                results.append(self.to_instances(detections, sample.metainfo, rescale).to(batch_inputs.device))
+                results.append(self._to_instances(detections, sample.metainfo, rescale).to(batch_inputs.device))
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-    def to_instances(self, detections: Mapping[str, Tensor], meta: dict, rescale: bool) -> InstanceData:
-        """Return the objects of one image, at its original size if `rescale`."""
+    def _to_instances(self, detections: Mapping[str, Tensor], meta: dict, rescale: bool) -> InstanceData:
         result = InstanceData(bboxes=detections['boxes'], scores=detections['scores'], labels=detections['labels'])
         if 'masks' in detections:
             if not len(result):
-                threshold, device = self.mask_cfg['mask_thr_binary'], result.bboxes.device
-                empty = dict(task_type='mask', instance_results=[result], mask_thr_binary=threshold)
-                return empty_instances([meta], device, **empty)[0]
+                settings = dict(instance_results=[result], mask_thr_binary=self.mask_cfg['mask_thr_binary'])
+                return empty_instances([meta], result.bboxes.device, 'mask', **settings)[0]
             masks = [detections['masks'].unsqueeze(1).numpy()]
             cfg = dict(rcnn_test_cfg=self.mask_cfg, rescale=rescale, activate_map=True)  # masks are probabilities
             return self.mask_paster.predict_by_feat(masks, [result], [meta], **cfg)[0]
@@ -74,7 +70,3 @@ class ExportedDetector(BaseDetector):
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: list | None = None) -> dict[str, Any]:
         return self.exported(to_uint8(batch_inputs))
-
-
-def _image_size(pair: tuple[Tensor, Any]) -> tuple[int, int]:
-    return tuple(pair[1].metainfo['img_shape'][:2])

@@ -17,15 +17,7 @@ from .runtime import ExportedFile, to_uint8
 class ExportedSegmentor(EncoderDecoder):
     """Model of mmsegmentation that runs an exported file instead of a network.
 
-    Sliding windows, resizing of scores and results are mmsegmentation's own.
-
-    Args:
-        file: file written by ``tools/export.py``.
-        model: config of the model that was exported.
-        classes: class names of the data, to compare with those of the file; None skips the comparison.
-
-    Raises:
-        UserError: the file is not a whole segmentor, or has other classes.
+    Sliding windows, resizing of scores and results are mmsegmentation's own. Arguments: see ``ExportedDetector``.
     """
 
     def __init__(self, file: str | Path | ExportedFile, model: Mapping[str, Any], classes: Sequence[str] | None = None):

@@ -35,9 +35,8 @@ def roi_align_levels(
 ) -> Any:
     """Translate :func:`.boxes.roi_align_levels`."""
     one = op.Constant(value_ints=[1])
-    shape = op.Concat(
-        op.Shape(rois, start=0, end=1), op.Shape(maps[0], start=1, end=2), op.Constant(value_ints=list(size)), axis=0
-    )
+    number, channels = op.Shape(rois, start=0, end=1), op.Shape(maps[0], start=1, end=2)
+    shape = op.Concat(number, channels, op.Constant(value_ints=list(size)), axis=0)
     pooled = op.Expand(op.CastLike(op.Constant(value_float=0.0), maps[0]), shape)
     for level, (level_map, scale) in enumerate(zip(maps, scales, strict=True)):
         rows = op.Transpose(op.NonZero(op.Equal(levels, op.Constant(value_int=level))), perm=[1, 0])  # (n, 1)
@@ -48,10 +47,7 @@ def roi_align_levels(
             op.Slice(level_rois, one, op.Constant(value_ints=[5]), one),
             image,
             coordinate_transformation_mode='half_pixel',
-            output_height=size[0],
-            output_width=size[1],
-            sampling_ratio=ratio,
-            spatial_scale=scale,
+            **dict(output_height=size[0], output_width=size[1], sampling_ratio=ratio, spatial_scale=scale),
         )
         pooled = op.ScatterND(pooled, rows, aligned)
     return pooled
@@ -62,15 +58,11 @@ def mix_experts(items: Any, gates: Any, chosen: Any, weight1: Any, bias1: Any, w
     mixed = op.Mul(items, op.CastLike(op.Constant(value_float=0.0), items))
     for expert in range(weight1.shape[0]):
         number = op.Constant(value_int=expert)
-
-        def of_expert(stacked: Any, number: Any = number) -> Any:
-            return op.Gather(stacked, number, axis=0)
-
+        w1, b1, w2, b2 = (op.Gather(stacked, number, axis=0) for stacked in (weight1, bias1, weight2, bias2))
         choices = op.Transpose(op.NonZero(op.Equal(chosen, number)), perm=[1, 0])  # (n, 2): item, index of its choice
         rows = op.Slice(choices, op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[1]))
-        x = op.GatherND(items, rows)
-        x = op.Gelu(op.Add(op.MatMul(x, op.Transpose(of_expert(weight1), perm=[1, 0])), of_expert(bias1)))
-        x = op.Add(op.MatMul(x, op.Transpose(of_expert(weight2), perm=[1, 0])), of_expert(bias2))
+        x = op.Gelu(op.Add(op.MatMul(op.GatherND(items, rows), op.Transpose(w1, perm=[1, 0])), b1))
+        x = op.Add(op.MatMul(x, op.Transpose(w2, perm=[1, 0])), b2)
         gate = op.Unsqueeze(op.GatherND(gates, choices), op.Constant(value_ints=[1]))
         mixed = op.ScatterND(mixed, rows, op.Mul(x, op.CastLike(gate, x)), reduction='add')
     return mixed

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,6 +15,7 @@ from ..errors import UserError
 from . import boxes  # noqa: F401  registers operators that a program may call
 from .conversion import check_installed
 
+NOT_UINT8 = 'An exported model takes 8-bit images: remove to_float32 and normalization from the pipeline.'
 KEYS = (
     *('outputs', 'classes', 'palette', 'preprocessing', 'task', 'part', 'precision', 'config', 'versions'),
     *('checkpoint', 'checkpoint_sha256'),
@@ -22,19 +23,15 @@ KEYS = (
 
 
 class ExportedFile:
-    """A file written by ``tools/export.py``, as a function of images.
+    """A file written by ``tools/export.py``, as a function of images, with ``metadata`` (docs/deployment.md).
 
     Args:
         content: path of the file, or its bytes.
         suffix: ``.onnx`` or ``.pt2``; required with bytes.
         threads: threads of onnxruntime; 0 uses as many as PyTorch.
 
-    Attributes:
-        metadata: values by name, see docs/deployment.md.
-
     Raises:
         UserError: the file is missing, unreadable or not from ``tools/export.py``.
-        NotInstalledError: onnxruntime is missing.
     """
 
     def __init__(self, content: Path | bytes, suffix: str = '', threads: int = 0):
@@ -49,11 +46,7 @@ class ExportedFile:
             raise UserError(f'{self.name} was not written by tools/export.py; export the checkpoint with this tool.')
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs by name for uint8 images (B, 3, H, W) in BGR.
-
-        Raises:
-            UserError: onnxruntime cannot run the model on these images.
-        """
+        """Return the outputs by name for uint8 images (B, 3, H, W) in BGR; raise UserError if onnxruntime fails."""
         return dict(zip(self.metadata['outputs'], self._run(images), strict=True))
 
     def __deepcopy__(self, memo: dict) -> 'ExportedFile':
@@ -62,16 +55,14 @@ class ExportedFile:
 
     def check(self, task: str, classes: Sequence[str] | None) -> None:
         """Raise UserError unless the file is a whole model of a task (``mmdet``, ``mmseg``) with these classes."""
-        if self.metadata['part'] != 'model' or self.metadata['task'] != task:
+        part, exported_task = self.metadata['part'], self.metadata['task']
+        if (part, exported_task) != ('model', task):
             raise UserError(
-                f'{self.name} contains the {self.metadata["part"]} of a model of {self.metadata["task"]}; '
+                f'{self.name} contains the {part} of a model of {exported_task}; '
                 f'export a whole model of {task} (tools/export.py without --part).'
             )
         if classes is not None and list(classes) != self.metadata['classes']:
-            raise UserError(
-                f'{self.name} was exported with other classes than those of the data of this config; '
-                'use the config that it was exported with.'
-            )
+            raise UserError(f'{self.name} has other classes than the data of the config; use the config of its export.')
 
     @property
     def dataset_meta(self) -> dict[str, Any]:
@@ -82,9 +73,9 @@ class ExportedFile:
         check_installed('onnxruntime')
         import onnxruntime
 
-        def explained(function: Callable, *args: Any, context: str = '', **kwargs: Any) -> Any:
+        def explained(context: str, function: Callable, *args: Any) -> Any:
             try:
-                return function(*args, **kwargs)
+                return function(*args)
             except Exception as error:  # onnxruntime's errors have no common base class
                 reason = ' '.join(str(error).split())[:300]
                 raise UserError(f'onnxruntime cannot run {self.name}{context}: {reason}') from error
@@ -92,12 +83,11 @@ class ExportedFile:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 4  # its warnings concern its own graph passes
-        providers = ['CPUExecutionProvider']
-        session = explained(onnxruntime.InferenceSession, content, options, providers=providers)
+        session = explained('', onnxruntime.InferenceSession, content, options, ['CPUExecutionProvider'])
 
         def run(images: np.ndarray) -> list[np.ndarray]:
             context = f' on images {images.shape}'
-            return explained(session.run, self.metadata['outputs'], {'images': images}, context=context)
+            return explained(context, session.run, self.metadata['outputs'], {'images': images})
 
         return run, session.get_modelmeta().custom_metadata_map
 
@@ -115,14 +105,9 @@ class ExportedFile:
         return run, texts
 
 
-def as_texts(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return metadata as JSON texts, as files store it."""
-    return {key: json.dumps(value) for key, value in metadata.items()}
-
-
 def to_uint8(inputs: torch.Tensor) -> np.ndarray:
-    """Return float images of a data preprocessor as uint8; raise UserError if their values are not of 8 bits."""
+    """Return float images as uint8; raise UserError if their values are not of 8 bits."""
     images = inputs.to(torch.uint8)
     if not torch.equal(images.to(inputs.dtype), inputs):
-        raise UserError('An exported model takes 8-bit images: remove to_float32 and normalization from the pipeline.')
+        raise UserError(NOT_UINT8)
     return images.cpu().numpy()

@@ -15,11 +15,12 @@ from ..checkpoints.inspection import describe_fit
 from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
 from ..checks.data_config import check_class_count
-from ..config.reading import adapt_to_cpu, enter_scope, read_config
+from ..config.config_file import enter_scope, need, read_config
 from ..config.validation import building
 from ..datasets.layout import dataset_meta
 from ..errors import UserError
 from ..tasks import task_of
+from ..training.machine import adapt_to_cpu
 from ..training.runner import load_weights
 from ..training.setup import is_exported, run_exported
 from ..visualization.drawing import colours, draw_labels
@@ -27,10 +28,7 @@ from .prediction import Frame, predict, read_image, write_image
 
 
 class LoadedModel:
-    """Methods that :func:`load_model` adds to the class of a model.
-
-    An image is the path of a file, or an RGB array (H, W, 3) of uint8.
-    """
+    """Methods that :func:`load_model` adds to the class of a model."""
 
     cfg: Config
     dataset_meta: dict[str, Any]
@@ -40,9 +38,9 @@ class LoadedModel:
 
         Args:
             images: path, RGB array (H, W, 3) of uint8, or a list of these.
-            *args: reserved for mmdet and mmsegmentation, which call their method of this name with two arguments.
+            *args: reserved, like `kwargs`, for mmdet and mmsegmentation, which call their method of this name.
             batch_size: maximum number of images in a batch; only consecutive images of one size share a batch.
-            **kwargs: reserved, like `args`.
+            **kwargs: reserved.
 
         Returns:
             A data sample for an image, a list of data samples for a list. Each has ``pred_instances`` (mmdet),
@@ -55,24 +53,18 @@ class LoadedModel:
             return super().predict(images, *args, **kwargs)  # type: ignore[misc]
         if batch_size < 1:
             raise UserError(f'batch_size is {batch_size}; set it to 1 or more.')
-        is_list = isinstance(images, (list, tuple))
-        frames = (
-            Frame(dict(id=i), str(i), read_image(image, task_of(self.cfg.default_scope).flag))
-            for i, image in enumerate(images if is_list else [images])
-        )
+        is_list, flag = isinstance(images, (list, tuple)), task_of(self.cfg.default_scope).flag
+        decoded = (read_image(image, flag) for image in (images if is_list else [images]))
+        frames = (Frame(dict(id=i), str(i), image) for i, image in enumerate(decoded))
         samples = [sample for _, sample in predict(self, frames, batch_size)]
         return samples if is_list else samples[0]
 
     def draw(
         self, image: str | Path | np.ndarray, result: Any, out: str | Path | None = None, score_thr: float = 0.3
     ) -> np.ndarray:
-        """Draw a result of :meth:`predict` on its image.
+        """Draw the `result` of :meth:`predict` on its `image`: a path, or an RGB array (H, W, 3) of uint8.
 
-        Args:
-            image: path, or RGB array (H, W, 3) of uint8.
-            result: data sample that :meth:`predict` returned for this image.
-            out: image file to write, in a new or existing folder.
-            score_thr: objects with a lower score are not drawn.
+        Objects with a score below `score_thr` are not drawn. `out` is a file to write, in a new or existing folder.
 
         Returns:
             RGB array (H, W, 3) of uint8. Small images are enlarged by an integer factor, so that names are legible.
@@ -82,11 +74,11 @@ class LoadedModel:
         """
         task = task_of(self.cfg.default_scope)
         bgr = read_image(image, task.flag)
-        size = result.get('ori_shape', bgr.shape)[:2]
-        if tuple(size) != bgr.shape[:2]:
+        size, expected = ('{}x{}'.format(*shape) for shape in (bgr.shape, result.get('ori_shape', bgr.shape)))
+        if size != expected:
             raise UserError(
-                f'The result is of an image of {size[0]}x{size[1]} pixels, this image has '
-                f'{bgr.shape[0]}x{bgr.shape[1]}; pass the image that the result was predicted for.'
+                f'The result is of an image of {expected} pixels, this image has {size}; '
+                'pass the image that the result was predicted for.'
             )
         labels = task.labels_of(result, 'pred', score_thr)
         if labels is None:
@@ -97,7 +89,7 @@ class LoadedModel:
         return np.ascontiguousarray(drawn[..., ::-1])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle the model by its original class; the combined class has no name in a module."""
+        """Copy and pickle the model by its original class; the combined class is not in a module."""
         return _new_model, (type(self).__bases__[1],), self.__dict__
 
 
@@ -117,15 +109,14 @@ def load_model(
     """Build a model and load its weights.
 
     Args:
-        config: config file, or a config, which is not changed.
-        checkpoint: file or URL of a checkpoint, see :func:`~mlp_dense.checkpoints.reading.read_checkpoint`; a file of
-            tools/export.py, which runs on the CPU; or None for random weights. ``init_cfg`` of the config is ignored.
+        config: config file, or a config, which is not changed; its ``init_cfg`` is ignored.
+        checkpoint: file or URL of a checkpoint; a file of tools/export.py, which runs on the CPU; None: random weights.
         device: None uses the first GPU, else the CPU. On a CPU, BatchNorm replaces SyncBN.
 
     Returns:
         The model of mmdet, mmsegmentation or this package in eval mode, with the methods of :class:`LoadedModel`,
-        ``cfg`` and ``dataset_meta``. The latter holds ``classes``, from the checkpoint or else the test data of the
-        config, and ``palette``, an (R, G, B) colour from 0 to 255 for each class.
+        ``cfg`` and ``dataset_meta``: ``classes``, from the checkpoint or else the test data of the config, and
+        ``palette``, an (R, G, B) colour from 0 to 255 for each class.
 
     Raises:
         UserError: the config or the device is unusable, or the class names are unknown or do not fit the model.
@@ -133,14 +124,12 @@ def load_model(
     """
     device = checked_device(device)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config(config)
-    if 'model' not in cfg:
-        raise UserError(f'{cfg.filename or "The config"} has no model; use a config of a detector or segmentor.')
+    need(cfg, 'model')
     if device.type == 'cpu':
         adapt_to_cpu(cfg)
     enter_scope(cfg)
-    model_cfg = cfg.model
     if checkpoint is not None and is_exported(checkpoint):
-        device = torch.device('cpu')
+        device, model_cfg = torch.device('cpu'), cfg.model
         run_exported(cfg, checkpoint)
         model = _build(cfg)
         cfg.model, meta = model_cfg, model.exported.dataset_meta
@@ -163,11 +152,7 @@ def _build(cfg: Config) -> Any:
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:
-    """Return the device of a name; None is the first GPU, else the CPU.
-
-    Raises:
-        UserError: the device is unknown or absent.
-    """
+    """Return the device of a name, for None the first GPU or else the CPU; raise UserError if it is absent."""
     try:
         device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(0, device=device)
@@ -187,7 +172,7 @@ def _dataset_meta(cfg: Config, stored: dict[str, Any]) -> dict[str, Any]:
         )
     check_class_count(cfg.model, classes, 'the meta data of the checkpoint' if 'classes' in stored else 'the test data')
     palette = stored.get('palette') or (configured.get('palette') if classes == configured_classes else None)
-    return dict(classes=classes, palette=colours(palette, len(classes))[: len(classes)])
+    return dict(classes=classes, palette=colours(palette, len(classes)))
 
 
 def compare_with_model(cfg: Config, checkpoint: Checkpoint) -> str:

@@ -1,7 +1,7 @@
 """Prediction on images and videos: reading, batches, drawing, and files in formats that other tools read."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby, islice
 from pathlib import Path
@@ -26,7 +26,7 @@ class Frame(NamedTuple):
 
     info: dict  # `id`, `file_name`, and `frame` of a video, as in COCO's `images`
     name: str  # of the files written for it: a relative path without a suffix
-    image: np.ndarray | None  # BGR (H, W, 3), or None if it cannot be decoded
+    image: Any  # BGR array (H, W, 3), or None if it cannot be decoded
 
 
 class ImageSource:
@@ -35,8 +35,11 @@ class ImageSource:
     ``id`` is the number in the name, as in COCO, if all names are different numbers; else the position from 0.
     """
 
+    length: int  # 0 if unknown
+    fps = 0.0  # frames per second of a video
+
     def __init__(self, path: Path, flag: str = 'color'):
-        self.path, self.flag, self.fps = path, flag, 0.0  # frames per second; 0 for images
+        self.path, self.flag = path, flag
         if path.is_dir():
             self.files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file())
             if not self.files:
@@ -46,44 +49,31 @@ class ImageSource:
         elif path.is_file():
             video = cv2.VideoCapture(str(path))
             if not video.grab():
-                raise UserError(
-                    f'{path} is neither an image (by its suffix) nor a video that OpenCV reads; '
-                    'choose an image, a folder of images or a video.'
-                )
+                raise UserError(f'{path} is neither an image nor a video that OpenCV reads; choose such a file.')
             self.fps = video.get(cv2.CAP_PROP_FPS) or 25.0
         else:
             raise UserError(f'{path} does not exist; choose an image, a folder of images or a video.')
-        # 0: unknown
         self.length = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))) if self.fps else len(self.files)
 
     def __iter__(self) -> Iterator[Frame]:
         if self.fps:
-            video, i = cv2.VideoCapture(str(self.path)), 0
-            while (frame := video.read())[0]:
-                yield Frame(dict(id=i, file_name=self.path.name, frame=i), f'{i:06}', frame[1])
-                i += 1
+            video = cv2.VideoCapture(str(self.path))
+            for i, (_, image) in enumerate(iter(video.read, (False, None))):
+                yield Frame(dict(id=i, file_name=self.path.name, frame=i), f'{i:06}', image)
             return
         root = self.path if self.path.is_dir() else self.path.parent
         relative = [file.relative_to(root) for file in self.files]
         names = [str(file.with_suffix('')) for file in relative]
         if len({name.lower() for name in names}) < len(names):  # a.jpg and a.png
-            names = [str(file) for file in relative]
-        stems = [file.stem for file in self.files]
-        numbered = all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems)
-        for i, file in enumerate(self.files):
-            info = dict(id=int(stems[i]) if numbered else i, file_name=relative[i].as_posix())
-            yield Frame(info, names[i], _decode(file, self.flag))
+            names = list(map(str, relative))
+        numbers = [int(file.stem) for file in self.files if file.stem.isdecimal()]
+        ids = numbers if len(set(numbers)) == len(names) else range(len(names))
+        for image_id, path, name, file in zip(ids, relative, names, self.files, strict=True):
+            yield Frame(dict(id=image_id, file_name=path.as_posix()), name, _decode(file, self.flag))
 
 
 class PredictionWriter:
-    """Writer of predictions into a folder.
-
-    * ``vis/NAME.png``, or ``VIDEO.mp4``: the drawn images; small ones are enlarged;
-    * ``images.json``: ``images`` and ``categories`` in COCO's format;
-    * detectors: ``predictions.json``, COCO's results: ``COCO('images.json').loadRes('predictions.json')``;
-    * classifiers: ``predictions.json``: ``image_id``, ``category_id`` and ``score`` of the top five classes;
-    * segmentors: ``labels/NAME.png``: one channel, each pixel the index of its class from 0, the ``id`` of its
-      category (8 bits, or 16 for more than 256 classes).
+    """Writer of predictions into a folder, in the files of docs/tools.md.
 
     Objects with a score above `score_thr` are written and drawn. An interrupted prediction keeps what is done.
     """
@@ -91,7 +81,7 @@ class PredictionWriter:
     def __init__(self, folder: Path, model: Any, score_thr: float, source: ImageSource):
         self.folder, self.score_thr, self.source = folder, score_thr, source
         self.task, self.meta = task_of(model.cfg.default_scope), model.dataset_meta
-        self.ids = self.task.category_ids(_test_data(model.cfg), self.meta['classes'])
+        self.ids = self.task.category_ids(test_data(model.cfg), self.meta['classes'])
         self.images: list[dict] = []
         self.objects: list[dict] = []
         self.undecodable: list[str] = []
@@ -104,9 +94,10 @@ class PredictionWriter:
         if self.video:
             self.video.release()
         categories = [dict(id=i, name=name) for i, name in zip(self.ids, self.meta['classes'], strict=True)]
-        self._dump('images.json', dict(images=self.images, categories=categories))
+        images = dict(images=self.images, categories=categories)
+        (self.folder / 'images.json').write_text(json.dumps(images) + '\n', encoding='utf-8')
         if self.task.objects:
-            self._dump('predictions.json', self.objects)
+            (self.folder / 'predictions.json').write_text(json.dumps(self.objects) + '\n', encoding='utf-8')
 
     def add(self, frame: Frame, sample: Any) -> None:
         if frame.image is None:
@@ -129,45 +120,40 @@ class PredictionWriter:
     def _append(self, image: np.ndarray) -> None:
         if self.video is None:
             file, size = self.folder / f'{self.source.path.stem}.mp4', image.shape[1::-1]
-            code = cv2.VideoWriter.fourcc(*'mp4v')
-            self.video = cv2.VideoWriter(str(file), code, self.source.fps, size)
+            self.video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), self.source.fps, size)
             if not self.video.isOpened():
                 raise UserError(f'OpenCV cannot write {file} with {size[0]} x {size[1]} pixels; use images instead.')
         self.video.write(image)
-
-    def _dump(self, name: str, content: Any) -> None:
-        (self.folder / name).write_text(json.dumps(content) + '\n', encoding='utf-8')
 
 
 def predict(model: Any, frames: Iterable[Frame], batch_size: int) -> Iterator[tuple[Frame, Any]]:
     """Yield each frame with its data sample, which is None if the image cannot be decoded.
 
-    Only consecutive images of one size share a batch. No image is padded to the size of another, so the results do not
-    depend on `batch_size`.
+    Only consecutive images of one size share a batch, so no image is padded to the size of another.
     """
-    pipeline = pipeline_of(model.cfg)
+    prepare = pipeline_of(model.cfg)
     for shape, group in groupby(frames, lambda frame: None if frame.image is None else frame.image.shape):
         if shape is None:
             yield from ((frame, None) for frame in group)
-            continue
-        sizes = dict(img_shape=shape[:2], ori_shape=shape[:2], img_path=None)
         while batch := list(islice(group, batch_size)):
-            inputs = [pipeline(dict(img=frame.image, img_id=frame.info['id'], **sizes)) for frame in batch]
             with torch.no_grad():
-                yield from zip(batch, model.test_step(pseudo_collate(inputs)), strict=True)
+                inputs = pseudo_collate([prepare(image, info['id']) for info, _, image in batch])
+                yield from zip(batch, model.test_step(inputs), strict=True)
 
 
-def pipeline_of(cfg: Config) -> Compose:
-    """Return the test pipeline of a config without its loading transforms."""
-    return Compose([step for step in _test_data(cfg).pipeline if 'Load' not in str(step['type'])])
+def pipeline_of(cfg: Config) -> Callable[[np.ndarray, int], dict]:
+    """Return the test pipeline of a config, without loading, as a function of a BGR image and its id."""
+    transforms = Compose([transform for transform in test_data(cfg).pipeline if 'Load' not in str(transform['type'])])
+
+    def prepare(image: np.ndarray, image_id: int) -> dict:
+        size = image.shape[:2]
+        return transforms(dict(img=image, img_id=image_id, img_shape=size, ori_shape=size, img_path=None))
+
+    return prepare
 
 
 def read_image(image: str | Path | np.ndarray, flag: str) -> np.ndarray:
-    """Return an image, the path of a file or an RGB array (H, W, 3) of uint8, in BGR.
-
-    Raises:
-        UserError: the file is missing or cannot be decoded, or the array has another shape or dtype.
-    """
+    """Return an image, the path of a file or an RGB array (H, W, 3) of uint8, in BGR; raise UserError if unusable."""
     if isinstance(image, (str, Path)):
         if not Path(image).is_file():
             raise UserError(f'{image} does not exist or is not a file; pass the path of an image.')
@@ -186,11 +172,7 @@ def read_image(image: str | Path | np.ndarray, flag: str) -> np.ndarray:
 
 
 def write_image(file: Path, image: np.ndarray) -> None:
-    """Write a BGR image or a label map.
-
-    Raises:
-        UserError: OpenCV has no such format, or the file cannot be written.
-    """
+    """Write a BGR image or a label map; raise UserError if OpenCV has no such format or the file cannot be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         written = cv2.imwrite(str(file), image)
@@ -202,7 +184,8 @@ def write_image(file: Path, image: np.ndarray) -> None:
         raise UserError(f'{file} cannot be written; free disk space, or choose another folder.')
 
 
-def _test_data(cfg: Config) -> Any:
+def test_data(cfg: Config) -> Any:
+    """Return the innermost data set of the test loader in a config."""
     return next(leaves(cfg.test_dataloader.dataset))
 
 

@@ -6,8 +6,11 @@ disables every faster implementation.
 """
 
 from . import onednn, reference
-from .dispatch import applies, known_layer, operation, use
-from .reference import along_axis, cyclic_window, sum_positions, weighted_sum
+from .dispatch import applies as applies
+from .dispatch import known_layer as known_layer
+from .dispatch import operation
+from .dispatch import use as use
+from .reference import cyclic_window as cyclic_window
 
 linear = operation(reference.linear, onednn.linear)
 linear_gelu = operation(reference.linear_gelu, onednn.linear_gelu)
@@ -15,25 +18,5 @@ mlp = operation(reference.mlp, onednn.mlp)
 expert_mlp = operation(reference.expert_mlp, onednn.expert_mlp)
 shift = operation(reference.shift, onednn.shift)
 grouped_conv = operation(reference.grouped_conv, onednn.grouped_conv)
-mix_waves = operation(reference.mix_waves, onednn.mix_waves)
 upsample = operation(reference.upsample, onednn.upsample)
 nchw_output = operation(reference.nchw_output, onednn.nchw_output)
-
-__all__ = [
-    'along_axis',
-    'applies',
-    'cyclic_window',
-    'expert_mlp',
-    'grouped_conv',
-    'known_layer',
-    'linear',
-    'linear_gelu',
-    'mix_waves',
-    'mlp',
-    'nchw_output',
-    'shift',
-    'sum_positions',
-    'upsample',
-    'use',
-    'weighted_sum',
-]

@@ -45,9 +45,8 @@ _known_layers: set[type[nn.Module]] = {nn.Identity, nn.BatchNorm2d, nn.SyncBatch
 def use(choice: str) -> Iterator[None]:
     """Run every operation of this process as its reference in plain PyTorch (``'reference'``), or as by default.
 
-    ``'fast'`` is the default: a faster implementation runs if it accepts the arguments. Use ``'reference'`` to debug,
-    to compare, or to export PyTorch's own operators. The choice holds for all threads. Gradients follow their forward
-    pass.
+    ``'fast'`` is the default: a faster implementation runs if it accepts the arguments. The choice holds for all
+    threads. Gradients follow their forward pass.
 
     Raises:
         UserError: The choice does not exist.

@@ -4,7 +4,7 @@ docs/performance.md explains and measures them. :func:`~mlp_dense.kernels.dispat
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, wraps
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,29 +36,21 @@ def _uses_convolutions(x: Tensor) -> bool:
     return x.ndim == 4 and (torch.compiler.is_compiling() or torch.get_num_threads() > 1)
 
 
-# Autograd functions; their inputs are the first saved tensors.
+def _needs_graph(gradient: Tensor) -> bool:
+    """Whether gradients need gradients themselves, or are batched."""
+    return torch.is_grad_enabled() or is_transformed() or _is_batched(gradient)
 
 
-def with_reference(operation: Callable[..., Tensor]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator of `backward` that differentiates `operation` if gradients need a graph or are batched."""
-
-    def decorate(backward: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(backward)
-        def call(ctx: Any, gradient: Tensor) -> Any:
-            if not (torch.is_grad_enabled() or is_transformed() or _is_batched(gradient)):
-                return backward(ctx, gradient)
-            needed = ctx.needs_input_grad
-            with torch.enable_grad():
-                # An input may depend on another one: gradients of aliases do not include that path.
-                inputs: list[Any] = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[: len(needed)]]
-                out = operation(*inputs)
-            chosen = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
-            gradients = iter(torch.autograd.grad(out, chosen, gradient, create_graph=torch.is_grad_enabled()))
-            return tuple(next(gradients) if is_needed else None for is_needed in needed)
-
-        return call
-
-    return decorate
+def _differentiated(operation: Callable[..., Tensor], ctx: Any, gradient: Tensor) -> Any:
+    """Return the gradients of an operation by autograd; its inputs are the first saved tensors."""
+    needed = ctx.needs_input_grad
+    with torch.enable_grad():
+        # An input may depend on another one: gradients of aliases do not include that path.
+        inputs: list[Any] = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[: len(needed)]]
+        out = operation(*inputs)
+    chosen = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
+    gradients = iter(torch.autograd.grad(out, chosen, gradient, create_graph=torch.is_grad_enabled()))
+    return tuple(next(gradients) if is_needed else None for is_needed in needed)
 
 
 # Linear layers
@@ -81,23 +73,21 @@ def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
 
 
 def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
-    """Let oneDNN's linear layer apply GELU for inference; for training, compute GELU again instead of storing it."""
+    """Run :func:`expert_mlp`, but let a compiler decide what to recompute in training."""
     weights = fc1.weight, fc1.bias, fc2.weight, fc2.bias
-    if not needs_gradients(x, *weights):
-        return _linear(_linear(x, fc1.weight, fc1.bias, 'gelu'), fc2.weight, fc2.bias, 'none')
-    if torch.compiler.is_compiling() or not _uses_convolutions(x):  # a compiler decides what to recompute
+    if torch.compiler.is_compiling() and needs_gradients(x, *weights):
         return reference.mlp(x, fc1, fc2)
-    return TrainedMLP.apply(x, *weights)
+    return expert_mlp(x, *weights)
 
 
 def expert_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """Run :func:`mlp` on the parameters of one expert."""
+    """Let oneDNN's linear layer apply GELU for inference; for training, compute GELU again instead of storing it."""
     weights = weight1, bias1, weight2, bias2
     if not needs_gradients(x, *weights):
         return _linear(_linear(x, weight1, bias1, 'gelu'), weight2, bias2, 'none')
-    if torch.compiler.is_compiling() or not _uses_convolutions(x[None, None]):
+    if torch.compiler.is_compiling() or not _uses_convolutions(x):
         return reference.expert_mlp(x, *weights)
-    return TrainedMLP.apply(x[None, None], *weights)[0, 0]
+    return TrainedMLP.apply(x, *weights)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
@@ -125,37 +115,17 @@ def _conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]) -> list[Tensor | None]:
     """Return the gradients of the input, of the weight and of the bias of a linear layer, those that are needed."""
-    needs_x, needs_weight, needs_bias = needed
-    bias_gradient = gradient.sum((0, 1, 2)) if needs_bias else None  # oneDNN takes longer for it
-    shape = x.shape
-    gradient, x = (maps.flatten(1, 2).unsqueeze(1) for maps in (gradient, x))  # oneDNN is faster with longer rows
-    transposed = needs_weight and _is_faster_transposed(weight)
-    x_gradient, weight_gradient = _gradients(gradient, x, weight, (needs_x, needs_weight and not transposed))
-    if transposed:
-        _, weight_gradient = _gradients(x, gradient, weight.t(), (False, True))
-        weight_gradient = weight_gradient.t().contiguous()
-    return [None if x_gradient is None else x_gradient.view(shape), weight_gradient, bias_gradient]
-
-
-def _is_faster_transposed(weight: Tensor) -> bool:
-    """Whether oneDNN computes the gradient of (out, in) faster as that of (in, out).
-
-    It is faster with the wider feature map as its input, unless the rows of that map are a multiple of 4 KiB apart:
-    these share few sets of the L1 cache.
-    """
-    out, wide = len(weight), max(weight.shape)
-    return (out == wide) != (wide * weight.element_size() % 4096 == 0) and out != weight.shape[1]
-
-
-def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, bool]) -> Any:
-    maps = gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight[:, :, None, None]
+    bias_gradient = gradient.sum((0, 1, 2)) if needed[2] else None  # oneDNN takes longer for it
+    # oneDNN is faster with longer rows.
+    maps = [tensor.flatten(1, 2).unsqueeze(1).permute(0, 3, 1, 2) for tensor in (gradient, x)]
     x_gradient, weight_gradient, _ = _convolution_backward(
-        *maps, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, (*needed, False)
+        *maps, weight[:, :, None, None], None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, (*needed[:2], False)
     )
-    return (
-        None if x_gradient is None else x_gradient.permute(0, 2, 3, 1),
+    return [
+        None if x_gradient is None else x_gradient.permute(0, 2, 3, 1).view(x.shape),
         None if weight_gradient is None else weight_gradient.flatten(1),
-    )
+        bias_gradient,
+    ]
 
 
 class TrainedLinear(Function):
@@ -167,8 +137,9 @@ class TrainedLinear(Function):
         return _conv1x1(x, weight, bias)
 
     @staticmethod
-    @with_reference(reference.linear)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if _needs_graph(gradient):
+            return _differentiated(reference.linear, ctx, gradient)
         x, weight, _ = ctx.saved_tensors
         return tuple(conv1x1_backward(gradient, x, weight, ctx.needs_input_grad))
 
@@ -183,45 +154,24 @@ class TrainedMLP(Function):
         return _conv1x1(F.gelu(hidden), weight2, bias2)
 
     @staticmethod
-    @with_reference(reference.expert_mlp)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if _needs_graph(gradient):
+            return _differentiated(reference.expert_mlp, ctx, gradient)
         x, weight1, _, weight2, _, hidden = ctx.saved_tensors
-        needs_x, needs_weight1, needs_bias1, needs_weight2, needs_bias2 = ctx.needs_input_grad
-        needed = True, needs_weight2, needs_bias2
-        inner, *second = conv1x1_backward(gradient, F.gelu(hidden), weight2, needed)
+        needed = ctx.needs_input_grad
+        inner, *second = conv1x1_backward(gradient, F.gelu(hidden), weight2, (True, *needed[3:]))
         inner = _gelu_backward(inner, hidden, grad_input=inner)
-        return *conv1x1_backward(inner, x, weight1, (needs_x, needs_weight1, needs_bias1)), *second
+        return *conv1x1_backward(inner, x, weight1, needed[:3]), *second
 
 
 def upsample(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Train a transposed convolution with the backward pass of a linear layer."""
+    """Train a linear layer: oneDNN takes many times as long for the gradient of a transposed convolution's kernels."""
     if torch.compiler.is_compiling() or not (needs_gradients(x, weight, bias) and _uses_convolutions(x)):
         return reference.upsample(x, weight, bias)
-    return TrainedUpsample.apply(x, weight, bias)
-
-
-class TrainedUpsample(Function):
-    """A transposed convolution for training: oneDNN takes many times as long for the gradient of its weights."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight, bias)
-        return reference.upsample(x, weight, bias)
-
-    @staticmethod
-    @with_reference(reference.upsample)
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, _ = ctx.saved_tensors
-        gradient = gradient.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H, 2, W, 2, out)
-        gradient, matrix = gradient.transpose(2, 3).flatten(3), weight.permute(2, 3, 1, 0).flatten(0, 2)
-        x_gradient, weight_gradient, bias_gradient = conv1x1_backward(
-            gradient, x.permute(0, 2, 3, 1), matrix, ctx.needs_input_grad
-        )
-        return (
-            None if x_gradient is None else x_gradient.permute(0, 3, 1, 2),
-            None if weight_gradient is None else weight_gradient.unflatten(0, (2, 2, -1)).permute(3, 2, 0, 1),
-            None if bias_gradient is None else bias_gradient.unflatten(0, (4, -1)).sum(0),
-        )
+    matrix = weight.permute(2, 3, 1, 0).flatten(0, 2)  # (row, column, out) of four pixels
+    out = TrainedLinear.apply(x.permute(0, 2, 3, 1), matrix, None if bias is None else bias.repeat(4))
+    out = out.unflatten(3, (2, 2, -1)).transpose(2, 3)  # (B, H, row, W, column, out)
+    return out.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 # Convolutions of single channels
@@ -269,7 +219,7 @@ class Depthwise(Function):
 
 
 def _kernel_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
-    if torch.is_grad_enabled() or is_transformed() or _is_batched(gradient):
+    if _needs_graph(gradient):
         with torch.enable_grad():
             out = reference.depthwise(x, kernel)
         return torch.autograd.grad(out, kernel, gradient, create_graph=torch.is_grad_enabled())[0]
@@ -283,31 +233,6 @@ def _kernel_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
         *maps, kernel, None, [1, 1], padding, [1, 1], False, [0, 0], len(kernel), needed
     )
     return kernel_gradient.transpose(2, 3) if transposed else kernel_gradient
-
-
-def mix_waves(phase: Tensor, amplitude: Tensor, mix: nn.Conv2d) -> Tensor:
-    """Store sines and cosines for training instead of computing them again."""
-    if torch.compiler.is_compiling() or not (needs_gradients(phase, amplitude) and _uses_convolutions(phase)):
-        return reference.mix_waves(phase, amplitude, mix)
-    return mix(TrainedWaves.apply(phase, amplitude))
-
-
-class TrainedWaves(Function):
-    """Real and imaginary parts of waves for training."""
-
-    @staticmethod
-    def forward(ctx: Any, phase: Tensor, amplitude: Tensor) -> Tensor:
-        cos, sin = phase.cos(), phase.sin()
-        ctx.save_for_backward(phase, amplitude, cos, sin)
-        return torch.cat([amplitude * cos, amplitude * sin], -1)
-
-    @staticmethod
-    @with_reference(reference.waves)
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        _, amplitude, cos, sin = ctx.saved_tensors
-        real, imaginary = gradient.chunk(2, -1)
-        phase_gradient = (imaginary * cos).addcmul_(real, sin, value=-1).mul_(amplitude)
-        return phase_gradient, (real * cos).addcmul_(imaginary, sin)
 
 
 # Outputs

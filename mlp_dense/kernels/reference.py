@@ -29,7 +29,7 @@ def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
 
 
 def expert_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """Apply the MLP of one expert to items (N, dim)."""
+    """Apply :func:`mlp` with the parameters of one expert."""
     return F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
 
 
@@ -73,39 +73,6 @@ def grouped_conv(
     kernel = weight.flatten(0, 1).unsqueeze(1)
     x = depthwise(x, kernel, bias)
     return x if len(kernel) == len(weight) else x[..., ::2] + x[..., 1::2]
-
-
-def waves(phase: Tensor, amplitude: Tensor) -> Tensor:
-    """Concatenate real and imaginary parts (..., 2C) of waves with phases and amplitudes (..., C)."""
-    return torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], -1)
-
-
-def mix_waves(phase: Tensor, amplitude: Tensor, mix: nn.Conv2d) -> Tensor:
-    """Apply a grouped convolution to the parts of waves."""
-    return mix(waves(phase, amplitude))
-
-
-def weighted_sum(a: Tensor, b: Tensor, c: Tensor, a_weight: Tensor, b_weight: Tensor, c_weight: Tensor) -> Tensor:
-    """Sum three feature maps, each multiplied by weights that broadcast over positions."""
-    return (a * a_weight).addcmul_(b, b_weight).addcmul_(c, c_weight)
-
-
-def sum_positions(x: Tensor, axes: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Sum over axes of positions, which stay with size 1: one after the other, which is faster on a CPU."""
-    for axis in reversed(axes):
-        x = x.sum(axis, True, dtype=dtype)
-    return x
-
-
-def along_axis(x: Tensor, layer: nn.Linear, axis: int) -> Tensor:
-    """Apply a linear layer to the positions along one axis of windows and the channels of a segment together.
-
-    Windows are (B, rows, grid, columns, grid, segments, depth) with as many segments as positions; axis 2 is the
-    height, axis 4 the width.
-    """
-    positions_last = x.transpose(axis, 5)
-    rows = positions_last.flatten(5).flatten(3, 4).flatten(1, 2)
-    return layer(rows).view(positions_last.shape).transpose(axis, 5).contiguous()
 
 
 def upsample(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

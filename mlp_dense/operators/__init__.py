@@ -24,8 +24,6 @@ FALLBACKS = {
 
 
 class _FallbackFinder(MetaPathFinder):
-    """Finder of the fallbacks."""
-
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         return spec_from_file_location(name, FALLBACKS[name]) if name in FALLBACKS else None
 
@@ -54,11 +52,7 @@ def announce() -> None:
 
 
 def running() -> str:
-    """Return a description of the operators that run.
-
-    Raises:
-        ImportError: mmcv is not installed.
-    """
+    """Return a description of the operators that run."""
     spec = find_spec('mmcv._ext')
     if spec is None or spec.origin != str(FALLBACKS['mmcv._ext']):
         return 'compiled'

@@ -8,30 +8,17 @@ from torch import Tensor
 
 from .torchvision_ops import has_torchvision
 
+Pair = Sequence[int]
+
 
 def deform_conv2d(
-    x: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    *,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    mask: Tensor | None = None,
+    x: Tensor, offset: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair, mask: Tensor | None = None
 ) -> Tensor:
-    """Convolve an input that is sampled at shifted positions of the kernel, without a bias.
+    """Convolve an input (B, C, H, W) to (B, D, H', W'), sampled at shifted positions of the kernel, without a bias.
 
-    Args:
-        x: (B, C, H, W).
-        offset: (B, 2 * G * kernel height * kernel width, H', W'), dy and dx of each position for G groups of channels.
-        weight: (D, C / groups, kernel height, kernel width).
-        stride: (vertical, horizontal).
-        padding: (vertical, horizontal).
-        dilation: (vertical, horizontal).
-        mask: (B, G * kernel height * kernel width, H', W'), factors of the samples.
-
-    Returns:
-        (B, D, H', W').
+    `offset` (B, 2 * G * k, H', W') is dy and dx of the k positions of the kernel for G groups of channels, `mask`
+    (B, G * k, H', W') factors of the samples, and `weight` (D, C / groups, kernel height, kernel width). `stride`,
+    `padding` and `dilation` are (vertical, horizontal).
     """
     if x.is_cuda and has_torchvision('cuda'):
         from torchvision.ops import deform_conv2d

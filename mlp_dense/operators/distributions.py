@@ -25,18 +25,12 @@ class Distribution:
 
 
 def get_distribution(name: str) -> Distribution:
-    """Return an installed package by its name.
-
-    Raises:
-        DistributionNotFound: The package is not installed.
-    """
+    """Return an installed package by its name, or raise a DistributionNotFound."""
     return Distribution(name)
 
 
 def __getattr__(name: str) -> Any:
     if name.startswith('__'):
         raise AttributeError(name)
-    raise ModuleNotFoundError(
-        f"pkg_resources.{name} is needed, but this setuptools has no pkg_resources: pip install 'setuptools<82'.",
-        name='pkg_resources',
-    )
+    problem = f'pkg_resources.{name} is needed, but this setuptools has no pkg_resources'
+    raise ModuleNotFoundError(f"{problem}: pip install 'setuptools<82'.", name='pkg_resources')

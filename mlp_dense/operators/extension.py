@@ -34,16 +34,14 @@ def roi_align_backward(*tensors: Tensor, pool_mode: int, **settings: Any) -> Non
     grad_input.copy_(roi_align.roi_align_gradient(grad_output, rois, grad_input.shape, **_roi_align(**settings)))
 
 
-def sigmoid_focal_loss_forward(
-    logits: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
-) -> None:
-    output.copy_(focal_loss.sigmoid_focal_loss(logits, target, weight, gamma, alpha))
+def sigmoid_focal_loss_forward(*tensors: Tensor, **settings: Any) -> None:
+    logits, target, weight, output = tensors
+    output.copy_(focal_loss.sigmoid_focal_loss(logits, target, weight, **settings))
 
 
-def sigmoid_focal_loss_backward(
-    logits: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
-) -> None:
-    loss = partial(focal_loss.sigmoid_focal_loss, target=target, weight=weight, gamma=gamma, alpha=alpha)
+def sigmoid_focal_loss_backward(*tensors: Tensor, **settings: Any) -> None:
+    logits, target, weight, grad_input = tensors
+    loss = partial(focal_loss.sigmoid_focal_loss, target=target, weight=weight, **settings)
     _write_gradients(loss, [logits], torch.ones_like(logits), [grad_input])
 
 
@@ -112,22 +110,19 @@ def __getattr__(name: str) -> Callable[..., None]:
 
 def _roi_align(
     aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int, aligned: bool
-) -> dict[str, Any]:
+) -> Any:
     return dict(size=(aligned_height, aligned_width), scale=spatial_scale, ratio=sampling_ratio, aligned=aligned)
 
 
-def _deform_conv(
-    dH: int, dW: int, padH: int, padW: int, dilationH: int, dilationW: int, **derived: int
-) -> dict[str, Any]:
+def _deform_conv(dH: int, dW: int, padH: int, padW: int, dilationH: int, dilationW: int, **derived: int) -> Any:
     return dict(stride=(dH, dW), padding=(padH, padW), dilation=(dilationH, dilationW))
 
 
 def _modulated_deform_conv(
     x: Tensor, weight: Tensor, bias: Tensor, offset: Tensor, mask: Tensor, with_bias: bool, **settings: int
 ) -> Tensor:
-    names = dict(stride='stride', padding='pad', dilation='dilation')
-    geometry: Any = {name: (settings[f'{mmcvs}_h'], settings[f'{mmcvs}_w']) for name, mmcvs in names.items()}
-    output = deformable.deform_conv2d(x, offset, weight, mask=mask, **geometry)
+    stride, padding, dilation = ((settings[f'{n}_h'], settings[f'{n}_w']) for n in ('stride', 'pad', 'dilation'))
+    output = deformable.deform_conv2d(x, offset, weight, mask=mask, stride=stride, padding=padding, dilation=dilation)
     return output + bias[:, None, None] if with_bias else output
 
 

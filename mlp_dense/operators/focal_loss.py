@@ -6,14 +6,10 @@ from torch import Tensor
 
 
 def sigmoid_focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
-    """Return the loss (N, C) of each class and sample in the dtype of the logits, computed at least in float32.
+    """Return the loss (N, C) of logits (N, C) in their dtype, computed at least in float32.
 
-    Args:
-        logits: (N, C).
-        target: (N,), the class of each sample, or C for the background.
-        weight: (C,), weights of the samples by their class, or empty.
-        gamma: Exponent that reduces the loss of easy samples.
-        alpha: Weight of the positive samples.
+    `target` (N,) is the class of each sample, or C for the background. `weight` (C,) contains weights of the samples by
+    their class, or is empty. `gamma` reduces the loss of easy samples, and `alpha` is the weight of positive ones.
     """
     x = logits if logits.dtype == torch.float64 else logits.float()
     positive = F.one_hot(target, x.shape[1] + 1)[:, :-1].to(x.dtype)

@@ -10,18 +10,10 @@ BLOCK = 128
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
-    """Return the indices of the boxes that greedy non-maximum suppression keeps.
+    """Return the indices of the boxes (N, 4) that greedy non-maximum suppression keeps, by descending score.
 
-    A box is kept unless it overlaps a kept box with a higher score.
-
-    Args:
-        boxes: (N, 4), x1, y1, x2, y2.
-        scores: (N,).
-        iou_threshold: Boxes with a larger intersection over union overlap.
-        offset: 1 if x2 and y2 are the last pixels of a box, 0 if they are its border.
-
-    Returns:
-        Indices by descending score. Boxes with equal scores keep their order.
+    A box is kept unless its intersection over union with a kept box of a higher score exceeds the threshold. Boxes with
+    equal scores keep their order. `offset` is 1 if x2 and y2 are the last pixels of a box, 0 if they are its border.
     """
     if offset == 0 and by_torchvision(boxes):
         from torchvision.ops import nms

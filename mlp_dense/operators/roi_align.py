@@ -15,19 +15,16 @@ ENTRIES = 2**22
 
 
 def roi_align(maps: Tensor, rois: Tensor, size: Sequence[int], scale: float, ratio: int, aligned: bool) -> Tensor:
-    """Return the mean of bilinear samples in each bin of each box.
+    """Return the mean of bilinear samples in each bin of each box, (N, C, *size) in the dtype of the maps.
 
     Args:
-        maps: (B, C, H, W).
+        maps: (B, C, H, W). Half-precision maps are computed in float32.
         rois: (N, 5), the index of an image in the batch and x1, y1, x2, y2.
         size: Bins of a box, (rows, columns).
         scale: Cells of a map per unit of a box.
         ratio: Samples of a bin along each axis; 0 uses one sample per cell of the bin.
         aligned: Whether the centre of the first cell is at 0.5, as in mmdet 2 and later. Otherwise it is at 0, and
             boxes smaller than a cell are enlarged to one cell.
-
-    Returns:
-        (N, C, *size) in the dtype of the maps. Half-precision maps are computed in float32.
     """
     values = _full_precision(maps)
     if by_torchvision(maps):
@@ -56,12 +53,8 @@ def roi_align_gradient(
     output = rows.new_zeros(batch * height * width, channels)
     bins, all_cells = (torch.arange(n, device=rows.device) for n in (size[0] * size[1], len(output)))
     for chunk in _weighted_cells(shape, rois.to(values.dtype), size, scale, ratio, aligned):
-        sources = torch.cat(
-            [
-                (boxes[:, None, None] * len(bins) + bins[:, None]).expand_as(group_cells).flatten()
-                for boxes, group_cells, _ in chunk
-            ]
-        )
+        rows_of = ((boxes[:, None, None] * len(bins) + bins[:, None]).expand_as(cells) for boxes, cells, _ in chunk)
+        sources = torch.cat([group.flatten() for group in rows_of])
         cells, weights = (torch.cat([group[i].flatten() for group in chunk]) for i in (1, 2))
         cells, order = cells.sort(stable=True)
         starts = torch.searchsorted(cells, all_cells)
@@ -76,11 +69,7 @@ def _full_precision(values: Tensor) -> Tensor:
 def _weighted_cells(
     shape: Sequence[int], rois: Tensor, size: Sequence[int], scale: float, ratio: int, aligned: bool
 ) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
-    """Yield the cells and weights of all bins, in chunks of at most ENTRIES.
-
-    A chunk is a list with a group for each number of samples: the indices of n boxes (n,), indices into all cells of
-    the batch (n, bins, cells of a bin), and the weights of these cells.
-    """
+    """Yield chunks of at most ENTRIES: per number of samples the boxes (n,), cells and weights (n, bins, cells)."""
     _, _, height, width = shape
     scale = torch.tensor(scale).item()  # rounded to float32, as in mmcv's signature
     image = rois[:, 0].long()
@@ -106,19 +95,11 @@ def _weighted_cells(
 
 
 def _axis(start: Tensor, extent: Tensor, bins: int, samples: int, cells: int) -> tuple[Tensor, Tensor]:
-    """Return the cells of the samples along one axis and their weights, both (n, bins, 2 * samples).
-
-    Args:
-        start: (n,), starts of the boxes in cells.
-        extent: (n,), sizes of the boxes in cells.
-        bins: Bins of a box along the axis.
-        samples: Samples of a bin along the axis. Samples more than one cell outside of the map are 0.
-        cells: Cells of the map along the axis.
-    """
+    """Return the cells of all samples along one axis and their weights, both (n, bins, 2 * samples)."""
     step = (extent / bins)[:, None, None]
     bin_, sample = (torch.arange(n, dtype=start.dtype, device=start.device) for n in (bins, samples))
     points = start[:, None, None] + bin_[:, None] * step + (sample + 0.5) * step / samples
-    inside = (points >= -1) & (points <= cells)
+    inside = (points >= -1) & (points <= cells)  # samples more than one cell outside of the map are 0
     points = points.where(inside, 0).clamp(0, cells - 1)
     low = points.floor()
     indices = torch.stack([low, (low + 1).clamp(max=cells - 1)], -1)

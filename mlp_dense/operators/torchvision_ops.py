@@ -22,9 +22,8 @@ def has_torchvision(device: str) -> bool:
 
 
 def by_torchvision(values: Tensor) -> bool:
-    """Whether torchvision computes an operator for this tensor: only on a GPU.
+    """Whether torchvision computes an operator for this tensor: only on a GPU, where its gradient is not deterministic.
 
-    On a CPU the PyTorch fallback is faster (``benchmarks/operators.py``). On a GPU torchvision's gradient is not
-    deterministic.
+    On a CPU the PyTorch fallback is faster (``benchmarks/operators.py``).
     """
     return values.is_cuda and has_torchvision('cuda') and not torch.are_deterministic_algorithms_enabled()

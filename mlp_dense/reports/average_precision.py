@@ -29,18 +29,21 @@ class Matches:
 
         `weights` (N,) is how often each image counts, by default once. Without objects, the values are NaN.
         """
-        repeats = np.ones(len(self.images)) if weights is None else weights[self.images]
+        repeats = 1.0 if weights is None else weights[self.images]
         total = float(self.objects.sum() if weights is None else self.objects @ weights)
         if not total:
             return np.full((len(self.correct), len(RECALLS)), np.nan), np.full(len(self.correct), np.nan)
         true_positives = np.cumsum(self.correct * repeats, axis=1)
         false_positives = np.cumsum((self.counted & ~self.correct) * repeats, axis=1)
-        precision = true_positives / (true_positives + false_positives + np.spacing(1))
-        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        precision = np.pad(precision, ((0, 0), (0, 1)))  # 0 beyond the highest recall
-        recall = true_positives / total
-        rows = [row[np.searchsorted(reached, RECALLS)] for row, reached in zip(precision, recall, strict=True)]
-        return np.stack(rows), recall[:, -1] if recall.size else np.zeros(len(recall))
+        sums = zip(true_positives, false_positives, strict=True)
+        return np.stack([precision_at_recalls(*row, total) for row in sums]), true_positives.max(1, initial=0) / total
+
+
+def precision_at_recalls(true_positives: np.ndarray, false_positives: np.ndarray, total: float) -> np.ndarray:
+    """Return the interpolated precision (101,) from cumulative counts (D,) of detections by descending score."""
+    precision = true_positives / (true_positives + false_positives + np.spacing(1))
+    precision = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)  # 0 beyond the highest recall
+    return precision[np.searchsorted(true_positives / total, RECALLS)]
 
 
 def as_coco(images: Sequence[Mapping], annotations: Sequence[Mapping], categories: Sequence[int]) -> COCO:
@@ -74,15 +77,12 @@ def _gathered(images: Sequence[Mapping | None]) -> Matches:
     objects = np.zeros(len(images), dtype=int)
     for i, record in records:
         objects[i] = np.count_nonzero(~np.asarray(record['gtIgnore'], dtype=bool))
-    empty = np.zeros((len(THRESHOLDS), 0), dtype=bool)
-    correct = [(record['dtMatches'] > 0) & (record['dtIgnore'] == 0) for _, record in records]
-    return Matches(
-        np.repeat([i for i, _ in records], [len(record['dtScores']) for _, record in records]).astype(int),
-        np.array([score for _, record in records for score in record['dtScores']]),
-        np.concatenate([empty, *correct], axis=1),
-        np.concatenate([empty, *(record['dtIgnore'] == 0 for _, record in records)], axis=1),
-        objects,
-    )
+    lengths, empty = [len(record['dtScores']) for _, record in records], np.zeros((len(THRESHOLDS), 0), dtype=bool)
+    indices = np.repeat([i for i, _ in records], lengths).astype(int)
+    scores = np.concatenate([np.zeros(0), *(record['dtScores'] for _, record in records)])
+    matched = np.concatenate([empty, *(record['dtMatches'] > 0 for _, record in records)], axis=1)
+    counted = np.concatenate([empty, *(record['dtIgnore'] == 0 for _, record in records)], axis=1)
+    return Matches(indices, scores, matched & counted, counted, objects)
 
 
 def merged(shards: Sequence[Matches]) -> Matches:
@@ -91,10 +91,10 @@ def merged(shards: Sequence[Matches]) -> Matches:
     images = np.concatenate([shard.images + start for shard, start in zip(shards, starts, strict=False)])
     scores = np.concatenate([shard.scores for shard in shards])
     order = np.argsort(-scores, kind='stable')
-    correct = np.concatenate([shard.correct for shard in shards], axis=1)
-    counted = np.concatenate([shard.counted for shard in shards], axis=1)
+    correct = np.concatenate([shard.correct for shard in shards], axis=1)[:, order]
+    counted = np.concatenate([shard.counted for shard in shards], axis=1)[:, order]
     objects = np.concatenate([shard.objects for shard in shards])
-    return Matches(images[order], scores[order], correct[:, order], counted[:, order], objects)
+    return Matches(images[order], scores[order], correct, counted, objects)
 
 
 def average_precision(classes: Sequence[Matches], weights: np.ndarray | None = None) -> np.ndarray:

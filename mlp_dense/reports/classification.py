@@ -31,58 +31,53 @@ class _Predictions:
 def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
     """Return the report of a test; the worst images of each class are drawn."""
     predictions, classes = _Predictions(results), list(results.classes)
-    images, truth, predicted = predictions.images, predictions.truth, predictions.predicted
-    in_five = np.array([image['class'] in image['predicted'] for image in images])
     counts = np.zeros((len(classes),) * 2, dtype=int)
-    np.add.at(counts, (truth, predicted), 1)
-    with_five = len(classes) > 5
+    np.add.at(counts, (predictions.truth, predictions.predicted), 1)
+    hits, of_class, as_class = np.diag(counts), counts.sum(1), counts.sum(0)
+    in_five = np.array([image['class'] in image['predicted'] for image in predictions.images])
     columns = [
         Column('class'),
         Column('top-1', 'fraction of its images with a correct prediction', 3),
-        *([Column('top-5', 'fraction of its images with the class among the top 5', 3)] if with_five else []),
+        Column('top-5', 'fraction of its images with the class among the top 5', 3),
         Column('precision', 'fraction of the images predicted as this class that are correct', 3),
         Column('images', '', 0),
         Column('predicted', 'images predicted as this class', 0),
     ]
-    rows = []
-    for i, name in enumerate(classes):
-        of_class, as_class = truth == i, predicted == i
-        samples = [as_class[of_class], *([in_five[of_class]] if with_five else []), of_class[as_class]]
-        fractions = [values.mean() if len(values) else None for values in samples]
-        rows.append([name, *fractions, int(of_class.sum()), int(as_class.sum())])
+    with np.errstate(invalid='ignore'):
+        top5 = np.bincount(predictions.truth, in_five, len(classes)) / of_class
+        cells = [classes, hits / of_class, top5, hits / as_class, of_class, as_class]
+    values = dict(top1=predictions.correct.mean(), top5=in_five.mean())
+    if len(classes) <= 5:
+        del columns[2], cells[2], values['top5']
     note = 'Fraction of correct images by their highest probability.'
     calibration, calibrated = calibration_plot(predictions.scores, predictions.correct, note)
     sections = [
-        Table('Classes', HOVER, columns, rows, sort=1),
+        Table('Classes', HOVER, columns, list(zip(*cells, strict=True)), sort=1),
         _gallery(results, predictions, max_images, pool),
         *confusion_sections(counts, classes, 'Images.'),
         calibration,
     ]
-    top5 = dict(top5=in_five.mean()) if with_five else {}
-    values = dict(top1=predictions.correct.mean(), **top5, confusion=counts, calibration=calibrated)
-    return Report(results.name, results.facts(len(images)), sections, values)
+    values |= dict(confusion=counts, calibration=calibrated)
+    return Report(results.name, results.facts(len(predictions.images)), sections, values)
 
 
 def scores(results: Results, score_thr: float, pool: Executor) -> Scores:
     """Return the accuracy of each class, and which images are wrong."""
     predictions = _Predictions(results)
     files = [image['file'] for image in predictions.images]
-    of_class = np.eye(len(results.classes))[predictions.truth]
-    of_classes = partial(_accuracies, of_class, predictions.correct)
+    of_classes = partial(_accuracies, np.eye(len(results.classes))[predictions.truth], predictions.correct)
     return Scores('top-1', files, files, 1.0 - predictions.correct, of_classes)
 
 
 def _accuracies(of_class: np.ndarray, correct: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     counted = of_class if weights is None else of_class * weights[:, None]
     with np.errstate(invalid='ignore'):
-        return (counted * correct[:, None]).sum(0) / counted.sum(0)
+        return correct @ counted / counted.sum(0)
 
 
 def _gallery(results: Results, predictions: _Predictions, max_images: int, pool: Executor) -> Gallery:
-    truth, predicted, correct = (
-        array.tolist() for array in (predictions.truth, predictions.predicted, predictions.correct)
-    )
-    errors = np.where(predictions.correct, 0.0, predictions.scores)
+    truth, predicted, correct = predictions.truth.tolist(), predictions.predicted.tolist(), predictions.correct
+    errors = np.where(correct, 0.0, predictions.scores)
     wrong_classes: Sequence[set[int]] = [set() if ok else {label} for label, ok in zip(truth, correct, strict=True)]
     jobs = []
     for i in choose(errors, wrong_classes, max_images):

@@ -60,15 +60,11 @@ def read_data(results: Results) -> CocoData:
 def match_all(
     data: CocoData, geometry: str, score_thr: float, pool: Executor
 ) -> tuple[list[list[Matches]], list[ImageErrors]]:
-    """Return the matches [class][area] and the errors of each image, as :func:`match_shard` does."""
-    jobs = []
+    """Return the matches [class][area] and the errors of each image."""
+    jobs, sides = [], (data.truth, data.detections[geometry])
     for start in range(0, len(data.images), SHARD):
         images = data.images[start : start + SHARD]
-        truth, detections = (
-            [item for image in images for item in side.get(image['id'], ())]
-            for side in (data.truth, data.detections[geometry])
-        )
-        jobs.append((images, truth, detections))
+        jobs.append((images, *([item for i in images for item in side.get(i['id'], ())] for side in sides)))
     work = partial(match_shard, geometry=geometry, categories=data.categories, score_thr=score_thr)
     shards = list(track(pool.map(work, jobs), f'matching {geometry}', len(jobs)))
     matches = [
@@ -88,7 +84,7 @@ def match_shard(
     images, truth, detections = shard
     coco = as_coco(images, [{**item, 'id': i + 1} for i, item in enumerate(truth)], categories)
     sides: dict[int, tuple[list, list]] = {image['id']: ([], []) for image in images}
-    for side, items in enumerate((coco.dataset['annotations'], detections)):
+    for side, items in enumerate((truth, detections)):
         for item in items:
             image = coco.imgs[item['image_id']]
             if geometry == 'segm':
@@ -102,7 +98,5 @@ def as_rle(segmentation: Any, height: int, width: int) -> dict:
     """Return a run-length encoded mask of pycocotools from polygons, counts or an encoded mask in JSON."""
     if isinstance(segmentation, list):
         return masks.merge(masks.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation['counts'], list):
-        return masks.frPyObjects(segmentation, height, width)
-    counts = segmentation['counts']
-    return dict(segmentation, counts=counts.encode() if isinstance(counts, str) else counts)
+    is_encoded = not isinstance(segmentation['counts'], list)
+    return segmentation if is_encoded else masks.frPyObjects(segmentation, height, width)

@@ -1,7 +1,7 @@
 """Report of a detector."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from .coco_results import CocoData, as_rle, match_all, read_data
 from .error_types import ERRORS, HIT, ImageErrors, error_costs
 from .gallery import Job, choose, draw_all
 from .page import HOVER, Column, DrawnObject, Gallery, Plot, Report, Table
-from .plots import bars, calibration_plot, confusion_sections, lines
+from .plots import calibration_plot, confusion_sections, lines
 from .results import Results, Scores
 
 TITLES = dict(bbox='boxes', segm='masks')
@@ -27,7 +27,7 @@ EXPLANATIONS = {
     'false positives': 'all detections that hit no object',
     'false negatives': 'all objects without a hit',
 }
-COLOURS = {
+COLOURS = {  # of hits, missed objects, error types, and objects with a hit
     HIT: '#228833',
     'missed': '#4477aa',
     'classification': '#aa3377',
@@ -37,7 +37,6 @@ COLOURS = {
     'background': '#ee3333',
     'truth': '#bbbbbb',
 }
-"""Colours of hits, missed objects, error types, and objects with a hit."""
 CORRECT = (HIT, 'truth')
 
 
@@ -45,13 +44,10 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     """Return the report of a test; the worst images of each class are drawn."""
     data = read_data(results)
     evaluations = [_Evaluation(results, data, geometry, score_thr, pool) for geometry in sorted(data.detections)]
-    sections: list[Table | Plot | Gallery] = []
-    values = {}
-    for evaluation in evaluations:
-        values[evaluation.geometry], geometry_sections = evaluation.values(), evaluation.sections()
-        sections += geometry_sections
+    sections = [section for evaluation in evaluations for section in evaluation.sections()]
     sections.insert(1, evaluations[-1].gallery(max_images, pool))  # masks, if there are any
     sections.append(evaluations[-1].never_hit())
+    values = {evaluation.geometry: evaluation.values() for evaluation in evaluations}
     return Report(results.name, results.facts(len(data.images)), sections, values)
 
 
@@ -104,10 +100,13 @@ class _Evaluation:
             precision={name: self.precision[i, 0] for i, name in enumerate(self.classes)},
         )
 
-    def sections(self) -> list[Table | Plot]:
+    def sections(self) -> list[Table | Plot | Gallery]:
         """Return the sections of the page."""
-        mean, note = _mean(self.ap), 'Mean over the classes that have objects'
+        note = 'Mean over the classes that have objects'
         by_threshold = {f'IoU {iou:.2f}': _mean(self.precision[:, i]) for i, iou in enumerate(THRESHOLDS)}
+        precision_title = f'Precision over recall: {self.subject}'
+        precision_recall = lines(RECALLS, by_threshold, 'recall', 'precision')
+        iou_columns = [Column('IoU', 'threshold', 2), Column('AP', 'average precision', 3)]
         confusion_note = (
             f'Detections with a score of at least {self.score_thr:g}. A detection is paired with the object of its '
             'class that it hits at IoU 0.50, otherwise with the object that it overlaps most. The remaining '
@@ -115,37 +114,29 @@ class _Evaluation:
         )
         return [
             self._class_table(),
-            Table(
-                f'IoU: {self.subject}',
-                f'{note}.',
-                [Column('IoU', 'threshold', 2), Column('AP', 'average precision', 3)],
-                [[float(iou), value] for iou, value in zip(THRESHOLDS, mean, strict=True)],
-            ),
+            Table(f'IoU: {self.subject}', f'{note}.', iou_columns, list(zip(THRESHOLDS, _mean(self.ap), strict=True))),
             Plot(
-                f'Precision over recall: {self.subject}',
-                f'{note}, by threshold of IoU.',
-                f'precision_recall_{self.subject}',
-                lines(RECALLS, by_threshold, 'recall', 'precision'),
+                precision_title, f'{note}, by threshold of IoU.', f'precision_recall_{self.subject}', precision_recall
             ),
-            *self._error_sections(),
+            self._error_table(),
             *confusion_sections(self.confusion, [*self.classes, 'background'], confusion_note, self.subject),
             self.calibration_plot,
         ]
 
     def _class_table(self) -> Table:
-        counts: Counter = Counter()
-        for image in self.images:
-            shown = (image.scores >= self.score_thr) & ~image.ignored
-            counts.update((label, 'found') for label in image.classes[shown].tolist())
-            counts.update((label, 'hit') for label in image.classes[shown & (image.types == HIT)].tolist())
-            counts.update((label, 'object') for label in image.object_classes.tolist())
-            counts.update((label, 'never') for label in image.object_classes[image.hit_by < 0].tolist())
-        rows = []
-        for i, name in enumerate(self.classes):
-            hits, count_found, objects, never = (counts[i, key] for key in ('hit', 'found', 'object', 'never'))
-            fractions = (hits / count if count else None for count in (count_found, objects))
-            ap = self.ap[i].mean(), self.ap[i, 0], self.ap[i, 5], *self.ap_by_area[i, 1:]
-            rows.append([name, *ap, self.recall[i], objects, count_found, *fractions, never])
+        def count(labels: Iterable[np.ndarray]) -> np.ndarray:
+            return np.bincount(np.concatenate([np.zeros(0, int), *labels]), minlength=len(self.classes))
+
+        shown = [(image.scores >= self.score_thr) & ~image.ignored for image in self.images]
+        pairs = list(zip(self.images, shown, strict=True))
+        detected = count(image.classes[mask] for image, mask in pairs)
+        hits = count(image.classes[mask & (image.types == HIT)] for image, mask in pairs)
+        objects = count(image.object_classes for image in self.images)
+        never_hit = count(image.object_classes[image.hit_by < 0] for image in self.images)
+        with np.errstate(invalid='ignore'):
+            precision, recall = hits / detected, hits / objects
+        ap = self.ap.mean(1), self.ap[:, 0], self.ap[:, 5], *self.ap_by_area[:, 1:].T
+        rows = zip(self.classes, *ap, self.recall, objects, detected, precision, recall, never_hit, strict=True)
         threshold = f'with a score of at least {self.score_thr:g}'
         columns = [
             Column('class'),
@@ -163,9 +154,9 @@ class _Evaluation:
             Column('never hit', 'objects that no detection of their class overlaps by 0.50, with any score', 0),
         ]
         note = f'Average precision of {self.subject} as defined by COCO. {HOVER}'
-        return Table(f'Classes: {self.subject}', note, columns, rows, sort=1)
+        return Table(f'Classes: {self.subject}', note, columns, list(rows), sort=1)
 
-    def _error_sections(self) -> list[Table | Plot]:
+    def _error_table(self) -> Table:
         counts = Counter(name for image in self.images for name in image.types.tolist())
         counts['missed'] = sum(int(image.missed.sum()) for image in self.images)
         counts['false positives'] = sum(counts[name] for name in ERRORS)
@@ -176,12 +167,7 @@ class _Evaluation:
         )
         columns = [Column('error'), Column('definition'), Column('AP50 lost', '', 3), Column('number', 'any score', 0)]
         rows = [[name, text, self.costs[name], counts[name]] for name, text in EXPLANATIONS.items()]
-        costs, colours = zip(*((self.costs[name], COLOURS.get(name, '#777777')) for name in EXPLANATIONS), strict=True)
-        figure = bars(list(EXPLANATIONS), costs, 'AP50 lost', colours)
-        return [
-            Table(f'Cost of errors: {self.subject}', note, columns, rows),
-            Plot(f'Cost of errors, plot: {self.subject}', '', f'errors_{self.subject}', figure),
-        ]
+        return Table(f'Cost of errors: {self.subject}', note, columns, rows)
 
     def never_hit(self) -> Table:
         """Return the table of the objects that no detection of their class hits."""
@@ -206,16 +192,14 @@ class _Evaluation:
         wrong_classes = [{item.label for item, _ in objects if item.outcome not in CORRECT} for objects in self.objects]
         jobs = []
         for i in choose(self.errors(), wrong_classes, max_images):
-            record, objects, masks = self.data.images[i], self.objects[i], []
-            if self.geometry == 'segm':
-                masks = [as_rle(item['segmentation'], record['height'], record['width']) for _, item in objects]
-            tags = sorted({(item.label, item.outcome) for item, _ in objects if item.outcome != 'truth'})
-            counts = Counter(item.outcome for item, _ in objects if item.outcome != 'truth')
-            caption = (
-                ', '.join(f'{count} {outcome}' for outcome, count in counts.items()) or 'no objects, no detections'
-            )
-            source = str(Path(self.results.images, record['file_name']))
-            jobs.append(Job(source, record['file_name'], caption, tags, [item for item, _ in objects], masks))
+            record, objects = self.data.images[i], self.objects[i]
+            name, size, is_segm = record['file_name'], (record['height'], record['width']), self.geometry == 'segm'
+            masks = [as_rle(source['segmentation'], *size) for _, source in objects] if is_segm else []
+            tags = [(item.label, item.outcome) for item, _ in objects if item.outcome != 'truth']
+            counts = Counter(outcome for _, outcome in tags)
+            caption = ', '.join(f'{number} {outcome}' for outcome, number in counts.items())
+            caption, file = caption or 'no objects, no detections', str(Path(self.results.images, name))
+            jobs.append(Job(file, name, caption, sorted(set(tags)), [item for item, _ in objects], masks))
         drawn = draw_all(jobs, self.results.folder, pool)
         note = (
             f'{len(drawn)} of {len(self.images)} images: the images with most errors of each class, at IoU 0.50 and a '

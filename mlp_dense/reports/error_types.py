@@ -1,20 +1,17 @@
-"""Error types of detections, missed objects, and the cost of each error type.
+"""Error types of detections, missed objects, and their costs, as in TIDE (arXiv 2008.08115, section 2.2)."""
 
-The types are those of TIDE (Bolya et al., arXiv 2008.08115, section 2.2): an IoU of 0.5 or more is foreground, up to
-0.1 background.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask as masks
 
-from .average_precision import RECALLS
+from .average_precision import precision_at_recalls
 
-FOREGROUND, BACKGROUND = 0.5, 0.1
+FOREGROUND, BACKGROUND = 0.5, 0.1  # lowest and highest IoU
 ERRORS = ('classification', 'localization', 'both', 'duplicate', 'background')
 HIT = 'hit'
+Array = np.ndarray
 
 
 @dataclass
@@ -39,28 +36,20 @@ class ImageErrors:
 def match_image(
     truth: Sequence[Mapping], detections: Sequence[Mapping], geometry: str, score_thr: float
 ) -> ImageErrors:
-    """Match the objects and detections of an image.
+    """Match the objects and detections of an image; `geometry` is ``bbox`` or ``segm``.
 
-    Args:
-        truth: objects in COCO's format, with ``class`` instead of ``category_id``, and ``rle`` for masks.
-        detections: detections in the same format.
-        geometry: ``bbox`` or ``segm``.
-        score_thr: lowest score of the detections in the confused pairs.
+    Both are in COCO's format with ``class`` instead of ``category_id``, and ``rle`` for masks. `score_thr` is the
+    lowest score of the detections in the confused pairs.
     """
     scores = np.array([detection['score'] for detection in detections], dtype=float)
     positions = np.argsort(-scores, kind='stable')[:100]
-    detections, scores = [detections[int(i)] for i in positions], scores[positions]
-    is_crowd = np.array([bool(annotation.get('iscrowd')) for annotation in truth], dtype=bool)
-    object_positions = np.flatnonzero(~is_crowd)
-    objects = [truth[int(i)] for i in object_positions]
-    crowds = [truth[int(i)] for i in np.flatnonzero(is_crowd)]
-    classes, object_classes = (
-        np.array([item['class'] for item in items], dtype=int) for items in (detections, objects)
-    )
+    detections, scores = [detections[i] for i in positions], scores[positions]
+    object_positions = np.array([i for i, item in enumerate(truth) if not item.get('iscrowd')], dtype=int)
+    objects, crowds = [truth[i] for i in object_positions], [item for item in truth if item.get('iscrowd')]
+    classes, object_classes = (np.array([item['class'] for item in side], dtype=int) for side in (detections, objects))
     iou = _iou(detections, objects, geometry, False)
     same = classes[:, None] == object_classes
     iou_same, iou_other = iou * same, iou * ~same
-
     count = len(detections)
     types, target = np.full(count, 'background', dtype=object), np.full(count, -1)
     hit_by, free = np.full(len(objects), -1), iou_same.copy()
@@ -71,7 +60,6 @@ def match_image(
             free[:, j] = 0
     in_crowd = _iou(detections, crowds, geometry, True) * (classes[:, None] == [crowd['class'] for crowd in crowds])
     ignored = (types != HIT) & (in_crowd.max(1, initial=0) > FOREGROUND)
-
     becomes_hit, fixable = np.zeros(count, dtype=bool), set()
     for i in np.flatnonzero(types != HIT).tolist() if objects else ():
         nearest, nearest_other = int(iou_same[i].argmax()), int(iou_other[i].argmax())
@@ -90,7 +78,6 @@ def match_image(
     missed = (hit_by < 0) & ~np.isin(np.arange(len(objects)), list(fixable))
     overlaps = iou.max(1, initial=0)
     overlaps[target >= 0] = iou[np.flatnonzero(target >= 0), target[target >= 0]]
-
     confused = _confused(iou, classes, object_classes, (scores >= score_thr) & ~ignored, types, target)
     return ImageErrors(
         positions, classes, scores, types, ignored, target, overlaps, becomes_hit,
@@ -128,47 +115,37 @@ def error_costs(images: Sequence[ImageErrors], num_classes: int) -> dict[str, fl
     The keys are ERRORS, ``missed``, and ``false positives`` and ``false negatives`` for all such errors together. The
     mean is over the classes that have objects. The mean of tidecv includes classes that were only detected.
     """
-    classes, scores, types, ignored, becomes_hit, objects, missed = (
-        np.concatenate([np.zeros(0, dtype=int), *(getattr(image, name) for image in images)])
-        for name in ('classes', 'scores', 'types', 'ignored', 'becomes_hit_if_fixed', 'object_classes', 'missed')
-    )
-    becomes_hit, kept, correct = becomes_hit.astype(bool), ~ignored.astype(bool), types == HIT
-    unhit = np.concatenate([np.zeros(0, dtype=bool), *(image.hit_by < 0 for image in images)])
-    fixed_classes = [np.append(image.object_classes, -1)[image.objects] for image in images]
-    fixed = np.concatenate([np.zeros(0, dtype=int), *fixed_classes])
-    counts = np.bincount(objects, minlength=num_classes)
+
+    def joined(arrays: Iterable[np.ndarray], dtype: type = int) -> np.ndarray:
+        return np.concatenate([np.zeros(0, dtype), *arrays])
+
+    by_score = np.argsort(-joined(image.scores for image in images), kind='stable')
+    classes, types = (joined(getattr(image, name) for image in images)[by_score] for name in ('classes', 'types'))
+    kept = joined((~image.ignored for image in images), bool)[by_score]
+    becomes_hit = joined((image.becomes_hit_if_fixed for image in images), bool)[by_score]
+    fixed_classes = joined(np.append(image.object_classes, -1)[image.objects] for image in images)[by_score]
+    objects = joined(image.object_classes for image in images)
+    missed, unhit = joined((i.missed for i in images), bool), joined((i.hit_by < 0 for i in images), bool)
+    correct, counts = types == HIT, np.bincount(objects, minlength=num_classes)
     present = np.flatnonzero(counts)
 
-    def mean(
-        classes: np.ndarray, scores: np.ndarray, correct: np.ndarray, kept: np.ndarray, counts: np.ndarray
-    ) -> float:
+    def mean(classes: Array = classes, correct: Array = correct, kept: Array = kept, counts: Array = counts) -> float:
         values = []
         for label in present:
-            selected = kept & (classes == label)
-            if selected.any() or counts[label]:
-                values.append(_average_precision(scores[selected], correct[selected], counts[label]))
+            hits = correct[kept & (classes == label)]
+            if counts[label]:
+                values.append(precision_at_recalls(np.cumsum(hits), np.cumsum(~hits), counts[label]).mean())
+            elif len(hits):
+                values.append(0.0)
         return float(np.mean(values)) if values else float('nan')
 
-    def without(objects_left_out: np.ndarray) -> float:
-        fewer = counts - np.bincount(objects[objects_left_out], minlength=num_classes)
-        return mean(classes, scores, correct, kept, fewer)
-
-    measured = mean(classes, scores, correct, kept, counts)
-    costs = {}
+    measured, costs = mean(), {}
     for error in ERRORS:
         erroneous = types == error
         hits = erroneous & becomes_hit
-        after = mean(np.where(hits, fixed, classes), scores, correct | hits, np.where(erroneous, hits, kept), counts)
+        after = mean(np.where(hits, fixed_classes, classes), correct | hits, np.where(erroneous, hits, kept))
         costs[error] = max(after - measured, 0.0)
-    costs['missed'] = max(without(missed.astype(bool)) - measured, 0.0)
-    costs['false positives'] = mean(classes, correct.astype(float), correct, kept, counts) - measured
-    costs['false negatives'] = without(unhit) - measured
+    costs['missed'] = max(mean(counts=counts - np.bincount(objects[missed], minlength=num_classes)) - measured, 0.0)
+    costs['false positives'] = mean(kept=kept & correct) - measured
+    costs['false negatives'] = mean(counts=counts - np.bincount(objects[unhit], minlength=num_classes)) - measured
     return dict(AP50=measured, **costs)
-
-
-def _average_precision(scores: np.ndarray, correct: np.ndarray, count: int) -> float:
-    if not count:
-        return 0.0
-    hits = np.cumsum(correct[np.argsort(-scores, kind='stable')])
-    precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
-    return float(np.append(precision, 0.0)[np.searchsorted(hits / count, RECALLS)].mean())

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,7 @@ def choose(errors: Sequence[float] | np.ndarray, classes: Sequence[set[int]], li
     for i in order:
         for label in classes[i]:
             queues[label].append(i)
-    longest = max(map(len, queues.values()), default=0)
-    in_turn = [queue[rank] for rank in range(longest) for queue in queues.values() if rank < len(queue)]
+    in_turn = [i for turn in zip_longest(*queues.values()) for i in turn if i is not None]
     chosen = list(dict.fromkeys([*in_turn, *order]))[:limit]
     return sorted(chosen, key=lambda i: -errors[i])
 

@@ -1,32 +1,26 @@
 """Entry points: the report of one test, and the comparison of several tests."""
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
+
+import cv2
 
 from .comparison import compare
 from .page import check_folder, write_report
 from .results import Results, read_results
 
 
-@contextmanager
-def processes() -> Iterator[Executor]:
+def processes() -> ProcessPoolExecutor:
     """Start one process per CPU core, each with one thread."""
     affinity = getattr(os, 'sched_getaffinity', None)  # missing on macOS and Windows
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    with ProcessPoolExecutor(cores, get_context('spawn'), _use_one_thread) as pool:
-        yield pool
-
-
-def _use_one_thread() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
+    return ProcessPoolExecutor(cores, get_context('spawn'), cv2.setNumThreads, (1,))
 
 
 def module_of(results: Results) -> ModuleType:
@@ -55,4 +49,5 @@ def make_comparison(folders: Sequence[Path], out: Path, score_thr: float = 0.3, 
     out.mkdir(parents=True, exist_ok=True)
     runs = [read_results(folder) for folder in folders]
     with processes() as pool:
-        return write_report(compare(runs, module_of(runs[0]).scores, out, score_thr, resamples, pool), out)
+        scores_of = partial(module_of(runs[0]).scores, score_thr=score_thr, pool=pool)
+        return write_report(compare(runs, scores_of, out, resamples, pool), out)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class DrawnObject:
 
 @dataclass
 class GalleryImage:
-    """A drawn image; `tags` are pairs of a class and a outcome, by which the gallery is filtered."""
+    """A drawn image; `tags` are pairs of a class and an outcome, by which the gallery is filtered."""
 
     file: str  # relative to the folder of the report
     name: str
@@ -75,7 +75,7 @@ class GalleryImage:
 
 @dataclass
 class Gallery:
-    """Images, the worst first, which can be filtered by class and outcome."""
+    """Images, which can be filtered by class and outcome."""
 
     title: str
     note: str
@@ -104,36 +104,34 @@ def check_folder(folder: Path) -> None:
 def write_report(report: Report, folder: Path) -> Path:
     """Write ``index.html``, ``data.js``, ``report.json`` and ``plots/``; return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    sections = []
+    head = dict(title=report.title, facts=report.facts)
+    sections, tables = [], {}
     for section in report.sections:
+        content = dict(vars(section), type=type(section).__name__.lower())
         if isinstance(section, Plot):
             file = Path('plots', f'{section.name}.png')
             (folder / file).parent.mkdir(exist_ok=True)
-            section.figure.savefig(folder / file, dpi=150)
-            width, height = (round(100 * inches) for inches in section.figure.get_size_inches())
-            content = dict(title=section.title, note=section.note, file=file.as_posix(), width=width, height=height)
-        else:
-            content = asdict(section)
-        sections.append(dict(content, type=type(section).__name__.lower()))
-    page = dict(title=report.title, facts=dict(report.facts), sections=sections)
-    text = json.dumps(_finite(page), separators=(',', ':'), allow_nan=False)
-    (folder / 'data.js').write_text(f'const REPORT = {text};\n', encoding='utf-8')
-    tables = {
-        section.title: [
-            dict(zip([column.name for column in section.columns], row, strict=True)) for row in section.rows
-        ]
-        for section in report.sections
-        if isinstance(section, Table)
-    }
-    values = _finite(dict(title=report.title, facts=dict(report.facts), **report.values, tables=tables))
-    (folder / 'report.json').write_text(json.dumps(values, indent=1, allow_nan=False) + '\n', encoding='utf-8')
+            figure = content.pop('figure')
+            figure.savefig(folder / file, dpi=150)
+            width, height = (100 * figure.get_size_inches()).round().astype(int)
+            content.update(file=file.as_posix(), width=width, height=height)
+        elif isinstance(section, Table):
+            names = [column.name for column in section.columns]
+            tables[section.title] = [dict(zip(names, row, strict=True)) for row in section.rows]
+        sections.append(content)
+    page = json.dumps(_finite(dict(head, sections=sections)), separators=(',', ':'), allow_nan=False)
+    (folder / 'data.js').write_text(f'const REPORT = {page};\n', encoding='utf-8')
+    values = json.dumps(_finite(dict(head, **report.values, tables=tables)), indent=1, allow_nan=False)
+    (folder / 'report.json').write_text(f'{values}\n', encoding='utf-8')
     html = Environment(loader=PackageLoader('mlp_dense.reports', 'template'), autoescape=True)
     (folder / 'index.html').write_text(html.get_template('index.html').render(title=report.title), encoding='utf-8')
     return folder / 'index.html'
 
 
 def _finite(value: Any) -> Any:
-    """Convert NumPy's values for JSON, and values that are not finite to None."""
+    """Convert dataclasses and NumPy's values for JSON, and values that are not finite to None."""
+    if is_dataclass(value):
+        value = vars(value)
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

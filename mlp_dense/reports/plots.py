@@ -15,21 +15,21 @@ BINS = 10  # of scores, for the calibration
 def confusion_sections(counts: np.ndarray, names: Sequence[str], note: str, subject: str = '') -> list[Plot | Table]:
     """Return a plot of counts (true classes, predicted classes), and a table of the most frequent confusions."""
     suffix, name = (f': {subject}', f'confusion_{subject}') if subject else ('', 'confusion')
-    confused, rows = counts * (1 - np.eye(len(counts), dtype=int)), []
-    for position in np.argsort(-confused, axis=None, kind='stable')[:50]:
-        i, j = np.unravel_index(position, confused.shape)
-        if confused[i, j]:
-            rows.append([names[i], names[j], int(confused[i, j]), confused[i, j] / counts[i].sum()])
-    columns = [
-        Column('ground truth'),
-        Column('predicted'),
-        Column('number', '', 0),
-        Column('fraction', 'of the row of the true class', 3),
-    ]
+    pairs = most_confused(counts, 50)
+    rows = [[names[i], names[j], counts[i, j], counts[i, j] / counts[i].sum()] for i, j in pairs]
+    fraction = Column('fraction', 'of the row of the true class', 3)
+    columns = [Column('ground truth'), Column('predicted'), Column('number', '', 0), fraction]
     return [
         Plot(f'Confusion{suffix}', f'{note} Percent of a row.', name, confusion(counts, names)),
         Table(f'Most frequent confusions{suffix}', '', columns, rows),
     ]
+
+
+def most_confused(counts: np.ndarray, limit: int) -> list[tuple]:
+    """Return at most `limit` pairs of a true and another predicted class, the most frequent first."""
+    confused = counts * (1 - np.eye(len(counts), dtype=int))
+    order = np.argsort(-confused, axis=None, kind='stable')[:limit]
+    return [pair for pair in zip(*np.unravel_index(order, counts.shape), strict=True) if confused[pair]]
 
 
 def calibration_plot(scores: np.ndarray, correct: np.ndarray, note: str, subject: str = '') -> tuple[Plot, dict]:
@@ -60,17 +60,6 @@ def lines(x: np.ndarray, curves: Mapping[str, np.ndarray], xlabel: str, ylabel: 
     return figure
 
 
-def bars(names: Sequence[str], values: Sequence[float], xlabel: str, colours: Sequence[str]) -> Figure:
-    """Draw horizontal bars with their values."""
-    figure, axes = _figure(7, 0.7 + 0.38 * len(values))
-    drawn = axes.barh(names, values, color=colours)
-    axes.bar_label(drawn, fmt='%.3f', padding=3, fontsize=9)
-    axes.invert_yaxis()
-    axes.margins(x=0.15)
-    axes.set_xlabel(xlabel)
-    return figure
-
-
 def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     """Draw counts (true classes, predicted classes), coloured by their fraction of the row."""
     fraction = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -82,11 +71,9 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=font)
     axes.set_yticks(range(len(names)), names, fontsize=font)
     axes.set(xlabel='predicted', ylabel='ground truth')
-    if len(names) <= 25:
-        for (i, j), value in np.ndenumerate(fraction):
-            if value >= 0.005:
-                colour = 'white' if value > 0.5 else 'black'
-                axes.text(j, i, f'{100 * value:.0f}', ha='center', va='center', fontsize=font, color=colour)
+    for i, j in np.argwhere(fraction >= 0.005) if len(names) <= 25 else ():
+        colour, text = 'white' if fraction[i, j] > 0.5 else 'black', f'{100 * fraction[i, j]:.0f}'
+        axes.text(j, i, text, ha='center', va='center', fontsize=font, color=colour)
     figure.colorbar(image, label='fraction of the row').ax.tick_params(labelsize=8)
     return figure
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,14 @@ class Results:
         return self.folder.joinpath(FOLDER, *parts)
 
     def facts(self, images: int) -> dict[str, str]:
-        """Return the facts at the top of a page."""
-        undefined = (None, -1)  # COCO reports -1 if no object has the size
-        metrics = {name: f'{value:.3f}' for name, value in self.metrics.items() if value not in undefined}
+        """Return the facts at the top of a page; COCO reports -1 if no object has the size."""
+        metrics = {name: f'{value:.3f}' for name, value in self.metrics.items() if value not in (None, -1)}
         model = {name: f'{value:.3g}' for name, value in self.model.items()}
         return metrics | {'images': str(images), 'checkpoint': self.checkpoint} | model
 
     def write(self) -> None:
         """Write ``results/run.json``."""
-        content = asdict(self)
-        del content['folder']
+        content = {name: value for name, value in vars(self).items() if name != 'folder'}
         self.file().mkdir(parents=True, exist_ok=True)
         self.file('run.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
 

@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..visualization.drawing import colours, draw_label_map, draw_labels, enlarged_size
 from .gallery import LONGEST, Job, choose, draw_all, read, write
 from .page import HOVER, Column, Gallery, GalleryImage, Report, Table
-from .plots import confusion_sections
+from .plots import confusion_sections, most_confused
 from .results import Results, Scores, read_json
 
 BAND = 0.02  # width of the band near boundaries, as a fraction of the diagonal (Cheng et al., arXiv 2103.16562)
@@ -45,8 +45,10 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     """Return the report of a test; the worst images of each class are drawn."""
     sources = read_json(results.file('images.json'))
     images = count_images(results, sources, pool)
-    total, near = sum_of(images, 'confusion'), sum_of(images, 'near')
-    regions, found_regions, pixels, correct = np.moveaxis(sum_of(images, 'sizes'), 2, 0)  # (C, sizes)
+    total, near, sizes = (
+        np.sum([getattr(image, name) for image in images], axis=0) for name in ('confusion', 'near', 'sizes')
+    )
+    regions, found_regions, pixels, correct = np.moveaxis(sizes, 2, 0)  # (C, sizes)
     with np.errstate(invalid='ignore'):
         accuracy, precision = np.diag(total) / total.sum(1), np.diag(total) / total.sum(0)
         found_fraction, correct_fraction = found_regions / regions, correct / pixels
@@ -62,10 +64,7 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     ]
     ious = iou(total), iou(near), iou(total - near)
     frequency = total.sum(1) / max(total.sum(), 1)
-    rows = [
-        [name, ious[0][i], accuracy[i], precision[i], ious[1][i], ious[2][i], *found_fraction[i], frequency[i]]
-        for i, name in enumerate(results.classes)
-    ]
+    cells = results.classes, ious[0], accuracy, precision, *ious[1:], *found_fraction.T, frequency
     region_columns = [
         Column('regions', 'connected pixels of one class in the ground truth'),
         Column('size'),
@@ -73,13 +72,12 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
         Column('found', 'fraction with at least half of the pixels correct', 3),
         Column('correct pixels', 'fraction', 3),
     ]
-    sums = zip(regions.sum(0), found_regions.sum(0), pixels.sum(0), correct.sum(0), strict=True)
-    region_rows = [
-        [name, f'at least {max(SIZES[name], 1)} pixels', int(number), hits / max(number, 1), right / max(size, 1)]
-        for name, (number, hits, size, right) in zip(SIZES, sums, strict=True)
-    ]
+    limits = [f'at least {max(limit, 1)} pixels' for limit in SIZES.values()]
+    found_of_size = found_regions.sum(0) / np.maximum(regions.sum(0), 1)
+    correct_of_size = correct.sum(0) / np.maximum(pixels.sum(0), 1)
+    region_rows = list(zip(SIZES, limits, regions.sum(0), found_of_size, correct_of_size, strict=True))
     sections = [
-        Table('Classes', HOVER, columns, rows, sort=1),
+        Table('Classes', HOVER, columns, list(zip(*cells, strict=True)), sort=1),
         _gallery(results, sources, images, max_images, pool),
         Table('Regions by size', '', region_columns, region_rows),
         *confusion_sections(total, results.classes, 'Pixels.'),
@@ -125,8 +123,7 @@ def count_image(name: str, results: Results) -> ImageCounts:
     labelled = truth < classes
 
     def confusion(mask: np.ndarray) -> np.ndarray:
-        pairs = np.bincount(truth[mask] * classes + predicted[mask], minlength=classes**2)
-        return pairs.reshape(classes, classes)
+        return np.bincount(truth[mask] * classes + predicted[mask], minlength=classes**2).reshape(classes, classes)
 
     band = max(1.0, BAND * np.hypot(*truth.shape))
     near = labelled & (distance_to_boundary(truth, labelled) <= band)
@@ -168,11 +165,6 @@ def iou(confusion: np.ndarray) -> np.ndarray:
     return _ious(np.stack([[np.diag(confusion), confusion.sum(0), confusion.sum(1)]]), None)
 
 
-def sum_of(images: Sequence[ImageCounts], name: str) -> np.ndarray:
-    """Return the sum of a count over all images."""
-    return np.sum([getattr(image, name) for image in images], axis=0)
-
-
 def _gallery(
     results: Results, sources: Mapping[str, str], images: Sequence[ImageCounts], max_images: int, pool: Executor
 ) -> Gallery:
@@ -181,11 +173,9 @@ def _gallery(
     jobs = []
     for i in choose([image.error for image in images], [set(labels) for labels in missed], max_images):
         counts, name = confused[i], images[i].name
-        worst = [np.unravel_index(index, counts.shape) for index in np.argsort(-counts, axis=None, kind='stable')[:3]]
         confusions = [
             f'{results.classes[a]} predicted as {results.classes[b]}: {100 * counts[a, b] / counts.sum():.0f} %'
-            for a, b in worst
-            if counts[a, b]
+            for a, b in most_confused(counts, 3)
         ]
         caption = f'{100 * images[i].error:.1f} % of the pixels wrong'
         caption += f', of these {"; ".join(confusions)}' if confusions else ''

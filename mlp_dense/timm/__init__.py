@@ -5,6 +5,7 @@ A classifier has the modules of a backbone under the same names, so the weights 
 strides of 4, 8, 16 and 32. Fixed-grid networks return their pyramid (docs/fixed_grids.md).
 """
 
+from functools import partial
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -12,7 +13,7 @@ from torch import nn
 
 from ..backbones import FAMILIES
 from ..backbones.base import MLPBackbone
-from .classifier import VisionMLP
+from .classifier import VisionMLP, add_prefix
 from .weights import default_cfg
 
 __all__ = ['VisionMLP', 'name_of']
@@ -33,18 +34,11 @@ def _register(name: str, family: type[MLPBackbone], arch: str) -> None:
             VisionMLP, name, pretrained, feature_cfg=features, family=family, arch=arch, pyramid=pyramid, **kwargs
         )
         if pyramid:  # for `checkpoint_path`, which timm loads into the wrapper
-            model.register_load_state_dict_pre_hook(_add_prefix)
+            model.register_load_state_dict_pre_hook(partial(add_prefix, 'model.'))
         return model
 
     create.__name__, create.__doc__ = name, f'{family.__name__} {arch} for timm.create_model.'
     register_model(create)
-
-
-def _add_prefix(wrapper: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename the tensors of a classifier or backbone to those of the model in timm's wrapper of feature maps."""
-    if not any(key.startswith(f'{prefix}model.') for key in state_dict):
-        for key in [key for key in state_dict if key.startswith(prefix)]:
-            state_dict[f'{prefix}model.{key[len(prefix) :]}'] = state_dict.pop(key)
 
 
 _VARIANTS = {name_of(family, arch): (family, arch) for family in FAMILIES for arch in family.archs}

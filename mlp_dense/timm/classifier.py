@@ -42,9 +42,6 @@ class VisionMLP(nn.Module):
         device: Device of the parameters.
         dtype: Dtype of the parameters.
         arguments: Other arguments of the backbone, such as ``global_blocks``, ``frozen_stages`` and ``norm_eval``.
-
-    Raises:
-        ArgumentError: An argument is unknown, or the output stride is not 32.
     """
 
     pyramid: nn.ModuleList
@@ -149,9 +146,8 @@ class VisionMLP(nn.Module):
         selected, last = feature_take_indices(len(self.stages), indices)
         self.stages = self.stages[: last + 1]
         if hasattr(self, 'pyramid'):
-            self.pyramid = nn.ModuleList(
-                layer if i in selected else nn.Identity() for i, layer in enumerate(self.pyramid[: last + 1])
-            )
+            layers = enumerate(self.pyramid[: last + 1])
+            self.pyramid = nn.ModuleList(layer if i in selected else nn.Identity() for i, layer in layers)
         if prune_norm:
             self.norm = nn.Identity()
         if prune_head:
@@ -191,9 +187,6 @@ class VisionMLP(nn.Module):
 
         A head for other classes is not loaded. If the checkpoint has another number of input channels (`in_chans`), its
         first layer is adapted as in timm.
-
-        Raises:
-            CheckpointError: The checkpoint is unreadable, or belongs to another family or arch.
         """
         tensors, report = self.matched(Checkpoint.read(source), in_chans)
         log(report)
@@ -226,8 +219,7 @@ class VisionMLP(nn.Module):
 def _match_on_load(model: VisionMLP, state_dict: dict[str, Any], prefix: str, _: Any, strict: bool, *__: Any) -> None:
     """Rename official tensors, and those of a dense backbone, before every ``load_state_dict``.
 
-    A missing tensor stays missing, which a strict load refuses. The pyramid may start fresh, and the head after the
-    state dict of a backbone, which does not have one.
+    The pyramid may start fresh, and the head after the state dict of a backbone. Others stay missing.
     """
     tensors = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
     ours = model.state_dict()
@@ -242,13 +234,20 @@ def _match_on_load(model: VisionMLP, state_dict: dict[str, Any], prefix: str, _:
     state_dict.update({prefix + key: tensor for key, tensor in tensors.items()})
 
 
+def add_prefix(name: str, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename the tensors of a published or dense model to those of a module that contains it as `name`."""
+    if not any(key.startswith(prefix + name) for key in state_dict):
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            state_dict[prefix + name + key[len(prefix) :]] = state_dict.pop(key)
+
+
 def _check_classes(ours: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     names = ('backbone.head.fc.bias', 'head.fc.bias', 'head.bias')
-    bias = next((tensors[name] for name in names if name in tensors), None)
-    if bias is not None and 'head.fc.bias' in ours and len(bias) != len(ours['head.fc.bias']):
+    classes = next((len(tensors[name]) for name in names if name in tensors), None)
+    if classes is not None and 'head.fc.bias' in ours and classes != len(ours['head.fc.bias']):
         raise CheckpointError(
-            f'{SOURCE.get()} has {len(bias)} classes, the model {len(ours["head.fc.bias"])}: create it with '
-            f'num_classes={len(bias)}, or with pretrained=True, pretrained_cfg_overlay=dict(file=...) for a new head.'
+            f'{SOURCE.get()} has {classes} classes, the model {len(ours["head.fc.bias"])}: create it with '
+            f'num_classes={classes}, or with pretrained=True, pretrained_cfg_overlay=dict(file=...) for a new head.'
         )
 
 

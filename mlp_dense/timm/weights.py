@@ -24,17 +24,9 @@ HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the images of MLP-Mixer
 
 def default_cfg(name: str) -> dict[str, Any]:
     """Return timm's description of a variant's weights and of their images."""
-    is_mixer = name.startswith('mlp_mixer')
-    return dict(
-        url=PUBLISHED.get(name, ''),
-        custom_load=True,
-        num_classes=1000,
-        input_size=(3, 224, 224),
-        fixed_input_size=False,
-        interpolation='bicubic',
-        crop_pct=CROPS.get(name, 0.875),
-        mean=HALF if is_mixer else IMAGENET_DEFAULT_MEAN,
-        std=HALF if is_mixer else IMAGENET_DEFAULT_STD,
-        first_conv='stem.conv',
-        classifier='head.fc',
+    mean, std = (HALF, HALF) if name.startswith('mlp_mixer') else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    cfg: dict[str, Any] = dict(
+        url=PUBLISHED.get(name, ''), custom_load=True, num_classes=1000, input_size=(3, 224, 224)
     )
+    cfg |= dict(fixed_input_size=False, interpolation='bicubic', crop_pct=CROPS.get(name, 0.875), mean=mean, std=std)
+    return cfg | dict(first_conv='stem.conv', classifier='head.fc')

@@ -22,7 +22,7 @@ from mmengine.logging import print_log
 
 from ..checkpoints.atomic import BETWEEN, newest_checkpoint, remove_unfinished, step_in, write_whole
 from ..checkpoints.reading import Checkpoint
-from ..config.reading import setting
+from ..config.config_file import setting
 from ..errors import UserError
 from ..registry import HOOKS
 from .resume_hook import training_state
@@ -62,26 +62,26 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
     def before_train(self, runner: Any) -> None:
         # A checkpoint may name files of another machine or folder: do not trust these names.
         info = runner.message_hub.runtime_info
-        named = {key: info.pop(key) for key in list(info) if re.match('best_ckpt|last_ckpt|keep_ckpt_ids', key)}
+        names = {key: info.pop(key) for key in list(info) if re.match('best_ckpt|last_ckpt|keep_ckpt_ids', key)}
         super().before_train(runner)
         self.folder = Path(self.out_dir)
-        for key, value in named.items():
-            if key.startswith('best_ckpt') and (path := self.folder / Path(str(value)).name).is_file():
-                runner.message_hub.update_info(key, str(path))
+        for key, name in names.items():
+            if key.startswith('best_ckpt') and (path := self.folder / Path(str(name)).name).is_file():
+                info[key] = str(path)
         if is_main_process():
             remove_unfinished(self.folder)
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.group = torch.distributed.new_group(backend='gloo') if several else None  # for messages without a GPU
         self.saved_time = time.monotonic()
-        if runner._resume and Path(runner._load_from).resolve().parent == self.folder.resolve():
-            self.last_ckpt, self.saved_at = str(self.folder / Path(runner._load_from).name), runner.iter
+        if runner._resume and (file := runner._load_from) and Path(file).resolve().parent == self.folder.resolve():
+            self.last_ckpt, self.saved_at = str(self.folder / Path(file).name), runner.iter
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
-        now, late = runner.iter + 1, self.minutes and time.monotonic() - self.saved_time >= 60 * self.minutes
-        stop, late = self._agreed(self.stop_signal, int(bool(late)))
-        if (stop or late) and self.saved_at != now:
-            self._save(runner, BETWEEN, dict(epoch=runner.epoch, iter=now))
+        is_late = time.monotonic() - self.saved_time >= 60 * (self.minutes or math.inf)
+        stop, late = self._agreed(self.stop_signal, is_late)
+        if (stop or late) and self.saved_at != runner.iter + 1:
+            self._save(runner, BETWEEN, dict(epoch=runner.epoch, iter=runner.iter + 1))
         self._stop(runner, stop)
 
     def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
@@ -147,9 +147,9 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         self.state = training_state(runner, validated=self.validated_at == meta['iter'])
         self.last_ckpt = str(self.folder / name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        save = dict(save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler)
-        args = dict(backend_args=self.backend_args, by_epoch=self.by_epoch, meta=meta, **save, **self.args)
-        runner.save_checkpoint(self.out_dir, name, **args)
+        parts = dict(save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler, meta=meta)
+        backend = dict(backend_args=self.backend_args, by_epoch=self.by_epoch)
+        runner.save_checkpoint(self.out_dir, name, **parts, **backend, **self.args)
         self.saved_at, self.saved_time = meta['iter'], time.monotonic()
         if not is_main_process():
             return
@@ -205,9 +205,6 @@ def resume_from(cfg: Config) -> None:
     """Set `load_from` of a config that resumes, by default the newest checkpoint in its work dir, and its seed.
 
     The order of the data depends on the seed, before the checkpoint is loaded.
-
-    Raises:
-        CheckpointError: No checkpoint in the work dir is intact, or the file is unusable.
     """
     file = cfg.get('load_from')
     if file is None:

@@ -19,5 +19,5 @@ class CocoMetric(_CocoMetric):
         if not metrics and not self.format_only:
             print_log('Nothing was detected in any image: all metrics are 0.', logger='current')
             types = [name for name in self.metrics if name in ('bbox', 'segm')]
-            metrics = {f'{name}_{item}': 0.0 for name in types for item in self.metric_items or ITEMS}
+            return {f'{name}_{item}': 0.0 for name in types for item in self.metric_items or ITEMS}
         return metrics

@@ -4,13 +4,11 @@ Each sample draws its random numbers from the seed, the epoch and its index. A r
 batch and does not load the data of the past.
 """
 
-import copy
 import os
 import random
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,16 +27,23 @@ EXACT_ORDER = dict(
 """Types of `exact_order` in configs/_base_/exact_training.py, and its default."""
 
 
-@contextmanager
-def kept_random_states() -> Iterator[None]:
-    """Restore the states of the random number generators of this process on exit."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+def random_states() -> dict[str, Any]:
+    """Return the states of the random number generators of this process, as builtin containers and tensors."""
+    _, mt19937, *others = np.random.get_state(legacy=True)
+    states: dict[str, Any] = dict(random=random.getstate(), numpy=(np.asarray(mt19937).tolist(), *others))
+    states['torch'] = torch.get_rng_state()
+    if torch.cuda.is_initialized():
+        states['cuda'] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Restore the result of :func:`random_states`."""
+    random.setstate(states['random'])
+    np.random.set_state(('MT19937', *states['numpy']))
+    torch.set_rng_state(states['torch'].cpu())
+    if 'cuda' in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states['cuda'].cpu())
 
 
 @DATASETS.register_module()
@@ -56,12 +61,15 @@ class SeededDataset(Dataset):
         if not isinstance(key, tuple):
             return self.dataset[key]
         index, epoch = key
-        with kept_random_states():
+        states = random_states()
+        try:
             seeds = np.random.SeedSequence((self.seed, epoch, index)).generate_state(3)
             random.seed(int(seeds[0]))
             np.random.seed(seeds[1])
             torch.default_generator.manual_seed(int(seeds[2]))
             return self._readable(index)
+        finally:
+            set_random_states(states)
 
     def _readable(self, index: int) -> Any:
         reasons: list[str] = []
@@ -121,16 +129,6 @@ class SeededBatches(BatchSampler):
         if isinstance(self.sampler, InfiniteSampler):  # all processes share its epochs
             return (self.sampler.rank + position * self.sampler.world_size) // self.sampler.size
         return getattr(self.sampler, 'epoch', 0)
-
-
-def seeded_loader(loader: dict, order: dict, seed: int) -> dict:
-    """Return the config of a train dataloader with the types of :data:`EXACT_ORDER`."""
-    loader = copy.deepcopy(loader)
-    inner = loader.get('batch_sampler') or dict(type=BatchSampler, drop_last=loader.pop('drop_last', False))
-    loader['batch_sampler'] = dict(type=order['batch_sampler'], inner=inner)
-    loader['dataset'] = dict(type=order['dataset'], dataset=loader['dataset'], seed=seed)
-    loader.setdefault('worker_init_fn', dict(type=order['worker_init']))
-    return loader
 
 
 @FUNCTIONS.register_module()

@@ -4,7 +4,6 @@ import io
 import os
 import resource
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from datetime import datetime, timedelta
@@ -15,20 +14,17 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import EpochBasedTrainLoop
 
-from ..config.reading import first_line
+from ..config.config_file import first_line
 from ..errors import UserError, counted
 from .console import ConsoleHook
 from .loops import validations_left
+from .machine import seconds_now
 from .runner import build_runner
 
 ITERATIONS, SECONDS = 3, 20
 """Iterations to time, and time limit in seconds. An optimizer that accumulates gradients gets a complete cycle."""
-
-GATHERED = Path('.dist_test')  # mmengine gathers the results of several processes here and leaves the empty folder
 
 
 def dry_run(cfg: Config) -> str:
@@ -38,28 +34,23 @@ def dry_run(cfg: Config) -> str:
 
     Returns:
         Memory, time an iteration and estimated end, as a text of several lines.
-
-    Raises:
-        UserError: A part of the training fails.
     """
-    target = next(path for path in (Path(cfg.work_dir), *Path(cfg.work_dir).absolute().parents) if path.exists())
+    work_dir = Path(cfg.work_dir).absolute()
+    target = next(path for path in (work_dir, *work_dir.parents) if path.exists())
     if not (target.is_dir() and os.access(target, os.W_OK)):
         raise UserError(f'{cfg.work_dir} cannot be written; choose another --work-dir.')
     if isinstance(saving := cfg.get('default_hooks', {}).get('checkpoint'), dict):
         saving.pop('out_dir', None)
-    hook, existed = _FewIterations(), GATHERED.exists()
-    with tempfile.TemporaryDirectory() as folder:
-        cfg.work_dir = folder
+    hook = _FewIterations()
+    with tempfile.TemporaryDirectory() as cfg.work_dir:
         if 'visualizer' in cfg:  # other backends may write outside of the folder
             cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
         runner = build_runner(cfg, ('train', 'val'))
-        runner._hooks = [other for other in runner.hooks if not isinstance(other, ConsoleHook)]
+        runner.hooks[:] = [other for other in runner.hooks if not isinstance(other, ConsoleHook)]
         runner.register_hook(hook)
         try:
-            with redirect_stdout(io.StringIO()):  # silence pycocotools
+            with redirect_stdout(io.StringIO()), suppress(_Enough):  # silence pycocotools
                 runner.train()
-        except _Enough:
-            pass
         except torch.OutOfMemoryError as error:
             advice = 'use fewer images a batch, or --cfg-options model.backbone.with_cp=True'
             raise UserError(f'{hook.stage} needs more memory than the GPU has; {advice}.') from error
@@ -70,11 +61,9 @@ def dry_run(cfg: Config) -> str:
         finally:
             for handler in runner.logger.handlers:
                 handler.close()
-            if not existed:
-                with suppress(OSError):  # one of several processes removes it
-                    GATHERED.rmdir()
     stages = 'training and validation work' if runner.val_loop else 'the training works, it has no validation'
-    return '\n    '.join([f'Dry run of {cfg.filename}: {stages}; nothing is written.', *hook.lines])
+    lines = [f'Dry run of {cfg.filename}: {stages}; nothing is written.', *hook.report(runner)]
+    return '\n    '.join(lines)
 
 
 class _Enough(Exception):  # noqa: N818
@@ -90,37 +79,34 @@ class _FewIterations(Hook):
         self.stage = 'The training'
         self.steps: list[float] = []  # seconds
         self.val_seconds: float | None = None  # of a batch
-        self.metrics: dict[str, float] = {}
-        self.lines: list[str] = []
 
     def before_train(self, runner: Any) -> None:
         loop = runner.train_loop
-        self.done = loop.epoch if isinstance(loop, EpochBasedTrainLoop) else loop.iter
         self.left = loop.max_iters - loop.iter
         if runner.val_loop:
-            self.val_batches = len(runner.val_loop.dataloader)
+            self.validations, self.val_batches = validations_left(loop), len(runner.val_loop.dataloader)
             runner.val_loop.dataloader = _OneBatch(runner.val_loop.dataloader)
-        self.start = _now()
+        self.start = seconds_now()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self.steps.append(_now() - self.start)
+        self.steps.append(seconds_now() - self.start)
         accumulated = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
         if len(self.steps) >= accumulated and (len(self.steps) >= ITERATIONS or sum(self.steps) > SECONDS):
             self.after_train(runner)
             raise _Enough
-        self.start = _now()
+        self.start = seconds_now()
 
     def before_val_epoch(self, runner: Any) -> None:
-        self.start = _now()
+        self.start = seconds_now()
 
     def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
-        self.val_seconds, self.metrics = _now() - self.start, metrics or {}
-        save_best = getattr(runner.cfg.get('default_hooks', {}).get('checkpoint'), 'save_best', None) or []
-        for key in [save_best] if isinstance(save_best, str) else save_best:
-            if self.metrics and key not in self.metrics and key != 'auto':
-                names = ', '.join(self.metrics)
-                raise UserError(f'default_hooks.checkpoint.save_best is {key}, but the metrics are {names}.')
-        self.start = _now()
+        self.val_seconds, self.metrics = seconds_now() - self.start, metrics or {}
+        names = ', '.join(self.metrics)
+        for hook in runner.hooks:
+            for key in getattr(hook, 'save_best', None) or ():
+                if names and key not in (*self.metrics, 'auto'):
+                    raise UserError(f'default_hooks.checkpoint.save_best is {key}, but the metrics are {names}.')
+        self.start = seconds_now()
 
     def after_train(self, runner: Any) -> None:
         if runner.val_loop and self.val_seconds is None:
@@ -130,16 +116,14 @@ class _FewIterations(Hook):
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook):
                 hook._save_checkpoint(runner)
-        self.lines = list(self._report(runner)) if is_main_process() else []
 
-    def _report(self, runner: Any) -> Iterator[str]:
+    def report(self, runner: Any) -> Iterator[str]:
         step = median(self.steps[1:] or self.steps)
         yield f'iteration   {step:.2f} s with {counted(runner.cfg.train_dataloader.batch_size, "image")}'
         seconds, validated = self.left * step, ''
         if self.val_seconds is not None:
-            times = validations_left(runner.train_loop, self.done)
-            seconds += times * self.val_batches * self.val_seconds
-            validated = f' and {counted(times, "validation")} of {counted(self.val_batches, "batch")}'
+            seconds += self.validations * self.val_batches * self.val_seconds
+            validated = f' and {counted(self.validations, "validation")} of {counted(self.val_batches, "batch")}'
             names = ', '.join(self.metrics) or 'no metrics, from one batch'
             yield f'validation  {self.val_seconds:.2f} s a batch; gives {names}'
         if torch.cuda.is_available():
@@ -165,9 +149,3 @@ class _OneBatch:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()

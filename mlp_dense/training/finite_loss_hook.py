@@ -1,11 +1,9 @@
 """Stop of a training at the iteration where it diverges."""
 
 import math
-import random
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, some
 from ..registry import HOOKS
+from .data_order import random_states, set_random_states
 from .machine import unwrapped
 
 ADVICE = (
@@ -57,9 +56,7 @@ class FiniteLossHook(Hook):
             handle.remove()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        self.batch, self.stepped = data_batch, False
-        self.random = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        self.random_cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+        self.batch, self.stepped, self.random = data_batch, False, random_states()
 
     def before_step(self, runner: Any) -> None:
         """Check the gradients before an optimizer step; a scaler checks its gradients itself."""
@@ -70,19 +67,18 @@ class FiniteLossHook(Hook):
     def _check_gradients(self, runner: Any) -> None:
         if names := _not_finite({name: p.grad for name, p in self.parameters.items() if p.grad is not None}):
             # Between accumulated steps a single rank may fail; running the model again would deadlock SyncBN.
-            details = self._explain() if self.stepped or get_world_size() == 1 else ''
-            raise self._error(runner, f'the gradient of {some(names)} is not finite', details)
+            raise self._error(runner, f'the gradient of {some(names)} is not finite', explain=self.stepped)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         losses = {name: torch.as_tensor(value) for name, value in (outputs or {}).items() if 'loss' in name}
         if self.scaled:
             self._count_skipped(runner)
         elif names := _not_finite(losses):
-            raise self._error(runner, f'{some(names)} is not finite', self._explain() if get_world_size() == 1 else '')
+            raise self._error(runner, f'{some(names)} is not finite')
         elif not self.stepped:
             self._check_gradients(runner)
         if names := _not_finite(self.state):
-            raise self._error(runner, f'{some(names)} is not finite')
+            raise UserError(f'Stopped at iteration {runner.iter + 1}: {some(names)} is not finite. {ADVICE}')
 
     def _count_skipped(self, runner: Any) -> None:
         if self.stepped:
@@ -90,8 +86,13 @@ class FiniteLossHook(Hook):
         elif all(wrapper.should_update() for wrapper in self.wrappers):
             self.skipped += 1
         if self.skipped >= self.max_skipped:
-            reason = f'gradients overflowed in {self.skipped} steps in a row, which the scaler skipped'
-            raise self._error(runner, reason, self._explain() if get_world_size() == 1 else '')
+            raise self._error(
+                runner, f'gradients overflowed in {self.skipped} steps in a row, which the scaler skipped'
+            )
+
+    def _error(self, runner: Any, reason: str, explain: bool = False) -> UserError:
+        details = self._explain() if explain or get_world_size() == 1 else ''
+        return UserError(f'Stopped at iteration {runner.iter + 1}: {reason}{details}. {ADVICE}')
 
     def _explain(self) -> str:
         """Run the batch again with the same random numbers; name the loss terms and the first module at fault."""
@@ -105,11 +106,7 @@ class FiniteLossHook(Hook):
             module.register_forward_hook(lambda _, args, output, name=name: check(name, output))
             for name, module in self.model.named_modules()
         ]
-        random.setstate(self.random[0])
-        np.random.set_state(self.random[1])
-        torch.set_rng_state(self.random[2])
-        if self.random_cuda is not None:
-            torch.cuda.set_rng_state(self.random_cuda)
+        set_random_states(self.random)
         try:
             with torch.no_grad(), self.wrappers[0].optim_context(self.model):
                 losses = self.model._run_forward(self.model.data_preprocessor(self.batch, True), mode='loss')
@@ -118,14 +115,8 @@ class FiniteLossHook(Hook):
                 handle.remove()
         names = [name for name, value in losses.items() if not _are_finite(_tensors(value))]
         terms = f'of the losses {some(names)}' if names else 'no loss'
-        module = (
-            f'the first module with such an output is {modules[0]}' if modules else 'all outputs of modules are finite'
-        )
-        return f' ({terms}; {module})'
-
-    @staticmethod
-    def _error(runner: Any, reason: str, details: str = '') -> UserError:
-        return UserError(f'Stopped at iteration {runner.iter + 1}: {reason}{details}. {ADVICE}')
+        first = f'the first module with such an output is {modules[0]}' if modules else ''
+        return f' ({terms}; {first or "all outputs of modules are finite"})'
 
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

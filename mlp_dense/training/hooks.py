@@ -36,8 +36,8 @@ class FuseHook(Hook):
 class BalanceHook(Hook):
     """Scaling and logging of the balancing losses of mixtures of experts.
 
-    The losses are scaled like the loss of the training: fp16 multiplies it, accumulated gradients divide it. Their sum
-    is logged as `loss_balance`. Every `interval` iterations the hook writes the fraction of the items of each expert
+    The losses get the factor of the training's loss: fp16 multiplies it, accumulated gradients divide it. Their sum is
+    logged as `loss_balance`. Every `interval` iterations the hook writes the share of the items of each expert
     (``expert/MODULE/NUMBER``, for tools/plot_log.py), and warns of dead experts.
     """
 

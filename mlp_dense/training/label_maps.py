@@ -29,10 +29,7 @@ class DumpLabelMaps(DumpResults):
 
 @METRICS.register_module()
 class WriteLabelMaps(BaseMetric):
-    """Writes ``truth/NAME.png`` and ``labels/NAME.png`` with class indices, and the paths of the images by NAME.
-
-    The paths are in ``images.json``.
-    """
+    """Writes class indices to ``truth/NAME.png`` and ``labels/NAME.png``; ``images.json`` has the paths by NAME."""
 
     def __init__(self, folder: str, **kwargs: Any):
         super().__init__(**kwargs)

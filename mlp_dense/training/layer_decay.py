@@ -35,8 +35,8 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         layers = backbone.layers()
         scales: dict[int, float] = {}
         for k, layer in enumerate(layers):
-            parameters = (id(parameter) for module in layer for parameter in module.parameters())
-            scales |= dict.fromkeys(parameters, rate ** (len(layers) - k))
+            for module in layer:
+                scales |= dict.fromkeys(map(id, module.parameters()), rate ** (len(layers) - k))
         for group in params:
             group['lr'] = group.get('lr', self.base_lr) * scales.get(id(group['params'][0]), 1.0)
         print_log(f'{len(layers)} layers: learning rates fall by {rate} from one to the next.', logger='current')

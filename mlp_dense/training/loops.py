@@ -1,40 +1,43 @@
 """Train loops that can resume exactly at any iteration."""
 
+import copy
 import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch.utils.data import BatchSampler
 
 from ..errors import UserError, counted
 from ..registry import LOOPS
-from .data_order import EXACT_ORDER, seeded_loader
+from .data_order import EXACT_ORDER
 
 
-def _exact(runner: Any, loader: Any) -> dict:
-    """Return the config of a train dataloader with `exact_order` in the config of the Runner applied."""
-    if not isinstance(loader, dict):
-        raise UserError('The train dataloader is an object; pass the dict of a config to train with an exact order.')
-    return seeded_loader(loader, runner.cfg.get('exact_order') or EXACT_ORDER, runner.seed)
+class _ExactOrder:
+    """A train loop whose data loader follows `exact_order` in the config of the Runner."""
 
-
-def _check_length(loop: Any) -> None:
-    """Raise a UserError if the data have too few images for a batch."""
-    batches = loop.dataloader.batch_sampler
-    if not len(loop.dataloader) and not batches.endless:
-        images, processes = counted(len(loop.dataloader.dataset), 'image'), counted(loop.runner.world_size, 'process')
-        few = f'The training data have {images}, too few for a batch of {batches.batch_size} in {processes}'
-        raise UserError(f'{few}: lower train_dataloader.batch_size, or set drop_last=False there.')
+    def __init__(self, runner: Any, dataloader: dict, *args: Any, **kwargs: Any):
+        if not isinstance(dataloader, dict):
+            raise UserError('The train dataloader is an object; pass the dict of a config to train in an exact order.')
+        dataloader, order = copy.deepcopy(dataloader), runner.cfg.get('exact_order') or EXACT_ORDER
+        if not (inner := dataloader.get('batch_sampler')):
+            inner = dict(type=BatchSampler, drop_last=dataloader.pop('drop_last', False))
+        dataloader['batch_sampler'] = dict(type=order['batch_sampler'], inner=inner)
+        dataloader['dataset'] = dict(type=order['dataset'], dataset=dataloader['dataset'], seed=runner.seed)
+        dataloader.setdefault('worker_init_fn', dict(type=order['worker_init']))
+        super().__init__(runner, dataloader, *args, **kwargs)  # type: ignore[call-arg]
+        loader: Any = self.dataloader  # type: ignore[attr-defined]
+        batches = loader.batch_sampler
+        if not len(loader) and not batches.endless:
+            images, processes = counted(len(loader.dataset), 'image'), counted(runner.world_size, 'process')
+            few = f'The training data have {images}, too few for a batch of {batches.batch_size} in {processes}'
+            raise UserError(f'{few}: lower train_dataloader.batch_size, or set drop_last=False there.')
 
 
 @LOOPS.register_module()
-class EpochLoop(EpochBasedTrainLoop):
+class EpochLoop(_ExactOrder, EpochBasedTrainLoop):
     """An EpochBasedTrainLoop of mmengine that can resume in the middle of an epoch."""
-
-    def __init__(self, runner: Any, dataloader: dict, *args: Any, **kwargs: Any):
-        super().__init__(runner, _exact(runner, dataloader), *args, **kwargs)
-        _check_length(self)
 
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
@@ -48,12 +51,8 @@ class EpochLoop(EpochBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class IterLoop(IterBasedTrainLoop):
+class IterLoop(_ExactOrder, IterBasedTrainLoop):
     """An IterBasedTrainLoop of mmengine that resumes without loading the data of the past."""
-
-    def __init__(self, runner: Any, dataloader: dict, *args: Any, **kwargs: Any):
-        super().__init__(runner, _exact(runner, dataloader), *args, **kwargs)
-        _check_length(self)
 
     def run(self) -> torch.nn.Module:
         self.runner.call_hook('before_train')
@@ -89,9 +88,10 @@ def validates(loop: EpochBasedTrainLoop | IterBasedTrainLoop) -> bool:
     return now >= max(loop.val_begin, 1) and (now % loop.val_interval == 0 or now == end)
 
 
-def validations_left(loop: EpochBasedTrainLoop | IterBasedTrainLoop, done: int) -> int:
-    """Return how often a train loop will validate after `done` epochs or iterations."""
-    last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
+def validations_left(loop: EpochBasedTrainLoop | IterBasedTrainLoop) -> int:
+    """Return how often a train loop will validate from now on."""
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
     before = max(done + 1, loop.val_begin, 1) - 1
     at_the_end = int(last % loop.val_interval > 0)
     return max(0, last // loop.val_interval - before // loop.val_interval + at_the_end) if before < last else 0

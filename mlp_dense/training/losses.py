@@ -15,12 +15,7 @@ class WeightedCrossEntropyLoss(nn.Module):
     """A cross-entropy with class weights: the weighted mean over the pixels that are not ignored.
 
     ``CrossEntropyLoss(class_weight=...)`` of mmseg 1.2.2 fails if a label map has an ignored pixel, because it looks up
-    the weight of the ignored label.
-
-    Args:
-        class_weight: Weight of each class.
-        loss_weight: Factor of the loss.
-        loss_name: Name in the log, which must begin with ``loss_``.
+    the weight of the ignored label. `loss_name` is the name in the log, which must begin with ``loss_``.
     """
 
     class_weight: Tensor
@@ -48,7 +43,5 @@ class WeightedCrossEntropyLoss(nn.Module):
         losses = losses if weight is None else losses * weight
         if reduction_override == 'none':
             return self.loss_weight * losses
-        total = class_weight[labels[labels != ignore_index]].sum()
-        return (
-            self.loss_weight * losses.sum() / total.clamp(min=torch.finfo(losses.dtype).eps)
-        )  # 0 if all pixels are ignored
+        total = class_weight[labels[labels != ignore_index]].sum().clamp(min=torch.finfo(losses.dtype).eps)
+        return self.loss_weight * losses.sum() / total  # 0 if all pixels are ignored

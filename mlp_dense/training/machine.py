@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from importlib.util import find_spec
 from typing import cast
 
@@ -10,7 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
-from ..config.reading import adapt_to_cpu
+from ..config.config_file import walk
 from ..errors import UserError
 
 STARTERS = {  # launcher: its command, and the variables of the rank, the number of processes and the local rank
@@ -37,6 +38,21 @@ def adapt_to_machine(cfg: Config) -> None:
             print_log('TensorBoard is installed: TensorboardVisBackend is added to visualizer.', logger='current')
 
 
+def adapt_to_cpu(cfg: Config) -> None:
+    """Replace settings that need a GPU: SyncBN by BN, mixed precision by full precision."""
+    replacements = {'SyncBN': 'BN', 'AmpOptimWrapper': 'OptimWrapper'}
+    replaced = set()
+    for _, container, key, value in walk(cfg._cfg_dict):
+        if key == 'type' and isinstance(value, str) and value in replacements:
+            container[key] = replacements[value]
+            replaced.add(value)
+    if 'AmpOptimWrapper' in replaced:
+        for key in ('loss_scale', 'dtype', 'use_fp64'):
+            cfg.optim_wrapper.pop(key, None)
+    changes = ', '.join(f'{replacements[name]} instead of {name}' for name in sorted(replaced))
+    print_log(f'No GPU: this runs on the CPU{f", with {changes}" if changes else ""}.', logger='current')
+
+
 def rank_of(launcher: str) -> int:
     """Return the rank that a launcher gave to this process, also before it joins the process group."""
     rank = os.environ.get(STARTERS[launcher][1], '') if launcher in STARTERS else ''
@@ -44,11 +60,7 @@ def rank_of(launcher: str) -> int:
 
 
 def start_processes(cfg: Config) -> None:
-    """Join the process group if there is no GPU: the launchers of mmengine call torch.cuda.
-
-    Raises:
-        UserError: The launcher did not start this process.
-    """
+    """Join the process group if there is no GPU: the launchers of mmengine call torch.cuda."""
     starter, *variables = STARTERS[cfg.launcher]
     if absent := [name for name in variables if name not in os.environ]:
         raise UserError(f'--launcher {cfg.launcher}: {absent[0]} is not set; start this command with {starter}.')
@@ -77,3 +89,10 @@ def start_processes(cfg: Config) -> None:
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """Return the model inside of its wrapper for several processes."""
     return cast(torch.nn.Module, model.module) if is_model_wrapper(model) else model
+
+
+def seconds_now() -> float:
+    """Return the time in seconds after all work on the GPU has finished."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -11,7 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop
 
 from ..errors import CheckpointError, counted
 from ..registry import HOOKS
-from .data_order import kept_random_states
+from .data_order import random_states, set_random_states
 from .loops import validates
 from .machine import unwrapped
 
@@ -21,11 +21,7 @@ def training_state(runner: Any, validated: bool) -> dict[str, Any]:
 
     The result contains builtin containers and tensors only.
     """
-    _, mt19937, *others = np.random.get_state(legacy=True)
-    numpy_state = (np.asarray(mt19937).tolist(), *others)
-    state: dict[str, Any] = dict(random=random.getstate(), numpy=numpy_state, torch=torch.get_rng_state())
-    if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state()
+    state = random_states()
     if not getattr(runner.optim_wrapper, 'should_update', lambda: True)():
         parameters = unwrapped(runner.model).named_parameters()
         state['gradients'] = {name: p.grad.cpu() for name, p in parameters if p.grad is not None}
@@ -58,8 +54,8 @@ class ResumeHook(Hook):
             torch.manual_seed(int(seeds[2]))
         if not self.state:
             return
-        loop, before, now = runner.train_loop, len(self.state['processes']), get_world_size()
-        if (before, self.state['batches']) != (now, len(loop.dataloader)):
+        loop, before = runner.train_loop, (len(self.state['processes']), self.state['batches'])
+        if before != (now := (get_world_size(), len(loop.dataloader))):
             self._fit(runner, before, now)
         else:
             gradients = self.state['processes'][get_rank()].get('gradients', {})
@@ -77,40 +73,27 @@ class ResumeHook(Hook):
 
     def _restore(self) -> None:
         if self.state and len(self.state['processes']) == get_world_size():
-            state = self.state['processes'][get_rank()]
-            random.setstate(state['random'])
-            np.random.set_state(('MT19937', *state['numpy']))
-            torch.set_rng_state(state['torch'].cpu())
-            if 'cuda' in state and torch.cuda.is_available():
-                torch.cuda.set_rng_state(state['cuda'].cpu())
+            set_random_states(self.state['processes'][get_rank()])
 
     def before_val(self, runner: Any) -> None:
-        self.kept = kept_random_states()  # a validation must not change the training
-        self.kept.__enter__()
+        self.kept = random_states()  # a validation must not change the training
 
     def after_val(self, runner: Any) -> None:
-        self.kept.__exit__(None, None, None)
+        set_random_states(self.kept)
 
-    def _fit(self, runner: Any, before: int, now: int) -> None:
-        """Continue with another number of processes or images per batch than before.
-
-        Raises:
-            CheckpointError: The checkpoint is from the middle of an epoch.
-        """
-        loop, batches = runner.train_loop, self.state['batches']
-        old, new = (
-            f'{counted(processes, "process")} with {counted(length, "batch")}'
-            for processes, length in ((before, batches), (now, len(loop.dataloader)))
-        )
+    def _fit(self, runner: Any, before: tuple[int, int], now: tuple[int, int]) -> None:
+        """Continue with another number of processes or images per batch; refuse it within an epoch."""
+        loop = runner.train_loop
+        old, new = (f'{counted(processes, "process")} with {counted(n, "batch")}' for processes, n in (before, now))
         if isinstance(loop, EpochBasedTrainLoop):
-            epochs, within = divmod(loop._iter, batches)
+            epochs, within = divmod(loop.iter, before[1])
             if within:
                 raise CheckpointError(
                     f'This checkpoint was saved within an epoch of {old}, which {new} cannot resume; '
                     'use as many processes and images per batch, or resume from a checkpoint at the end of an epoch.'
                 )
-            loop._iter = epochs * len(loop.dataloader)
-            _replay_schedules(runner, epochs, len(loop.dataloader))
+            loop._iter = epochs * now[1]
+            _replay_schedules(runner, epochs, now[1])
         runner.logger.warning(
             f'Resumed with {new} instead of {old}: the learning rate is not scaled, and the order and random numbers '
             'from now on differ from those of an uninterrupted training.'
@@ -118,10 +101,7 @@ class ResumeHook(Hook):
 
 
 def _replay_schedules(runner: Any, epochs: int, batches: int) -> None:
-    """Step new schedules through past epochs of `batches` iterations.
-
-    Otherwise the schedules that count iterations would end early or never.
-    """
+    """Step new schedules through past epochs; otherwise those that count iterations would end early or never."""
     schedulers = runner.param_schedulers
     known = isinstance(schedulers, list) and not any(hasattr(scheduler, 'monitor') for scheduler in schedulers)
     if not known or all(scheduler.by_epoch for scheduler in schedulers):
@@ -130,8 +110,7 @@ def _replay_schedules(runner: Any, epochs: int, batches: int) -> None:
         group['lr'] = group['initial_lr']
     runner.param_schedulers = runner.build_param_scheduler(runner.cfg.param_scheduler)
     runner.optim_wrapper._global_step = 0  # mmengine warns of schedules that are ahead of the optimizer
-    by_epoch = [scheduler for scheduler in runner.param_schedulers if scheduler.by_epoch]
-    by_iteration = [scheduler for scheduler in runner.param_schedulers if not scheduler.by_epoch]
-    for _ in range(epochs):
-        for scheduler in by_iteration * batches + by_epoch:
-            scheduler.step()
+    for iteration in range(1, epochs * batches + 1):
+        for scheduler in sorted(runner.param_schedulers, key=lambda scheduler: scheduler.by_epoch):  # as mmengine does
+            if not scheduler.by_epoch or iteration % batches == 0:
+                scheduler.step()

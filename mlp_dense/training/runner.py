@@ -3,6 +3,7 @@
 import copy
 import io
 import logging
+import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
@@ -19,13 +20,14 @@ from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
 from ..checks.data_config import check_built, check_data, explain_empty
 from ..checks.unreadable import explained
-from ..config.reading import enter_scope, leaves
+from ..config.config_file import enter_scope, first_line
 from ..config.safe_loaders import check_pretrained
 from ..config.validation import building, check_settings
+from ..datasets.layout import leaves
 from ..errors import CheckpointError, UserError
 from ..registry import RUNNERS
 from .checkpoint_hook import CheckpointHook, resume_from
-from .console import ConsoleFilter, ConsoleHook, ProgressHook
+from .console import ConsoleFilter, ConsoleHook
 from .machine import adapt_to_machine, unwrapped
 
 
@@ -40,12 +42,7 @@ class DenseRunner(Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'DenseRunner':
-        """Build a Runner from a config, after the changes that this machine and a resumed training need.
-
-        Raises:
-            UserError: A part of the config is wrong.
-            CheckpointError: The training cannot resume.
-        """
+        """Build a Runner from a config, after the changes that this machine and a resumed training need."""
         cfg = copy.deepcopy(cfg)
         adapt_to_machine(cfg)
         if cfg.get('resume'):
@@ -58,11 +55,8 @@ class DenseRunner(Runner):
     def train(self) -> torch.nn.Module:
         self.fine_tuning = not self._resume
         saving = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
-        with (
-            building(self.cfg, running=True),
-            explained(self.rank),
-            saving.stoppable() if saving else nullcontext(),
-        ):
+        stoppable = saving.stoppable() if saving else nullcontext()
+        with building(self.cfg, running=True), explained(self.rank), stoppable:
             return super().train()
 
     def test(self) -> dict[str, float]:
@@ -71,7 +65,7 @@ class DenseRunner(Runner):
                 return super().test()
         finally:
             for hook in self.hooks:
-                if isinstance(hook, ProgressHook):
+                if isinstance(hook, ConsoleHook):
                     hook.close(self)
 
     def build_train_loop(self, loop: Any) -> Any:
@@ -98,54 +92,42 @@ class DenseRunner(Runner):
         """Build the logger; a ConsoleHook opens the console only after the setup."""
         logger = super().build_logger(*args, **kwargs)
         hooks = [*(self.cfg.get('default_hooks') or {}).values(), *(self.cfg.get('custom_hooks') or ())]
-        types = [hook.get('type') for hook in hooks if isinstance(hook, dict)]
-        self.console = ConsoleFilter(is_open=f'mlp_dense.{ConsoleHook.__name__}' not in types)
+        opens = any(isinstance(hook, dict) and hook.get('type') == 'mlp_dense.ConsoleHook' for hook in hooks)
+        self.console = ConsoleFilter(is_open=not opens)
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(self.console)
         return logger
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', strict: bool = False, **_: Any) -> dict:
-        """Load a checkpoint; only a training that starts from `load_from` may lack tensors of the model.
-
-        Raises:
-            CheckpointError: The file is unusable or does not fit.
-        """
+        """Load a checkpoint; only a training that starts from `load_from` may lack tensors of the model."""
         checkpoint = Checkpoint.read(filename, map_location)
         content = checkpoint.training if self._resume else checkpoint.content
         if 'state_dict' not in content:  # the hooks of mmengine expect the weights there
             content = dict(content, state_dict=checkpoint.weights)
         self.call_hook('after_load_checkpoint', checkpoint=content)
-        model = unwrapped(self.model)
-        load_weights(model, replace(checkpoint, content=content), strict=strict or not self.fine_tuning)
+        checkpoint = replace(checkpoint, content=content)
+        load_weights(unwrapped(self.model), checkpoint, strict=strict or not self.fine_tuning)
         self._has_loaded = True
         self.logger.info(f'Loaded checkpoint {filename}')
         return content
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Load a checkpoint with its optimizer, schedules and log.
-
-        Raises:
-            CheckpointError: They do not fit this config.
-        """
+        """Load a checkpoint with its optimizer, schedules and log."""
         try:
             super().resume(filename, *args, **kwargs)
         except UserError:
             raise
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            problem = f'its optimizer, schedule or log does not fit this config ({first_line(error)})'
             raise CheckpointError(
-                f'{filename}: its optimizer, schedule or log does not fit this config ({reason}). Resume with the '
-                'config that it was trained with, or start a new training with --cfg-options load_from=FILE.'
+                f'{filename}: {problem}. Resume with the config that it was trained with, or start a new training with '
+                '--cfg-options load_from=FILE.'
             ) from error
 
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> Any:
-        """Build a data loader and check its data sets.
-
-        Raises:
-            UserError: A data set is empty, or its classes differ from those of its annotations.
-        """
+        """Build a data loader and check its data sets."""
         try:
             with redirect_stdout(io.StringIO()):  # silence pycocotools
                 loader = Runner.build_dataloader(dataloader, *args, **kwargs)
@@ -162,11 +144,7 @@ class DenseRunner(Runner):
 
 
 def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
-    """Check the settings of a config and the data of its `loaders`, then build its Runner.
-
-    Raises:
-        UserError: Data are missing, class counts differ, or a setting is unknown.
-    """
+    """Check the settings of a config and the data of its `loaders`, then build its Runner."""
     enter_scope(cfg)
     check_settings(cfg)
     check_pretrained(cfg)
@@ -188,23 +166,15 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, strict: bool = 
     """Load a checkpoint into a complete detector or segmentor.
 
     If not `strict`, heads may differ (mmengine logs how), but never the backbone.
-
-    Raises:
-        CheckpointError: The checkpoint does not fit.
     """
-    if not_finite := checkpoint.not_finite:
-        print_log(
-            f'{checkpoint.source}: {len(not_finite)} of its weights are not finite (NaN or infinity), '
-            f'first {not_finite[0]}.',
-            logger='current',
-            level=logging.WARNING,
-        )
+    if names := checkpoint.not_finite:
+        problem = f'{len(names)} of its weights are not finite (NaN or infinity), first {names[0]}'
+        print_log(f'{checkpoint.source}: {problem}.', logger='current', level=logging.WARNING)
     try:
         with loading(checkpoint.source):
             load_state_dict(model, checkpoint.weights, strict=strict)
     except RuntimeError as error:
-        reason = ' '.join(str(error).split())
         raise CheckpointError(
             f'{checkpoint.source} is not a checkpoint of this model (same config, same number of classes?): '
-            f'{reason[:400]}{" ..." if len(reason) > 400 else ""}'
+            + textwrap.shorten(str(error), 400, placeholder=' ...')
         ) from error

@@ -3,17 +3,16 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..checkpoints.atomic import checkpoints_in
-from ..checks.data_config import dataset_meta
-from ..config.reading import Edits, enter_scope, evaluators, leaves, need, setting
+from ..config.config_file import Edits, enter_scope, evaluators, need, setting
 from ..config.scaling import set_duration, set_image_sizes
 from ..config.validation import check_backends
+from ..datasets.layout import dataset_meta, leaves
 from ..errors import UserError
 from ..tasks import task_of
 from .checkpoint_hook import resume_from
@@ -21,8 +20,6 @@ from .report_hook import leave_results
 
 EXPORTED = ('.onnx', '.pt2')
 """Suffixes of exported models."""
-
-EXACT = ('EpochLoop', 'IterLoop')
 
 
 def shrink(
@@ -41,9 +38,6 @@ def shrink(
 
     Returns:
         A line for each change: dotted path, old and new value.
-
-    Raises:
-        UserError: A value is impossible, or the config has nothing that it could change.
     """
     edits = Edits()
     need(cfg, 'model', f'{loaders[0]}_dataloader')
@@ -55,20 +49,13 @@ def shrink(
     if workers is not None:
         if workers < 0:
             raise UserError(f'--workers {workers}: use 0 or more; with 0 the main process loads the images.')
-        for name in loaders:
-            _set_workers(edits, cfg.get(f'{name}_dataloader'), workers, f'{name}_dataloader')
+        for path in [f'{name}_dataloader' for name in loaders if cfg.get(f'{name}_dataloader')]:
+            edits.set(cfg[path], 'num_workers', workers, f'{path}.num_workers')
+            for key in ('persistent_workers', 'prefetch_factor'):
+                if not workers and cfg[path].get(key):  # PyTorch refuses them without loading processes
+                    edits.remove(cfg[path], key, f'{path}.{key}')
     set_duration(edits, cfg, epochs, iters)
     return edits.lines
-
-
-def _set_workers(edits: Edits, loader: Any, workers: int, path: str) -> None:
-    if not loader:
-        return
-    edits.set(loader, 'num_workers', workers, f'{path}.num_workers')
-    if not workers:  # PyTorch refuses these settings without loading processes
-        for key in ('persistent_workers', 'prefetch_factor'):
-            if loader.get(key):
-                edits.remove(loader, key, f'{path}.{key}')
 
 
 def for_training(
@@ -79,11 +66,7 @@ def for_training(
     seed: int | None = None,
     deterministic: bool = False,
 ) -> None:
-    """Change a config, whose work dir is set, for a training: see ``tools/train.py --help``.
-
-    Raises:
-        UserError: An option is impossible, nothing can be resumed, or something would be overwritten.
-    """
+    """Change a config, whose work dir is set, for a training: see ``tools/train.py --help``."""
     need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     check_backends(cfg)
     _resume(cfg, resume)
@@ -101,12 +84,9 @@ def for_training(
     if deterministic:
         cfg.randomness = dict(cfg.get('randomness', {}), deterministic=True)
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS refuses to be deterministic without it
-    if str(setting(cfg, 'train_cfg.type')).rpartition('.')[2] not in EXACT:
-        print_log(
-            'This config does not resume exactly: inherit _base_/exact_training.py of mlp_dense for that '
-            '(docs/reliability.md).',
-            logger='current',
-        )
+    if str(setting(cfg, 'train_cfg.type')).rpartition('.')[2] not in ('EpochLoop', 'IterLoop'):
+        remedy = 'inherit _base_/exact_training.py of mlp_dense for that (docs/reliability.md)'
+        print_log(f'This config does not resume exactly: {remedy}.', logger='current')
 
 
 def _resume(cfg: Config, resume: str | None) -> None:
@@ -135,11 +115,7 @@ def for_test(
     score_thr: float = 0.3,
     report: str = '',
 ) -> None:
-    """Change a config for the test of a checkpoint: see ``tools/test.py --help``.
-
-    Raises:
-        UserError: An option is impossible with this config or checkpoint.
-    """
+    """Change a config for the test of a checkpoint: see ``tools/test.py --help``."""
     need(cfg, 'model', 'test_dataloader', 'test_cfg')
     check_backends(cfg)
     if not evaluators(cfg, 'test'):
@@ -148,9 +124,8 @@ def for_test(
     if is_exported(checkpoint):
         if fuse or cfg.launcher != 'none':
             option = '--fuse' if fuse else '--launcher'
-            raise UserError(
-                f'{option}: {checkpoint} is exported; remove {option} (tools/export.py --fuse fuses before).'
-            )
+            advice = f'remove {option} (tools/export.py --fuse fuses before)'
+            raise UserError(f'{option}: {checkpoint} is exported; {advice}.')
         enter_scope(cfg)
         run_exported(cfg, checkpoint, dataset_meta(cfg.test_dataloader.dataset).get('classes'))
         cfg.load_from = None
@@ -172,8 +147,7 @@ def for_test(
         task = task_of(cfg.default_scope)
         if Path(out).suffix.lower() not in task.dumped_as:
             raise UserError(f'--out {out}: for this config use a file that ends in {" or ".join(task.dumped_as)}.')
-        dump = dict(type=task.dump, out_file_path=out)
-        cfg.test_evaluator = [*evaluators(cfg, 'test'), dump]
+        cfg.test_evaluator = [*evaluators(cfg, 'test'), dict(type=task.dump, out_file_path=out)]
     if report:
         leave_results(cfg, Path(report))
 
@@ -184,11 +158,7 @@ def is_exported(file: str | Path | None) -> bool:
 
 
 def run_exported(cfg: Config, file: str | Path, classes: Sequence[str] | None = None) -> None:
-    """Replace the model of a config by an exported model, with some class names if they are passed.
-
-    Raises:
-        UserError: Complete models of this task are not exported.
-    """
+    """Replace the model of a config by an exported model, with some class names if they are passed."""
     model_type = task_of(cfg.default_scope).exported
     if model_type is None:
         raise UserError(f'{file}: complete models of {cfg.default_scope} are not exported; pass a checkpoint.')

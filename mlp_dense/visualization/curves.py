@@ -36,12 +36,11 @@ class Run:
 def read_run(path: Path) -> Run:
     """Read the curves of a work dir, of a time-stamped folder in it, or of a scalars.json.
 
-    Each later log of a resumed training overrides the earlier logs from its first iteration on. Raises UserError if
-    there are no scalars, or if a line is not JSON.
+    Each later log of a resumed training overrides the earlier logs from its first iteration on.
     """
     if not path.exists():
         raise UserError(f'{path} does not exist; pass the work dir of a training, or a scalars.json.')
-    files = [path] if path.is_file() else sorted(path.glob('vis_data/scalars.json'))
+    files = [path] if path.is_file() else [*path.glob('vis_data/scalars.json')]
     files = files or sorted(path.glob('*/vis_data/scalars.json'))
     records: list[tuple[float, dict]] = []
     for file in files:
@@ -50,8 +49,8 @@ def read_run(path: Path) -> Run:
         records = [*(record for record in records if record[0] < start), *new]
     if not records:
         raise UserError(f'{path} has no scalars (*/vis_data/scalars.json); pass the work dir of a started training.')
-    in_vis_data = path.is_file() and path.resolve().parent.name == 'vis_data'
-    run = Run((path.resolve().parents[2] if in_vis_data else path.resolve()).name)
+    root = path.resolve()
+    run = Run((root.parents[2] if root.is_file() and root.parent.name == 'vis_data' else root).name)
     for iteration, record in records:
         is_training = 'lr' in record
         if is_training:
@@ -72,18 +71,19 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
     One run has a colour per quantity. Several runs have a colour each and a line style per quantity, and only metrics
     with an ending in `main_metrics` are drawn. `smooth` is the weight of the past in the moving average of the losses.
     """
-    several = len(runs) > 1
-    with_experts = not several and bool(runs[0].shares)
+    several, with_experts = len(runs) > 1, len(runs) == 1 and bool(runs[0].shares)
     figure = Figure(figsize=(11, 16 if with_experts else 12), layout='constrained')
     axes = figure.subplots(3 + with_experts, 1, sharex=True)
     losses = sorted({name for run in runs for name in run.losses}, key=lambda name: (name != 'loss', name))
     metrics = sorted({name for run in runs for name in run.metrics})
     main = [name for name in metrics if name.endswith(tuple(main_metrics))] or metrics[:1]
     metrics = main if several else main + [name for name in metrics if name not in main]
+    highest = (max(run.metrics[name].values()) for run in runs for name in main if name in run.metrics)
+    units = ' / '.join(sorted({'percent' if value > 1 else 'from 0 to 1' for value in highest}))
     panels = (
         ('training losses', 'loss', losses, ['loss'], ''),
         ('learning rate', 'learning rate', ['learning rate'], ['learning rate'], ''),
-        ('validation', _metric_label(runs, main), metrics, main, 'o'),
+        ('validation', f'metric, {units}' if units else 'metric', metrics, main, 'o'),
     )
     for ax, (title, label, names, bold, marker) in zip(axes, panels, strict=False):
         keys = []
@@ -120,13 +120,13 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
 
 def _plot_shares(ax: Axes, shares: dict[str, Curve]) -> None:
     """Draw the items per expert, with a colour per expert and a line style per mixture."""
-    modules = list(dict.fromkeys(name.rpartition('/')[0] for name in shares))
-    experts = {int(name.rpartition('/')[2]) for name in shares}
-    for name, curve in shares.items():
-        module, _, number = name.rpartition('/')
+    names = [name.rpartition('/')[::2] for name in shares]
+    modules = list(dict.fromkeys(module for module, _ in names))
+    for (module, number), curve in zip(names, shares.values(), strict=True):
         _plot(ax, curve, 0.0, color=_colour(int(number)), linestyle=_style(modules.index(module)))
     keys = [Line2D([], [], color='black', linestyle=_style(k), label=module) for k, module in enumerate(modules)]
-    keys += [Line2D([], [], color=_colour(i), linewidth=4, label=f'expert {i}') for i in sorted(experts)]
+    experts = sorted({int(number) for _, number in names})
+    keys += [Line2D([], [], color=_colour(i), linewidth=4, label=f'expert {i}') for i in experts]
     _add_legend(ax, keys)
     ax.set(title='experts', xlabel='iteration', ylabel='fraction of the items')
     ax.set_ylim(bottom=0)
@@ -157,24 +157,18 @@ def _read_lines(file: Path) -> list[dict]:
 
 
 def _at_iterations(records: Sequence[dict]) -> list[tuple[float, dict]]:
-    """Return the records with their iteration.
-
-    A training that counts epochs logs its validation at an epoch. The length of an epoch is the shortest that agrees
-    with every record of the training.
-    """
+    """Return records with their iteration; validations are logged at epochs, whose length the training records tell."""
     epochs = [(record['epoch'], record['iter']) for record in records if 'epoch' in record and 'iter' in record]
     length = max((math.ceil(iteration / epoch) for epoch, iteration in epochs), default=1)
     last = max(epochs, default=(0, 0))[0]
+    records = [record for record in records if 'step' in record]
     return [
-        (record.get('iter') or record['step'] * (length if record['step'] <= last else 1), record)
-        for record in records
-        if 'step' in record
+        (record.get('iter') or record['step'] * (length if record['step'] <= last else 1), record) for record in records
     ]
 
 
 def _plot(ax: Axes, curve: Curve, smooth: float, **style: Any) -> None:
-    x = np.array(sorted(curve))
-    y = np.array([curve[iteration] for iteration in x], dtype=float)
+    x, y = np.array(sorted(curve.items()), dtype=float).T
     if smooth:
         ax.plot(x, y, **style | dict(alpha=0.25, linewidth=1, linestyle='-'))
         average, weight = 0.0, 0.0
@@ -191,9 +185,3 @@ def _style(i: int) -> Any:
 
 def _colour(i: int) -> tuple:
     return colormaps['tab10'](i) if i < 10 else colormaps['tab20b']((i - 10) % 20)
-
-
-def _metric_label(runs: Sequence[Run], main: Sequence[str]) -> str:
-    highest = (max(run.metrics[name].values()) for run in runs for name in main if name in run.metrics)
-    units = sorted({'percent' if value > 1 else 'from 0 to 1' for value in highest})
-    return ', '.join(['metric', ' / '.join(units)]) if units else 'metric'

@@ -24,10 +24,7 @@ MIN_REGION = 0.004  # classes below this fraction of the image have no name
 
 
 def enlarged_size(height: int, width: int, min_size: int = 320, max_size: int = 4096) -> Size:
-    """Return the size times an integer, so that names are legible.
-
-    The shorter side gets at least `min_size` pixels, unless the longer side would exceed `max_size`.
-    """
+    """Return a size times an integer: at least `min_size` pixels, unless the longer side would exceed `max_size`."""
     factor = max(1, min(-(-min_size // min(height, width)), max_size // max(height, width)))
     return height * factor, width * factor
 
@@ -51,14 +48,11 @@ def draw_labels(
     image = np.ascontiguousarray(image[..., ::-1]) if bgr else image
     label_size = label_size or image.shape[:2]
     height, width = size or enlarged_size(*image.shape[:2])
-    # Enlarged pixels stay squares.
-    interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_NEAREST
+    interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_NEAREST  # enlarged pixels stay squares
     image = cv2.resize(image, (width, height), interpolation=interpolation)
     shown = [i for i, item in enumerate(labels) if item is not None]
     drawn = [draw(image, labels[i], label_size, meta['classes'], meta.get('palette')) for i in shown]
-    if captions:
-        drawn = captioned(drawn, [captions[i] for i in shown])
-    result = np.concatenate(drawn, axis=1)
+    result = np.concatenate(captioned(drawn, [captions[i] for i in shown]) if captions else drawn, axis=1)
     return np.ascontiguousarray(result[..., ::-1]) if bgr else result
 
 
@@ -96,10 +90,7 @@ def colours(palette: Any, count: int) -> list[Colour]:
 def draw_instances(
     image: np.ndarray, instances: InstanceData, label_size: Size, classes: Sequence[str], palette: Any
 ) -> np.ndarray:
-    """Draw boxes, masks if there are any, class names and scores (percent) on an RGB image (H, W, 3).
-
-    Small objects are drawn last, with thin lines.
-    """
+    """Draw boxes, masks, class names and scores (percent) on an RGB image (H, W, 3), small objects last and thinly."""
     palette = colours(palette, len(classes))
     boxes = torch.as_tensor(getattr(instances.bboxes, 'tensor', instances.bboxes)).cpu()
     scale = boxes.new_tensor([image.shape[1] / label_size[1], image.shape[0] / label_size[0]] * 2)
@@ -121,10 +112,9 @@ def draw_instances(
     for (left, top, right, bottom), colour in zip(corners, object_colours, strict=True):
         line = max(1, min(thickness, (right - left) // THIN, (bottom - top) // THIN))
         cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), colour, int(line))
-    scores = [''] * len(labels)
-    if 'scores' in instances:
-        scores = [f'{100 * score:.0f}' for score in instances.scores.cpu().numpy()[order]]
-    return write_names(drawn, [classes[label] for label in labels], scores, corners, object_colours)
+    scores = instances.scores.cpu().numpy()[order] if 'scores' in instances else ()
+    texts = [f'{100 * score:.0f}' for score in scores] or [''] * len(labels)
+    return write_names(drawn, [classes[label] for label in labels], texts, corners, object_colours)
 
 
 def draw_label_map(image: np.ndarray, labels: PixelData, _: Any, classes: Sequence[str], palette: Any) -> np.ndarray:
@@ -137,16 +127,14 @@ def draw_label_map(image: np.ndarray, labels: PixelData, _: Any, classes: Sequen
     ignored = label_map >= len(classes)
     painted = np.array(palette, dtype=np.uint8)[np.where(ignored, 0, label_map)]
     drawn = np.where(ignored[..., None], image, image * (1 - OPACITY) + painted * OPACITY).astype(np.uint8)
-    rows, columns = np.indices(label_map.shape)
-    hatching = (rows + columns) // 4 % 2 * 255
+    hatching = np.indices(label_map.shape).sum(0) // 4 % 2 * 255
     drawn[ignored] = drawn[ignored] // 4 + hatching[ignored, None] // 4 * 3
     positions = {}
-    for label in np.unique(label_map[~ignored]):
+    for label in np.unique(label_map[~ignored]).tolist():
         inside = np.pad((label_map == label).astype(np.uint8), 1)
         if inside.mean() >= MIN_REGION:
             depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
-            y, x = divmod(int(depth.argmax()), depth.shape[1])
-            positions[label] = x, y
+            positions[label] = divmod(int(depth.argmax()), depth.shape[1])[::-1]
     names, name_colours = [classes[label] for label in positions], [palette[label] for label in positions]
     return write(drawn, names, positions.values(), name_colours, centred=True)
 
@@ -156,8 +144,7 @@ def draw_class(image: np.ndarray, label: InstanceData, _: Any, classes: Sequence
     palette, indices = colours(palette, len(classes)), label.labels.tolist()
     names = [classes[i] for i in indices]
     if 'probability' in label:
-        pairs = zip(names, label.probability.tolist(), strict=True)
-        names = [f'{name} {100 * probability:.0f}' for name, probability in pairs]
+        names = [f'{name} {100 * p:.0f}' for name, p in zip(names, label.probability.tolist(), strict=True)]
     line = font_for(*image.shape[:2]).size + 9
     positions = [(0, line * (i + 1)) for i in range(len(names))]
     return write(image, names, positions, [palette[i] for i in indices])
@@ -167,10 +154,9 @@ def contact_sheet(tiles: Sequence[tuple[np.ndarray, Sequence[str]]], size: int) 
     """Arrange RGB images of at most `size` by `size` pixels in rows, each above its lines of text."""
     font, gap = font_for(size, size), 8
     line = int(font.size) + 5
-    lines = max(len(texts) for _, texts in tiles)
     columns = math.ceil(math.sqrt(len(tiles)))
     rows = math.ceil(len(tiles) / columns)
-    cell_width, cell_height = size + gap, size + lines * line + 2 * gap
+    cell_width, cell_height = size + gap, size + max(len(texts) for _, texts in tiles) * line + 2 * gap
     sheet = Image.new('RGB', (columns * cell_width + gap, rows * cell_height + gap), 'white')
     draw = ImageDraw.Draw(sheet)
     for i, (tile, texts) in enumerate(tiles):

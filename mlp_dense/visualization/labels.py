@@ -22,10 +22,7 @@ def font_for(height: int, width: int) -> ImageFont.FreeTypeFont:
 def write(
     image: np.ndarray, texts: Iterable[str], positions: Iterable, colours: Iterable[Colour], centred: bool = False
 ) -> np.ndarray:
-    """Write texts on their colours above positions (x, y), or `centred` on them.
-
-    Texts are moved into the image, and below a text that is already there.
-    """
+    """Write texts on their colours above positions (x, y) or `centred`, moved into the image and below other texts."""
     canvas = _Canvas(image)
     for text, (x, y), colour in zip(texts, positions, colours, strict=True):
         width, height = canvas.size_of(text)
@@ -83,9 +80,8 @@ def distinct_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
     start = len(os.path.commonprefix(components))
     end = len(os.path.commonprefix([path[start:][::-1] for path in components]))
     different = ['/'.join(path[start : len(path) - end]) or '.' for path in components]
-    return [
-        f'{name} ({where})' if names.count(name) > 1 else name for name, where in zip(names, different, strict=True)
-    ]
+    pairs = zip(names, different, strict=True)
+    return [f'{name} ({where})' if names.count(name) > 1 else name for name, where in pairs]
 
 
 class _Canvas:
@@ -108,13 +104,9 @@ class _Canvas:
     def place(self, text: str, positions: Sequence[tuple[int, int]], colour: Colour, required: bool) -> bool:
         """Write a text at the first free position, or if `required` at the first one; return whether it was written."""
         width, height = self.size_of(text)
-        free = [
-            (x, y)
-            for x, y in positions
-            if 0 <= x <= self.width - width
-            and 0 <= y <= self.height - height
-            and not self.taken[y : y + height, x : x + width].any()
-        ]
+        right, bottom = self.width - width, self.height - height
+        inside = [(x, y) for x, y in positions if 0 <= x <= right and 0 <= y <= bottom]
+        free = [(x, y) for x, y in inside if not self.taken[y : y + height, x : x + width].any()]
         if free or required:
             self.write(text, *self.inside(*(free or positions)[0], width, height), colour)
         return bool(free or required)

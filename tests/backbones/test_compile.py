@@ -38,7 +38,6 @@ def test_trains_without_graph_breaks(family, with_cp):
 
 
 def test_experts_train_in_autocast():
-    """Compiled training computes all experts."""
     model = SparseMLP(TINY, out_indices=(0, 1)).train()
     other, x = copy.deepcopy(model), image(2, 3, 50, 75)
     for network in (torch.compile(other, fullgraph=True, dynamic=False, backend='aot_eager'), model):
@@ -98,10 +97,10 @@ def test_inductor_trains(two_threads):
 OPERATORS = {
     'linear': lambda: (torch.rand(2, 7, 9, 6), torch.rand(5, 6), torch.rand(5), 'gelu'),
     'mix_experts': lambda: (
-        torch.rand(9, 6),
-        torch.rand(9, 2),
+        torch.rand(9, 6, requires_grad=True),
+        torch.rand(9, 2, requires_grad=True),
         torch.tensor([[0, 1], [1, 2], [2, 0]] * 3),
-        *(torch.rand(3, *size) for size in ((5, 6), (5,), (6, 5), (6,))),
+        *(torch.rand(3, *size, requires_grad=True) for size in ((5, 6), (5,), (6, 5), (6,))),
     ),
 }
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mlp_dense import kernels
 from mlp_dense.backbones import experts as module
 from mlp_dense.backbones.experts import BALANCE_WEIGHT, Experts, imbalance
-from mlp_dense.kernels import experts as mixing
+from mlp_dense.kernels import expert_mixing as mixing
 from mlp_dense.training.hooks import BalanceHook
 from support.configs import config
 from support.tools import call
@@ -53,7 +53,7 @@ def test_rows_are_padded_on_a_cpu(monkeypatch, two_threads):
     exact, rows = built().eval(), []
     assert not kernels.applies(x.double())
     expert_mlp = mixing.expert_mlp
-    monkeypatch.setattr(mixing, 'expert_mlp', lambda x, *weights: rows.append(len(x)) or expert_mlp(x, *weights))
+    monkeypatch.setattr(mixing, 'expert_mlp', lambda x, *weights: rows.append(x.shape[2]) or expert_mlp(x, *weights))
     for experts, dtype in ((model, torch.float32), (exact, torch.float64)):
         experts(x.to(dtype)).square().sum().backward()
     assert all(count % mixing.ROWS == 0 for count in rows[:EXPERTS]) and sum(rows[EXPERTS:]) == CHOSEN * len(x)
@@ -61,14 +61,13 @@ def test_rows_are_padded_on_a_cpu(monkeypatch, two_threads):
         torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-3, atol=1e-3)
 
 
-def test_all_experts_masked_equal_the_chosen_ones():
-    """Compiled training computes them."""
+def test_operator_of_compiled_code_has_the_gradients_of_autograd():
     model, items = built(), torch.randn(30, DIM, dtype=torch.float64, requires_grad=True)
     gates, chosen = torch.rand(30, EXPERTS, dtype=torch.float64).topk(CHOSEN)
     gates.requires_grad_()
     weights = model.fc1.weight, model.fc1.bias, model.fc2.weight, model.fc2.bias
     outer = torch.randn(30, DIM, dtype=torch.float64)
-    outs = [mix(items, gates, chosen, *weights) for mix in (mixing.mix_all, mixing.mix_chosen)]
+    outs = [mix(items, gates, chosen, *weights) for mix in (mixing.mix_chosen, torch.ops.mlp_dense.mix_experts.default)]
     torch.testing.assert_close(*outs)
     torch.testing.assert_close(*(torch.autograd.grad(out, (items, gates, *weights), outer) for out in outs))
 

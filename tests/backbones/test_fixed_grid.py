@@ -14,11 +14,7 @@ from support.checkpoints import pretrained
 from support.models import SMALL, image, official
 
 ON_GRIDS = [cls for cls in FAMILIES if issubclass(cls, FixedGridMLP)]
-NATIVE = dict(
-    MLPMixer=dict(grid_size=4),
-    SparseMLP=dict(grid_size=4),
-    VisionPermutator=dict(segments=(4, 4, 2, 2)),
-)
+NATIVE = dict(MLPMixer=dict(grid_size=4), SparseMLP=dict(grid_size=4), VisionPermutator=dict(segments=(4, 4, 2, 2)))
 
 
 def built(cls: type, global_blocks: str) -> nn.Module:
@@ -100,9 +96,9 @@ def test_every_variant_equals_the_reference(cls, variant, size):
 def test_resizing_is_that_of_pytorch(size):
     x = torch.randn(2, 9, 14, 3, dtype=torch.float64, requires_grad=True)
     ours = resized(x, *size)
-    theirs = F.interpolate(x.permute(0, 3, 1, 2), size, mode='bilinear', antialias=True).permute(0, 2, 3, 1)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    gradients = (torch.autograd.grad(out, x, torch.ones_like(out))[0] for out in (ours, theirs))
+    expected = F.interpolate(x.permute(0, 3, 1, 2), size, mode='bilinear', antialias=True).permute(0, 2, 3, 1)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    gradients = (torch.autograd.grad(out, x, torch.ones_like(out))[0] for out in (ours, expected))
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
@@ -140,7 +136,7 @@ def test_mixer_reads_the_names_of_mmpretrain(save, inside):
     weights = official(MLPMixer, norms=(), classes=10)
     renamed = {}
     for name, tensor in weights.items():
-        for theirs, ours in (
+        for new, old in (
             ('patch_embed.projection', 'stem.proj'),
             ('.ln', '.norm'),
             ('layers', 'blocks'),
@@ -149,11 +145,11 @@ def test_mixer_reads_the_names_of_mmpretrain(save, inside):
             ('channel_mix.layers.0.0', 'mlp_channels.fc1'),
             ('channel_mix.layers.1', 'mlp_channels.fc2'),
         ):
-            name = name.replace(ours, theirs)
+            name = name.replace(old, new)
         name = name.replace('norm.', 'ln1.') if name.startswith('norm.') else name
         renamed[name if name.startswith('head') else inside + name] = tensor
     assert 'ln1.weight' in ''.join(renamed) and 'token_mix' in ''.join(renamed)
-    models = [pretrained(MLPMixer, save(dict(state_dict=each), 'a.pth')) for each in (weights, renamed)]
+    models = [pretrained(MLPMixer, save(dict(state_dict=state), 'a.pth')) for state in (weights, renamed)]
     first, second = (model.stages.state_dict() | model.stem.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
 

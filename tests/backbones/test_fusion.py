@@ -16,7 +16,7 @@ from support.models import SMALL, image
 
 
 def with_random_statistics(model: nn.Module) -> nn.Module:
-    """Norms and biases far from what they are at the start, where folding could be forgotten unseen."""
+    """Draw norms and biases, whose initial values would hide missing folding."""
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.running_mean is not None:
@@ -85,9 +85,7 @@ def test_fusing_twice_equals_fusing_once(family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'path',
-    [DETECTION, SEGMENTATION, config('detection/cycle_mlp_mask_rcnn_coco')],
-    ids=lambda path: Path(path).stem,
+    'path', [DETECTION, SEGMENTATION, config('detection/cycle_mlp_mask_rcnn_coco')], ids=lambda path: Path(path).stem
 )
 def test_complete_models(path):
     cfg = Config.fromfile(path)

@@ -18,15 +18,9 @@ from mlp_dense.errors import CheckpointError
 from support.checkpoints import Detector, FromYacs, assert_computes, prefixed, pretrained
 from support.models import SMALL, differing, first_bias, official
 
-
-def mmengine_extras() -> dict:
-    history = HistoryBuffer([1.5, 0.5], [1, 1])
-    scalars = dict(loss=history, best=np.float64(0.5), step=np.int64(3), curve=np.arange(3, dtype=np.float32))
-    return dict(
-        meta=dict(epoch=1, cfg='model = dict()'), message_hub=scalars, optimizer=dict(state={}, param_groups=[{}])
-    )
-
-
+SCALARS = dict(loss=HistoryBuffer([1.5, 0.5], [1, 1]), best=np.float64(0.5), step=np.int64(3))
+MMENGINE = dict(meta=dict(epoch=1, cfg='model = dict()'), optimizer=dict(state={}, param_groups=[{}]))
+MMENGINE['message_hub'] = dict(SCALARS, curve=np.arange(3, dtype=np.float32))
 CONTAINERS = {
     'bare': lambda w: w,
     'model': lambda w: dict(model=w, optimizer=dict(state={}), lr_scheduler={}, epoch=299, max_accuracy=81.3),
@@ -40,11 +34,9 @@ CONTAINERS = {
     'model with module.': lambda w: dict(model=prefixed('module.', w)),
     'detector': lambda w: dict(meta={}, state_dict={**prefixed('backbone.', w), 'rpn_head.weight': torch.ones(2)}),
     'parallel detector': lambda w: dict(state_dict=prefixed('module.backbone.', w)),
-    'classifier of mmpretrain': lambda w: dict(
-        state_dict={**prefixed('backbone.', w), 'head.fc.weight': torch.ones(2)}
-    ),
+    'mmpretrain': lambda w: dict(state_dict={**prefixed('backbone.', w), 'head.fc.weight': torch.ones(2)}),
     'timm': lambda w: dict(epoch=299, arch='t', state_dict=w, optimizer={}, version=2, args=argparse.Namespace(lr=0.1)),
-    'mmengine': lambda w: dict(state_dict=prefixed('backbone.', w), **mmengine_extras()),
+    'mmengine': lambda w: dict(state_dict=prefixed('backbone.', w), **MMENGINE),
 }
 
 
@@ -122,9 +114,8 @@ def test_safetensors_loads(family, tmp_path, container):
 def test_classes_are_read_from_every_type_of_file(tmp_path):
     classes, palette = ('cat', 'dog'), [[1, 2, 3], [4, 5, 6]]
     both = dict(classes=classes, palette=palette)
-    save_file(
-        dict(w=torch.ones(2)), path := tmp_path / 'w.safetensors', dict(dataset_meta=json.dumps(both), format='pt')
-    )
+    path, metadata = tmp_path / 'w.safetensors', dict(dataset_meta=json.dumps(both), format='pt')
+    save_file(dict(w=torch.ones(2)), path, metadata)
     for content in (
         read_checkpoint(path),
         dict(meta=dict(dataset_meta=dict(CLASSES=list(classes), PALETTE=np.array(palette)))),
@@ -133,9 +124,8 @@ def test_classes_are_read_from_every_type_of_file(tmp_path):
         assert Checkpoint('file', None, content).dataset_meta == both
     for content in ({}, dict(meta=None), dict(meta=dict(dataset_meta=[1])), dict(meta=dict(CLASSES=None))):
         assert Checkpoint('file', None, content).dataset_meta == {}
-    assert Checkpoint('file', None, dict(meta=dict(CLASSES=classes, PALETTE='random'))).dataset_meta == dict(
-        classes=classes
-    )
+    random_colours = dict(meta=dict(CLASSES=classes, PALETTE='random'))
+    assert Checkpoint('file', None, random_colours).dataset_meta == dict(classes=classes)
     with pytest.raises(CheckpointError, match='file: the classes in its meta data are not a list of names'):
         _ = Checkpoint('file', None, dict(meta=dict(dataset_meta=dict(classes=5)))).dataset_meta
 
@@ -146,11 +136,8 @@ def test_pickled_paths_of_every_python_version_are_read(save, name):
     path = save(dict(model=dict(w=torch.ones(2)), args=pathlib.PurePosixPath('out')))
     with zipfile.ZipFile(path) as archive:
         files = {file: archive.read(file) for file in archive.namelist()}
-    module, _, path_type = name.rpartition('.')
-    changed = {
-        file: data.replace(b'cpathlib\nPurePosixPath\n', f'c{module}\n{path_type}\n'.encode())
-        for file, data in files.items()
-    }
+    new = 'c{0}\n{2}\n'.format(*name.rpartition('.')).encode()
+    changed = {file: data.replace(b'cpathlib\nPurePosixPath\n', new) for file, data in files.items()}
     assert changed != files
     with zipfile.ZipFile(path, 'w') as archive:
         for file, data in changed.items():

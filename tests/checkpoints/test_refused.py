@@ -20,16 +20,8 @@ from mlp_dense.backbones import FAMILIES
 from mlp_dense.checkpoints.reading import read_checkpoint
 from mlp_dense.errors import CheckpointError, UserError
 from reference import reference_of
-from support.checkpoints import Detector, prefixed, pretrained
+from support.checkpoints import Call, Detector, prefixed, pretrained
 from support.models import SMALL, first_bias, official
-
-
-class Evil:
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
 
 
 @pytest.mark.parametrize(
@@ -46,7 +38,7 @@ class Evil:
 @pytest.mark.parametrize('location', ['next to weights', 'in args', 'in weights', 'alone'])
 def test_file_that_runs_code_is_refused(save, tmp_path, location, function, argument, offender):
     mark = tmp_path / 'executed'
-    evil = Evil(function, pathlib.PosixPath(mark) if argument is None else argument.format(str(mark)))
+    evil = Call(function, pathlib.PosixPath(mark) if argument is None else argument.format(str(mark)))
     weights = official(mlp_dense.HireMLP)
     content = {
         'next to weights': dict(model=weights, extra=evil),
@@ -134,17 +126,12 @@ def test_missing_file_and_folder_are_an_error(tmp_path):
             pretrained(mlp_dense.HireMLP, str(path))
 
 
-def without(weights: dict, name: str) -> dict:
-    assert name in weights
-    return {key: tensor for key, tensor in weights.items() if key != name}
-
-
 MISMATCHES = {
     'deeper arch': (lambda cls: official(cls, dict(SMALL, depths=(3, 2, 4, 1))), ['left over', '{third_block}.']),
     'shallower arch': (lambda cls: official(cls, dict(SMALL, depths=(2, 1, 4, 1))), ['missing', 'stages.1.blocks.1.']),
     'wider arch': (lambda cls: official(cls, dict(SMALL, dims=(16, 32, 48, 80))), ['of another shape', '80', '64']),
     'one tensor missing': (
-        lambda cls: without(official(cls), f'{reference_of(cls).stem}.bias'),
+        lambda cls: {key: w for key, w in official(cls).items() if key != f'{reference_of(cls).stem}.bias'},
         ['1 missing: {ours}', 'tensors match'],
     ),
     'one tensor left over': (lambda cls: {**official(cls), 'gate.weight': torch.ones(2)}, ['1 left over: gate.weight']),

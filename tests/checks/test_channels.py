@@ -5,8 +5,9 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mlp_dense import load_model
 from mlp_dense.checks.channels import check_channels
-from mlp_dense.config.reading import adapt_to_cpu, read_config
+from mlp_dense.config.config_file import read_config
 from mlp_dense.errors import UserError
+from mlp_dense.training.machine import adapt_to_cpu
 from support.configs import CONFIGS, DETECTION, SEGMENTATION, thin
 
 

@@ -12,8 +12,7 @@ from mlp_dense.datasets.layout import dataset_meta
 from mlp_dense.errors import UserError
 
 WRONG = dict(  # their heads have no channel for the last of VOC's 21 labels
-    mmdet=set(),
-    mmseg={'san-vit-b16_voc12aug-640x640.py', 'san-vit-l14_voc12aug-640x640.py'},
+    mmdet=set(), mmseg={'san-vit-b16_voc12aug-640x640.py', 'san-vit-l14_voc12aug-640x640.py'}
 )
 
 

@@ -1,7 +1,6 @@
 """Label maps and tests that would give wrong metrics silently."""
 
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,14 +13,6 @@ from mlp_dense.errors import UserError
 from support.configs import DETECTION, SEGMENTATION
 from support.tools import call
 from support.trainings import write_config
-
-SHORT = {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 2}
-
-
-@pytest.fixture
-def data(tmp_path) -> Path:
-    write_shapes(tmp_path / 'data', num_train=8, num_val=4, size=96)
-    return tmp_path / 'data'
 
 
 def spoil(labels: np.ndarray, problem: str) -> np.ndarray:
@@ -45,13 +36,11 @@ MESSAGES = {
 @pytest.mark.slow
 @pytest.mark.parametrize('problem', MESSAGES)
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_wrong_label_map_is_refused(data, tmp_path, capsys, problem, split):
+def test_wrong_label_map_is_refused(data, train, problem, split):
     for file in (data / 'labels' / split).iterdir():
         cv2.imwrite(str(file), spoil(cv2.imread(str(file), cv2.IMREAD_UNCHANGED), problem))
-    file = write_config(SEGMENTATION, tmp_path, data, **SHORT)
-    assert call('train', file, '--work-dir', tmp_path / 'run') == 2
-    error = capsys.readouterr().err
-    assert MESSAGES[problem] in error and f'labels/{split}/' in error and len(error.strip().splitlines()) == 1
+    status, _, errors = train(SEGMENTATION)
+    assert status == 2 and MESSAGES[problem] in errors and f'labels/{split}/' in errors
 
 
 def test_ignore_index_of_a_data_set_is_allowed(tmp_path):
@@ -68,36 +57,30 @@ def test_ignore_index_of_a_data_set_is_allowed(tmp_path):
 
 
 @pytest.mark.slow
-def test_metrics_without_a_detection_are_0(shapes, tmp_path, capsys):
-    changes = {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'model.test_cfg.rcnn.score_thr': 1.0}
-    file = write_config(DETECTION, tmp_path, shapes, **changes)
-    assert call('train', file, '--work-dir', tmp_path / 'det') == 0
-    assert call('test', file, tmp_path / 'det' / 'epoch_1.pth', '--work-dir', tmp_path / 'det') == 0
-    metrics = json.loads((tmp_path / 'det' / 'metrics.json').read_text())
+def test_metrics_without_a_detection_are_0(train, tmp_path, capsys):
+    status, output, _ = train(DETECTION, **{'model.test_cfg.rcnn.score_thr': 1.0})
+    run = tmp_path / 'run'
+    assert call('test', tmp_path / 'config.py', run / 'epoch_1.pth', '--work-dir', run) == status == 0
+    metrics = json.loads((run / 'metrics.json').read_text())
     assert metrics['coco/bbox_mAP'] == metrics['coco/segm_mAP'] == 0.0
-    assert 'Nothing was detected in any image: all metrics are 0.' in capsys.readouterr().out
+    assert 'Nothing was detected in any image: all metrics are 0.' in output + capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_undefined_metric_is_null(shapes, tmp_path, capsys, monkeypatch):
-    file = write_config(SEGMENTATION, tmp_path, shapes, **SHORT)
-    assert call('train', file, '--work-dir', tmp_path / 'seg') == 0
+def test_undefined_metric_is_null(train, tmp_path, capsys, monkeypatch):
+    run = tmp_path / 'run'
+    assert train(SEGMENTATION)[0] == 0
     monkeypatch.setattr('mmseg.evaluation.IoUMetric.compute_metrics', lambda *_: dict(mIoU=float('nan'), aAcc=1.0))
-    assert call('test', file, tmp_path / 'seg' / 'iter_2.pth', '--work-dir', tmp_path / 'seg') == 0
-    text = (tmp_path / 'seg' / 'metrics.json').read_text()
+    assert call('test', tmp_path / 'config.py', run / 'iter_4.pth', '--work-dir', run) == 0
+    text = (run / 'metrics.json').read_text()
     assert json.loads(text) == dict(mIoU=None, aAcc=1.0) and 'NaN' not in text
     assert 'Undefined, and null in metrics.json: mIoU' in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_training_without_validation_runs(shapes, tmp_path):
-    removed = dict.fromkeys(('val_dataloader', 'val_cfg', 'val_evaluator'))
-    file = write_config(SEGMENTATION, tmp_path, shapes, **SHORT)
-    cfg = Config.fromfile(file)
-    cfg.update(removed)
-    cfg.dump(file)
-    assert call('train', file, '--work-dir', tmp_path / 'run') == 0
-    assert (tmp_path / 'run' / 'iter_2.pth').exists()
+def test_training_without_validation_runs(train, tmp_path):
+    assert train(SEGMENTATION, **dict.fromkeys(('val_dataloader', 'val_cfg', 'val_evaluator')))[0] == 0
+    assert (tmp_path / 'run' / 'iter_4.pth').exists()
 
 
 @pytest.mark.slow
@@ -106,7 +89,8 @@ def test_images_of_one_name_in_two_folders_are_drawn_separately(data, tmp_path):
     other = tmp_path / 'other'
     data.rename(tmp_path / 'one')
     write_shapes(other, num_train=8, num_val=4, size=96, seed=1)
-    file = write_config(SEGMENTATION, tmp_path, tmp_path / 'one', **SHORT)
+    changes = {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 2}
+    file = write_config(SEGMENTATION, tmp_path, tmp_path / 'one', **changes)
     cfg = Config.fromfile(file)
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         both = [loader.dataset, loader.dataset.copy()]

@@ -9,12 +9,10 @@ import pytest
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mlp_dense.datasets.shapes import write_shapes
 from support.configs import DETECTION, SEGMENTATION
-from support.tools import call
-from support.trainings import records_of, write_config
+from support.trainings import records_of
 
-SHORT = {
+TWICE = {  # every image is loaded twice
     DETECTION: {'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 2},
     SEGMENTATION: {'train_cfg.max_iters': 8, 'train_cfg.val_interval': 8},
 }
@@ -29,12 +27,6 @@ class KillLoadingHook(Hook):
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
 
-@pytest.fixture
-def data(tmp_path) -> Path:
-    write_shapes(tmp_path / 'data', num_train=8, num_val=4, size=96)
-    return tmp_path / 'data'
-
-
 def spoil(folder: Path, number: int = 1) -> list[str]:
     files = sorted(folder.iterdir())[:number]
     for file in files:
@@ -47,13 +39,12 @@ def spoil(folder: Path, number: int = 1) -> list[str]:
 @pytest.mark.parametrize(
     ('base', 'folder'), [(DETECTION, 'train'), (SEGMENTATION, 'train'), (SEGMENTATION, 'labels/train')]
 )
-def test_unreadable_image_is_skipped_and_reported_once(data, tmp_path, capsys, base, folder, workers):
+def test_unreadable_image_is_skipped_and_reported_once(data, train, tmp_path, base, folder, workers):
     names = spoil(data / folder, 2)
-    changes = {'max_unreadable': 0.25, 'train_dataloader.num_workers': workers, **SHORT[base]}
+    changes = {'max_unreadable': 0.25, 'train_dataloader.num_workers': workers, **TWICE[base]}
     changes['train_dataloader.persistent_workers'] = workers > 0
-    file = write_config(base, tmp_path, data, **changes)
-    assert call('train', file, '--work-dir', tmp_path / 'run', '--seed', 0) == 0
-    output = capsys.readouterr().out
+    status, output, _ = train(base, '--seed', 0, **changes)
+    assert status == 0
     for name in names:
         assert output.count(f'{name} is missing or not a readable image; replace or remove it. Skipped; ') == 1
     assert '2 of 8 images cannot be read so far' in output
@@ -64,20 +55,15 @@ def test_unreadable_image_is_skipped_and_reported_once(data, tmp_path, capsys, b
 @pytest.mark.parametrize(
     ('number', 'limit', 'message'), [(1, None, '1 of 8'), (3, 0.25, '3 of 8'), (8, 1.0, 'Nor can 7 images')]
 )
-def test_too_many_unreadable_images_end_the_training(data, tmp_path, capsys, number, limit, message):
+def test_too_many_unreadable_images_end_the_training(data, train, number, limit, message):
     spoil(data / 'train', number)
-    changes = {} if limit is None else {'max_unreadable': limit}
-    file = write_config(SEGMENTATION, tmp_path, data, **SHORT[SEGMENTATION], **changes)
-    assert call('train', file, '--work-dir', tmp_path / 'run') == 2
-    text = capsys.readouterr().err
-    assert message in text and '.jpg is missing or not a readable image' in text and len(text.strip().splitlines()) == 1
+    status, _, errors = train(SEGMENTATION, **TWICE[SEGMENTATION], **({'max_unreadable': limit} if limit else {}))
+    assert status == 2 and message in errors and '.jpg is missing or not a readable image' in errors
 
 
 @pytest.mark.slow
-def test_killed_loading_process_is_explained(data, tmp_path, capsys):
+def test_killed_loading_process_is_explained(train):
     changes = {'train_dataloader.num_workers': 2, 'custom_hooks': [dict(type='KillLoadingHook')]}
-    file = write_config(SEGMENTATION, tmp_path, data, **SHORT[SEGMENTATION], **changes)
-    assert call('train', file, '--work-dir', tmp_path / 'run') == 2
-    error = capsys.readouterr().err
-    assert 'A loading process was killed (DataLoader worker (pid' in error and 'num_workers' in error
-    assert len(error.strip().splitlines()) == 1
+    status, _, errors = train(SEGMENTATION, **TWICE[SEGMENTATION], **changes)
+    assert status == 2 and 'A loading process was killed (DataLoader worker (pid' in errors
+    assert 'num_workers' in errors

@@ -11,7 +11,7 @@ from torch import nn
 timm = pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
 import mlp_dense  # noqa: E402
 from mlp_dense.backbones import FAMILIES  # noqa: E402
-from mlp_dense.config.reading import enter_scope  # noqa: E402
+from mlp_dense.config.config_file import enter_scope  # noqa: E402
 from mlp_dense.errors import CheckpointError, UserError  # noqa: E402
 from mlp_dense.reports.complexity import complexity  # noqa: E402
 from mlp_dense.timm import name_of  # noqa: E402
@@ -30,21 +30,30 @@ def built(name: str, **changes) -> torch.nn.Module:
     return MODELS.build(cfg.model)
 
 
+def small(family: type, num_classes: int = 3, **backbone) -> torch.nn.Module:
+    enter_scope(Config.fromfile(config('classification/hire_mlp_shapes')))
+    backbone.update(type=f'mlp_dense.{family.__name__}', arch=SMALL)
+    return MODELS.build(dict(type='mlp_dense.ImageClassifier', backbone=backbone, head=dict(num_classes=num_classes)))
+
+
 @pytest.mark.parametrize('family, entry', CLASSIFIERS, ids=lambda value: getattr(value, '__name__', value))
-def test_config_reproduces_the_official_logits(family, entry, save):
+def test_config_and_timm_reproduce_the_official_logits(family, entry, save):
     """The official file is loaded as in tools/test.py."""
     expected, reference, arch = fingerprint_of(family, entry), reference_of(family), entry.removeprefix('classifier_')
     shapes = reference.official_shapes(family.archs[arch], (), 1000)
     file = save({'model': reference.official_weights(shapes)})
-    model = mlp_dense.load_model(config(f'classification/{name_of(family, arch)}_imagenet'), file, 'cpu').double()
-    assert sum(parameter.numel() for parameter in model.parameters()) == expected['n_params']
-    model.load_state_dict(reference.official_weights(shapes))  # again in float64
-    for run in expected['runs']:
-        x = torch.randn(run['input'], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        with torch.inference_mode():
-            logits = model(x)
-        values = logits.flatten()[run['logits']['idx']]
-        torch.testing.assert_close(values, torch.tensor(run['logits']['values'], dtype=x.dtype), rtol=0, atol=1e-9)
+    name = name_of(family, arch)
+    classifier = mlp_dense.load_model(config(f'classification/{name}_imagenet'), file, 'cpu')
+    for model in (classifier.double(), timm.create_model(name).eval().double()):
+        assert sum(parameter.numel() for parameter in model.parameters()) == expected['n_params']
+        model.load_state_dict(reference.official_weights(shapes))  # again in float64
+        for run in expected['runs']:
+            x = torch.randn(run['input'], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            with torch.inference_mode():
+                logits = model(x)
+            assert list(logits.shape) == run['logits']['shape']
+            values = torch.tensor(run['logits']['values'], dtype=x.dtype)
+            torch.testing.assert_close(logits.flatten()[run['logits']['idx']], values, rtol=0, atol=1e-9)
 
 
 def test_fine_tuning_starts_with_a_fresh_head(save, log_lines):
@@ -58,9 +67,7 @@ def test_fine_tuning_starts_with_a_fresh_head(save, log_lines):
 
 
 def test_dense_backbone_starts_from_a_training(save, family, log_lines):
-    cfg = dict(type='mlp_dense.ImageClassifier', head=dict(num_classes=7))
-    enter_scope(Config.fromfile(config('classification/hire_mlp_shapes')))
-    classifier = MODELS.build(dict(cfg, backbone=dict(type=f'mlp_dense.{family.__name__}', arch=SMALL)))
+    classifier = small(family, 7)
     file = save(dict(state_dict=classifier.state_dict(), meta=dict(dataset_meta=dict(classes=tuple('abcdefg')))))
     dense = family(SMALL, init_cfg=dict(type='Pretrained', checkpoint=file))
     dense.init_weights()
@@ -111,10 +118,7 @@ def test_testing_needs_the_head_and_its_norm(save, missing):
 
 
 def test_frozen_stages_equal_those_of_a_detector(family):
-    backbone = dict(type=f'mlp_dense.{family.__name__}', arch=SMALL, frozen_stages=2, norm_eval=True)
-    enter_scope(Config.fromfile(config('classification/hire_mlp_shapes')))
-    cfg = dict(type='mlp_dense.ImageClassifier', backbone=backbone, head=dict(num_classes=3))
-    model = MODELS.build(cfg).train().backbone
+    model = small(family, frozen_stages=2, norm_eval=True).train().backbone
     frozen = nn.ModuleList([model.stem, *model.stages[:2]])
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
     assert not any(module.training for module in frozen.modules() if module is not frozen)
@@ -135,15 +139,9 @@ def test_inspection_and_complexity_support_classifiers(save, capsys):
 
 
 def test_layer_decay_applies_to_classifiers(family):
-    backbone = dict(type=f'mlp_dense.{family.__name__}', arch=SMALL)
-    cfg = dict(type='mlp_dense.ImageClassifier', backbone=backbone, head=dict(num_classes=3))
-    enter_scope(Config.fromfile(config('classification/hire_mlp_shapes')))
-    model = MODELS.build(cfg)
-    wrapper = dict(
-        constructor='mlp_dense.LayerDecayConstructor',
-        optimizer=dict(type='SGD', lr=1.0),
-        paramwise_cfg=dict(layer_decay_rate=0.5),
-    )
+    model = small(family)
+    wrapper = dict(constructor='mlp_dense.LayerDecayConstructor', optimizer=dict(type='SGD', lr=1.0))
+    wrapper['paramwise_cfg'] = dict(layer_decay_rate=0.5)
     groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
     rates = {id(group['params'][0]): group['lr'] for group in groups}
     stem_rates = {rates[id(parameter)] for parameter in model.backbone.stem.parameters()}
@@ -160,12 +158,6 @@ def test_checkpoint_of_another_family_is_an_error(save):
 @pytest.mark.parametrize('family', FAMILIES, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize('size', [224, 192, 256])
 def test_other_resolutions_are_supported(family, size):
-    model = MODELS.build(
-        dict(
-            type='mlp_dense.ImageClassifier',
-            backbone=dict(type=f'mlp_dense.{family.__name__}', arch=SMALL),
-            head=dict(num_classes=3),
-        )
-    ).eval()
+    model = small(family).eval()
     with torch.no_grad():
         assert model(image(1, 3, size, size)).isfinite().all()

@@ -26,11 +26,8 @@ from mlp_dense.datasets.shapes import CLASSES  # noqa: E402
 from mlp_dense.errors import UnreadableError, UserError  # noqa: E402
 from support.tools import call  # noqa: E402
 
-PIPELINE = [
-    dict(type='mlp_dense.LoadImage'),
-    dict(type='mlp_dense.TimmTransform', input_size=32),
-    dict(type='mlp_dense.PackClass'),
-]
+PIPELINE = [dict(type='mlp_dense.LoadImage'), dict(type='mlp_dense.TimmTransform', input_size=32)]
+PIPELINE.append(dict(type='mlp_dense.PackClass'))
 
 
 def random_image(seed: int = 0, size: tuple[int, int] = (40, 60)) -> Image.Image:
@@ -54,10 +51,9 @@ def test_metainfo_sets_the_order_of_the_classes(classes):
     assert data.metainfo['classes'] == names
     assert {names[info['gt_label']] for info in map(data.get_data_info, range(10))} == set(CLASSES)
     assert all(f'/{names[info["gt_label"]]}/' in info['img_path'] for info in map(data.get_data_info, range(10)))
+    more = dict(classes=[*names, 'hexagon'])
     with pytest.raises(UserError, match='has no folder hexagon; create one for each of the 6 classes'):
-        ClassFolders(
-            data_root=str(classes), data_prefix=dict(img_path='val'), metainfo=dict(classes=[*names, 'hexagon'])
-        )
+        ClassFolders(data_root=str(classes), data_prefix=dict(img_path='val'), metainfo=more)
 
 
 def test_files_below_a_class_are_found(tmp_path, log_lines):
@@ -68,9 +64,8 @@ def test_files_below_a_class_are_found(tmp_path, log_lines):
     (tmp_path / 'emu').mkdir()
     data = ClassFolders(data_prefix=dict(img_path=str(tmp_path)))
     assert data.metainfo['classes'] == ['cat', 'dog', 'emu']
-    labels = {
-        info['img_path'].removeprefix(f'{tmp_path}/'): info['gt_label'] for info in map(data.get_data_info, range(4))
-    }
+    images = map(data.get_data_info, range(4))
+    labels = {image['img_path'].removeprefix(f'{tmp_path}/'): image['gt_label'] for image in images}
     assert labels == {'cat/a.png': 0, 'cat/persian/b.webp': 0, 'cat/dog/c.jpg': 0, 'dog/d.BMP': 1} and len(data) == 4
     assert log_lines == [f'{tmp_path} has no image of emu.']
 
@@ -185,16 +180,14 @@ def test_folders_that_do_not_fit_the_head_are_an_error(quick, classes, tmp_path,
     assert 'does not exist, and the train data of this config are read from there' in capsys.readouterr().err
 
 
-def test_fewer_images_than_a_batch_are_an_error(quick, tmp_path, capsys):
-    file = quick(**{'train_dataloader.batch_size': 64, 'train_dataloader.drop_last': True})
+@pytest.mark.parametrize(
+    'batch_size, error',
+    [
+        (64, 'data have 20 images, too few for a batch of 64 in 1 process: lower train_dataloader.batch_size'),
+        (3, 'Mixup needs an even number of images, not 3: change batch_size.'),
+    ],
+)
+def test_unsuitable_batch_size_is_an_error(quick, tmp_path, capsys, batch_size, error):
+    file = quick(**{'train_dataloader.batch_size': batch_size, 'train_dataloader.drop_last': True})
     assert call('train', file, '--work-dir', tmp_path / 'run') == 2
-    error = (
-        'The training data have 20 images, too few for a batch of 64 in 1 process: lower train_dataloader.batch_size'
-    )
     assert error in capsys.readouterr().err
-
-
-def test_odd_batch_with_mixup_is_an_error(quick, tmp_path, capsys):
-    file = quick(**{'train_dataloader.batch_size': 3})
-    assert call('train', file, '--work-dir', tmp_path / 'run') == 2
-    assert 'Mixup needs an even number of images, not 3: change batch_size.' in capsys.readouterr().err

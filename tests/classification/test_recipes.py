@@ -12,7 +12,7 @@ from timm.scheduler import CosineLRScheduler  # noqa: E402
 
 from mlp_dense.backbones import FAMILIES  # noqa: E402
 from mlp_dense.classification.schedule import CosineLR  # noqa: E402
-from mlp_dense.config.reading import enter_scope  # noqa: E402
+from mlp_dense.config.config_file import enter_scope  # noqa: E402
 from mlp_dense.timm import default_cfgs, name_of  # noqa: E402
 from support.configs import ROOT, config  # noqa: E402
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,7 +48,7 @@ def test_resumed_training_equals_an_uninterrupted_one(on_cpu, quick, tmp_path, a
 
 def test_copies_of_an_image_are_augmented_differently(quick):
     """The augmentation depends on the seed and the index."""
-    from mlp_dense.config.reading import enter_scope
+    from mlp_dense.config.config_file import enter_scope
     from mlp_dense.training.data_order import SeededDataset
 
     cfg = Config.fromfile(quick())
@@ -61,19 +62,12 @@ def test_copies_of_an_image_are_augmented_differently(quick):
 def test_resuming_with_other_batches_keeps_the_schedule(quick, tmp_path):
     """A learning rate that changes in every iteration has the same values at the same epochs."""
     rates = {}
-    for name, size in (('before', 4), ('after', 2)):
-        changes = {
-            'param_scheduler.convert_to_iter_based': True,
-            'train_cfg.max_epochs': 4,
-            'param_scheduler.length': 4,
-        }
-        file = quick(**changes, **{'train_dataloader.batch_size': size})
-        if name == 'before':
-            assert call('train', file, '--work-dir', tmp_path / 'run', '--seed', 0) == 0
-        resumed = ['--resume', tmp_path / 'run' / 'epoch_2.pth'] if name == 'after' else []
-        if name == 'after':
-            assert call('train', file, '--work-dir', tmp_path / 'complete', '--seed', 0) == 0
-            assert call('train', file, '--work-dir', tmp_path / 'after', *resumed) == 0
+    changes = {'param_scheduler.convert_to_iter_based': True, 'train_cfg.max_epochs': 4, 'param_scheduler.length': 4}
+    file = quick(**changes, **{'train_dataloader.batch_size': 4})
+    assert call('train', file, '--work-dir', tmp_path / 'run', '--seed', 0) == 0
+    file = quick(**changes, **{'train_dataloader.batch_size': 2})
+    assert call('train', file, '--work-dir', tmp_path / 'complete', '--seed', 0) == 0
+    assert call('train', file, '--work-dir', tmp_path / 'after', '--resume', tmp_path / 'run' / 'epoch_2.pth') == 0
     for folder in ('complete', 'after'):
         records = records_of(tmp_path / folder)
         rates[folder] = {at: record['lr'] for (at, training), record in records.items() if training}
@@ -207,7 +201,7 @@ def test_img_scale_sets_the_resolution(trained, tmp_path, capsys):
         metrics.append(json.loads(out.read_text())['images'])
     assert metrics[0] != metrics[1]
     capsys.readouterr()
-    for sizes, sentence in (([0], 'of 1 pixel or more.'), ([64, 48], 'are square; give one number.')):
+    for sizes, sentence in (([0], 'of 1 pixel or more.'), ([64, 48], 'are square; pass one number.')):
         assert call('test', file, checkpoint, '--work-dir', tmp_path / 'test', '--img-size', *sizes) == 2
         assert capsys.readouterr().err.strip().endswith(sentence)
 
@@ -221,8 +215,6 @@ def test_browse_and_dry_run_support_classifiers(quick, tmp_path, capsys):
 
 
 def test_unreadable_image_is_skipped_and_named(quick, classes, tmp_path, capsys):
-    import shutil
-
     root = tmp_path / 'data'
     shutil.copytree(classes, root)
     broken = next((root / 'train' / 'disc').iterdir())

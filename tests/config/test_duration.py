@@ -140,11 +140,12 @@ def test_every_schedule_keeps_the_shape_of_its_learning_rate(path):
         assert shrink(copy.deepcopy(original), ALL, crop_size=(64, 64))
 
 
-@pytest.mark.parametrize(('loop_class', 'length'), [(EpochLoop, '_max_epochs'), (IterLoop, '_max_iters')])
-def test_validations_left_counts_the_remaining_ones(loop_class, length):
+@pytest.mark.parametrize(('loop_class', 'name'), [(EpochLoop, 'epoch'), (IterLoop, 'iter')])
+def test_validations_left_counts_the_remaining_ones(loop_class, name):
     for interval, begin, last in itertools.product((1, 3, 7, 20), (1, 5, 30), (1, 6, 20)):
         points = [p for p in range(1, last + 1) if p >= begin and (p % interval == 0 or p == last)]
         loop = loop_class.__new__(loop_class)
-        loop.__dict__.update({length: last, 'val_interval': interval, 'val_begin': begin})
+        loop.__dict__.update({f'_max_{name}s': last, 'val_interval': interval, 'val_begin': begin})
         for done in range(last + 1):
-            assert validations_left(loop, done) == sum(p > done for p in points)
+            setattr(loop, f'_{name}', done)
+            assert validations_left(loop) == sum(p > done for p in points)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from mlp_dense.config.reading import enter_scope, setting
+from mlp_dense.config.config_file import enter_scope, setting
 from mlp_dense.errors import UserError
 from mlp_dense.training.runner import DenseRunner
 from mlp_dense.training.setup import shrink
@@ -78,12 +78,8 @@ def test_img_scale_adds_a_resize():
     assert cfg.train_dataloader.dataset.pipeline[2].scale == (240, 180)
     assert cfg.train_dataloader.dataset.pipeline[3].crop_size == (180, 240)
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
-        assert [transform['type'] for transform in loader.dataset.pipeline][:3] == [
-            'LoadImageFromFile',
-            'Resize',
-            'LoadAnnotations',
-        ]
-        assert loader.dataset.pipeline[1] == resize
+        loading, resizing, labels = loader.dataset.pipeline[:3]
+        assert (loading.type, resizing, labels.type) == ('LoadImageFromFile', resize, 'LoadAnnotations')
     assert [resize.scale for resize in cfg.tta_pipeline[1].transforms[0]][1:3] == [(180, 135), (240, 180)]
     cfg, lines = shrunk(SEGMENTATION, img_scale=[64])
     assert cfg.train_dataloader.dataset.pipeline[2] == dict(type='Resize', scale=(64, 64), keep_ratio=True)
@@ -99,10 +95,8 @@ def test_img_scale_changes_wrapped_data_sets():
             dict(type='RandomCrop', crop_type='relative_range', crop_size=(0.5, 0.5)),
             dict(type='Pad', size=(1333, 800)),
         ]
-        wrapper = dict(
-            type='MultiImageMixDataset', dataset=dict(type='ConcatDataset', datasets=[inner]), pipeline=transforms
-        )
-        cfg.train_dataloader.dataset = ConfigDict(wrapper)
+        both = dict(type='ConcatDataset', datasets=[inner])
+        cfg.train_dataloader.dataset = ConfigDict(type='MultiImageMixDataset', dataset=both, pipeline=transforms)
 
     cfg, lines = shrunk(COCO, change=wrap, img_scale=(667, 400))
     resize, crop, pad = cfg.train_dataloader.dataset.pipeline

@@ -71,12 +71,15 @@ def test_float32_is_near_the_cpu(family, device, rounding, bound):
 
 
 @pytest.mark.parametrize('dtype', HALF, ids=str)
-def test_autocast_is_near_float32(family, device, dtype):
+@pytest.mark.parametrize('autocast', [True, False], ids=['autocast', 'complete model'])
+def test_half_precision_is_near_float32(family, device, dtype, autocast):
     model, x = built(family), image(2, 3, 97, 131)
     with torch.no_grad():
         expected = model(x)
-        with torch.autocast(device.type, dtype):
-            outs = model.to(device)(x.to(device))
+        model, x = (value.to(device) if autocast else value.to(device, dtype) for value in (model, x))
+        with torch.autocast(device.type, dtype, enabled=autocast):
+            outs = model(x)
+    assert autocast or all(out.dtype == dtype for out in outs)
     assert_near(outs, expected, 0.05, part_of(model))
 
 
@@ -95,16 +98,6 @@ def test_autocast_trains_and_stays_near_float32(family, device, dtype):
     gradients = {name: parameter.grad for name, parameter in other.named_parameters()}
     faulty = [name for name, grad in gradients.items() if grad.dtype != torch.float32 or not grad.isfinite().all()]
     assert faulty == []
-
-
-@pytest.mark.parametrize('dtype', HALF, ids=str)
-def test_whole_model_in_half_precision(family, device, dtype):
-    model, x = built(family), image(2, 3, 97, 131)
-    with torch.no_grad():
-        expected = model(x)
-        outs = model.to(device, dtype)(x.to(device, dtype))
-    assert all(out.dtype == dtype for out in outs)
-    assert_near(outs, expected, 0.05, part_of(model))
 
 
 @pytest.mark.usefixtures('noise_of_the_cpu')

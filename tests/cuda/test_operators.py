@@ -59,7 +59,7 @@ def boxes_of(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, 
 def test_nms(by, device, dtype, threshold):
     boxes, scores, _ = boxes_of(dtype, device)
     by(torchvision=False)
-    plain, expected = (suppression.nms(*each, threshold) for each in ((boxes, scores), (boxes.cpu(), scores.cpu())))
+    plain, expected = (suppression.nms(*pair, threshold) for pair in ((boxes, scores), (boxes.cpu(), scores.cpu())))
     by(torchvision=True)
     assert torch.equal(suppression.nms(boxes, scores, threshold), plain)
     assert plain.device.type == device.type and torch.equal(plain.cpu(), expected)
@@ -69,13 +69,13 @@ def test_nms(by, device, dtype, threshold):
 @pytest.mark.parametrize('agnostic', [False, True])
 @pytest.mark.parametrize('split', [10000, 100], ids=['at once', 'by class'])
 def test_batched_nms(by, device, agnostic, split):
-    given, cfg = boxes_of(torch.float64, device), dict(type='nms', iou_threshold=0.5, split_thr=split)
+    inputs, cfg = boxes_of(torch.float64, device), dict(type='nms', iou_threshold=0.5, split_thr=split)
     by(torchvision=False)
-    expected, kept = batched_nms(*(each.cpu() for each in given), cfg, agnostic)
+    expected, kept = batched_nms(*(tensor.cpu() for tensor in inputs), cfg, agnostic)
     for torchvision in (False, True):
         by(torchvision)
-        found, indices = batched_nms(*given, cfg, agnostic)
-        assert torch.equal(indices.cpu(), kept) and torch.equal(found.cpu(), expected)
+        detections, indices = batched_nms(*inputs, cfg, agnostic)
+        assert torch.equal(indices.cpu(), kept) and torch.equal(detections.cpu(), expected)
 
 
 def pooled(layer: nn.Module, x: Tensor, rois: Tensor) -> list[Tensor]:
@@ -120,10 +120,10 @@ def test_sigmoid_focal_loss(device, weighted):
         of = 1.0 if weight is None else torch.cat([weight, weight.new_ones(1)])[target, None].to(x)
         return pytest.importorskip('torchvision.ops').sigmoid_focal_loss(x, labels, alpha=0.25, gamma=2.0) * of
 
-    expected, found = loss_and_gradient(x, ours), loss_and_gradient(x.to(device), ours)
-    torch.testing.assert_close(found, expected, **EXACT)
+    expected, results = loss_and_gradient(x, ours), loss_and_gradient(x.to(device), ours)
+    torch.testing.assert_close(results, expected, **EXACT)
     if has_torchvision(device.type):
-        torch.testing.assert_close(loss_and_gradient(x.to(device), torchvisions), found, **EXACT)
+        torch.testing.assert_close(loss_and_gradient(x.to(device), torchvisions), results, **EXACT)
 
 
 @pytest.mark.parametrize('plain', [True, False], ids=['plain', 'torchvision'])
@@ -131,12 +131,12 @@ def test_deformable_convolution(device, monkeypatch, plain):
     if not plain and not has_torchvision(device.type):
         pytest.skip(f'torchvision is not installed, or not for {device}')
     layer = DeformConv2d(8, 6, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2, deform_groups=4)
-    given = [torch.randn(2, 8, 9, 11), 2 * torch.randn(2, 4 * 2 * 6, 5, 13)]
+    inputs = [torch.randn(2, 8, 9, 11), 2 * torch.randn(2, 4 * 2 * 6, 5, 13)]
     monkeypatch.setattr(deformable, 'has_torchvision', lambda kind: not plain)
     results = []
-    for where in (torch.device('cpu'), device):
-        each, (x, offset) = layer.to(where, torch.float64), [t.to(where, torch.float64).requires_grad_() for t in given]
-        y = each(x, offset)
-        gradients = torch.autograd.grad((y**2).sum(), [x, offset, *each.parameters()])
+    for target in ('cpu', device):
+        x, offset = (tensor.to(target, torch.float64).requires_grad_() for tensor in inputs)
+        y = layer.to(target, torch.float64)(x, offset)
+        gradients = torch.autograd.grad((y**2).sum(), [x, offset, *layer.parameters()])
         results.append([t.detach().cpu() for t in (y, *gradients)])
     torch.testing.assert_close(results[1], results[0], **EXACT)

@@ -53,11 +53,11 @@ def test_trains_resumes_and_tests(base, shapes, tmp_path):
 def test_resumed_is_uninterrupted(shapes, tmp_path, as_before):
     """Bit for bit: two epochs at once, and one after the other."""
     config = write_config(DETECTION, tmp_path, shapes, **QUICK[DETECTION])
-    how, (uninterrupted, broken) = ['--seed', 3, '--deterministic', *AMP], (tmp_path / name for name in ('one', 'two'))
-    assert call('train', config, '--work-dir', uninterrupted, *how) == 0
-    assert call('train', stopping(config, at=4), '--work-dir', broken, *how) == 128 + signal.SIGTERM
+    options, uninterrupted, broken = ['--seed', 3, '--deterministic', *AMP], tmp_path / 'one', tmp_path / 'two'
+    assert call('train', config, '--work-dir', uninterrupted, *options) == 0
+    assert call('train', stopping(config, at=4), '--work-dir', broken, *options) == 128 + signal.SIGTERM
     assert not (broken / 'epoch_2.pth').exists()
-    assert call('train', config, '--work-dir', broken, '--resume', *how) == 0
+    assert call('train', config, '--work-dir', broken, '--resume', *options) == 0
     assert torch.are_deterministic_algorithms_enabled()
     assert repr(records_of(broken)) == repr(records_of(uninterrupted))  # NaN, of a step that the scaler skipped, too
     assert_equal_states(broken / 'epoch_2.pth', uninterrupted / 'epoch_2.pth')

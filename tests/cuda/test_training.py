@@ -6,7 +6,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
-from mlp_dense.config.reading import adapt_to_cpu, enter_scope, read_config
+from mlp_dense.config.config_file import enter_scope, read_config
+from mlp_dense.training.machine import adapt_to_cpu
 from support.configs import CONFIGS, thin
 from support.devices import DEVICE, allocated
 from support.models import SMALL, image, loss_of

@@ -5,18 +5,16 @@ import pytest
 from support.configs import DETECTION, SEGMENTATION, config
 from support.tools import call
 
+CLASSIFIER, OPTION = config('classification/hire_mlp_shapes'), ['--cfg-options']
 CASES = {
     'suffix': (SEGMENTATION, ['model.bin'], 'use a file name that ends in .onnx or .pt2.'),
     'bf16': (SEGMENTATION, ['model.onnx', '--dtype', 'bf16'], 'use fp16, or a .pt2 file.'),
     'int8': (SEGMENTATION, ['model.pt2', '--int8'], '--int8 requires an .onnx file and fp32'),
     'neck': (SEGMENTATION, ['model.pt2', '--part', 'neck'], 'this model has no neck; use --part backbone or model.'),
     'images': (SEGMENTATION, ['model.pt2', '--images', 'nowhere'], 'nowhere does not exist'),
-    'nms': (
-        DETECTION,
-        ['model.pt2', '--cfg-options', 'model.test_cfg.rcnn.nms.type=soft_nms'],
-        "cannot be exported; set it to dict(type='nms', iou_threshold=...).",
-    ),
-    'proposals': (DETECTION, ['model.pt2', '--cfg-options', 'model.test_cfg.rpn.nms_pre=-1'], 'set rpn.nms_pre'),
+    'nms': (DETECTION, ['model.pt2', *OPTION, 'model.test_cfg.rcnn.nms.type=soft_nms'], "set it to dict(type='nms', "),
+    'proposals': (DETECTION, ['model.pt2', *OPTION, 'model.test_cfg.rpn.nms_pre=-1'], 'set rpn.nms_pre'),
+    'classifier': (CLASSIFIER, ['model.onnx'], 'is a classifier; use the config of a detector or segmentor.'),
 }
 
 
@@ -38,13 +36,7 @@ def test_static_refuses_what_is_not_a_size(size, capsys):
 def test_missing_package_is_named_with_its_extra(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr('mlp_dense.export.conversion.find_spec', lambda name: None)
     assert call('export', SEGMENTATION, 'none', tmp_path / 'model.onnx') == 2
-    error = capsys.readouterr().err
-    assert "error: onnx is not installed: pip install -e '.[export]' in the folder of mlp_dense." in error
-
-
-def test_classifier_is_refused(tmp_path, capsys):
-    assert call('export', config('classification/hire_mlp_shapes'), 'none', tmp_path / 'model.onnx') == 2
-    assert 'is a classifier; use the config of a detector or segmentor.' in capsys.readouterr().err
+    assert "onnx is not installed: pip install -e '.[export]' in the folder of mlp_dense." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

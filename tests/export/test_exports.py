@@ -1,5 +1,6 @@
 """Exported files compute what PyTorch computes: every family, head and format."""
 
+import itertools
 import re
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from mlp_dense.backbones import FAMILIES
-from mlp_dense.export import exportable
+from mlp_dense.export import graphs
 from mlp_dense.export.runtime import ExportedFile
 from support.tools import call
 
@@ -43,8 +44,7 @@ QUICK = {'HireMLP': UPERNET, 'ASMLP': FPN, 'CycleMLP': RETINANET}  # the other c
     [
         *(
             pytest.param(name, family, [], marks=() if QUICK.get(family) == name else pytest.mark.slow)
-            for family in FAMILY_NAMES
-            for name in (UPERNET, FPN, RETINANET)
+            for family, name in itertools.product(FAMILY_NAMES, (UPERNET, FPN, RETINANET))
         ),
         *((UPERNET, family, ['--part', 'backbone']) for family in FAMILY_NAMES),
         (MASK_RCNN, 'WaveMLP', ['--fuse']),
@@ -82,7 +82,7 @@ def test_torch_export_program_equals_pytorch(export):
 def test_wrong_graph_is_detected_and_leaves_no_file(export, monkeypatch, name, frozen, sentence):
     """``exportable`` does not replace a module, as if it were unknown."""
     original_module = torch.nn.AdaptiveAvgPool2d if frozen == 'AveragePool' else lambda original: original
-    monkeypatch.setattr(exportable, frozen, original_module)
+    monkeypatch.setattr(graphs, frozen, original_module)
     out, printed = export(name, 'CycleMLP', status=2)
     assert f'error: {sentence}' in printed
     assert not list(out.parent.iterdir())
@@ -93,4 +93,4 @@ def test_wrong_graph_is_detected_and_leaves_no_file(export, monkeypatch, name, f
 def test_average_pool_equals_adaptive_pooling(bins, size):
     x = torch.randn(2, 3, *size)
     expected = torch.nn.AdaptiveAvgPool2d(bins)(x)
-    torch.testing.assert_close(exportable.AveragePool(bins)(x), expected)
+    torch.testing.assert_close(graphs.AveragePool(bins)(x), expected)

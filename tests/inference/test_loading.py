@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mlp_dense
-from mlp_dense.config.reading import adapt_to_cpu
 from mlp_dense.errors import CheckpointError, UserError
+from mlp_dense.training.machine import adapt_to_cpu
 from support.configs import DETECTION, SEGMENTATION, config
 
 
@@ -41,10 +41,9 @@ def test_model_is_in_eval_mode_with_all_weights_and_class_names(trained):
 
 
 def test_model_works_with_functions_of_mmdet_and_mmseg(trained):
-    config_file, path, _ = trained
-    model = mlp_dense.load_model(config_file, path, device='cpu')
+    model = mlp_dense.load_model(*trained[:2], device='cpu')
     image = np.zeros((40, 56, 3), dtype=np.uint8)
-    if config_file == DETECTION:
+    if trained[0] == DETECTION:
         from mmdet.apis import inference_detector
 
         assert inference_detector(model, image).pred_instances.masks.shape[1:] == (40, 56)
@@ -55,17 +54,15 @@ def test_model_works_with_functions_of_mmdet_and_mmseg(trained):
 
 
 def test_classes_are_those_of_the_config_if_the_checkpoint_has_none(trained, tmp_path):
-    config_file, _, weights = trained
-    save_file(weights, tmp_path / 'weights.safetensors')
-    model = mlp_dense.load_model(Config.fromfile(config_file), tmp_path / 'weights.safetensors')
+    save_file(trained[2], tmp_path / 'weights.safetensors')
+    model = mlp_dense.load_model(Config.fromfile(trained[0]), tmp_path / 'weights.safetensors')
     assert 'triangle' in model.dataset_meta['classes']
 
 
 def test_pretrained_weights_of_the_config_are_not_loaded(trained):
-    config_file, path, _ = trained
-    cfg = Config.fromfile(config_file)
+    cfg = Config.fromfile(trained[0])
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='http://localhost:1/none.pth')
-    mlp_dense.load_model(cfg, path)
+    mlp_dense.load_model(cfg, trained[1])
     assert cfg.model.backbone.init_cfg.type == 'Pretrained', 'the config of the caller is not changed'
     assert not mlp_dense.load_model(cfg, None).training
 
@@ -82,13 +79,10 @@ def test_unsuitable_checkpoint_is_refused(trained, tmp_path):
 
 
 def test_dataset_meta_has_a_stable_colour_for_each_class(trained):
-    config_file, path, _ = trained
-    model = mlp_dense.load_model(config_file, path, torch.device('cpu'))
-    assert model.dataset_meta.keys() == {'classes', 'palette'}
-    classes, palette = model.dataset_meta['classes'], model.dataset_meta['palette']
-    assert len(classes) == len(palette) and all(0 <= value <= 255 for colour in palette for value in colour)
-    again = mlp_dense.load_model(config_file, path, 'cpu').dataset_meta['palette']
-    assert palette == again, 'random colours are the same each time'
+    meta = mlp_dense.load_model(*trained[:2], torch.device('cpu')).dataset_meta
+    assert meta.keys() == {'classes', 'palette'} and len(meta['classes']) == len(meta['palette'])
+    assert all(0 <= value <= 255 for colour in meta['palette'] for value in colour)
+    assert mlp_dense.load_model(*trained[:2], 'cpu').dataset_meta == meta, 'random colours are the same each time'
 
 
 def test_wrong_number_of_class_names_is_refused(trained, tmp_path):
@@ -140,7 +134,6 @@ def files(shapes) -> list:
 
 
 def values_of(sample) -> torch.Tensor:
-    """Return the values of a prediction."""
     if 'pred_instances' in sample:
         instances = sample.pred_instances
         return torch.cat([instances.bboxes, instances.scores[:, None], instances.labels[:, None]], 1)
@@ -150,8 +143,7 @@ def values_of(sample) -> torch.Tensor:
 def test_predict_on_path_and_rgb_array_is_equal(model, files):
     rgb = cv2.imread(str(files[0]))[..., ::-1]
     result = model.predict(str(files[0]))
-    assert torch.equal(values_of(result), values_of(model.predict(files[0])))
-    assert torch.equal(values_of(result), values_of(model.predict(rgb)))
+    assert all(torch.equal(values_of(result), values_of(model.predict(image))) for image in (files[0], rgb))
     if 'seg_logits' in result:
         swapped = model.predict(rgb[..., ::-1])
         assert not torch.equal(result.seg_logits.data, swapped.seg_logits.data), 'the order of the channels matters'
@@ -198,13 +190,11 @@ def test_draw_returns_rgb_and_writes_a_file(model, files, tmp_path):
     ids=['absent', 'channels first', 'gray', 'alpha', 'empty', 'float', 'tensor'],
 )
 def test_predict_and_draw_refuse_unusable_images(trained, image, message):
-    model = mlp_dense.load_model(*trained[:2], 'cpu')
-    with pytest.raises(UserError, match=message):
-        model.predict(image)
-    with pytest.raises(UserError, match=message):
-        model.predict([np.zeros((40, 56, 3), np.uint8), image])
-    with pytest.raises(UserError, match=message):
-        model.draw(image, model.predict(np.zeros((40, 56, 3), np.uint8)))
+    model, usable = mlp_dense.load_model(*trained[:2], 'cpu'), np.zeros((40, 56, 3), np.uint8)
+    result = model.predict(usable)
+    for function, *arguments in ((model.predict, image), (model.predict, [usable, image]), (model.draw, image, result)):
+        with pytest.raises(UserError, match=message):
+            function(*arguments)
 
 
 def test_draw_refuses_other_images_and_unusable_files(trained, tmp_path):
@@ -217,10 +207,9 @@ def test_draw_refuses_other_images_and_unusable_files(trained, tmp_path):
         model.draw(image, type(result)(metainfo=result.metainfo))
     with pytest.raises(UserError, match=r'drawn\.unknown: OpenCV cannot write this format'):
         model.draw(image, result, tmp_path / 'drawn.unknown')
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match='cannot be written'):
-        model.draw(image, result, tmp_path / 'file' / 'drawn.png')
     (tmp_path / 'broken.png').write_bytes(b'broken')
+    with pytest.raises(UserError, match='cannot be written'):
+        model.draw(image, result, tmp_path / 'broken.png' / 'drawn.png')
     with pytest.raises(UserError, match=r'broken\.png cannot be decoded'):
         model.predict(tmp_path / 'broken.png')
 

@@ -37,8 +37,7 @@ def run(checkpoints, tmp_path, capsys):
 
     def predict(config: str, source: Path, *options) -> tuple[int, str, Path]:
         out = tmp_path / f'out{len(list(tmp_path.glob("out*")))}'
-        arguments = [source, config, checkpoints[config], '--out-dir', out, '--device', 'cpu', *options]
-        status = call('predict', *arguments)
+        status = call('predict', source, config, checkpoints[config], '--out-dir', out, '--device', 'cpu', *options)
         return status, ''.join(capsys.readouterr()), out
 
     return predict
@@ -61,8 +60,7 @@ def test_detector_writes_coco_results_for_a_folder(run, shapes):
     assert [c['name'] for c in COCO(str(out / 'images.json')).loadCats([1, 5])] == ['disc', 'cross']
     results = json.loads((out / 'predictions.json').read_text())
     assert len(results) > 8 and all(0 <= result['score'] <= 1 for result in results)
-    mask = rle.decode(results[0]['segmentation'])
-    assert mask.shape == (96, 96)
+    assert rle.decode(results[0]['segmentation']).shape == (96, 96)
 
 
 @pytest.mark.parametrize('options', [['--batch-size', 4], ['--fuse']], ids=str)
@@ -78,9 +76,8 @@ def test_score_threshold_applies_to_results_and_drawing(run, shapes):
     assert json.loads((out / 'predictions.json').read_text()) == []
     image = cv2.imread(str(shapes / 'val' / '000002.jpg')).repeat(4, 0).repeat(4, 1)
     assert (cv2.imread(str(out / 'vis' / '000002.png')) == image).all(), 'nothing is drawn'
-    assert json.loads((out / 'images.json').read_text())['images'] == [
-        dict(id=2, file_name='000002.jpg', height=96, width=96)
-    ]
+    images = json.loads((out / 'images.json').read_text())['images']
+    assert images == [dict(id=2, file_name='000002.jpg', height=96, width=96)]
 
 
 def test_segmentor_writes_label_maps_for_a_folder(run, shapes):
@@ -100,16 +97,10 @@ def test_images_of_all_formats_are_predicted(config, run, shapes, tmp_path):
     folder = tmp_path / 'in'
     (folder / 'sub').mkdir(parents=True)
     image = cv2.imread(str(shapes / 'val' / '000000.jpg'))[:64]
-    for name, array in {
-        'a.png': image,
-        'a.bmp': image,
-        'sub/a.png': image[:, :80],
-        'gray.png': image[..., 0],
-        'rgba.png': cv2.cvtColor(image, cv2.COLOR_BGR2BGRA),
-        'deep.png': image.astype(np.uint16) * 257,
-        'pixel.png': image[:1, :1],
-        'line.png': image[:1],
-    }.items():
+    arrays = {'a.png': image, 'a.bmp': image, 'sub/a.png': image[:, :80], 'gray.png': image[..., 0]}
+    arrays |= {'rgba.png': cv2.cvtColor(image, cv2.COLOR_BGR2BGRA), 'deep.png': image.astype(np.uint16) * 257}
+    arrays |= {'pixel.png': image[:1, :1], 'line.png': image[:1]}
+    for name, array in arrays.items():
         cv2.imwrite(str(folder / name), array)
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated by 90 degrees
@@ -117,15 +108,12 @@ def test_images_of_all_formats_are_predicted(config, run, shapes, tmp_path):
     (folder / 'empty.jpg').write_bytes(b'')
     (folder / 'broken.jpg').write_bytes((folder / 'turned.jpg').read_bytes()[:80])
     (folder / 'notes.txt').write_text('not an image')
-
     status, text, out = run(config, folder, '--batch-size', 4)
-    assert status == 1
-    assert '2 images cannot be decoded: broken.jpg, empty.jpg' in text
+    assert status == 1 and '2 images cannot be decoded: broken.jpg, empty.jpg' in text
     images = {image['file_name']: image for image in json.loads((out / 'images.json').read_text())['images']}
     assert len(images) == 9 and len({image['id'] for image in images.values()}) == 9
     assert (images['turned.jpg']['height'], images['turned.jpg']['width']) == (96, 64)
-    folders = ['vis'] if config == DETECTION else ['vis', 'labels']
-    for folder_name in folders:
+    for folder_name in ['vis'] if config == DETECTION else ['vis', 'labels']:
         assert {f'{folder_name}/{name}.png' for name in images} <= set(written(out))
     if config == SEGMENTATION:
         maps = {name: cv2.imread(str(out / 'labels' / f'{name}.png'), cv2.IMREAD_UNCHANGED) for name in images}
@@ -185,11 +173,8 @@ def test_category_ids_are_those_of_the_data(shapes):
 def test_unusable_input_is_refused(run, checkpoints, shapes, tmp_path, capsys):
     (tmp_path / 'nothing').mkdir()
     (tmp_path / 'notes.txt').write_text('not a video')
-    for source, sentence in (
-        ('absent', 'does not exist'),
-        ('nothing', 'contains no images'),
-        ('notes.txt', 'nor a video'),
-    ):
+    cases = (('absent', 'does not exist'), ('nothing', 'contains no images'), ('notes.txt', 'nor a video'))
+    for source, sentence in cases:
         with pytest.raises(UserError, match=sentence):
             prediction.ImageSource(tmp_path / source)
     image = shapes / 'val' / '000000.jpg'
@@ -203,11 +188,8 @@ def test_unusable_input_is_refused(run, checkpoints, shapes, tmp_path, capsys):
     ):
         status, text, _ = run(DETECTION, image, *options)
         assert status == 2 and sentence in text
-    for arguments in (
-        (tmp_path / 'absent', DETECTION, checkpoints[DETECTION]),
-        (image, 'configs/absent.py', checkpoints[DETECTION]),
-        (image, DETECTION, tmp_path / 'absent.pth'),
-    ):
-        assert call('predict', *arguments, '--out-dir', tmp_path / 'x') == 2
+    usable = (image, DETECTION, checkpoints[DETECTION])
+    for i, absent in enumerate((tmp_path / 'absent', 'configs/absent.py', tmp_path / 'absent.pth')):
+        assert call('predict', *usable[:i], absent, *usable[i + 1 :], '--out-dir', tmp_path / 'x') == 2
         assert 'does not exist' in capsys.readouterr().err
         assert not list(tmp_path.glob('x/*'))

@@ -13,17 +13,14 @@ from mlp_dense import ASMLP, kernels
 from mlp_dense.backbones import FAMILIES
 from mlp_dense.backbones.experts import Experts
 from mlp_dense.backbones.layers import Pointwise
-from mlp_dense.backbones.wave_mlp import WaveAlong
-from mlp_dense.kernels import onednn
+from mlp_dense.backbones.vip import along_axis
+from mlp_dense.kernels import dispatch, onednn
 from support.models import SMALL, image, loss_of, official
 
 SIZES = [(64, 64), (50, 75), (7, 90), (3, 1), (1, 1)]
 BF16 = pytest.param(
     torch.bfloat16,
-    marks=pytest.mark.skipif(
-        not kernels.applies(torch.ones(1, dtype=torch.bfloat16)),
-        reason='oneDNN has no bf16 on this CPU',
-    ),
+    marks=pytest.mark.skipif(torch.bfloat16 not in dispatch.DTYPES, reason='oneDNN has no bf16 on this CPU'),
 )
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='PyTorch is built without oneDNN')
@@ -122,24 +119,12 @@ MUTANTS = {
 
 @pytest.mark.parametrize('mutant', MUTANTS)
 def test_comparison_detects_a_wrong_implementation(monkeypatch, two_threads, mutant):
-    compare, name, wrong = MUTANTS[mutant]
+    compare, name, fault = MUTANTS[mutant]
     model, x = built(ASMLP), image(2, 3, 50, 75)  # this family runs all of them
     compare(model, x, torch.float32)
-    monkeypatch.setattr(onednn, name, partial(wrong, getattr(onednn, name)))
+    monkeypatch.setattr(onednn, name, partial(fault, getattr(onednn, name)))
     with pytest.raises(AssertionError):
         compare(model, x, torch.float32)
-
-
-@pytest.mark.parametrize('dim', [8, 5])  # of an odd number a pair holds a real and an imaginary part
-@pytest.mark.parametrize('training', [True, False])
-def test_waves_are_mixed_by_the_layer(dim, training, two_threads):
-    along, calls = WaveAlong(dim, 2, False, nn.BatchNorm2d).eval().requires_grad_(training), []
-    x = image(2, 6, 9, dim)
-    expected = by_reference(lambda: along(x))
-    torch.testing.assert_close(along(x), expected)
-    along.mix.register_forward_hook(lambda *_: calls.append('hook'))
-    torch.testing.assert_close(along(x), expected)
-    assert calls == ['hook']
 
 
 WITHOUT_OPERATORS = """
@@ -285,16 +270,11 @@ def test_torch_func_runs_the_references(small, two_threads):
     torch.testing.assert_close(tangents, gradient.sum(), rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize(
-    ('in_dim', 'out_dim', 'transposed'),
-    [(8, 24, True), (24, 8, False), (12, 12, False), (16, 1024, False), (1024, 16, True), (1024, 1024, False)],
-)
-def test_gradients_of_a_linear_layer_in_both_orders(two_threads, in_dim, out_dim, transposed):
-    torch.manual_seed(0)
-    layer, x = Pointwise(in_dim, out_dim), torch.randn(2, 5, 7, in_dim, requires_grad=True)
-    assert kernels.applies(x, layer) and onednn._is_faster_transposed(layer.weight) == transposed
+@pytest.mark.parametrize(('in_dim', 'out_dim'), [(8, 24), (24, 8), (12, 12)])
+def test_gradients_of_a_linear_layer_have_the_memory_of_its_parameters(two_threads, in_dim, out_dim):
+    layer, x = Pointwise(in_dim, out_dim), image(2, 5, 7, in_dim).requires_grad_()
     exact, exact_x = copy.deepcopy(layer).double(), x.detach().double().requires_grad_()
-    gradient = torch.randn(2, 7, 5, out_dim).transpose(1, 2)  # not contiguous
+    gradient = image(2, 7, 5, out_dim).transpose(1, 2)  # not contiguous
     layer(x).backward(gradient)
     exact(exact_x).backward(gradient.double())
     for a, b in ((x, exact_x), *zip(layer.parameters(), exact.parameters(), strict=True)):
@@ -307,15 +287,7 @@ def test_linear_layer_along_an_axis(axis):
     layer, x = nn.Linear(6, 6, False).double(), torch.randn(2, 2, 3, 1, 3, 3, 2, dtype=torch.float64)
     rule = {2: 'brhcwsd,HDhd->brHcwsD', 4: 'brhcwsd,WDwd->brhcWsD'}[axis]
     expected = torch.einsum(rule, x, layer.weight.view(3, 2, 3, 2))
-    torch.testing.assert_close(kernels.along_axis(x, layer, axis), expected)
-
-
-def test_weighted_sum_and_its_derivatives():
-    maps = [torch.rand(1, 2, 2, 2, 2).double().transpose(i, i + 1).requires_grad_() for i in (1, 2, 3)]
-    weights = [torch.rand(1, 1, 2, 1, 2).double().requires_grad_() for _ in range(3)]
-    expected = sum(x * weight for x, weight in zip(maps, weights, strict=True))
-    torch.testing.assert_close(kernels.weighted_sum(*maps, *weights), expected)
-    assert torch.autograd.gradgradcheck(kernels.weighted_sum, (*maps, *weights))
+    torch.testing.assert_close(along_axis(x, layer, axis), expected)
 
 
 @pytest.mark.parametrize('create_graph', [False, True])

@@ -84,7 +84,9 @@ def test_gradients_of_a_transposed_convolution(two_threads, frozen, layout):
     tensors = {name: tensor.requires_grad_(name not in frozen) for name, tensor in inputs.items()}
     trained = [tensor for tensor in tensors.values() if tensor.requires_grad]
     out = upsample(**tensors)
-    assert 'TrainedUpsample' in type(out.grad_fn).__name__
+    node = out.grad_fn
+    while 'TrainedLinear' not in node.name():  # fails at the end of the graph, or behind another convolution
+        node = node.next_functions[0][0]
     expected = nn.functional.conv_transpose2d(*tensors.values(), stride=2)
     torch.testing.assert_close(out, expected)
     outer = image(*out.shape)

@@ -79,13 +79,16 @@ def pooled_one_by_one(x, rois, size, scale, ratio, aligned):
     return output
 
 
-ROIS = torch.tensor(
-    [
-        *([0, 10.0, 20, 90, 60], [1, -30, -20, 25, 45], [1, 100, 80, 400, 300], [0, 3, 3, 4, 4]),
-        *([0, 50, 50, 50, 50], [1, 500, 500, 600, 600], [0, 0, 0, 160, 128]),
-    ],
-    dtype=torch.float64,
-)
+BOXES = [
+    (10, 20, 90, 60),
+    (-30, -20, 25, 45),
+    (3, 3, 4, 4),
+    (100, 80, 400, 300),
+    (50, 50, 50, 50),
+    (500, 500, 600, 600),
+]
+BOXES.append((0, 0, 160, 128))
+ROIS = torch.tensor([(i % 2, *box) for i, box in enumerate(BOXES)], dtype=torch.float64)
 
 
 @pytest.mark.parametrize('aligned', [True, False])
@@ -134,10 +137,8 @@ def test_roi_align_is_equal_under_recomputation(fallback):
 
 
 def test_roi_align_accepts_channels_last(fallback):
-    x = torch.randn(2, 3, 16, 20)
-    assert torch.equal(
-        RoIAlign(7, 0.125)(x, ROIS.float()), RoIAlign(7, 0.125)(x.to(memory_format=torch.channels_last), ROIS.float())
-    )
+    x, layer = torch.randn(2, 3, 16, 20), RoIAlign(7, 0.125)
+    assert torch.equal(layer(x, ROIS.float()), layer(x.to(memory_format=torch.channels_last), ROIS.float()))
 
 
 @pytest.mark.parametrize('weighted', [False, True])
@@ -158,9 +159,8 @@ def convolutions(modulated: bool, dtype: torch.dtype = torch.float64):
     """Return mmcv's layer and its input, offsets and mask: two groups of channels, four of offsets, uneven sizes."""
     torch.manual_seed(0)
     layer_type = ModulatedDeformConv2d if modulated else DeformConv2d
-    layer = layer_type(
-        8, 6, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2, deform_groups=4, bias=modulated
-    )
+    settings = dict(stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2, deform_groups=4, bias=modulated)
+    layer = layer_type(8, 6, (3, 2), **settings)
     x, offset = torch.randn(2, 8, 9, 11), 2 * torch.randn(2, 4 * 2 * 6, 5, 13)
     inputs = [x, offset, *([torch.rand(2, 4 * 6, 5, 13)] if modulated else [])]
     return layer.to(dtype), [tensor.to(dtype).requires_grad_() for tensor in inputs]

@@ -29,11 +29,11 @@ def arguments(draw, cls: type) -> dict:
     """Draw valid arguments of a family."""
     stages = draw(st.integers(1, 4))
 
-    def each(values):
+    def per_stage(values):
         return tuple(draw(st.lists(st.sampled_from(values), min_size=stages, max_size=stages)))
 
-    arch = dict(depths=each([1, 2]), dims=each([16, 32, 48]))
-    arch |= {key: each(values) for key, values in OF_STAGES.items() if key in cls.arch_defaults}
+    arch = dict(depths=per_stage([1, 2]), dims=per_stage([16, 32, 48]))
+    arch |= {key: per_stage(values) for key, values in OF_STAGES.items() if key in cls.arch_defaults}
     arch |= {key: draw(st.sampled_from(values)) for key, values in OF_ALL.items() if key in cls.arch_defaults}
     out_indices = sorted(draw(st.sets(st.integers(0, stages - 1), min_size=1)))
     return dict(
@@ -49,7 +49,7 @@ def arguments(draw, cls: type) -> dict:
 
 
 def built(cls: type, arguments: dict) -> nn.Module:
-    """With norms far from what they are at the start."""
+    """Build a backbone whose norms are far from their initial values."""
     torch.manual_seed(0)
     model = cls(**arguments)
     for module in model.modules():
@@ -60,12 +60,12 @@ def built(cls: type, arguments: dict) -> nn.Module:
 
 
 def image_for(arguments: dict, size: tuple[int, int, int]) -> Tensor:
-    """(B, in_channels, H, W) for a size (B, H, W)."""
+    """Return images (B, in_channels, H, W) of a size (B, H, W)."""
     return image(size[0], arguments['in_channels'], *size[1:])
 
 
 def drawn(data: st.DataObject, cls: type, size: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
-    """Any backbone of a family, and images for it."""
+    """Draw a backbone of a family, and images for it."""
     chosen = data.draw(arguments(cls))
     return built(cls, chosen), image_for(chosen, size)
 
@@ -95,7 +95,7 @@ def test_shapes_and_finite_numbers(cls, data, size, dtype):
 def test_batch_equals_its_single_images(cls, data, size):
     model, x = drawn(data, cls, size)
     with torch.no_grad():
-        alone = [model(one[None]) for one in x]
+        alone = [model(single[None]) for single in x]
         assert_near(model(x), tuple(torch.cat(maps) for maps in zip(*alone, strict=True)))
 
 

@@ -64,10 +64,8 @@ def test_weight_of_two_equals_two_images():
             copies = [dict(item, image_id=number) for item in content['annotations'] if item['image_id'] == image['id']]
             start = len(repeated['annotations']) + 1
             repeated['annotations'] += [dict(item, id=start + i) for i, item in enumerate(copies)]
-            # Equal scores follow each other in the order of the images.
-            repeated_detections += [
-                dict(item, image_id=number) for item in detections if item['image_id'] == image['id']
-            ]
+            copies = [dict(item, image_id=number) for item in detections if item['image_id'] == image['id']]
+            repeated_detections += copies  # equal scores follow each other in the order of the images
     expected = evaluated(repeated, repeated_detections, 'bbox').stats[0]
     ap = average_precision([areas[0] for areas in matched(content, detections, 'bbox')], weights)
     assert np.nanmean(ap) == pytest.approx(expected, abs=1e-3), 'equal except for the ties of repeated images'
@@ -76,9 +74,6 @@ def test_weight_of_two_equals_two_images():
 @pytest.mark.parametrize('side', ['annotations', 'detections'])
 def test_ap_without_objects_or_detections(side):
     content, detections = random_coco(5, CLASSES, seed=3)
-    if side == 'annotations':
-        content = dict(content, annotations=[])
-    else:
-        detections = []
+    content, detections = (dict(content, annotations=[]), detections) if side == 'annotations' else (content, [])
     values = average_precision([areas[0] for areas in matched(content, detections, 'bbox')])
     assert np.isnan(values).all() if side == 'annotations' else np.nanmax(values) == 0

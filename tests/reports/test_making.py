@@ -77,7 +77,7 @@ def test_detection_report_has_all_values_and_sections(results):
     assert len(never) == sum(row['never hit'] for row in table) > 0
     assert page == results / 'index.html' and sorted(p.stem for p in (results / 'plots').iterdir()) == sorted(
         f'{name}_{subject}' for subject in ('boxes', 'masks')
-        for name in ('precision_recall', 'errors', 'confusion', 'calibration')
+        for name in ('precision_recall', 'confusion', 'calibration')
     )  # fmt: skip
     make_report(results, score_thr=0.3, max_images=12)
     assert json.loads((results / 'report.json').read_text()) == content, 'the second report of the same results'

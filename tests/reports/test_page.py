@@ -14,17 +14,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from mlp_dense.errors import UserError
-from mlp_dense.reports.page import (
-    Column,
-    DrawnObject,
-    Gallery,
-    GalleryImage,
-    Plot,
-    Report,
-    Table,
-    check_folder,
-    write_report,
-)
+from mlp_dense.reports import page as pages
+from mlp_dense.reports.page import Column, DrawnObject, Gallery, GalleryImage, Plot, Report, Table
 
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason='Chromium is not installed')
@@ -63,16 +54,14 @@ def report(folder: Path) -> Report:
 
 @pytest.fixture
 def page(tmp_path) -> Path:
-    return write_report(report(tmp_path / 'report'), tmp_path / 'report')
+    return pages.write_report(report(tmp_path / 'report'), tmp_path / 'report')
 
 
 def in_browser(page: Path, script: str, size: str = '1200,900') -> dict:
     """Open a page from disk and run a script in it; return the object that it returns, with `errors` of the page."""
-    html = page.read_text(encoding='utf-8')
     first = 'const errors = []; addEventListener("error", event => errors.push(event.message));'
-    html = html.replace(
-        '<head>', f'<head><script>{first} console.error = (...all) => errors.push(all.join());</script>'
-    )
+    first = f'<head><script>{first} console.error = (...all) => errors.push(all.join());</script>'
+    html = page.read_text(encoding='utf-8').replace('<head>', first)
     encoded = 'btoa(unescape(encodeURIComponent(JSON.stringify(result))))'
     last = f'const result = (() => {{ {script} }})(); result.errors = errors;'
     run = f"<script>{last} document.body.innerHTML = '<pre>' + {encoded} + '</pre>';</script>"
@@ -182,18 +171,15 @@ def test_page_and_navigation_fit_the_screen(page, size):
 def test_report_json_has_the_values_and_tables(page):
     content = json.loads((page.parent / 'report.json').read_text())
     assert content['AP'] is None and content['facts']['mAP'] == '0.5'
-    assert content['tables']['Classes'][3] == dict(
-        zip(('class', 'AP', 'objects'), ['class <3>', 111 / COUNT, None], strict=True)
-    )
+    assert content['tables']['Classes'][3] == {'class': 'class <3>', 'AP': 111 / COUNT, 'objects': None}
     assert cv2.imread(str(page.parent / 'plots/curve.png')).shape == (450, 600, 3)
     html = page.read_text(encoding='utf-8').replace('http://www.w3.org/2000/svg', '')
     assert 'http' not in html, 'the page loads nothing from the network'
 
 
 def test_check_folder_refuses_other_files(page, tmp_path):
-    check_folder(page.parent)
-    check_folder(tmp_path / 'new')
+    pages.check_folder(page.parent)
+    pages.check_folder(tmp_path / 'new')
     (page.parent / 'thesis.tex').write_text('')
-    message = r'contains files that are not part of a report \(thesis\.tex\); choose an empty folder'
-    with pytest.raises(UserError, match=message):
-        check_folder(page.parent)
+    with pytest.raises(UserError, match=r'files that are not part of a report \(thesis\.tex\); choose an empty folder'):
+        pages.check_folder(page.parent)

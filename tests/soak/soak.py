@@ -14,7 +14,7 @@ from statistics import mean
 import pytest
 from mmengine.hooks import Hook
 
-from mlp_dense.config.reading import read_config, set_work_dir
+from mlp_dense.config.config_file import read_config, set_work_dir
 from mlp_dense.training.runner import build_runner
 from mlp_dense.training.setup import for_training
 from support.configs import thin_config

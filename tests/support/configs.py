@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mlp_dense.config.reading import walk
+from mlp_dense.config.config_file import walk
 from support.models import SMALL
 
 ROOT = Path(__file__).parents[2]

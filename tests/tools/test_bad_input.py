@@ -48,10 +48,6 @@ def test_data_set_without_images_is_refused(fails):
     assert 'No image matches' in message and 'img_suffix=.tif' in message
 
 
-def test_missing_checkpoint_is_named(fails):
-    assert 'no.pth does not exist' in fails('test', DETECTION, 'no.pth')
-
-
 def test_unknown_backbone_argument_suggests_a_similar_one(fails, shapes, tmp_path):
     option = 'model.backbone.drop_rate=0.1'
     message = fails('train', DETECTION, options=[option])
@@ -66,26 +62,18 @@ def test_unknown_backbone_argument_suggests_a_similar_one(fails, shapes, tmp_pat
     [
         ('model.backbone.arch=huge', 'tiny, small, base, large'),
         ('model.backbone.type=mlp_dense.HireMPL', 'HireMPL is not in the'),
-        ('trian_cfg.max_epochs=1', "the config has no 'trian_cfg'"),
         ('model=none', 'has no model with settings'),
-        ('optim_wrapper.optimizer.lr=fast', "lr is 'fast'; set a number of 0 or more"),
         ('optim_wrapper.optimizer.learning_rate=1', 'optimizer: AdamW has no argument learning_rate; allowed: '),
         ('train_cfg.val_every=2', 'Loop has no argument val_every'),
         (
-            'train_dataloader.sampler.shuffled=True',
-            'train_dataloader.sampler: DefaultSampler has no argument shuffled; did you mean shuffle',
+            'train_dataloader.sampler.shuffled=1',
+            'sampler: DefaultSampler has no argument shuffled; did you mean',
         ),
-        (
-            'train_dataloader.dataset.pipeline.2.probability=1',
-            'train_dataloader.dataset.pipeline.2: RandomFlip has no argument',
-        ),
+        ('train_dataloader.dataset.pipeline.2.probability=1', 'dataset.pipeline.2: RandomFlip has no argument'),
         ('val_evaluator.metrc=bbox', 'val_evaluator: CocoMetric has no argument metrc; did you mean metric'),
         ('val_evaluator.metric=boxes', 'val_evaluator: CocoMetric(ann_file='),
         ('param_scheduler.0.type=Linear', 'param_scheduler.0.type: Linear is not in the'),
-        (
-            'default_hooks.checkpoints.interval=2',
-            "default_hooks.checkpoints is {'interval': 2}; set a dict with a type",
-        ),
+        ('default_hooks.checkpoints.interval=2', "hooks.checkpoints is {'interval': 2}; set a dict with a type"),
         ('model.neck.out_channels=wide', "model.neck: FPN(out_channels='wide'"),
         ('model.backbone.init_cfg.type=Pretraned', 'model.backbone.init_cfg.type: Pretraned is not in the'),
         ('model.train_cfg.rpn.assigner.iou=0.5', 'model.train_cfg.rpn.assigner: MaxIoUAssigner has no argument iou'),
@@ -110,30 +98,18 @@ def test_invalid_option_of_a_test_is_explained(fails, tmp_path):
 @pytest.mark.parametrize(
     ('text', 'expected'),
     [
-        (
-            "model = dict(type='RetinaNet')",
-            'model: RetinaNet has no argument rpn_head, roi_head; settings of the inherited MaskRCNN',
-        ),
-        (
-            "model = dict(backbone=dict(type='ResNet', depth=18))",
-            'model.backbone: ResNet has no argument arch; settings of the',
-        ),
-        (
-            "train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)",
-            'Loop has no argument max_epochs; settings of the inherited EpochLoop',
-        ),
+        ("model = dict(type='RetinaNet')", 'model: RetinaNet has no argument rpn_head, roi_head; {}MaskRCNN'),
+        ("model = dict(backbone=dict(type='ResNet', depth=18))", 'model.backbone: ResNet has no argument arch; {}'),
+        ("train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)", 'Loop has no argument max_epochs; {}EpochLoop'),
         ("optim_wrapper = dict(optimizer=dict(type='SGD', lr=1, betas=(0, 1)))", 'SGD has no argument betas'),
-        (
-            "optim_wrapper = dict(optimizer=dict(type='Rprop', lr=1))",
-            'Rprop has no argument weight_decay; settings of the inherited AdamW',
-        ),
+        ("optim_wrapper = dict(optimizer=dict(type='Rprop', lr=1))", 'Rprop has no argument weight_decay; {}AdamW'),
     ],
 )
 def test_forgotten_delete_is_explained(fails, tmp_path, text, expected):
     file = tmp_path / 'child.py'
     file.write_text(f'_base_ = {DETECTION!r}\n{text}\n')
     message = fails('train', file)
-    assert expected in message
+    assert expected.format('settings of the inherited ') in message
     assert ('set _delete_=True next to the new type' in message) == ('betas' not in text)
 
 
@@ -145,7 +121,8 @@ def test_arguments_in_another_order_are_explained(tmp_path, capsys):
     assert 'x.pth is not a config' in capsys.readouterr().err
 
 
-def test_section_of_a_config_is_refused(fails):
+def test_missing_checkpoint_and_section_of_a_config_are_refused(fails):
+    assert 'no.pth does not exist' in fails('test', DETECTION, 'no.pth')
     section = ROOT / 'configs' / '_base_' / 'models' / 'upernet.py'
     assert 'has no train_dataloader with settings; pass a complete config' in fails('train', section)
     assert 'has no test_dataloader with settings; pass a complete config' in fails('test', section, 'x.pth')
@@ -241,23 +218,6 @@ def test_exit_status_is_2_for_explained_errors(shapes, tmp_path):
     options = ['--cfg-options', 'model.rpn_head.feat_channels=17', 'model.rpn_head.in_channels=17']
     output = run('tools/train.py', DETECTION, *where, *options, status=1)
     assert 'Traceback' in output, 'an unexpected error keeps its traceback'
-
-
-@pytest.mark.parametrize(
-    ('args', 'options', 'expected'),
-    [
-        ([], ['train_dataloader.batchsize=3'], 'did you mean batch_size'),
-        ([], ['train_dataloader.dataset.pipeline.2.foo=1'], 'train_dataloader.dataset.pipeline.2: RandomFlip has no'),
-        ([], ['train_dataloader=none'], 'has no train_dataloader with settings'),
-        ([], ['default_scope=None'], 'default_scope is None; set it to mmdet, mmseg'),
-        (['--seed', -1], [], '--seed is -1; '),
-    ],
-    ids=str,
-)
-def test_browsing_an_invalid_config_is_explained(shapes, tmp_path, capsys, args, options, expected):
-    args = [*args, *(['--cfg-options', *options] if options else [])]
-    assert call('browse', DETECTION, '--data-root', shapes, '--out', tmp_path / 'a.png', *args) == 2
-    assert expected in capsys.readouterr().err
 
 
 def test_invalid_arguments_of_other_tools_are_explained(tmp_path, capsys):

@@ -57,11 +57,18 @@ def test_unreadable_image_is_named(shapes, tmp_path, capsys):
 
 
 def test_invalid_arguments_are_explained(shapes, tmp_path, capsys):
+    valid = [DETECTION, '--data-root', shapes, '--out', tmp_path / 'a.png']  # later options replace these
     for arguments, sentence in (
         (['configs/absent.py', '--out', tmp_path / 'a.png'], 'does not exist'),
-        ([DETECTION, '--data-root', tmp_path, '--out', tmp_path / 'a.png'], 'does not exist, and the train data'),
-        ([DETECTION, '--data-root', shapes, '--out', tmp_path / 'a.gif'], 'ends in .png'),
-        ([DETECTION, '--data-root', shapes, '--out', tmp_path / 'a.png', '--num', 0], '1 or more'),
+        ([*valid, '--data-root', tmp_path], 'does not exist, and the train data'),
+        ([*valid, '--out', tmp_path / 'a.gif'], 'ends in .png'),
+        ([*valid, '--num', 0], '1 or more'),
+        ([*valid, '--seed', -1], '--seed is -1; '),
+        ([*valid, '--img-scale', 0], 'of 1 pixel or more.'),
+        ([*valid, '--cfg-options', 'train_dataloader.batchsize=3'], 'did you mean batch_size'),
+        ([*valid, '--cfg-options', 'train_dataloader.dataset.pipeline.2.foo=1'], 'pipeline.2: RandomFlip has no'),
+        ([*valid, '--cfg-options', 'train_dataloader=none'], 'has no train_dataloader with settings'),
+        ([*valid, '--cfg-options', 'default_scope=None'], 'default_scope is None; set it to mmdet, mmseg'),
     ):
         assert call('browse', *arguments) == 2
         assert sentence in capsys.readouterr().err

@@ -25,10 +25,8 @@ def dry_run(shapes, tmp_path, monkeypatch, capsys):
         before = set(tmp_path.rglob('*'))
         where = ['--data-root', shapes, '--work-dir', tmp_path / 'run', '--dry-run']
         status = call('train', file, *where, *args, *(['--cfg-options', *options] if options else []))
-        new = {
-            path for path in tmp_path.rglob('*') if not re.search('torchinductor|pymp', str(path))
-        }  # written by Python itself
-        assert new == before
+        after = {path for path in tmp_path.rglob('*') if not re.search('torchinductor|pymp', str(path))}
+        assert after == before, 'Python itself writes the excluded files'
         printed = capsys.readouterr()
         assert 'Traceback' not in printed.out + printed.err
         return status, printed.out, printed.err[printed.err.find('error: ') :]
@@ -76,14 +74,12 @@ def test_error_is_one_sentence(dry_run, options, expected):
     assert status == 2 and expected in error and len(error.strip().splitlines()) == 1
 
 
-def test_existing_training_is_refused(dry_run, tmp_path):
+def test_unsuitable_work_dir_is_refused(dry_run, tmp_path):
+    (tmp_path / 'run').write_text('precious')
+    status, _, error = dry_run(SEGMENTATION)
+    assert status == 2 and 'cannot be written' in error
+    (tmp_path / 'run').unlink()
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'last_checkpoint').write_text('iter_1.pth')
     status, _, error = dry_run(SEGMENTATION)
     assert status == 2 and 'contains a training already' in error
-
-
-def test_unwritable_work_dir_is_refused(dry_run, tmp_path):
-    (tmp_path / 'run').write_text('precious')
-    status, _, error = dry_run(SEGMENTATION)
-    assert status == 2 and 'cannot be written' in error

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mlp_dense.config.reading import walk
+from mlp_dense.config.config_file import walk
 from support.configs import CONFIGS, thin
 from support.tools import NO_WORKERS, before_training, call, log_of
 

@@ -44,11 +44,8 @@ def test_custom_sizes_are_recognised(family):
 def test_description_of_a_published_file(save, inspect):
     path = save(dict(model=official(mlp_dense.HireMLP, classes=10, norms=()), epoch=3, args=None))
     topics = inspect(path)
-    assert (
-        topics['file'].startswith(path)
-        and topics['weights'] == "under 'model'"
-        and topics['also holds'] == 'epoch, args'
-    )
+    assert topics['file'].startswith(path) and topics['weights'] == "under 'model'"
+    assert topics['also holds'] == 'epoch, args'
     assert topics['sha256'] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     parameters = sum(p.numel() for p in mlp_dense.HireMLP(SMALL, out_norm=False).parameters()) + 2 * 64 + 11 * 64 - 14
     weights = read_checkpoint(path)['model']
@@ -150,7 +147,9 @@ def test_control_characters_in_names_are_replaced(save, inspect):
 
 
 def test_sparse_and_meta_tensors_are_refused(save, tmp_path, capsys):
-    kinds = [(torch.eye(3).to_sparse(), 'holds torch._utils._rebuild_sparse_tensor')]
-    for tensor, message in [*kinds, (torch.ones(10**12, device='meta'), 'w is sparse, quantized or without values')]:
+    for tensor, message in (
+        (torch.eye(3).to_sparse(), 'holds torch._utils._rebuild_sparse_tensor'),
+        (torch.ones(10**12, device='meta'), 'w is sparse, quantized or without values'),
+    ):
         assert call('checkpoint', 'publish', save(dict(w=tensor)), tmp_path / 'out.pth') == 2
         assert message in capsys.readouterr().err

@@ -29,9 +29,8 @@ def test_run_json_records_command_seed_and_versions(shapes, tmp_path, capsys, co
     record = json.loads(file.read_text())
     assert record['seed'] == 3 and record['processes'] == 1
     assert str(tmp_path / 'run') in record['command'] and QUICK[config][0] in record['command']
-    assert (
-        record['versions']['mmengine'] == mmengine.__version__ and record['environment']['PyTorch'] == torch.__version__
-    )
+    assert record['versions']['mmengine'] == mmengine.__version__
+    assert record['environment']['PyTorch'] == torch.__version__
     assert record['config']['train_dataloader']['dataset']['data_root'] == f'{shapes}/'
 
     checkpoints = [*(tmp_path / 'run').glob('*.pth')]

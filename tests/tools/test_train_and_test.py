@@ -15,17 +15,11 @@ from support.tools import before_training, call, log_of, run
 QUICK = {  # for --cfg-options
     DETECTION: ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'default_hooks.visualization.interval=1'],
     SEGMENTATION: [
-        'train_cfg.max_iters=4',
-        'train_cfg.val_interval=4',
-        'default_hooks.checkpoint.interval=2',
-        'default_hooks.logger.interval=1',
-        'default_hooks.visualization.interval=1',
+        *('train_cfg.max_iters=4', 'train_cfg.val_interval=4', 'default_hooks.checkpoint.interval=2'),
+        *('default_hooks.logger.interval=1', 'default_hooks.visualization.interval=1'),
     ],
 }
-METRICS = {
-    DETECTION: ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/bbox_mAP_50'),
-    SEGMENTATION: ('aAcc', 'mIoU', 'mAcc'),
-}
+METRICS = {DETECTION: ('coco/bbox_mAP', 'coco/segm_mAP', 'coco/bbox_mAP_50'), SEGMENTATION: ('aAcc', 'mIoU', 'mAcc')}
 
 pytestmark = pytest.mark.slow
 
@@ -130,9 +124,7 @@ def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
 def assert_same_weights(one: Path, other: Path, rtol: float = 1e-4, atol: float = 1e-5) -> None:
     others = weights_of(other)
     for name, tensor in weights_of(one).items():
-        torch.testing.assert_close(
-            tensor, others[name], rtol=rtol, atol=atol, msg=lambda text, at=name: f'{at}: {text}'
-        )
+        assert torch.allclose(tensor, others[name], rtol=rtol, atol=atol), name
 
 
 def test_two_processes_train_as_one_with_their_images(on_cpu, shapes, tmp_path):

@@ -18,14 +18,14 @@ from mlp_dense.training.loops import IterLoop
 
 
 @pytest.fixture
-def runner():
+def runner(request):
     """Return a fake Runner after 10 of 100 iterations, with a validation every 25 iterations."""
-    hub, hook = MessageHub.get_instance('progress'), progress.ProgressHook()
+    hub, hook = MessageHub.get_instance(f'progress {request.node.name}'), progress.ConsoleHook()
     for name in ('time', 'data_time', 'loss'):
         hub.update_scalar(f'train/{name}', 1.0)
     hub.update_info('eta', 3600.0)
     loop = IterLoop.__new__(IterLoop)
-    loop.__dict__.update(_max_iters=100, val_interval=25, val_begin=1, _iter=9, _dataloader=[0])
+    loop.__dict__.update(_max_iters=100, val_interval=25, val_begin=1, _iter=9, dataloader=range(5))
     return SimpleNamespace(
         message_hub=hub,
         hooks=[hook],
@@ -34,7 +34,7 @@ def runner():
         val_loop=loop,
         iter=9,
         max_iters=100,
-        test_loop=SimpleNamespace(dataloader=range(3)),
+        test_dataloader=range(3),
         console=progress.ConsoleFilter(),
     )
 
@@ -48,24 +48,26 @@ def end_in_log(runner) -> tuple[str, datetime]:
 
 
 def test_estimated_end_includes_validations(runner):
-    hook, hour = runner.hooks[0], timedelta(hours=1)
+    hour = timedelta(hours=1)
     before = datetime.now()
     word, end = end_in_log(runner)
     assert word == 'after ' and timedelta(0) <= before + hour - end < timedelta(minutes=2)
-    hook.validations = [500.0, 700.0]  # four of 10 minutes are left
+    for seconds in (100.0, 140.0):  # a batch; four validations of 5 batches, of 10 minutes, are left
+        runner.message_hub.update_scalar('val/time', seconds)
     word, end = end_in_log(runner)
     assert word == '' and timedelta(0) <= before + hour + timedelta(minutes=40) - end < timedelta(minutes=2)
-    runner.val_loop, hook.validations = None, []
-    assert end_in_log(runner)[0] == ''
+    runner.val_loop = None
+    word, end = end_in_log(runner)
+    assert word == '' and timedelta(0) <= before + hour - end < timedelta(minutes=2)
 
 
-def test_validations_are_timed(runner):
-    hook = runner.hooks[0]
-    hook.before_val(runner)
-    hook.after_val(runner)
-    assert len(hook.validations) == 1 and 0 <= hook.validations[0] < 1
+@pytest.fixture
+def no_screen(monkeypatch):
+    """Do without the description of the run before a test."""
+    monkeypatch.setattr(progress.ConsoleHook, '_open', lambda *_: None)
 
 
+@pytest.mark.usefixtures('no_screen')
 @pytest.mark.parametrize('terminal', [True, False])
 def test_bar_replaces_lines_on_a_terminal(runner, monkeypatch, terminal):
     out = io.StringIO()
@@ -82,6 +84,7 @@ def test_bar_replaces_lines_on_a_terminal(runner, monkeypatch, terminal):
     assert ('testing' in out.getvalue() and '100%' in out.getvalue()) == terminal
 
 
+@pytest.mark.usefixtures('no_screen')
 def test_failing_test_restores_the_terminal(runner, monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr(progress, 'Progress', lambda: Progress(console=Console(file=out, force_terminal=True)))

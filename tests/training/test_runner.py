@@ -6,7 +6,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from mlp_dense.config.reading import read_config
+from mlp_dense.config.config_file import read_config
 from mlp_dense.training import machine
 from mlp_dense.training.tta import InstanceTTAModel
 from support.configs import CONFIGS, DETECTION

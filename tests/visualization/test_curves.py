@@ -59,18 +59,10 @@ def test_read_run_reads_the_scaled_learning_rate(tmp_path):
     assert read_run(tmp_path).lr == {10: 0.1}
 
 
-@pytest.mark.parametrize(
-    ('name', 'value'),
-    [
-        ('loss', '1.0'),
-        ('loss', None),
-        ('loss', [1.0]),
-        ('mIoU', {'a': 1}),
-        ('lr', True),
-        ('iter', math.nan),
-        ('step', -1),
-    ],
-)
+INVALID = [('loss', '1.0'), ('loss', None), ('loss', [1.0]), ('mIoU', {'a': 1}), ('lr', True), ('iter', math.nan)]
+
+
+@pytest.mark.parametrize(('name', 'value'), [*INVALID, ('step', -1)])
 def test_values_that_cannot_be_drawn_raise_an_error(tmp_path, capsys, name, value):
     file = write(tmp_path, '20260101_000000', [train(10), train(20) | {name: value}])
     assert call('plot_log', tmp_path, '--out', tmp_path / 'curves.png') == 2
@@ -146,11 +138,8 @@ def test_wrong_arguments_raise_errors(tmp_path, capsys):
 
 def test_shares_of_experts_have_a_panel(tmp_path):
     shares = [{f'expert/blocks.{b}.mlp/{i}': (i + 1) / 6 for b in (0, 1) for i in range(3)} for _ in range(2)]
-    records = [
-        *map(train, (10, 20)),
-        *(dict(record, iter=iteration, step=iteration) for record, iteration in zip(shares, (10, 20), strict=True)),
-    ]
-    write(tmp_path / 'run', '20260101_000000', records)
+    shares = [dict(record, iter=iteration, step=iteration) for record, iteration in zip(shares, (10, 20), strict=True)]
+    write(tmp_path / 'run', '20260101_000000', [*map(train, (10, 20)), *shares])
     run = read_run(tmp_path / 'run')
     assert run.shares.keys() == {f'blocks.{b}.mlp/{i}' for b in (0, 1) for i in range(3)} and not run.metrics
     assert run.shares['blocks.1.mlp/2'] == {10: 0.5, 20: 0.5}

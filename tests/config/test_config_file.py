@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlp_dense.config.reading import first_line, read_config
+from mlp_dense.config.config_file import first_line, read_config
 from mlp_dense.errors import UserError
 from support.configs import DETECTION, ROOT
 
@@ -29,10 +29,7 @@ def test_invalid_option_is_refused(option, expected):
         ('import nowhere\nmodel = nowhere.Model\n', 'line 1 for No module'),
         ("_base_ = './missing.py'\n", 'missing.py'),
         ("custom_imports = dict(imports=['nowhere'])\n", 'custom_imports cannot be imported: Failed to import nowhere'),
-        (
-            f"_base_ = {DETECTION!r}\ntrain_dataloader = dict(dataset=dict(pipeline=dict(type='X')))\n",
-            'cannot be read: TypeError',
-        ),
+        (f'_base_ = {DETECTION!r}\ntrain_dataloader = dict(dataset=dict(pipeline=dict(a=1)))', 'be read: TypeError'),
     ],
 )
 def test_unreadable_config_names_its_line(tmp_path, text, expected):
@@ -42,18 +39,14 @@ def test_unreadable_config_names_its_line(tmp_path, text, expected):
         read_config(file)
 
 
-def test_unreadable_base_config_is_named(tmp_path):
+def test_unreadable_base_and_json_config_are_named(tmp_path):
     (tmp_path / 'broken.py').write_text('a = 1\na[0]\n')
     (tmp_path / 'child.py').write_text("_base_ = './broken.py'\n")
     with pytest.raises(UserError, match=f'{tmp_path}/broken.py, line 2, cannot'):
         read_config(tmp_path / 'child.py')
-
-
-def test_unreadable_json_config_is_named(tmp_path):
-    file = tmp_path / 'broken.json'
-    file.write_text('{"model": ')
-    with pytest.raises(UserError, match=str(file)):
-        read_config(file)
+    (tmp_path / 'broken.json').write_text('{"model": ')
+    with pytest.raises(UserError, match=f'{tmp_path}/broken.json'):
+        read_config(tmp_path / 'broken.json')
 
 
 def test_missing_config_suggests_a_similar_name(monkeypatch):

@@ -1,12 +1,13 @@
 """The computation of a mixture of experts, in eager mode, under torch.compile and in exported graphs."""
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import applies, expert_mlp
 from .compat import round_up
-from .onednn import library, needs_gradients
+from .onednn import library
 
 ROWS = 64
 """oneDNN builds a new product for every new number of rows: computing up to so many additional rows costs less."""
@@ -17,27 +18,14 @@ def mix_experts(
 ) -> Tensor:
     """Map items (N, dim) by the experts `chosen` (N, K), each an MLP, and sum the results, weighted by `gates` (N, K).
 
-    Only the chosen experts are computed, each for all of its items together. Compiled training computes all of them,
-    because the number of items of an expert depends on the data.
+    Only the chosen experts are computed, each for all of its items together. A compiler calls one operator, because the
+    number of items of an expert depends on the data.
     """
     weights = weight1, bias1, weight2, bias2
     if not torch.compiler.is_compiling():
         return mix_chosen(items, gates, chosen, *weights)
-    if needs_gradients(items, gates, *weights):
-        return mix_all(items, gates, chosen, *weights)
     cast = [weight.to(items.dtype) for weight in weights]  # autocast does not reach into the operator
     return torch.ops.mlp_dense.mix_experts.default(items, gates, chosen, *cast)
-
-
-def mix_all(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -> Tensor:
-    """Compute every expert for every item; the gate of an expert that is not chosen is zero."""
-    num_experts = len(weights[0])
-    gates = (F.one_hot(chosen, num_experts).to(gates.dtype) * gates.unsqueeze(2)).sum(1).to(items.dtype)
-    outs = [
-        gates[:, expert, None] * F.linear(F.gelu(F.linear(items, weight1, bias1)), weight2, bias2).to(items.dtype)
-        for expert, (weight1, bias1, weight2, bias2) in enumerate(zip(*(w.unbind() for w in weights), strict=True))
-    ]
-    return torch.stack(outs).sum(0)
 
 
 def mix_chosen(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -> Tensor:
@@ -51,7 +39,7 @@ def mix_chosen(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -
     places += before.repeat_interleave(length, output_size=len(order))
     sources = order.new_zeros(sum(rows)).scatter_(0, places, order // chosen.shape[1])
     outs = [
-        expert_mlp(expert_items, *expert_weights)
+        expert_mlp(expert_items[None, None], *expert_weights)[0, 0]
         for expert_items, *expert_weights in zip(items.index_select(0, sources).split(rows), *weights, strict=True)
         if len(expert_items)
     ]
@@ -68,7 +56,34 @@ def _by_expert(chosen: Tensor, num_experts: int) -> tuple[Tensor, list[int]]:
     return flat.argsort(stable=True), torch.bincount(flat, minlength=num_experts).tolist()
 
 
-# An operator for compiled inference and exported graphs; ``export/onnx_ops.py`` translates it to ONNX.
-library.define(f'mix_experts{torch.library.infer_schema(mix_experts, mutates_args=())}')
-library.impl('mix_experts', mix_chosen, 'CompositeExplicitAutograd')
+def mix_experts_backward(
+    gradient: Tensor, items: Tensor, gates: Tensor, chosen: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of items, gates and weights; it computes the experts again."""
+    with torch.enable_grad():
+        items, gates, *weights = inputs = [x.detach().requires_grad_() for x in (items, gates, w1, b1, w2, b2)]
+        out = mix_chosen(items, gates, chosen, *weights)
+    return tuple(grad.contiguous() for grad in torch.autograd.grad(out, inputs, gradient))  # type: ignore[return-value]
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    items, gates, *weights = torch.ops.mlp_dense.mix_experts_backward(gradient, *ctx.saved_tensors)
+    return items, gates, None, *weights
+
+
+# Operators for compiled code and exported graphs; ``export/onnx_ops.py`` translates the first to ONNX.
+for operator, implementation in ((mix_experts, mix_chosen), (mix_experts_backward, mix_experts_backward)):
+    library.define(f'{operator.__name__}{torch.library.infer_schema(operator, mutates_args=())}')
+    library.impl(operator.__name__, implementation, 'CompositeExplicitAutograd')
 torch.library.register_fake('mlp_dense::mix_experts', lambda items, *_: torch.empty_like(items), lib=library)
+torch.library.register_fake(
+    'mlp_dense::mix_experts_backward',
+    lambda _, items, gates, chosen, *weights: tuple(x.new_empty(x.shape) for x in (items, gates, *weights)),
+    lib=library,
+)
+torch.library.register_autograd(
+    'mlp_dense::mix_experts',
+    _backward,
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+    lib=library,
+)

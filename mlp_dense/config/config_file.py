@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import json
 import tempfile
 import traceback
 from argparse import ArgumentParser
@@ -11,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from ..datasets.layout import leaves as leaves
 from ..errors import UserError, explained_imports
 from ..tasks import TASKS
 
@@ -24,15 +23,9 @@ READ_IF_THERE = ('auto_scale_lr', 'find_unused_parameters', 'sync_bn', 'compile'
 
 
 def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path | None = None) -> Config:
-    """Read a config and change it.
+    """Read a .py, .json or .yaml file, and change it by ``KEY=VALUE`` options. Raises UserError if one is unusable.
 
-    Args:
-        file: its path, ending in .py, .json or .yaml.
-        options: changes as ``KEY=VALUE``, as ``--cfg-options`` accepts them.
-        data_root: folder that replaces every data root of the config, also in its evaluators.
-
-    Raises:
-        UserError: the file, the Python in it or an option is unusable.
+    The folder `data_root` replaces every data root of the config, also in its evaluators.
     """
     path = Path(file)
     if path.suffix not in ('', '.py', '.json', '.yaml', '.yml'):
@@ -67,11 +60,7 @@ def enter_scope(cfg: Config) -> None:
 
 
 def set_work_dir(cfg: Config, work_dir: Path | None, make: bool = True) -> None:
-    """Set the folder that a run writes to, by default that of the config, and `make` it.
-
-    Raises:
-        UserError: the folder is not writable.
-    """
+    """Set the folder that a run writes to, by default that of the config, and `make` it."""
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename).stem)
     if make:
         make_folder(Path(cfg.work_dir))
@@ -84,21 +73,6 @@ def make_folder(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(f'{folder} cannot be written ({error.strerror}); choose another folder.') from error
-
-
-def adapt_to_cpu(cfg: Config) -> None:
-    """Replace settings that need a GPU: SyncBN by BN, mixed precision by full precision."""
-    replacements = {'SyncBN': 'BN', 'AmpOptimWrapper': 'OptimWrapper'}
-    replaced = set()
-    for _, container, key, value in walk(cfg._cfg_dict):
-        if key == 'type' and isinstance(value, str) and value in replacements:
-            container[key] = replacements[value]
-            replaced.add(value)
-    if 'AmpOptimWrapper' in replaced:
-        for key in ('loss_scale', 'dtype', 'use_fp64'):
-            cfg.optim_wrapper.pop(key, None)
-    changes = ', '.join(f'{replacements[name]} instead of {name}' for name in sorted(replaced))
-    print_log(f'No GPU: this runs on the CPU{f", with {changes}" if changes else ""}.', logger='current')
 
 
 def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any, Any, Any]]:
@@ -115,26 +89,21 @@ class Edits:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def set(self, node: Any, key: str | int, value: Any, path: str) -> None:
+    def set(self, node: dict, key: str, value: Any, path: str) -> None:
         """Set ``node[key]``, which is at `path`."""
-        old = node.get(key) if isinstance(node, dict) else node[key]
-        if _as_lists(old) != _as_lists(value):
+        old = node.get(key)
+        if json.dumps(old, default=str) != json.dumps(value, default=str):  # lists and tuples are equal
             node[key] = value
             self.lines.append(f'{path}: {"unset" if old is None else old} -> {value}')
 
     def remove(self, node: dict, key: str, path: str) -> None:
         """Remove ``node[key]``, which is at `path`."""
-        if key in node:
-            self.lines.append(f'{path}: {node.pop(key)} -> unset')
+        self.lines.append(f'{path}: {node.pop(key)} -> unset')
 
     def insert(self, pipeline: list, index: int, transform: dict, path: str) -> None:
         """Insert a transform into a pipeline, which is at `path`."""
         pipeline.insert(index, transform)
         self.lines.append(f'{path}.{index}: new, {transform}')
-
-
-def _as_lists(value: Any) -> Any:
-    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def evaluators(cfg: Config, name: str) -> list:
@@ -191,7 +160,7 @@ def _merge_options(cfg: Config, options: Sequence[str]) -> None:
         changes = parser.parse_args(options).options
     except (AssertionError, ValueError) as error:
         raise UserError(f'--cfg-options cannot be read: {first_line(error)}.') from error
-    known = {*cfg, *inspect.signature(Runner.__init__).parameters, *READ_IF_THERE}
+    known = {*cfg, *inspect.signature(Runner).parameters, *READ_IF_THERE}
     for key in changes:
         if key.partition('.')[0] not in known:
             raise UserError(f'--cfg-options {key}: the config has no {key.partition(".")[0]!r}.')

@@ -1,0 +1,50 @@
+"""Embedded data that a test can change, and short trainings on them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlp_dense.datasets.shapes import write_shapes
+from support.configs import DETECTION, SEGMENTATION
+from support.tools import call
+from support.trainings import write_config
+
+SHORT = {
+    DETECTION: {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1},
+    SEGMENTATION: {'train_cfg.max_iters': 4, 'train_cfg.val_interval': 4, 'default_hooks.checkpoint.interval': 4},
+}
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    write_shapes(tmp_path / 'data', num_train=8, num_val=4, size=96)
+    return tmp_path / 'data'
+
+
+@pytest.fixture
+def change_annotations(data):
+    """Return a function that changes the content of an annotation file."""
+
+    def change_annotations(split: str, change: Callable[[dict], object]) -> None:
+        file = data / 'annotations' / f'instances_{split}.json'
+        content = json.loads(file.read_text())
+        change(content)
+        file.write_text(json.dumps(content))
+
+    return change_annotations
+
+
+@pytest.fixture
+def train(data, tmp_path, capsys):
+    """Run a short training, in `run`; return its exit status, output and errors, which are one line if it is 2."""
+
+    def train(base: str, *options, **changes) -> tuple[int, str, str]:
+        file = write_config(base, tmp_path, data, **(SHORT[base] | changes))
+        status = call('train', file, '--work-dir', tmp_path / 'run', *options)
+        output, errors = capsys.readouterr()
+        assert status == 0 or len(errors.strip().splitlines()) == 1, errors
+        return status, output, errors
+
+    return train
