@@ -17,9 +17,9 @@ from .results import read_results
 
 NO_MACS = frozenset(
     """
-    view _unsafe_view _to_copy permute transpose t unsqueeze expand alias clone slice select split split_with_sizes unbind
-    cat as_strided_ copy_ scatter_ constant_pad_nd empty empty_like new_empty new_zeros arange promote_types index
-    index_select repeat_interleave sort topk cumsum
+    view _unsafe_view _to_copy permute transpose t unsqueeze expand alias clone slice select split split_with_sizes
+    unbind cat as_strided_ copy_ scatter_ constant_pad_nd empty empty_like new_empty new_zeros arange promote_types
+    index index_select repeat_interleave sort topk cumsum
     add add_ sub rsub mul div addcmul_ floor_divide remainder abs clamp eq where sum mean cos sin relu relu_ gelu gelu_
     _softmax native_batch_norm native_group_norm native_layer_norm
     max_pool2d_with_indices _adaptive_avg_pool2d upsample_nearest2d upsample_bilinear2d _upsample_bilinear2d_aa
