@@ -86,7 +86,9 @@ def test_tracker_of_the_documents_builds(line, tmp_path):
     inspect.signature(backend).bind(save_dir=str(tmp_path), **arguments)
     for name, value in arguments.items():
         assert getattr(backend(save_dir=str(tmp_path), **arguments), f'_{name}') == value
-    package = BACKENDS[tracker.type]
+    name = tracker.type.removesuffix('VisBackend')
+    assert name in BACKENDS
+    package = name.lower()
     if not find_spec(package):
         with pytest.raises(NotInstalledError, match=f'{package} is not installed: pip install {package}.'):
             for_training(cfg)
