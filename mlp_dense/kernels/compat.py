@@ -66,16 +66,20 @@ def recompute(function: nn.Module, x: Tensor, context: Callable[[], AbstractCont
 
 
 class Conv(nn.Conv2d):
-    """A convolution that compiles for all sizes.
+    """A convolution that compiles for all sizes, and is finite for all of them in bf16.
 
     On the output size of a padded one, inductor of PyTorch 2.13 fails
-    (https://github.com/pytorch/pytorch/issues/188422).
+    (https://github.com/pytorch/pytorch/issues/188422). In bf16 on a CPU, oneDNN reads uninitialized memory if the
+    output is one pixel wide.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling():
-            return super().forward(x)
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
+        if not torch.compiler.is_compiling():
+            if x.dtype == torch.bfloat16 and x.device.type == 'cpu' and x.shape[3] + 2 * padding < kernel + stride:
+                bias = None if self.bias is None else self.bias.float()
+                return self._conv_forward(x.float(), self.weight.float(), bias).to(x.dtype)
+            return super().forward(x)
         bottom, right = (
             round_up(size + 2 * padding - kernel + 1, stride) - stride + kernel - padding - size
             for size in x.shape[-2:]

@@ -1,5 +1,6 @@
 """Defects of PyTorch that ``kernels/compat.py`` works around: delete a workaround once its expected failure passes."""
 
+import os
 import subprocess
 import sys
 
@@ -22,6 +23,21 @@ for _ in range(20):
     norm(x).sum().backward()
 """
     assert subprocess.run([sys.executable, '-c', program], capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+def test_narrow_convolution_in_bf16_reads_no_uninitialized_memory():
+    """Have glibc fill new memory with large numbers, which the convolution of PyTorch 2.13 returns on some CPUs."""
+    program = """
+import torch
+from mlp_dense.kernels.compat import Conv
+conv = Conv(16, 48, 3, 2, 1).bfloat16()
+with torch.no_grad():
+    assert conv(torch.randn(2, 16, 20, 2).bfloat16()).isfinite().all()
+"""
+    environment = {**os.environ, 'MALLOC_PERTURB_': '128', 'MALLOC_MMAP_THRESHOLD_': '2000000000'}
+    completed = subprocess.run([sys.executable, '-c', program], env=environment, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
 
 
 class Rearranged(nn.Module):
