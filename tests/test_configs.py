@@ -30,7 +30,7 @@ BY_HEAD = {
 }
 NAME = re.compile(rf'({"|".join(BY_NAME)})_(?:(.+?)_)??({"|".join(BY_HEAD)})(?:_|$)')
 ONE_PER_HEAD = {NAME.match(path.stem).group(1, 3): path for path in reversed(CONFIGS)}
-"""With few channels, the configs of a family and a head are nearly the same."""
+"""One config per family and head: with few channels, the others are nearly identical."""
 SCHEDULES = {1: [8, 11], 3: [27, 33]}
 DATA = {'coco': 'coco', 'ade20k': 'ADEChallengeData2016', 'camvid': 'camvid', 'shapes': 'shapes'}
 

@@ -28,7 +28,7 @@ DTYPES = {np.dtype(name).str[1:]: np.dtype(name) for name in ('?', 'i4', 'i8', '
 
 
 class Inert:
-    """Replacement for objects that official files contain and nobody needs. It becomes a dict."""
+    """Placeholder for unused objects in official files. It becomes a dict."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict:  # type: ignore[misc]
         return OrderedDict()
@@ -112,7 +112,7 @@ def safe_globals() -> list[tuple[Any, str]]:
     paths = (f'{module}.{system}Path' for module in ('pathlib', 'pathlib._local') for system in ('Posix', 'Windows'))
     builtins, multiarray = ('builtins', '__builtin__'), ('numpy.core.multiarray', 'numpy._core.multiarray')
     return [
-        # objects in official files that nobody needs (pathlib._local: Python 3.13)
+        # unused objects in official files (pathlib._local: Python 3.13)
         *((Inert, name) for name in ('argparse.Namespace', 'yacs.config.CfgNode', *paths)),
         # objects in mmengine's checkpoints (NumPy renamed its modules in 2.0)
         (history_type, 'mmengine.logging.history_buffer.HistoryBuffer'),

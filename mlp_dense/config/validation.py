@@ -184,7 +184,7 @@ def _ancestors(file: str) -> Iterator[Config]:
 
 def _unknown_type(name: str, registry: Registry) -> str:
     prefix, dot, bare = name.rpartition('.')
-    for task in TASKS.values():  # a scope that nobody used yet has registered nothing yet
+    for task in TASKS.values():  # a scope registers its types on first use
         with suppress(ImportError):
             import_module(f'{task.scope}.registry')
     registries = [registry.root]

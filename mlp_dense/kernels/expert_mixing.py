@@ -10,7 +10,7 @@ from .compat import round_up
 from .onednn import library
 
 ROWS = 64
-"""oneDNN builds a new product for every new number of rows: computing up to so many additional rows costs less."""
+"""Multiple to which rows are padded. oneDNN builds a new kernel for each number of rows, which costs more."""
 
 
 def mix_experts(

@@ -1,4 +1,4 @@
-"""What the tests of the backbones share."""
+"""Fixtures that the tests of the backbones share."""
 
 import pytest
 import torch

@@ -95,7 +95,7 @@ ROIS = torch.tensor([(i % 2, *box) for i, box in enumerate(BOXES)], dtype=torch.
 @pytest.mark.parametrize('ratio', [0, 2])
 @pytest.mark.parametrize('entries', [2**22, 1000])
 def test_roi_align_and_its_gradient_equal_the_loop(aligned, ratio, entries, fallback, monkeypatch):
-    """With 1000 entries the boxes are computed in chunks."""
+    """Use 1000 entries, which are computed in chunks."""
     monkeypatch.setattr(our_roi_align, 'ENTRIES', entries)
     x = torch.randn(2, 3, 16, 20, dtype=torch.float64, requires_grad=True)
     expected = pooled_one_by_one(x, ROIS, (3, 5), 0.125, ratio, aligned)
