@@ -104,7 +104,7 @@ def test_attributes_in_a_file_do_not_replace_methods(save, zipped):
     'state', [dict(_log_history=3), dict(_log_history=np.ones(2), _count_history=np.ones(3), max_length=5), [1]]
 )
 def test_forged_histories_do_not_replace_methods(save, monkeypatch, state):
-    """With mmengine's own unpickling, a history in a file could replace the methods of all histories."""
+    """A forged history must not replace methods of the class, which mmengine's unpickling would allow."""
     before = dict(HistoryBuffer()._statistics_methods)
     monkeypatch.setattr(HistoryBuffer, '__getstate__', lambda _: state)
     with pytest.raises(CheckpointError, match=r'forged\.pth (is refused|cannot be read)'):

@@ -67,7 +67,7 @@ def test_error_names_the_function_that_a_pickle_calls(tmp_path, protocol):
 
 
 def test_zip_bomb_is_refused(save, tmp_path):
-    """For compressed zeros PyTorch would reserve the size in the zip directory."""
+    """PyTorch reserves the size that the zip directory states, even for a few bytes of compressed zeros."""
     path, bomb = save(dict(w=torch.zeros(10_000_000)), 'w.pth'), tmp_path / 'bomb.pth'
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(bomb, 'w', zipfile.ZIP_DEFLATED) as target:
         for entry in source.infolist():

@@ -54,7 +54,7 @@ def test_read_run_replaces_lost_iterations_of_a_resumed_training(tmp_path):
 
 
 def test_read_run_reads_the_scaled_learning_rate(tmp_path):
-    """With --auto-scale-lr, mmengine does not change `base_lr`."""
+    """The log's `base_lr` is not scaled, because mmengine leaves it unchanged under --auto-scale-lr."""
     write(tmp_path, '20260101_000000', [train(10, base_lr=0.8)])
     assert read_run(tmp_path).lr == {10: 0.1}
 
