@@ -52,7 +52,7 @@ demo: setup ## generate the embedded data, train, test and draw predictions (TAS
 	@echo '== ground truth and predictions: $(RUN)/predictions; learning curves: $(RUN)/curves.png'
 	@echo '== report on classes, images and errors: $(CURDIR)/$(RUN)/report/index.html'
 
-bench: setup ## time backbones and detectors on this CPU (about 40 minutes on two cores; nothing else should run)
+bench: setup ## time backbones and detectors on this CPU (about 30 minutes on two cores; nothing else should run)
 	@echo '== inference of the backbones (about 7 minutes on two cores)'
 	$(BENCH)/backbones.py --device cpu
 	@echo '== the same with one thread at 512x512 (about 2 minutes)'
@@ -66,7 +66,7 @@ bench: setup ## time backbones and detectors on this CPU (about 40 minutes on tw
 	@echo '== charts and numbers: work_dirs/benchmarks; their tables go into docs/performance.md'
 	$(BENCH)/report.py
 
-evidence: setup ## docs/evidence.md: tests on a GPU, times, trainings on data/camvid and data/coco (PARTS="tests camvid"; DEVICE=cpu; TOY=1; ARGS=--help)
+evidence: setup ## run the experiments without a result, on a GPU or data/camvid and data/coco, and write docs/evidence.md (PARTS="tests camvid"; DEVICE=cpu; TOY=1; ARGS=--help)
 	$(BENCH)/evidence.py $(PARTS) $(if $(DEVICE),--device $(DEVICE)) $(if $(TOY),--toy) $(ARGS)
 
 test: setup ## run all tests (12 to 20 minutes on two cores; ARGS="-m 'not slow'": the quick ones; STACK as above)

@@ -53,8 +53,8 @@ HEADS = dict(camvid='Semantic FPN', camvid_upernet='UperNet', coco='Mask R-CNN')
 INTRODUCTION = """\
 # Evidence
 
-Results of this package on real images and on GPUs. `make evidence` runs what has no result yet and writes this page
-from the JSON files in [evidence](evidence). Times on a CPU: [Performance](performance.md)."""
+Results on real images. GPU results are listed here once they exist. `make evidence` runs what has no result yet and
+writes this page from the JSON files in [evidence](evidence). Times on a CPU: [Performance](performance.md)."""
 SECTIONS = {
     'tests': ('Tests on a GPU', 'The tests in `tests/cuda`, which need a GPU, over all families.'),
     'operators': ("mmcv's operators", "This package's operators next to torchvision's and mmcv's compiled ones."),
@@ -64,13 +64,14 @@ SECTIONS = {
         'Learning CamVid from random weights',
         'One recipe for every backbone (`benchmarks/recipes/camvid.py`): trained on the training and validation images '
         'with classes weighted by frequency, tested with the last checkpoint on the complete test images, 11 classes. '
-        'Papers report after much longer trainings from random weights at 480x360: ENet 51.3, FC-DenseNet103 66.9, '
+        'Papers that train much longer from random weights at 480x360 report: ENet 51.3, FC-DenseNet103 66.9, '
         'LMFFNet 69.1, LETNet 70.5 mIoU. With one seed a difference of a few points means little.',
     ),
     'coco': (
         'Learning a few images of COCO from random weights',
-        'One recipe for every backbone (`benchmarks/recipes/coco.py`): does Mask R-CNN fit real data? AP on the '
-        'training images, and in brackets on validation images; so few training images do not generalise.',
+        'One recipe for every backbone (`benchmarks/recipes/coco.py`). It shows whether Mask R-CNN can fit real '
+        'images. AP is on the training images, and in brackets on validation images; so few training images '
+        'do not generalise.',
     ),
 }
 NEVER_RUN = (

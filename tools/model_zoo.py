@@ -19,8 +19,9 @@ python tools/test.py CONFIG CHECKPOINT
 
 * **params** (M) and **GMACs** are measured here for one image of the size above the table, with 1000 proposals and 100
   masks. As in mmdet and mmsegmentation, params include auxiliary heads and GMACs do not.
-* **published** are the values of the authors for this model. *Confirmed* values were read in the named source. Do not
-  cite *unconfirmed* ones, which are remembered from the paper. None of these models was trained here.
+* **published** are the values of the authors for this model. *Confirmed* values were read in the named source.
+  *Unconfirmed* values were quoted without access to the source: do not cite them. None of these models was trained
+  here.
 
 The abstracts confirm the best results without the name of the variant. They are 51.7 box AP, 44.8 mask AP and 49.9 mIoU
 for Hire-MLP, and 45.1 mIoU on ADE20K for CycleMLP.
