@@ -2,16 +2,13 @@
 
 import logging
 import re
-import sys
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import LogProcessor
-from rich.progress import Progress
 
 from .. import operators
 from ..datasets.layout import leaves
@@ -21,17 +18,9 @@ from ..tasks import task_of
 from .loops import validations_left
 from .machine import unwrapped
 
-USELESS = (  # messages of mmengine about itself, which no user can act on
-    '"FileClient" will be deprecated in future',
-    '"HardDiskBackend" is the alias of "LocalBackend"',
-    'The prefix is not set in metric class',
-    'Exp name: ',
-    'Resumed iteration number is not divisible by',  # the waiting gradients are restored
-)
-
 
 class ConsoleFilter(logging.Filter):
-    """A filter that hides useless messages and, unless it is open, all but warnings and records with `console`."""
+    """A filter that hides a wrong message and, unless it is open, all but warnings and records with `console`."""
 
     def __init__(self, is_open: bool = False):
         super().__init__()
@@ -39,18 +28,15 @@ class ConsoleFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         passes = self.is_open or record.levelno >= logging.WARNING or hasattr(record, 'console')
-        return passes and not record.getMessage().startswith(USELESS)
+        # mmengine warns of lost gradients, which ResumeHook restores
+        return passes and 'Resumed iteration number is not divisible by' not in record.getMessage()
 
 
 @HOOKS.register_module()
 class ConsoleHook(Hook):
-    """Logs model, data, weights and folders before a training or test, and the next command after a training.
-
-    While a test runs in a terminal, a progress bar replaces the lines of the log.
-    """
+    """Logs model, data, weights and folders before a training or test, and the next command after a training."""
 
     priority = 'LOWEST'  # after the hooks whose messages belong in the log file
-    bar: Progress | None = None
 
     def before_train(self, runner: Any) -> None:
         self.start = time.monotonic()
@@ -67,22 +53,6 @@ class ConsoleHook(Hook):
 
     def before_test(self, runner: Any) -> None:
         self._open(runner, 'Testing', runner.test_dataloader)
-        if sys.stdout.isatty() and is_main_process():
-            self.bar, runner.console.is_open = Progress(), False
-            self.task = self.bar.add_task('testing', total=len(runner.test_dataloader))
-            self.bar.start()
-
-    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if self.bar:
-            self.bar.advance(self.task)
-            if batch_idx + 1 == len(runner.test_dataloader):  # the metrics are printed next
-                self.close(runner)
-
-    def close(self, runner: Any) -> None:
-        """Replace the progress bar by the lines of the log again."""
-        if self.bar:
-            self.bar.stop()
-            self.bar, runner.console.is_open = None, True
 
     def after_train(self, runner: Any) -> None:
         info = runner.message_hub.runtime_info
@@ -102,18 +72,17 @@ class ConsoleHook(Hook):
         backbone = cfg.get('model', cfg).backbone  # an exported model keeps the config of the original in `model`
         arch = backbone.arch if isinstance(backbone.get('arch'), str) else 'of custom size'
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        size = '' if 'file' in cfg else f', {millions:.1f} M parameters'
         data = ', '.join(type(dataset).__name__ for dataset in leaves(loader.dataset))
         weights = runner.cfg.get('load_from') or cfg.get('file')
         lines = [
             f'{action} {runner.cfg.filename}',
-            f'model    {type(model).__name__}, {backbone.type} {arch}',
+            f'model    {type(model).__name__}, {backbone.type} {arch}{size}',
             f'data     {counted(len(loader.dataset), "image")} of {data}',
             f'weights  {weights or (backbone.get("init_cfg") or {}).get("checkpoint", "random")}',
             f'output   {runner.work_dir}',
             f'log      {runner.log_dir}/{runner.timestamp}.log',
         ]
-        if 'file' not in cfg:
-            lines[1] += f', {millions:.1f} M parameters'
         if schedule:
             lines[2] += f'; validated on {len(runner.val_dataloader.dataset)}' if runner.val_loop else ''
             lines[3] += f', at epoch {runner.epoch}, iteration {runner.iter}' if runner.iter else ''

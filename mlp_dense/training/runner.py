@@ -27,16 +27,13 @@ from ..datasets.layout import leaves
 from ..errors import CheckpointError, UserError
 from ..registry import RUNNERS
 from .checkpoint_hook import CheckpointHook, resume_from
-from .console import ConsoleFilter, ConsoleHook
+from .console import ConsoleFilter
 from .machine import adapt_to_machine, unwrapped
 
 
 @RUNNERS.register_module()
 class DenseRunner(Runner):
-    """mmengine's Runner that reads checkpoints safely, explains errors in a config and adapts to the machine.
-
-    A config selects it with ``runner_type='mlp_dense.DenseRunner'``.
-    """
+    """mmengine's Runner that reads checkpoints safely, explains errors in a config and adapts to the machine."""
 
     fine_tuning = False
 
@@ -60,40 +57,14 @@ class DenseRunner(Runner):
             return super().train()
 
     def test(self) -> dict[str, float]:
-        try:
-            with building(self.cfg, running=True), explained(self.rank):
-                return super().test()
-        finally:
-            for hook in self.hooks:
-                if isinstance(hook, ConsoleHook):
-                    hook.close(self)
-
-    def build_train_loop(self, loop: Any) -> Any:
-        """Build the train loop; a `type` overrides an inherited `by_epoch`, which mmengine refuses to combine."""
-        if isinstance(loop, dict) and 'type' in loop:
-            loop = {key: value for key, value in loop.items() if key != 'by_epoch'}
-        return super().build_train_loop(loop)
-
-    def _maybe_compile(self, target: str) -> None:
-        """Compile the backbone for training, once for each image size.
-
-        mmengine would compile the complete step: many fragments of losses, targets and optimizer, most of them again
-        for each number of boxes.
-        """
-        if not (options := self.cfg.get('compile')):
-            return
-        backbone = next(module.backbone for module in self.model.modules() if hasattr(module, 'backbone'))
-        options = dict[str, Any](dynamic=False) | (options if isinstance(options, dict) else {})
-        eager, compiled = backbone.forward, torch.compile(backbone.forward, **options)
-        backbone.forward = lambda x: (compiled if backbone.training else eager)(x)
-        self.logger.info('The backbone is compiled: the first iteration of each image size takes long.')
+        with building(self.cfg, running=True), explained(self.rank):
+            return super().test()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger; a ConsoleHook opens the console only after the setup."""
         logger = super().build_logger(*args, **kwargs)
-        hooks = [*(self.cfg.get('default_hooks') or {}).values(), *(self.cfg.get('custom_hooks') or ())]
-        opens = any(isinstance(hook, dict) and hook.get('type') == 'mlp_dense.ConsoleHook' for hook in hooks)
-        self.console = ConsoleFilter(is_open=not opens)
+        hooks = str(self.cfg.get('default_hooks')) + str(self.cfg.get('custom_hooks'))
+        self.console = ConsoleFilter(is_open='mlp_dense.ConsoleHook' not in hooks)
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.addFilter(self.console)

@@ -1,16 +1,11 @@
-"""Estimated end of a training and progress bar of a test."""
+"""Estimated end of a training."""
 
-import io
-import logging
 import re
-import sys
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 from mmengine.logging import MessageHub
-from rich.console import Console
-from rich.progress import Progress
 
 from mlp_dense.errors import counted
 from mlp_dense.training import console as progress
@@ -20,7 +15,7 @@ from mlp_dense.training.loops import IterLoop
 @pytest.fixture
 def runner(request):
     """Return a fake Runner after 10 of 100 iterations, with a validation every 25 iterations."""
-    hub, hook = MessageHub.get_instance(f'progress {request.node.name}'), progress.ConsoleHook()
+    hub = MessageHub.get_instance(f'progress {request.node.name}')
     for name in ('time', 'data_time', 'loss'):
         hub.update_scalar(f'train/{name}', 1.0)
     hub.update_info('eta', 3600.0)
@@ -28,14 +23,11 @@ def runner(request):
     loop.__dict__.update(_max_iters=100, val_interval=25, val_begin=1, _iter=9, dataloader=range(5))
     return SimpleNamespace(
         message_hub=hub,
-        hooks=[hook],
         train_loop=loop,
         _train_loop=loop,
         val_loop=loop,
         iter=9,
         max_iters=100,
-        test_dataloader=range(3),
-        console=progress.ConsoleFilter(),
     )
 
 
@@ -59,41 +51,6 @@ def test_estimated_end_includes_validations(runner):
     runner.val_loop = None
     word, end = end_in_log(runner)
     assert word == '' and timedelta(0) <= before + hour - end < timedelta(minutes=2)
-
-
-@pytest.fixture
-def no_screen(monkeypatch):
-    """Do without the description of the run before a test."""
-    monkeypatch.setattr(progress.ConsoleHook, '_open', lambda *_: None)
-
-
-@pytest.mark.usefixtures('no_screen')
-@pytest.mark.parametrize('terminal', [True, False])
-def test_bar_replaces_lines_on_a_terminal(runner, monkeypatch, terminal):
-    out = io.StringIO()
-    shown = Console(file=out, force_terminal=True, width=80)
-    monkeypatch.setattr(progress, 'Progress', lambda: Progress(console=shown))
-    monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal, raising=False)
-    hook, line = runner.hooks[0], logging.makeLogRecord(dict(msg='Epoch(test) [1/3]  eta', levelno=logging.INFO))
-    runner.console.is_open = True
-    hook.before_test(runner)
-    assert runner.console.filter(line) != terminal, 'lines, or a bar'
-    for i in range(3):
-        hook.after_test_iter(runner, i)
-    assert runner.console.filter(line) and hook.bar is None, 'the metrics have a line'
-    assert ('testing' in out.getvalue() and '100%' in out.getvalue()) == terminal
-
-
-@pytest.mark.usefixtures('no_screen')
-def test_failing_test_restores_the_terminal(runner, monkeypatch):
-    out = io.StringIO()
-    monkeypatch.setattr(progress, 'Progress', lambda: Progress(console=Console(file=out, force_terminal=True)))
-    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
-    hook = runner.hooks[0]
-    hook.before_test(runner)
-    hook.close(runner)
-    hook.close(runner)
-    assert out.getvalue().endswith('\x1b[?25h'), 'the cursor is shown again'
 
 
 def test_counted_nouns_have_plurals():
