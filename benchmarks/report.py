@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mlp_dense import operators
-from mlp_dense.training.run_info import versions
+from mlp_dense.training.machine import versions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path('work_dirs/benchmarks')

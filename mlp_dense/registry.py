@@ -48,8 +48,8 @@ MODELS = LazyRegistry(
     root.MODELS,
     {
         'backbones': ' '.join(family.__name__ for family in FAMILIES),
-        'training.tta': 'InstanceTTAModel',
-        'training.losses': 'WeightedCrossEntropyLoss',
+        'training.mmdet_fixes': 'InstanceTTAModel',
+        'training.label_maps': 'WeightedCrossEntropyLoss',
         'export.mmdet_model': 'ExportedDetector',
         'export.mmseg_model': 'ExportedSegmentor',
         'classification.model': 'ImageClassifier',
@@ -60,12 +60,9 @@ LOOPS = LazyRegistry(root.LOOPS, {'training.loops': 'EpochLoop IterLoop'})
 HOOKS = LazyRegistry(
     root.HOOKS,
     {
-        'training.hooks': 'BalanceHook DrawPredictionsHook FuseHook',
-        'training.checkpoint_hook': 'CheckpointHook',
-        'training.resume_hook': 'ResumeHook',
+        'training.hooks': 'BalanceHook DrawPredictionsHook FuseHook ResultsHook RunHook',
+        'training.checkpoint_hook': 'CheckpointHook ResumeHook',
         'training.finite_loss_hook': 'FiniteLossHook',
-        'training.report_hook': 'ResultsHook',
-        'training.run_info': 'RunHook',
         'training.console': 'ConsoleHook',
         'checks.data_check_hook': 'DataCheckHook',
         'checks.unreadable': 'SkippingHook',
@@ -77,7 +74,7 @@ METRICS = LazyRegistry(
     root.METRICS,
     {
         'training.label_maps': 'DumpLabelMaps WriteLabelMaps',
-        'training.coco_metric': 'CocoMetric',
+        'training.mmdet_fixes': 'CocoMetric',
         'classification.metrics': 'Accuracy DumpClasses',
     },
 )

@@ -15,7 +15,6 @@ from mlp_dense.errors import NotInstalledError, UserError
 from mlp_dense.reports.making import make_report
 from mlp_dense.reports.results import Results, read_results
 from mlp_dense.tasks import DETECTION, SEGMENTATION, TASKS, task_of
-from mlp_dense.training.report_hook import leave_results
 from mlp_dense.training.setup import for_test, is_exported, run_exported
 from support.configs import DETECTION as CONFIG
 from support.tools import TOOLS, run
@@ -65,7 +64,7 @@ def test_new_task_is_tested_with_its_metrics(cfg, tmp_path):
 
 
 def test_new_task_keeps_results_for_its_report(keypoints, cfg, tmp_path, monkeypatch):
-    leave_results(cfg, tmp_path / 'report')
+    for_test(cfg, 'weights.pth', report=str(tmp_path / 'report'))
     assert cfg.test_evaluator[-1] == dict(type='KeepKeypoints', folder=str(tmp_path / 'report' / 'results'))
     results = Results('name', 'keypoints', ['a'], None, {}, 'config.py', 'weights.pth', 'images')
     results.folder = tmp_path / 'report'

@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
         metavar='FILE',
         help='resume from a checkpoint with its optimizer and schedule (without FILE: the newest in the work dir)',
     )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision; needs a GPU')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision on a GPU')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..inference.loading import load_model
 from ..inference.prediction import test_data
 from ..tasks import task_of
-from ..training.run_info import versions
+from ..training.machine import versions
 from ..training.setup import EXPORTED
 from .check import CheckImages, compare, read_check_images
 from .conversion import check_installed, to_int8, to_onnx, to_pt2, trace

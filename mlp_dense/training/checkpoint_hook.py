@@ -1,31 +1,33 @@
 """Checkpoints of a training: atomic, sufficient for an exact resume, and removed only after a newer one exists."""
 
-import hashlib
-import io
 import logging
 import math
-import re
+import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mmengine.hooks
+import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process, master_only
+from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_distributed, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop
 
 from ..checkpoints.atomic import BETWEEN, newest_checkpoint, remove_unfinished, step_in, write_whole
 from ..checkpoints.reading import Checkpoint
 from ..config.config_file import setting
-from ..errors import UserError
+from ..errors import CheckpointError, UserError, counted
 from ..registry import HOOKS
-from .resume_hook import training_state
+from .data_order import random_states, set_random_states
+from .loops import validates
+from .machine import unwrapped
 
 
 class WholeFiles(LocalBackend):
@@ -42,17 +44,15 @@ register_backend('mlp_dense', WholeFiles, force=True)
 class CheckpointHook(mmengine.hooks.CheckpointHook):
     """A CheckpointHook of mmengine for local files that also saves every `minutes` and before a stop.
 
-    Files are atomic (``checkpoints/atomic.py``). The hook removes older files only after a newer one exists, and only
-    files with names of its own, directly in its folder. After SIGTERM or SIGINT it finishes the iteration, saves a
-    checkpoint and exits with 128 plus the number of the signal, as a shell does: 143 or 130. A second signal stops the
-    process immediately.
+    The hook removes only files with names of its own, directly in its folder. After SIGTERM or SIGINT it finishes the
+    iteration, saves a checkpoint and exits as a shell does, with 143 or 130. A second signal stops the process at once.
     """
 
     def __init__(self, *args: Any, minutes: float | None = None, backend_args: dict | None = None, **kwargs: Any):
-        if backend_args or '://' in str(kwargs.get('out_dir')):
+        if backend_args or kwargs.get('published_keys') or '://' in str(kwargs.get('out_dir')):
             raise UserError(
-                'mlp_dense.CheckpointHook writes local files only; for backend_args or a remote out_dir set '
-                "default_hooks.checkpoint.type='CheckpointHook'."
+                'mlp_dense.CheckpointHook writes complete local files only; for backend_args or a remote out_dir set '
+                "default_hooks.checkpoint.type='CheckpointHook', for published_keys use tools/checkpoint.py publish."
             )
         super().__init__(*args, **kwargs, backend_args=dict(backend='mlp_dense'))
         self.minutes = minutes
@@ -60,18 +60,16 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         self.saved_at = self.validated_at = -1  # iterations
 
     def before_train(self, runner: Any) -> None:
-        # A checkpoint may name files of another machine or folder: do not trust these names.
+        self.folder = Path(self.out_dir, Path(runner.work_dir).name) if self.out_dir else Path(runner.work_dir)
         info = runner.message_hub.runtime_info
-        names = {key: info.pop(key) for key in list(info) if re.match('best_ckpt|last_ckpt|keep_ckpt_ids', key)}
-        super().before_train(runner)
-        self.folder = Path(self.out_dir)
-        for key, name in names.items():
-            if key.startswith('best_ckpt') and (path := self.folder / Path(str(name)).name).is_file():
+        for key in [key for key in info if key.startswith('best_ckpt')]:
+            path = self.folder / Path(str(info.pop(key))).name  # the checkpoint may be of another machine or folder
+            if path.is_file():
                 info[key] = str(path)
         if is_main_process():
+            self.folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(self.folder)
-        several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.group = torch.distributed.new_group(backend='gloo') if several else None  # for messages without a GPU
+        self.group = torch.distributed.new_group(backend='gloo') if is_distributed() else None  # messages skip the GPU
         self.saved_time = time.monotonic()
         if runner._resume and (file := runner._load_from) and Path(file).resolve().parent == self.folder.resolve():
             self.last_ckpt, self.saved_at = str(self.folder / Path(file).name), runner.iter
@@ -99,12 +97,6 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         if 'optimizer' in checkpoint:
             checkpoint['mlp_dense_state'] = self.state
 
-    def after_train(self, runner: Any) -> None:
-        info = runner.message_hub.runtime_info
-        for key in ('last_ckpt', *(key for key in info if key.startswith('best_ckpt'))):
-            if self.published_keys and key in info:
-                self._publish(runner, Path(info[key]))
-
     @contextmanager
     def stoppable(self) -> Iterator[None]:
         """Let SIGTERM and SIGINT end the training after an iteration while the context is active."""
@@ -125,10 +117,8 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
 
     def _agreed(self, *values: int) -> list[int]:
         """Return the maximum of each value over all processes, so that all of them act alike."""
-        if self.group is None:
-            return list(values)
         greatest = torch.tensor(values)
-        torch.distributed.all_reduce(greatest, torch.distributed.ReduceOp.MAX, group=self.group)
+        all_reduce(greatest, 'max', self.group)
         return greatest.tolist()
 
     def _stop(self, runner: Any, number: int) -> None:
@@ -148,8 +138,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         self.last_ckpt = str(self.folder / name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         parts = dict(save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler, meta=meta)
-        backend = dict(backend_args=self.backend_args, by_epoch=self.by_epoch)
-        runner.save_checkpoint(self.out_dir, name, **parts, **backend, **self.args)
+        runner.save_checkpoint(str(self.folder), name, backend_args=self.backend_args, **parts, **self.args)
         self.saved_at, self.saved_time = meta['iter'], time.monotonic()
         if not is_main_process():
             return
@@ -171,15 +160,17 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         info = runner.message_hub.runtime_info
         for key, rule in zip(self.key_indicators, self.rules, strict=True):
             suffix = f'_{key}' if len(self.key_indicators) > 1 else ''
-            score, best = metrics.get(key), info.get(f'best_score{suffix}', self.init_value_map[rule])
+            if key not in metrics:
+                raise UserError(f'default_hooks.checkpoint.save_best is {key}; set it to one of {", ".join(metrics)}.')
+            score, best = metrics[key], info.get(f'best_score{suffix}', self.init_value_map[rule])
             if score is None or not math.isfinite(score) or not self.is_better_than[key](score, best):
                 continue
             prefix = f'best_{key}_'.replace('/', '_')
             path = self.folder / f'{prefix}{self.filename_tmpl.format(step)}'
             runner.message_hub.update_info_dict({f'best_score{suffix}': score, f'best_ckpt{suffix}': str(path)})
+            parts = dict(save_optimizer=False, save_param_scheduler=False, backend_args=self.backend_args)
             meta = dict(epoch=runner.epoch, iter=runner.iter)
-            args = dict(backend_args=self.backend_args, by_epoch=False, meta=meta)
-            runner.save_checkpoint(self.out_dir, path.name, save_optimizer=False, save_param_scheduler=False, **args)
+            runner.save_checkpoint(str(self.folder), path.name, meta=meta, **parts)
             runner.logger.info(f'{path.name} is the best so far: {key} {score:.4f}')
             for _, older in self._saved(prefix) if is_main_process() else []:
                 if older != path:
@@ -191,27 +182,114 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         files = [(step, path) for step, path in steps if step is not None and path.is_file() and not path.is_symlink()]
         return sorted(files, reverse=True)
 
-    @master_only
-    def _publish(self, runner: Any, path: Path) -> None:
-        content = {key: value for key, value in Checkpoint.read(path).content.items() if key in self.published_keys}
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        digest = hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
-        write_whole(path.with_name(f'{path.stem}-{digest}.pth'), buffer.getvalue())
-        runner.logger.info(f'{path.name} is published as {path.stem}-{digest}.pth')
+
+@HOOKS.register_module()
+class ResumeHook(mmengine.hooks.Hook):
+    """Restores the state of a checkpoint before a resumed training, and the random states after each validation."""
+
+    priority = 95  # after CheckpointHook, before ConsoleHook
+    state: Mapping[str, Any] = {}
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        if runner._resume:
+            self.state = checkpoint.get('mlp_dense_state') or {}
+            if not self.state:
+                runner.logger.warning(
+                    'The checkpoint contains no random states, like those of other tools: '
+                    'this training will differ from an uninterrupted one.'
+                )
+
+    def before_train(self, runner: Any) -> None:
+        if rank := get_rank():  # otherwise all processes draw the same random numbers for their different images
+            seeds = np.random.SeedSequence((runner.seed, rank)).generate_state(3)
+            random.seed(int(seeds[0]))
+            np.random.seed(seeds[1])
+            torch.manual_seed(int(seeds[2]))
+        if not self.state:
+            return
+        loop, before = runner.train_loop, (len(self.state['processes']), self.state['batches'])
+        if before != (now := (get_world_size(), len(loop.dataloader))):
+            self._fit(runner, before, now)
+        else:
+            gradients = self.state['processes'][get_rank()].get('gradients', {})
+            for name, parameter in unwrapped(runner.model).named_parameters():
+                if name in gradients:
+                    parameter.grad = gradients[name].to(parameter.device)
+        self._restore()
+        loop._decide_current_val_interval()
+        if runner.val_loop and validates(loop) and not self.state['validated']:
+            runner.val_loop.run()
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        self._restore()  # again, since the start of the loop may have drawn random numbers
+        self.state = {}
+
+    def _restore(self) -> None:
+        if self.state and len(self.state['processes']) == get_world_size():
+            set_random_states(self.state['processes'][get_rank()])
+
+    def before_val(self, runner: Any) -> None:
+        self.kept = random_states()  # a validation must not change the training
+
+    def after_val(self, runner: Any) -> None:
+        set_random_states(self.kept)
+
+    def _fit(self, runner: Any, before: tuple[int, int], now: tuple[int, int]) -> None:
+        """Continue with another number of processes or images per batch; refuse it within an epoch."""
+        loop = runner.train_loop
+        old, new = (f'{counted(processes, "process")} with {counted(n, "batch")}' for processes, n in (before, now))
+        if isinstance(loop, EpochBasedTrainLoop):
+            epochs, within = divmod(loop.iter, before[1])
+            if within:
+                raise CheckpointError(
+                    f'This checkpoint was saved within an epoch of {old}, which {new} cannot resume; '
+                    'use as many processes and images per batch, or resume from a checkpoint at the end of an epoch.'
+                )
+            loop._iter = epochs * now[1]
+            _replay_schedules(runner, epochs, now[1])
+        runner.logger.warning(
+            f'Resumed with {new} instead of {old}: the learning rate is not scaled, and the order and random numbers '
+            'from now on differ from those of an uninterrupted training.'
+        )
 
 
-def resume_from(cfg: Config) -> None:
+def _replay_schedules(runner: Any, epochs: int, batches: int) -> None:
+    """Step new schedules through past epochs; otherwise those that count iterations would end early or never."""
+    schedulers = runner.param_schedulers
+    known = isinstance(schedulers, list) and not any(hasattr(scheduler, 'monitor') for scheduler in schedulers)
+    if not known or all(scheduler.by_epoch for scheduler in schedulers):
+        return
+    for group in runner.optim_wrapper.param_groups:
+        group['lr'] = group['initial_lr']
+    runner.param_schedulers = runner.build_param_scheduler(runner.cfg.param_scheduler)
+    runner.optim_wrapper._global_step = 0  # mmengine warns of schedules that are ahead of the optimizer
+    for iteration in range(1, epochs * batches + 1):
+        for scheduler in sorted(runner.param_schedulers, key=lambda scheduler: scheduler.by_epoch):  # as mmengine does
+            if not scheduler.by_epoch or iteration % batches == 0:
+                scheduler.step()
+
+
+def training_state(runner: Any, validated: bool) -> dict[str, Any]:
+    """Return random states of all processes, accumulated gradients and `validated`, as builtin types and tensors."""
+    state = random_states()
+    if not getattr(runner.optim_wrapper, 'should_update', lambda: True)():
+        parameters = unwrapped(runner.model).named_parameters()
+        state['gradients'] = {name: p.grad.cpu() for name, p in parameters if p.grad is not None}
+    return dict(processes=all_gather_object(state), batches=len(runner.train_dataloader), validated=validated)
+
+
+def resume_from(cfg: Config, start: str | None = None) -> None:
     """Set `load_from` of a config that resumes, by default the newest checkpoint in its work dir, and its seed.
 
-    The order of the data depends on the seed, before the checkpoint is loaded.
+    The order of the data depends on the seed, before the checkpoint is loaded. Without a checkpoint, a training starts
+    from the weights `start`.
     """
     file = cfg.get('load_from')
     if file is None:
         file, skipped = newest_checkpoint(Path(cfg.work_dir), setting(cfg, 'default_hooks.checkpoint.filename_tmpl'))
         for reason in skipped:
             print_log(f'Skipped: {reason}', logger='current', level=logging.WARNING)
-    cfg.load_from, cfg.resume = file and str(file), file is not None
+    cfg.load_from, cfg.resume = str(file) if file else start, file is not None
     if file is None:
         print_log(f'There is nothing to resume in {cfg.work_dir}: the training starts anew.', logger='current')
         return

@@ -1,8 +1,4 @@
-"""Order and augmentation of the training data, independent of interruptions and of the number of loading processes.
-
-Each sample draws its random numbers from the seed, the epoch and its index. A resumed training starts with the next
-batch and does not load the data of the past.
-"""
+"""Order and augmentation of the training data, independent of interruptions and of the number of loading processes."""
 
 import os
 import random
@@ -20,11 +16,6 @@ from ..errors import UnreadableError, counted
 from ..registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 
 MAX_SKIPPED = 100  # consecutive unreadable images
-
-EXACT_ORDER = dict(
-    dataset='mlp_dense.SeededDataset', batch_sampler='mlp_dense.SeededBatches', worker_init='mlp_dense.leave_signals'
-)
-"""Types of `exact_order` in configs/_base_/exact_training.py, and its default."""
 
 
 def random_states() -> dict[str, Any]:
@@ -51,7 +42,6 @@ class SeededDataset(Dataset):
     """A data set whose samples draw their random numbers from the seed, the epoch and their index.
 
     It replaces a sample that cannot be decoded by the next one, and notes the reason in its meta data (`unreadable`).
-    All attributes are those of the wrapped data set.
     """
 
     def __init__(self, dataset: dict, seed: int):
@@ -98,20 +88,18 @@ class SeededDataset(Dataset):
 
 @DATA_SAMPLERS.register_module()
 class SeededBatches(BatchSampler):
-    """Batches of (index, epoch) from another batch sampler, starting with the batch `first`.
-
-    The training loop sets `first`. There are no batches before that.
-    """
+    """Batches of (index, epoch) from another batch sampler; none before the training loop sets the `first` to load."""
 
     def __init__(self, sampler: Sampler, batch_size: int, inner: dict):
         self.sampler, self.batch_size = sampler, batch_size
         self.inner = DATA_SAMPLERS.build(inner, default_args=dict(sampler=sampler, batch_size=batch_size))
+        self.endless = isinstance(sampler, InfiniteSampler)
         self.first: int | None = None
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
         if self.first is None:
             return
-        if isinstance(self.sampler, InfiniteSampler):
+        if self.endless:
             self.sampler.indices = self.sampler._indices_of_rank()  # restart: a used iterator continues at its position
         for number, batch in enumerate(self.inner):
             if number >= self.first:
@@ -121,12 +109,8 @@ class SeededBatches(BatchSampler):
     def __len__(self) -> int:
         return len(self.inner)
 
-    @property
-    def endless(self) -> bool:
-        return isinstance(self.sampler, InfiniteSampler)
-
     def _epoch(self, position: int) -> int:
-        if isinstance(self.sampler, InfiniteSampler):  # all processes share its epochs
+        if self.endless:  # all processes share its epochs
             return (self.sampler.rank + position * self.sampler.world_size) // self.sampler.size
         return getattr(self.sampler, 'epoch', 0)
 

@@ -1,20 +1,19 @@
 """Trial of a training and its validation (``tools/train.py --dry-run``): memory, time and estimated end."""
 
 import io
-import os
 import resource
 import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from datetime import datetime, timedelta
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
+from torch.utils.data import DataLoader
 
 from ..config.config_file import first_line
 from ..errors import UserError, counted
@@ -23,22 +22,11 @@ from .loops import validations_left
 from .machine import seconds_now
 from .runner import build_runner
 
-ITERATIONS, SECONDS = 3, 20
-"""Iterations to time, and time limit in seconds. An optimizer that accumulates gradients gets a complete cycle."""
+ITERATIONS = 3  # timed, or a complete cycle of an optimizer that accumulates gradients
 
 
 def dry_run(cfg: Config) -> str:
-    """Run a few iterations and one validation batch of a config from ``for_training`` at full size.
-
-    No file is left behind.
-
-    Returns:
-        Memory, time an iteration and estimated end, as a text of several lines.
-    """
-    work_dir = Path(cfg.work_dir).absolute()
-    target = next(path for path in (work_dir, *work_dir.parents) if path.exists())
-    if not (target.is_dir() and os.access(target, os.W_OK)):
-        raise UserError(f'{cfg.work_dir} cannot be written; choose another --work-dir.')
+    """Run a few iterations and one validation batch of a config from ``for_training``; return what they needed."""
     if isinstance(saving := cfg.get('default_hooks', {}).get('checkpoint'), dict):
         saving.pop('out_dir', None)
     hook = _FewIterations()
@@ -78,40 +66,30 @@ class _FewIterations(Hook):
     def __init__(self) -> None:
         self.stage = 'The training'
         self.steps: list[float] = []  # seconds
-        self.val_seconds: float | None = None  # of a batch
 
     def before_train(self, runner: Any) -> None:
         loop = runner.train_loop
         self.left = loop.max_iters - loop.iter
+        self.number = max(ITERATIONS, runner.cfg.optim_wrapper.get('accumulative_counts', 1))
         if runner.val_loop:
             self.validations, self.val_batches = validations_left(loop), len(runner.val_loop.dataloader)
-            runner.val_loop.dataloader = _OneBatch(runner.val_loop.dataloader)
+            loop.val_begin = loop.max_iters + 1  # only this hook validates
+            runner.val_loop.dataloader.__class__ = _OneBatch
         self.start = seconds_now()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self.steps.append(seconds_now() - self.start)
-        accumulated = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
-        if len(self.steps) >= accumulated and (len(self.steps) >= ITERATIONS or sum(self.steps) > SECONDS):
+        now = seconds_now()
+        self.steps.append(now - self.start)
+        self.start = now
+        if len(self.steps) == self.number:
             self.after_train(runner)
             raise _Enough
-        self.start = seconds_now()
-
-    def before_val_epoch(self, runner: Any) -> None:
-        self.start = seconds_now()
-
-    def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
-        self.val_seconds, self.metrics = seconds_now() - self.start, metrics or {}
-        names = ', '.join(self.metrics)
-        for hook in runner.hooks:
-            for key in getattr(hook, 'save_best', None) or ():
-                if names and key not in (*self.metrics, 'auto'):
-                    raise UserError(f'default_hooks.checkpoint.save_best is {key}, but the metrics are {names}.')
-        self.start = seconds_now()
 
     def after_train(self, runner: Any) -> None:
-        if runner.val_loop and self.val_seconds is None:
-            self.stage = 'The validation'
-            runner.val_loop.run()
+        if runner.val_loop:
+            self.stage, start = 'The validation', seconds_now()
+            self.metrics = runner.val_loop.run()
+            self.val_seconds = seconds_now() - start
         self.stage = 'Saving a checkpoint'
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook):
@@ -121,7 +99,7 @@ class _FewIterations(Hook):
         step = median(self.steps[1:] or self.steps)
         yield f'iteration   {step:.2f} s with {counted(runner.cfg.train_dataloader.batch_size, "image")}'
         seconds, validated = self.left * step, ''
-        if self.val_seconds is not None:
+        if runner.val_loop:
             seconds += self.validations * self.val_batches * self.val_seconds
             validated = f' and {counted(self.validations, "validation")} of {counted(self.val_batches, "batch")}'
             names = ', '.join(self.metrics) or 'no metrics, from one batch'
@@ -135,17 +113,11 @@ class _FewIterations(Hook):
         yield f'end         {counted(self.left, "iteration")}{validated}: about {duration}, until {end}'
 
 
-class _OneBatch:
+class _OneBatch(DataLoader):
     """A data loader that ends after its first batch."""
 
-    def __init__(self, loader: Any):
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(self.loader, 1)
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return islice(super().__iter__(), 1)
 
     def __len__(self) -> int:
         return 1
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)

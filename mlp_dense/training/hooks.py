@@ -1,26 +1,33 @@
-"""Hooks of tests, and the hook of mixtures of experts."""
+"""Hooks of tests, of mixtures of experts, and the record of a training."""
 
+import json
 import os
+import shlex
+import sys
+import uuid
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import mmcv
-import numpy as np
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.utils import get_git_hash
 
+from .. import operators
 from ..backbones.experts import Experts
 from ..backbones.fusion import fuse
+from ..config.config_file import evaluators
 from ..datasets.layout import image_folder, leaves
 from ..registry import HOOKS
+from ..reports.results import Results
 from ..tasks import task_of
 from ..visualization.drawing import draw_labels
-from .machine import unwrapped
+from .machine import seconds_now, unwrapped, versions
 
-DEAD = 0.01
-"""An expert that receives less than this fraction of an even share is dead."""
+DEAD = 0.01  # an expert that receives less than this fraction of an even share is dead
 
 
 @HOOKS.register_module()
@@ -33,12 +40,39 @@ class FuseHook(Hook):
 
 
 @HOOKS.register_module()
-class BalanceHook(Hook):
-    """Scaling and logging of the balancing losses of mixtures of experts.
+class RunHook(Hook):
+    """Writes ``run.json`` next to the log of a training, and its id as ``meta['run_id']`` into every checkpoint."""
 
-    The losses get the factor of the training's loss: fp16 multiplies it, accumulated gradients divide it. Their sum is
-    logged as `loss_balance`. Every `interval` iterations the hook writes the share of the items of each expert
-    (``expert/MODULE/NUMBER``, for tools/plot_log.py), and warns of dead experts.
+    priority = 'VERY_HIGH'  # before any hook saves a checkpoint
+
+    @master_only
+    def before_train(self, runner: Any) -> None:
+        self.run_id = f'{runner.timestamp}-{uuid.uuid4().hex[:8]}'
+        record = dict(
+            run_id=self.run_id,
+            command=shlex.join(sys.argv),
+            folder=str(Path.cwd()),
+            processes=runner.world_size,
+            seed=runner.seed,
+            deterministic=runner.deterministic,
+            git=get_git_hash(),
+            versions=versions(),
+            operators=operators.running(),
+            config=runner.cfg.to_dict(),
+        )
+        text = json.dumps(record, indent=2, default=str)
+        Path(runner.log_dir, 'run.json').write_text(f'{text}\n', encoding='utf-8')
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        checkpoint['meta']['run_id'] = self.run_id
+
+
+@HOOKS.register_module()
+class BalanceHook(Hook):
+    """Scaling of the balancing losses of mixtures of experts, by the factors of fp16 and of accumulated gradients.
+
+    Their sum is logged as `loss_balance`. Every `interval` iterations the hook writes the share of the items of each
+    expert (``expert/MODULE/NUMBER``, for tools/plot_log.py), and warns of dead experts.
     """
 
     priority = 'HIGH'
@@ -90,36 +124,77 @@ class BalanceHook(Hook):
 
 @HOOKS.register_module()
 class DrawPredictionsHook(Hook):
-    """Draws each tested image into a folder, its ground truth on the left and its predictions on the right.
-
-    Objects need a score above `score_thr`. Small images are enlarged.
-    """
+    """Draws the ground truth of each tested image next to its predictions, those with a score above `score_thr`."""
 
     def __init__(self, out_dir: str, score_thr: float = 0.3):
         self.out_dir, self.score_thr = Path(out_dir), score_thr
+
+    def before_test(self, runner: Any) -> None:
+        folders = filter(None, map(image_folder, leaves(runner.test_dataloader.dataset)))
+        paths = [os.path.abspath(folder) for folder in folders]
+        self.root = os.path.commonpath(paths) if paths else ''
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         dataset = runner.test_dataloader.dataset  # only the first process has a visualizer with classes
         task, meta = task_of(runner.cfg.default_scope), dataset.metainfo
         for sample in outputs or ():
-            image = _image(sample.img_path, dataset, task.flag)
+            path = Path(os.path.abspath(sample.img_path))
+            content = dataset.bytes_of(path) if hasattr(dataset, 'bytes_of') else path.read_bytes()
+            image = mmcv.imfrombytes(content, task.flag, channel_order='rgb')
             labels = task.labels_of(sample, 'gt'), task.labels_of(sample, 'pred', self.score_thr)
             above = f' with a score above {self.score_thr:g}' if 'scores' in labels[1] else ''
             drawn = draw_labels(image, labels, task.draw, meta, captions=('ground truth', f'predictions{above}'))
-            name = _below_its_root(Path(sample.img_path), dataset).with_suffix('.png')
-            mmcv.imwrite(drawn[..., ::-1], str(self.out_dir / name))
+            # below their common folder, images of equal names stay distinct
+            name = path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
+            mmcv.imwrite(drawn[..., ::-1], str(self.out_dir / name.with_suffix('.png')))
 
 
-def _image(path: str, dataset: Any, flag: str) -> np.ndarray:
-    """Return the RGB image of a path, or of a name in the archive of a data set."""
-    if hasattr(dataset, 'bytes_of'):
-        return mmcv.imfrombytes(dataset.bytes_of(path), flag, channel_order='rgb')
-    return mmcv.imread(path, flag, channel_order='rgb')
+@HOOKS.register_module()
+class ResultsHook(Hook):
+    """Measures the forward passes of a test and writes ``results/run.json`` (tools/test.py --report)."""
 
+    def __init__(self, folder: str):
+        self.folder = Path(folder)
+        self.times: list[float] = []  # milliseconds an image
 
-def _below_its_root(image: Path, dataset: Any) -> Path:
-    """Return the path of an image below the common folder of all images, so that equal names stay distinct."""
-    roots = {os.path.abspath(folder) for leaf in leaves(dataset) if (folder := image_folder(leaf))}
-    image = Path(os.path.abspath(image))
-    root = os.path.commonpath(roots) if roots else image.parent
-    return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)
+    def before_test_epoch(self, runner: Any) -> None:  # not before_test, which may fuse the model
+        model = unwrapped(runner.model)
+        before = model.register_forward_pre_hook(self._start, with_kwargs=True)
+        self.handles = before, model.register_forward_hook(self._stop)
+
+    def _start(self, model: torch.nn.Module, args: tuple, kwargs: dict) -> None:
+        inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
+        self.images = len(inputs)
+        self.size = tuple(inputs.shape[-2:]) if isinstance(inputs, torch.Tensor) else None
+        self.times.append(seconds_now())
+
+    def _stop(self, *_: Any) -> None:
+        self.times[-1] = 1000 * (seconds_now() - self.times[-1]) / self.images
+
+    @master_only
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        for handle in self.handles:
+            handle.remove()
+        cfg, dataset = runner.cfg, next(leaves(runner.test_dataloader.dataset))
+        metrics_of_test = evaluators(cfg, 'test')
+        annotations = [metric.ann_file for metric in metrics_of_test if metric.get('outfile_prefix')]
+        ignored = [metric.ignore_index for metric in metrics_of_test if 'ignore_index' in metric]
+        parameters, tested = list(unwrapped(runner.model).parameters()), cfg.model.get('module', cfg.model)
+        speed = {f'ms an image ({parameters[0].device.type if parameters else "cpu"})': median(self.times)}
+        size = {} if 'file' in tested else {'million parameters': sum(p.numel() for p in parameters) / 1e6}
+        Results(
+            name=Path(cfg.filename).stem,
+            task=task_of(cfg.default_scope).name,
+            classes=list(dataset.metainfo['classes']),
+            palette=dataset.metainfo.get('palette'),
+            metrics={name: float(value) for name, value in (metrics or {}).items()},
+            config=str(cfg.filename),
+            checkpoint=str(cfg.load_from or tested.get('file')),
+            images=str((image_folder(dataset) or Path()).absolute()),
+            annotations=str(Path(annotations[0]).absolute()) if annotations else '',
+            ignore_index=ignored[0] if ignored else 255,
+            size=self.size,
+            model=size | speed,
+            versions=versions(),
+            folder=self.folder,
+        ).write()

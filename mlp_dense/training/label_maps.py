@@ -1,4 +1,4 @@
-"""Metrics that write label maps, for ``--out`` and ``--report`` of ``tools/test.py``."""
+"""Loss and metrics of label maps that mmsegmentation lacks."""
 
 import json
 import zlib
@@ -10,13 +10,32 @@ import cv2
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric, DumpResults
+from mmseg.models.losses import CrossEntropyLoss
+from torch import Tensor
 
-from ..registry import METRICS
+from ..registry import METRICS, MODELS
+
+
+@MODELS.register_module()
+class WeightedCrossEntropyLoss(CrossEntropyLoss):
+    """A CrossEntropyLoss of mmseg with `class_weight`: the weighted mean over the pixels that are not ignored.
+
+    That of mmseg 1.2.2 fails if a label map has an ignored pixel, because it looks up the weight of the ignored label.
+    """
+
+    def forward(
+        self, scores: Tensor, labels: Tensor, weight: Tensor | None = None, ignore_index: int = 255, **kwargs: Any
+    ) -> Tensor:
+        """Return the loss of scores (B, classes, H, W) and labels (B, H, W), with weights (B, H, W) of a sampler."""
+        scores = scores.float()  # the sum over all pixels overflows 16 bits
+        class_weight = scores.new_tensor(self.class_weight)
+        total = class_weight[labels[labels != ignore_index]].sum()
+        return super().forward(scores, labels, weight, avg_factor=total, ignore_index=ignore_index, **kwargs)
 
 
 @METRICS.register_module()
 class DumpLabelMaps(DumpResults):
-    """Writes a pickle with a list of ``dict(img_path=..., pred_sem_seg=uint8 (H, W))``, one for each image.
+    """Writes a pickle with ``dict(img_path=..., pred_sem_seg=uint8 (H, W))`` for each image (tools/test.py --out).
 
     DumpResults of mmengine would keep the class scores of every pixel, which are gigabytes for ADE20K.
     """

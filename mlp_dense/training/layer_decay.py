@@ -13,9 +13,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
     """A constructor whose learning rates fall towards the input of a backbone (BEiT, arXiv 2106.08254, appendix).
 
     With n layers (``backbone.layers()``: the stem, then every block), the learning rate of layer k (from 0) is
-    multiplied by ``layer_decay_rate ** (n - k)``. Output norms, pyramid, neck and heads keep their learning rate. Use
-    it with ``optim_wrapper=dict(constructor='mlp_dense.LayerDecayConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.9))``.
+    multiplied by ``paramwise_cfg.layer_decay_rate ** (n - k)``. Output norms, pyramid, neck and heads keep theirs.
     """
 
     def _validate_cfg(self) -> None:
@@ -30,8 +28,6 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
             return
         rate = self.paramwise_cfg['layer_decay_rate']
         backbone = getattr(module, 'backbone', module)
-        if not hasattr(backbone, 'layers'):
-            raise UserError(f'LayerDecayConstructor is for backbones of this package, not {type(backbone).__name__}.')
         layers = backbone.layers()
         scales: dict[int, float] = {}
         for k, layer in enumerate(layers):

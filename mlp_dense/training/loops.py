@@ -11,16 +11,15 @@ from torch.utils.data import BatchSampler
 
 from ..errors import UserError, counted
 from ..registry import LOOPS
-from .data_order import EXACT_ORDER
 
 
 class _ExactOrder:
     """A train loop whose data loader follows `exact_order` in the config of the Runner."""
 
     def __init__(self, runner: Any, dataloader: dict, *args: Any, **kwargs: Any):
-        if not isinstance(dataloader, dict):
-            raise UserError('The train dataloader is an object; pass the dict of a config to train in an exact order.')
-        dataloader, order = copy.deepcopy(dataloader), runner.cfg.get('exact_order') or EXACT_ORDER
+        dataloader, order = copy.deepcopy(dataloader), runner.cfg.get('exact_order')
+        if not order:
+            raise UserError('The config has no exact_order; inherit _base_/exact_training.py of mlp_dense.')
         if not (inner := dataloader.get('batch_sampler')):
             inner = dict(type=BatchSampler, drop_last=dataloader.pop('drop_last', False))
         dataloader['batch_sampler'] = dict(type=order['batch_sampler'], inner=inner)
@@ -92,6 +91,4 @@ def validations_left(loop: EpochBasedTrainLoop | IterBasedTrainLoop) -> int:
     """Return how often a train loop will validate from now on."""
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
     done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
-    before = max(done + 1, loop.val_begin, 1) - 1
-    at_the_end = int(last % loop.val_interval > 0)
-    return max(0, last // loop.val_interval - before // loop.val_interval + at_the_end) if before < last else 0
+    return sum(step % loop.val_interval == 0 or step == last for step in range(max(done + 1, loop.val_begin), last + 1))

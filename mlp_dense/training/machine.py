@@ -1,9 +1,9 @@
-"""Adaptation of a config to this machine, and its process group."""
+"""This machine: adaptation of a config to it, its process group, its installed packages."""
 
 import os
-import subprocess
 import time
-from importlib.util import find_spec
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
 import torch
@@ -14,28 +14,23 @@ from mmengine.model import is_model_wrapper
 from ..config.config_file import walk
 from ..errors import UserError
 
-STARTERS = {  # launcher: its command, and the variables of the rank, the number of processes and the local rank
-    'pytorch': ('torchrun', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-    'slurm': ('srun', 'SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-    'mpi': ('mpirun', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+STARTERS = {  # launcher: its command, and the variable of the rank
+    'pytorch': ('torchrun', 'RANK'),
+    'slurm': ('srun', 'SLURM_PROCID'),
+    'mpi': ('mpirun', 'OMPI_COMM_WORLD_RANK'),
 }
+PACKAGES = (
+    *('torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmsegmentation'),
+    *('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation'),
+)
 
 
 def adapt_to_machine(cfg: Config) -> None:
-    """Apply all changes of a config that depend on this machine, and log each of them.
-
-    Without a GPU, SyncBN becomes BN, mixed precision becomes float32 and several processes communicate through gloo.
-    If TensorBoard is installed, the training logs to it, too.
-    """
+    """Apply all changes of a config that depend on this machine, and log each of them."""
     if not torch.cuda.is_available():
         adapt_to_cpu(cfg)
     if cfg.get('launcher', 'none') != 'none':
         start_processes(cfg)
-    if cfg.get('visualizer') and find_spec('tensorboard'):
-        backends = cfg.visualizer.get('vis_backends') or []
-        if not any('TensorboardVisBackend' in str(backend['type']) for backend in backends):
-            cfg.visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
-            print_log('TensorBoard is installed: TensorboardVisBackend is added to visualizer.', logger='current')
 
 
 def adapt_to_cpu(cfg: Config) -> None:
@@ -61,29 +56,22 @@ def rank_of(launcher: str) -> int:
 
 def start_processes(cfg: Config) -> None:
     """Join the process group if there is no GPU: the launchers of mmengine call torch.cuda."""
-    starter, *variables = STARTERS[cfg.launcher]
-    if absent := [name for name in variables if name not in os.environ]:
-        raise UserError(f'--launcher {cfg.launcher}: {absent[0]} is not set; start this command with {starter}.')
+    starter, rank = STARTERS[cfg.launcher]
+    if rank not in os.environ:
+        raise UserError(f'--launcher {cfg.launcher}: {rank} is not set; start this command with {starter}.')
     if torch.cuda.is_available():
         return
+    if cfg.launcher != 'pytorch':
+        raise UserError(f'--launcher {cfg.launcher} needs a GPU; on CPUs use torchrun and --launcher pytorch.')
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
         device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
-    if torch.distributed.is_initialized():
-        return
-    for name, variable in zip(('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), variables, strict=True):
-        os.environ[name] = os.environ[variable]
-    os.environ.setdefault('MASTER_PORT', '29500')
-    if cfg.launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
-        nodes = subprocess.run(['scontrol', 'show', 'hostnames'], capture_output=True, text=True, check=True)
-        os.environ['MASTER_ADDR'] = nodes.stdout.split()[0]
-    if 'MASTER_ADDR' not in os.environ:
-        raise UserError(f'--launcher {cfg.launcher}: set MASTER_ADDR to the name of the first machine.')
-    torch.distributed.init_process_group('gloo')
-    print_log('No GPU: processes communicate through gloo (model_wrapper_cfg is set).', logger='current')
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+        print_log('No GPU: processes communicate through gloo (model_wrapper_cfg is set).', logger='current')
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
@@ -96,3 +84,12 @@ def seconds_now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions of this package, PyTorch, OpenMMLab and `more` packages, if they are installed."""
+    numbers = {}
+    for package in (*PACKAGES, *more, 'mlp_dense'):
+        with suppress(PackageNotFoundError):
+            numbers[package] = version(package)
+    return numbers

@@ -1,25 +1,25 @@
 """Changes of a config for the training or test that a command line requests."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..checkpoints.atomic import checkpoints_in
-from ..config.config_file import Edits, enter_scope, evaluators, need, setting
+from ..config.config_file import Edits, enter_scope, evaluators, make_folder, need, setting
 from ..config.scaling import set_duration, set_image_sizes
 from ..config.validation import check_backends
 from ..datasets.layout import dataset_meta, leaves
 from ..errors import UserError
+from ..reports.page import check_folder
+from ..reports.results import FOLDER
 from ..tasks import task_of
 from .checkpoint_hook import resume_from
-from .report_hook import leave_results
 
-EXPORTED = ('.onnx', '.pt2')
-"""Suffixes of exported models."""
+EXPORTED = ('.onnx', '.pt2')  # suffixes of exported models
 
 
 def shrink(
@@ -32,23 +32,16 @@ def shrink(
     epochs: int | None = None,
     iters: int | None = None,
 ) -> list[str]:
-    """Change the sizes of a run wherever a config contains them; see ``tools/train.py --help``.
+    """Change the sizes of a run wherever a config contains them; return a line for each change.
 
     Images and processes change in the `loaders` (``train``, ``val``, ``test``), the batch size in the first of them.
-
-    Returns:
-        A line for each change: dotted path, old and new value.
     """
     edits = Edits()
     need(cfg, 'model', f'{loaders[0]}_dataloader')
     set_image_sizes(edits, cfg, loaders, img_scale, crop_size)
     if batch_size is not None:
-        if batch_size < 1:
-            raise UserError(f'--batch-size {batch_size}: use 1 image or more.')
         edits.set(cfg[f'{loaders[0]}_dataloader'], 'batch_size', batch_size, f'{loaders[0]}_dataloader.batch_size')
     if workers is not None:
-        if workers < 0:
-            raise UserError(f'--workers {workers}: use 0 or more; with 0 the main process loads the images.')
         for path in [f'{name}_dataloader' for name in loaders if cfg.get(f'{name}_dataloader')]:
             edits.set(cfg[path], 'num_workers', workers, f'{path}.num_workers')
             for key in ('persistent_workers', 'prefetch_factor'):
@@ -66,13 +59,18 @@ def for_training(
     seed: int | None = None,
     deterministic: bool = False,
 ) -> None:
-    """Change a config, whose work dir is set, for a training: see ``tools/train.py --help``."""
+    """Change a config, whose work dir is set, for a training; refuse to overwrite another one in the work dir."""
     need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     check_backends(cfg)
-    _resume(cfg, resume)
+    start, template = cfg.get('load_from'), setting(cfg, 'default_hooks.checkpoint.filename_tmpl')
+    if resume:
+        cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
+    if cfg.get('resume'):
+        resume_from(cfg, start)
+    elif files := [*checkpoints_in(Path(cfg.work_dir), template), *Path(cfg.work_dir).glob('last_checkpoint')]:
+        existing = f'{cfg.work_dir} contains a training already ({files[0].name})'
+        raise UserError(f'{existing}: resume it with --resume, or choose another --work-dir.')
     if amp:
-        if not torch.cuda.is_available():
-            raise UserError('--amp needs a GPU, and PyTorch finds none; remove --amp to train on the CPU.')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if auto_scale_lr:
@@ -87,22 +85,6 @@ def for_training(
     if str(setting(cfg, 'train_cfg.type')).rpartition('.')[2] not in ('EpochLoop', 'IterLoop'):
         remedy = 'inherit _base_/exact_training.py of mlp_dense for that (docs/reliability.md)'
         print_log(f'This config does not resume exactly: {remedy}.', logger='current')
-
-
-def _resume(cfg: Config, resume: str | None) -> None:
-    """Resume the newest checkpoint of the work dir ('auto') or a file; refuse to overwrite another training."""
-    start = cfg.get('load_from')
-    if resume:
-        cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
-    if cfg.get('resume'):
-        resume_from(cfg)
-        if not cfg.resume:
-            cfg.load_from = start
-        return
-    folder, template = Path(cfg.work_dir), setting(cfg, 'default_hooks.checkpoint.filename_tmpl')
-    if files := [*checkpoints_in(folder, template), *folder.glob('last_checkpoint')]:
-        existing = f'{cfg.work_dir} contains a training already ({files[0].name})'
-        raise UserError(f'{existing}: resume it with --resume, or choose another --work-dir.')
 
 
 def for_test(
@@ -122,10 +104,8 @@ def for_test(
         raise UserError(f'{cfg.filename} has no test_evaluator, so there is nothing to measure.')
     cfg.load_from, cfg.resume = checkpoint, False
     if is_exported(checkpoint):
-        if fuse or cfg.launcher != 'none':
-            option = '--fuse' if fuse else '--launcher'
-            advice = f'remove {option} (tools/export.py --fuse fuses before)'
-            raise UserError(f'{option}: {checkpoint} is exported; {advice}.')
+        if fuse:
+            raise UserError(f'--fuse: {checkpoint} is exported; use tools/export.py --fuse instead.')
         enter_scope(cfg)
         run_exported(cfg, checkpoint, dataset_meta(cfg.test_dataloader.dataset).get('classes'))
         cfg.load_from = None
@@ -149,7 +129,12 @@ def for_test(
             raise UserError(f'--out {out}: for this config use a file that ends in {" or ".join(task.dumped_as)}.')
         cfg.test_evaluator = [*evaluators(cfg, 'test'), dict(type=task.dump, out_file_path=out)]
     if report:
-        leave_results(cfg, Path(report))
+        check_folder(Path(report))
+        results = Path(report, FOLDER)
+        shutil.rmtree(results, ignore_errors=True)  # results of an earlier test
+        make_folder(results)
+        cfg.test_evaluator = task_of(cfg.default_scope).keep_results(evaluators(cfg, 'test'), results)
+        cfg.custom_hooks.append(dict(type='mlp_dense.ResultsHook', folder=report))
 
 
 def is_exported(file: str | Path | None) -> bool:

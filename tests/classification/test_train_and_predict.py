@@ -16,7 +16,7 @@ from PIL import Image
 
 pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
 from mlp_dense.datasets.shapes import CLASSES
-from mlp_dense.training.resume_hook import ResumeHook
+from mlp_dense.training.checkpoint_hook import ResumeHook
 from support.configs import config
 from support.tools import before_training, call
 from support.trainings import assert_equal_states, records_of, start, two_processes, wait
@@ -78,7 +78,7 @@ def test_resuming_with_other_batches_keeps_the_schedule(quick, tmp_path):
 def test_processes_draw_different_random_numbers(monkeypatch):
     drawn = []
     for rank in (0, 1, 2, 1):
-        monkeypatch.setattr('mlp_dense.training.resume_hook.get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr('mlp_dense.training.checkpoint_hook.get_rank', lambda rank=rank: rank)
         torch.manual_seed(5), np.random.seed(5), random.seed(5)
         ResumeHook().before_train(SimpleNamespace(seed=5))
         drawn.append((torch.rand(1).item(), np.random.rand(), random.random()))

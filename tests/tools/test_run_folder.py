@@ -1,14 +1,13 @@
 """Records in the folder of a training that are needed to reproduce it."""
 
 import json
-import shutil
-import subprocess
+from importlib.metadata import version
 
 import mmengine
 import pytest
 import torch
+from mmengine.utils import get_git_hash
 
-from mlp_dense.training.run_info import git_state
 from support.configs import DETECTION, SEGMENTATION, thin_config
 from support.tools import call
 
@@ -27,10 +26,10 @@ def test_run_json_records_command_seed_and_versions(shapes, tmp_path, capsys, co
     assert call('train', *start, *options) == 0
     (file,) = (tmp_path / 'run').glob('*/run.json')
     record = json.loads(file.read_text())
-    assert record['seed'] == 3 and record['processes'] == 1
+    assert record['seed'] == 3 and record['processes'] == 1 and record['git'] == get_git_hash()
     assert str(tmp_path / 'run') in record['command'] and QUICK[config][0] in record['command']
     assert record['versions']['mmengine'] == mmengine.__version__
-    assert record['environment']['PyTorch'] == torch.__version__
+    assert record['versions']['torch'] == version('torch')
     assert record['config']['train_dataloader']['dataset']['data_root'] == f'{shapes}/'
 
     checkpoints = [*(tmp_path / 'run').glob('*.pth')]
@@ -45,22 +44,3 @@ def test_run_json_records_command_seed_and_versions(shapes, tmp_path, capsys, co
     assert call('train', *start, '--resume', *options, *more) == 0
     resumed = json.loads(max((tmp_path / 'run').glob('*/run.json')).read_text())
     assert resumed['run_id'] != record['run_id']
-
-
-def test_git_state_contains_the_revision(tmp_path):
-    if not shutil.which('git'):
-        pytest.skip('git is absent')
-
-    def git(*command: str) -> None:
-        subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a', *command], cwd=tmp_path, check=True)
-
-    file = tmp_path / 'file.py'
-    file.write_text('1')
-    assert git_state(file) is None
-    git('init', '--quiet')
-    assert git_state(file) is None, 'the file is not committed'
-    git('add', 'file.py')
-    git('commit', '--quiet', '-m', 'one')
-    assert git_state(file)['clean'] is True and len(git_state(file)['revision']) == 40
-    file.write_text('2')
-    assert git_state(file)['clean'] is False

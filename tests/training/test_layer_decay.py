@@ -2,7 +2,6 @@
 
 import pytest
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS
 from torch import nn
 
 from mlp_dense.errors import UserError
@@ -52,9 +51,3 @@ def test_missing_or_invalid_rate_is_refused(family, rate):
     given = {} if rate is None else dict(layer_decay_rate=rate)
     with pytest.raises(UserError, match='above 0 and up to 1'):
         wrapper(Detector(family(SMALL)), **given)
-
-
-def test_foreign_backbone_is_refused():
-    resnet = MODELS.build(dict(type='mmdet.ResNet', depth=18))
-    with pytest.raises(UserError, match='not ResNet'):
-        wrapper(Detector(resnet), layer_decay_rate=0.9)

@@ -7,9 +7,10 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mlp_dense.config.config_file import read_config
+from mlp_dense.errors import UserError
 from mlp_dense.training import machine
-from mlp_dense.training.tta import InstanceTTAModel
-from support.configs import CONFIGS, DETECTION
+from mlp_dense.training.mmdet_fixes import InstanceTTAModel
+from support.configs import CONFIGS
 
 
 def test_data_root_reaches_every_data_set_and_evaluator(tmp_path):
@@ -21,36 +22,13 @@ def test_data_root_reaches_every_data_set_and_evaluator(tmp_path):
         assert text.count(f"'{tmp_path}/elsewhere/") >= 4, path.stem  # the variable and three loaders
 
 
-@pytest.mark.parametrize('installed', [True, False])
-def test_tensorboard_is_used_only_if_installed(monkeypatch, shapes, installed):
-    cfg = read_config(DETECTION, data_root=shapes)
-    cfg.launcher = 'none'
-    monkeypatch.setattr(machine, 'find_spec', lambda name: object() if installed else None)
-    for _ in range(2):  # adapting twice changes nothing more
-        machine.adapt_to_machine(cfg)
-    types = [backend.type for backend in cfg.visualizer.vis_backends]
-    assert types == ['LocalVisBackend', *(['TensorboardVisBackend'] if installed else [])]
-
-
-def test_slurm_and_mpi_variables_reach_gloo(monkeypatch):
-    """Without a GPU, the variables of either launcher are translated for torch.distributed."""
-    started = []
+@pytest.mark.parametrize(('launcher', 'rank'), [('slurm', 'SLURM_PROCID'), ('mpi', 'OMPI_COMM_WORLD_RANK')])
+def test_launchers_of_clusters_need_a_gpu(monkeypatch, launcher, rank):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    monkeypatch.setattr(torch.distributed, 'init_process_group', started.append)
-    monkeypatch.setenv('MASTER_ADDR', 'first-machine')
-    for launcher, prefix, names in (
-        ('slurm', 'SLURM_', 'PROCID NTASKS LOCALID'),
-        ('mpi', 'OMPI_COMM_WORLD_', 'RANK SIZE LOCAL_RANK'),
-    ):
-        for value, name in zip('372', names.split(), strict=True):
-            monkeypatch.setenv(prefix + name, value)
-        for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
-            monkeypatch.setenv(name, '')
-        cfg = Config(dict(launcher=launcher))
-        machine.start_processes(cfg)
-        assert [machine.os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['3', '7', '2']
-        assert cfg.model_wrapper_cfg.device_ids is None
-    assert started == ['gloo', 'gloo']
+    monkeypatch.setenv(rank, '3')
+    assert machine.rank_of(launcher) == 3
+    with pytest.raises(UserError, match=f'--launcher {launcher} needs a GPU; on CPUs use torchrun'):
+        machine.start_processes(Config(dict(launcher=launcher)))
 
 
 def test_unused_parameters_are_found_under_gloo(monkeypatch):

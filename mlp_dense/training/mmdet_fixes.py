@@ -1,19 +1,36 @@
-"""Test-time augmentation for detectors with masks."""
+"""Fixes of mmdet: metrics of a test without detections, and test-time augmentation with masks."""
+
+from typing import Any
 
 from mmcv.ops import batched_nms
+from mmdet.evaluation import CocoMetric as _CocoMetric
 from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
+from mmengine.logging import print_log
 
-from ..registry import MODELS
+from ..registry import METRICS, MODELS
+
+
+@METRICS.register_module()
+class CocoMetric(_CocoMetric):
+    """A CocoMetric of mmdet whose metrics are 0 instead of absent if nothing was detected in any image."""
+
+    def compute_metrics(self, results: list) -> dict[str, Any]:
+        metrics = super().compute_metrics(results)
+        if not metrics and not self.format_only:
+            print_log('Nothing was detected in any image: all metrics are 0.', logger='current')
+            types = [name for name in self.metrics if name in ('bbox', 'segm')]
+            items = self.metric_items or ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+            return {f'{name}_{item}': 0.0 for name in types for item in items}
+        return metrics
 
 
 @MODELS.register_module()
 class InstanceTTAModel(DetTTAModel):
     """A DetTTAModel of mmdet that merges masks as well as boxes from several views (sizes, flips) of an image.
 
-    A box that survives the suppression among all views keeps its mask. ``nms`` and ``max_per_img`` are those of the
-    ``test_cfg`` of a detector.
+    A box that survives the suppression among all views keeps its mask.
     """
 
     def __init__(self, nms: dict, max_per_img: int, **kwargs):
