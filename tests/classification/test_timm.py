@@ -135,19 +135,6 @@ def test_layers_equal_those_of_the_backbone(name):
 
 
 @BY_NAME
-def test_feature_extraction_by_fx_is_equal(name):
-    from timm.models._features_fx import create_feature_extractor
-
-    model = create(name, num_classes=5)
-    graph = create_feature_extractor(model, ['stages.1', 'head'])
-    x = image(2, 3, 64, 64)
-    outs = graph(x)
-    torch.testing.assert_close(outs['head'], model(x))
-    outs['head'].sum().backward()
-    assert all(parameter.grad is not None for parameter in graph.parameters())
-
-
-@BY_NAME
 def test_device_and_dtype_are_used(name):
     model = create(name, dtype=torch.bfloat16, device='meta')
     assert {(p.dtype, p.device.type) for p in model.parameters()} == {(torch.bfloat16, 'meta')}
