@@ -16,10 +16,11 @@ from timing import Candidate, Size, common_parser, inference, measure, parse
 from mlp_dense.config.config_file import read_config
 from mlp_dense.errors import UserError
 from mlp_dense.export.check import CheckImages, compare, read_check_images
-from mlp_dense.export.conversion import check_installed, to_int8, to_onnx, trace
+from mlp_dense.export.conversion import to_int8, to_onnx
 from mlp_dense.export.exporting import describe, graph_of, spread_scores
+from mlp_dense.export.graphs import trace
 from mlp_dense.export.runtime import ExportedFile
-from mlp_dense.inference.loading import load_model
+from mlp_dense.inference import load_model
 from mlp_dense.reports.complexity import complexity
 from mlp_dense.training.setup import EXPORTED
 
@@ -48,7 +49,7 @@ def candidates_of(config: str, size: Size, args: Namespace) -> list[Candidate]:
     graph = graph_of(model)
     images = next(samples.batches(size))['inputs'][0].unsqueeze(0).contiguous()
     content = to_onnx(trace(graph), graph, describe(model, graph, None, 'model', 'fp32'))
-    compare(model, ExportedFile(content, EXPORTED[0], args.threads), samples.batches(size), 'fp32')
+    compare(model, ExportedFile(content, EXPORTED[0]), samples.batches(size), 'fp32')
     exported_call = exported_calls(content, samples, size, images.numpy(), args.threads)
     macs = complexity(model.cfg.model, *size).macs / 1e9
     candidates = []
@@ -73,12 +74,12 @@ def exported_calls(
 
     @cache
     def int8() -> bytes:
-        return to_int8(content, samples.singles(tuple(size)))
+        return to_int8(content, samples.resized(size))
 
     def call_of(variant: str) -> Callable[[], object]:
         exported = int8() if 'int8' in variant else content
         if not variant.startswith('openvino'):
-            file = ExportedFile(exported, EXPORTED[0], threads)
+            file = ExportedFile(exported, EXPORTED[0])
             return lambda: file(images)
         from openvino import Core
 
@@ -93,7 +94,6 @@ def exported_calls(
 
 def main() -> None:
     args = read_arguments()
-    check_installed()
     rows = []
     for size in args.size:
         candidates = [candidate for config in args.configs for candidate in candidates_of(config, size, args)]

@@ -20,7 +20,7 @@ _HOMES = {
     'SparseMLP': 'backbones',
     'fuse': 'backbones.fusion',
     'keep_freed_memory': 'kernels.memory',
-    'load_model': 'inference.loading',
+    'load_model': 'inference',
     'read_checkpoint': 'checkpoints.reading',
 }
 """Modules of the public names. A module is imported when its name is first used, so importing the package is cheap."""

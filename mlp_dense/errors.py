@@ -48,7 +48,7 @@ def explain_torchvision(error: BaseException) -> str | None:
 
 
 def explain_missing(error: Any) -> str | None:
-    """Return the command that installs a missing package of OpenMMLab or timm, None for other packages."""
+    """Return the command that installs a missing package of an extra, None for other packages."""
     package = (error.name or '').partition('.')[0]
     remedies = dict.fromkeys(('mmengine', 'mmdet', 'mmseg'), "pip install -e '.[mim]' in the folder of mlp_dense")
     remedies['mmcv'] = (
@@ -58,6 +58,8 @@ def explain_missing(error: Any) -> str | None:
     remedies['timm'] = remedies['torchvision'] = (
         "pip install -e '.[timm]' in the folder of mlp_dense, with the torchvision that belongs to your PyTorch"
     )
+    export = "pip install -e '.[export]' in the folder of mlp_dense"
+    remedies |= dict.fromkeys(('onnx', 'onnxscript', 'onnxruntime'), export)
     return f'{package} is not installed: {remedies[package]}.' if package in remedies else None
 
 

@@ -50,8 +50,8 @@ MODELS = LazyRegistry(
         'backbones': ' '.join(family.__name__ for family in FAMILIES),
         'training.mmdet_fixes': 'InstanceTTAModel',
         'training.label_maps': 'WeightedCrossEntropyLoss',
-        'export.mmdet_model': 'ExportedDetector',
-        'export.mmseg_model': 'ExportedSegmentor',
+        'export.detectors': 'ExportedDetector',
+        'export.segmentors': 'ExportedSegmentor',
         'classification.model': 'ImageClassifier',
     },
 )
@@ -75,7 +75,7 @@ METRICS = LazyRegistry(
     {
         'training.label_maps': 'DumpLabelMaps WriteLabelMaps',
         'training.mmdet_fixes': 'CocoMetric',
-        'classification.metrics': 'Accuracy DumpClasses',
+        'classification.model': 'Accuracy DumpClasses',
     },
 )
 DATASETS = LazyRegistry(
@@ -85,7 +85,7 @@ TRANSFORMS = LazyRegistry(root.TRANSFORMS, {'classification.data': 'LoadImage Pa
 DATA_SAMPLERS = LazyRegistry(
     root.DATA_SAMPLERS, {'training.data_order': 'SeededBatches', 'classification.data': 'RepeatedAugmentation'}
 )
-PARAM_SCHEDULERS = LazyRegistry(root.PARAM_SCHEDULERS, {'classification.schedule': 'CosineLR'})
+PARAM_SCHEDULERS = LazyRegistry(root.PARAM_SCHEDULERS, {'classification.model': 'CosineLR'})
 FUNCTIONS = LazyRegistry(root.FUNCTIONS, {'training.data_order': 'leave_signals'})
 for _registry in [value for value in vars(root).values() if isinstance(value, Registry)]:
     if 'mlp_dense' not in _registry.children:

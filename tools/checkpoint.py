@@ -52,7 +52,7 @@ def main() -> None:
     from mlp_dense.checkpoints.inspection import describe
     from mlp_dense.checkpoints.reading import Checkpoint
     from mlp_dense.config.config_file import read_config
-    from mlp_dense.inference.loading import compare_with_model
+    from mlp_dense.inference import compare_with_model
 
     checkpoint = Checkpoint.read(args.file)
     lines = list(describe(checkpoint, FAMILIES))

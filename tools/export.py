@@ -1,7 +1,6 @@
 """Export a model: tools/export.py configs/segmentation/hire_mlp_upernet_ade20k.py CHECKPOINT model.onnx."""
 
 import argparse
-import functools
 import re
 from pathlib import Path
 
@@ -51,18 +50,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool."""
     args = parse_args()
-    from rich.progress import Progress
-
     from mlp_dense.config.config_file import read_config
     from mlp_dense.export.exporting import export
 
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint
     options = dict(part=args.part, dtype=args.dtype, size=args.static, fused=args.fuse, int8=args.int8)
-    with Progress(redirect_stderr=False, transient=True) as bar:  # lines of the export go above it
-        task = bar.add_task('exporting', total=5 if args.int8 else 3)
-        advance = functools.partial(bar.advance, task)
-        export(cfg, checkpoint, args.out, **options, images=args.images, advance=advance)
+    export(cfg, checkpoint, args.out, **options, images=args.images)
 
 
 if __name__ == '__main__':

@@ -48,8 +48,7 @@ def main() -> None:
     from mlp_dense import fuse, load_model
     from mlp_dense.config.config_file import make_folder, read_config
     from mlp_dense.errors import UserError, counted
-    from mlp_dense.inference.loading import checked_device
-    from mlp_dense.inference.prediction import ImageSource, PredictionWriter, predict
+    from mlp_dense.inference import ImageSource, PredictionWriter, checked_device, predict
     from mlp_dense.kernels.memory import keep_freed_memory
     from mlp_dense.tasks import task_of
     from mlp_dense.training.setup import shrink

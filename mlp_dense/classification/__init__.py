@@ -1,1 +1,1 @@
-"""Image classification with mmengine's Runner: data, model, schedule and metrics. It needs timm."""
+"""Image classification with mmengine's Runner: data, and the model with its schedule and metrics. It needs timm."""

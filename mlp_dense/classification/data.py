@@ -32,7 +32,6 @@ class ClassFolders(BaseDataset):
 
     @classmethod
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
-        """Return the meta information of a data set with this config."""
         folder = Path(cfg.get('data_root') or '', cfg.data_prefix['img_path'])
         paths = folder.iterdir() if folder.is_dir() else ()
         return dict(classes=sorted(path.name for path in paths if path.is_dir() and not path.name.startswith('.')))
@@ -117,16 +116,14 @@ class LoadImage:
         content, path = results.pop('img_bytes', None), results['img_path']
         try:
             with Image.open(BytesIO(content) if content else path) as image:
-                if image.mode in ('I', 'F'):
-                    raise UnreadableError(f'{path} has 32 bits per pixel; save images with 8 or 16.')
-                is_deep = image.mode.startswith('I;16')
-                upper = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if is_deep else image
-                results['img'] = upper.convert('RGB')
-        except UnreadableError:
-            raise
+                image.load()
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UnreadableError(f'{path} is missing or not a readable image; replace or remove it.') from error
-        results['ori_shape'] = results['img'].size[::-1]
+        if image.mode in ('I', 'F'):
+            raise UnreadableError(f'{path} has 32 bits per pixel; save images with 8 or 16.')
+        is_deep = image.mode.startswith('I;16')
+        upper = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if is_deep else image
+        results['img'], results['ori_shape'] = upper.convert('RGB'), image.size[::-1]
         return results
 
 

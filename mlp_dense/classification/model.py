@@ -1,24 +1,31 @@
-"""Image classifier that mmengine's Runner trains."""
+"""Image classifier that mmengine's Runner trains, its learning rate and its accuracy."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import timm.loss
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.structures import BaseDataElement, InstanceData
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
+from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import ArgumentError, UserError
-from ..registry import MODELS
-from ..timm.classifier import VisionMLP, add_prefix
+from ..errors import UserError
+from ..registry import METRICS, MODELS, PARAM_SCHEDULERS
+from ..timm import VisionMLP, add_prefix
 
-TOP = 5
-"""Number of classes that are predicted for an image, by descending probability."""
+TOP = 5  # number of classes that are predicted for an image, by descending probability
 
 
 @MODELS.register_module()
@@ -29,10 +36,8 @@ class ImageClassifier(BaseModel):
         backbone: ``type``, ``arch`` and other arguments, as in a detector. An `init_cfg` may name a published
             classifier, a backbone or a training of this package, from which to fine-tune.
         head: ``num_classes``; ``drop_rate``, the dropout rate before the last layer; ``bias``, its initial bias.
-        train_cfg: ``loss``, the ``type`` and arguments of a class in timm.loss; ``mixup``, the arguments of
+        train_cfg: ``loss``, the ``type`` and arguments of a class in timm.loss or torch.nn; ``mixup``, the arguments of
             timm.data.Mixup; ``erasing``, those of timm's RandomErasing, which is applied to normalized images.
-        data_preprocessor: Config of the preprocessor that normalizes the images.
-        test_cfg: Unused.
     """
 
     def __init__(
@@ -53,10 +58,7 @@ class ImageClassifier(BaseModel):
             torch.nn.init.constant_(self.backbone.get_classifier().get_parameter('bias'), head['bias'])
         loss = dict(train_cfg.get('loss') or dict(type='CrossEntropyLoss'))
         loss_type = loss.pop('type')
-        loss_class = getattr(timm.loss, loss_type, None) or getattr(torch.nn, loss_type, None)
-        if loss_class is None:
-            raise ArgumentError(f'train_cfg.loss.type is {loss_type!r}; use a class of timm.loss or of torch.nn.')
-        self.loss = loss_class(**loss)
+        self.loss = (getattr(timm.loss, loss_type, None) or getattr(torch.nn, loss_type))(**loss)
         mixup, erasing = train_cfg.get('mixup'), train_cfg.get('erasing')
         self.mixup = Mixup(num_classes=classes, **mixup) if mixup else None
         self.erasing = RandomErasing(**erasing, device='cpu') if erasing else None
@@ -91,3 +93,83 @@ class ImageClassifier(BaseModel):
         for sample, first, values in zip(data_samples, labels, probability, strict=True):
             sample.pred_class = InstanceData(labels=first, probability=values)
         return data_samples
+
+
+@PARAM_SCHEDULERS.register_module()
+class CosineLR(LRSchedulerMixin, _ParamScheduler):
+    """timm's CosineLRScheduler: a cosine over the complete training, whose beginning a linear warm-up replaces.
+
+    mmengine's own cosine would begin after the warm-up. The rate starts at `warmup_lr`, and is `lr_min` after `length`
+    epochs, or iterations if not `by_epoch`.
+    """
+
+    def __init__(
+        self, optimizer: Any, *args: Any, length: int, lr_min: float, warmup: int, warmup_lr: float, **kwargs: Any
+    ):
+        self.settings = dict(t_initial=length, lr_min=lr_min, warmup_t=warmup, warmup_lr_init=warmup_lr)
+        super().__init__(optimizer, *args, **kwargs)
+
+    @classmethod
+    def build_iter_from_epoch(cls, *args: Any, epoch_length: int, by_epoch: bool = True, **kwargs: Any) -> 'CosineLR':
+        """Build a schedule that steps in every iteration from settings in epochs of `epoch_length` iterations."""
+        in_epochs = [key for key in ('begin', 'end', 'length', 'warmup') if key in kwargs]
+        kwargs |= {key: kwargs[key] * epoch_length for key in in_epochs}
+        return cls(*args, by_epoch=False, **kwargs)
+
+    def _get_value(self) -> list[float]:
+        # copies, since the constructor changes the rates
+        optimizer: Any = SimpleNamespace(param_groups=[dict(group) for group in self.optimizer.param_groups])
+        return CosineLRScheduler(optimizer, initialize=False, **self.settings)._get_lr(self.last_step)
+
+
+@METRICS.register_module()
+class Accuracy(BaseMetric):
+    """Percentage of images whose class is the first (``accuracy/top1``), and with more than five classes among five."""
+
+    default_prefix = 'accuracy'
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        for sample in data_samples:
+            predicted = sample['pred_class']
+            record = dict(file=sample.get('img_path'), label=int(sample['gt_class']['labels'][0]))
+            record |= dict(predicted=predicted['labels'].tolist(), probability=predicted['probability'].tolist())
+            self.results.append(record)
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        return percentages(results, len(self.dataset_meta['classes']))
+
+
+@METRICS.register_module()
+class DumpClasses(Accuracy):
+    """JSON file with the predictions.
+
+    ``classes`` contains for each name the number of `images` and the percentage of correct ones. ``images`` contains
+    for each image its `file`, its `class`, and the first classes with their probabilities.
+    """
+
+    def __init__(self, out_file_path: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.file = Path(out_file_path)
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        names = self.dataset_meta['classes']
+        classes = {}
+        for label, name in enumerate(names):
+            records = [record for record in results if record['label'] == label]
+            classes[name] = dict(images=len(records), **(percentages(records, len(names)) if records else {}))
+        images = []
+        for record in results:
+            probabilities = zip(record['predicted'], record['probability'], strict=True)
+            predicted = {names[label]: round(probability, 6) for label, probability in probabilities}
+            images.append({'file': record['file'], 'class': names[record['label']], 'predicted': predicted})
+        self.file.write_text(json.dumps(dict(classes=classes, images=images), indent=1) + '\n', encoding='utf-8')
+        return {}
+
+
+def percentages(results: Sequence[dict], classes: int) -> dict[str, float]:
+    """Return the percentages of images whose class is the first, or among the first five, of those predicted."""
+    return {
+        f'top{k}': 100 * float(np.mean([record['label'] in record['predicted'][:k] for record in results]))
+        for k in (1, 5)
+        if k < classes
+    }

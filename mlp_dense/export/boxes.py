@@ -1,7 +1,7 @@
 """Box operations of mmdet on batches, with a fixed number of slots instead of lists of any length.
 
 A slot without a box has the score -1. The boxes that stay, and their order, are as in mmdet. NMS and RoIAlign select by
-data, which an exporter cannot trace: they are custom operators, which ``onnx_ops.py`` translates.
+data, which an exporter cannot trace: they are custom operators, which ``conversion.py`` translates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,6 @@ from ..operators.nms import nms
 from ..operators.roi_align import roi_align
 
 library = torch.library.Library('mlp_dense', 'FRAGMENT')
-library.define('nms_scores(Tensor boxes, Tensor scores, float iou_threshold, int most) -> Tensor')
-library.define(
-    'roi_align_levels(Tensor[] maps, Tensor rois, Tensor levels, int[] size, float[] scales, int ratio) -> Tensor'
-)
 
 
 def nms_scores(boxes: Tensor, scores: Tensor, iou_threshold: float, most: int) -> Tensor:
@@ -48,6 +44,7 @@ for _compute, _fake in (
     (nms_scores, lambda boxes, scores, *_: torch.empty_like(scores)),
     (roi_align_levels, lambda maps, rois, levels, size, *_: maps[0].new_empty(rois.shape[0], maps[0].shape[1], *size)),
 ):
+    library.define(f'{_compute.__name__}{torch.library.infer_schema(_compute, mutates_args=())}')
     library.impl(_compute.__name__, _compute, 'CompositeExplicitAutograd')
     torch.library.register_fake(f'mlp_dense::{_compute.__name__}', _fake, lib=library)
 
@@ -88,7 +85,7 @@ def select_candidates(
         scores, index = top_scores(torch.where(scores > score_thr, scores, -1.0).flatten(1), most)
         position = index // num_classes
         deltas = gather_rows(deltas.permute(0, 2, 3, 1).reshape(scores.shape[0], -1, 4), position)
-        boxes = decode_boxes(head.bbox_coder, anchors[position.flatten()], deltas.flatten(0, 1), size)
+        boxes = head.bbox_coder.decode(anchors[position.flatten()], deltas.flatten(0, 1), size)
         labels = index - position * num_classes
         candidates.append((boxes.unflatten(0, (-1, most)), scores, labels, torch.full((most,), level)))
     *columns, levels = zip(*candidates, strict=True)
@@ -96,27 +93,22 @@ def select_candidates(
     return boxes, scores, labels, torch.cat(levels)
 
 
-def decode_boxes(coder: Any, boxes: Tensor, deltas: Tensor, size: Sequence[int]) -> Tensor:
-    """Move boxes (N, 4) by deltas (N, 4), and clip them to images of a size (height, width)."""
-    boxes = coder.decode(boxes, deltas, max_shape=None)
-    if not coder.clip_border:
-        return boxes
-    x, y = boxes.unflatten(1, (2, 2)).unbind(2)
-    return torch.stack([x.clamp(0, size[1]), y.clamp(0, size[0])], 2).flatten(1)
-
-
 def suppress(
     boxes: Tensor, scores: Tensor, groups: Tensor, nms_cfg: Mapping[str, Any], most: int, min_size: float = -1
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Apply NMS to boxes (B, N, 4) with scores (B, N), inside each of `groups` (B, N) or (N,): classes or levels.
 
-    Return the best scores and their indices, (B, most) each. Boxes that are not larger than `min_size` pixels are
-    dropped first; a negative size keeps all.
+    Return the best boxes (B, most, 4), scores and groups (B, most); in empty slots box and score are 0, the group -1.
+    Boxes that are not larger than `min_size` pixels are dropped first; a negative size keeps all.
     """
+    groups, shifted = groups.expand(scores.shape), boxes
     if min_size >= 0:
         scores = torch.where(((boxes[..., 2:] - boxes[..., :2]) > min_size).all(2), scores, -1.0)
     if not nms_cfg.get('class_agnostic', False):  # separate the groups by an offset, as mmcv does
         extent = torch.where(scores.unsqueeze(2) < 0, 0.0, boxes).amax((1, 2), keepdim=True) + 1
-        boxes = boxes + groups.to(boxes.dtype).unsqueeze(-1) * extent
-    kept = torch.ops.mlp_dense.nms_scores.default(boxes, scores, float(nms_cfg['iou_threshold']), most)
-    return top_scores(kept, most)
+        shifted = boxes + groups.to(boxes.dtype).unsqueeze(2) * extent
+    kept = torch.ops.mlp_dense.nms_scores.default(shifted, scores, float(nms_cfg['iou_threshold']), most)
+    scores, index = top_scores(kept, most)
+    is_empty = scores < 0
+    boxes = torch.where(is_empty.unsqueeze(2), 0.0, gather_rows(boxes, index))
+    return boxes, scores.clamp(min=0.0), torch.where(is_empty, -1, groups.gather(1, index))

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,16 +11,16 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..datasets.layout import image_folder
 from ..datasets.shapes import make_scene
 from ..errors import UserError
-from ..inference.prediction import ImageSource, pipeline_of, test_data
+from ..inference import ImageSource, pipeline_of, test_data
 from ..registry import MODELS
 from ..tasks import task_of
-from .runtime import NOT_UINT8, ExportedFile, to_uint8
+from .runtime import ExportedFile, to_uint8
 
 
 class Tolerance(NamedTuple):
@@ -42,77 +44,61 @@ class CheckImages(NamedTuple):
     """Images after the test pipeline of a config."""
 
     inputs: list[Tensor]  # (3, H, W) uint8, BGR
-    samples: list[Any]  # their data samples
+    sample_type: Any  # type of their data samples
     origin: str  # their folder, or `generated images`
+
+    def resized(self, size: Sequence[int] | None) -> list[Tensor]:
+        """Return the images, resized to `size` (height, width) if given."""
+        if size is None:
+            return self.inputs
+        arrays = (cv2.resize(image.permute(1, 2, 0).numpy(), size[::-1]) for image in self.inputs)
+        return [torch.from_numpy(array).permute(2, 0, 1) for array in arrays]
 
     def batches(self, size: Sequence[int] | None = None) -> Iterator[dict[str, list]]:
         """Yield a batch of one image and one of three for ``test_step``, of one `size` (height, width) or of two."""
-        if size:
-            resized = self._replace(inputs=[_resize(image, *size) for image in self.inputs[:3]])
-            yield from (resized.crop(size[0], size[1], number) for number in (1, 3))
-        else:
-            yield pseudo_collate([dict(inputs=self.inputs[0], data_samples=self.samples[0])])
-            smallest = (min(image.shape[axis] for image in self.inputs) for axis in (1, 2))
-            yield self.crop(*(max(3, (side * 4 // 5 - 1) | 1) for side in smallest))  # odd: no stride divides it
+        images = self.resized(size)
+        yield self._batch(images[:1])
+        smallest = (min(image.shape[axis] for image in images) for axis in (1, 2))
+        height, width = size or (max(3, (side * 4 // 5 - 1) | 1) for side in smallest)  # odd: no stride divides it
+        crops = []
+        for i, image in zip(range(3), cycle(images)):
+            top, left = (image.shape[1] - height) * i // 2, (image.shape[2] - width) * i // 2
+            crops.append(image[:, top : top + height, left : left + width])
+        yield self._batch(crops)
 
-    def singles(self, size: Sequence[int] | None = None) -> Iterator[np.ndarray]:
-        """Yield each image (1, 3, H, W), resized to `size` (height, width) if given."""
-        for image in self.inputs:
-            yield (_resize(image, *size) if size else image).unsqueeze(0).numpy()
-
-    def crop(self, height: int, width: int, number: int = 3) -> dict[str, list]:
-        """Return a batch of crops of the images, which must be at least as large."""
-        items, last = [], max(1, number - 1)
-        for i in range(number):
-            image = self.inputs[i % len(self.inputs)]
-            top, left = ((image.shape[1] - height) * i // last, (image.shape[2] - width) * i // last)
-            sizes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), (height, width))
-            sample = type(self.samples[0])(metainfo=dict(sizes, scale_factor=(1.0, 1.0)))
-            items.append(dict(inputs=image[:, top : top + height, left : left + width], data_samples=sample))
-        return pseudo_collate(items)
+    def _batch(self, images: Sequence[Tensor]) -> dict[str, list]:
+        sizes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), tuple(images[0].shape[1:]))
+        samples = [self.sample_type(metainfo=dict(sizes, scale_factor=(1.0, 1.0))) for _ in images]
+        return dict(inputs=list(images), data_samples=samples)
 
 
 def read_check_images(cfg: Config, folder: Path | None, most: int = 3) -> CheckImages:
     """Read at most `most` images, spread over a folder, and apply the test pipeline of a config.
 
-    Without a folder, the test data of the config are used; if they are absent, images are generated.
-
-    Raises:
-        UserError: no image can be decoded, or the pipeline does not return 8-bit images.
+    Without a folder, the test data of the config are used; if they are absent, images are generated. Raise UserError
+    if no image can be decoded, or if the pipeline does not return 8-bit images.
     """
-    images, origin = _read(cfg, folder, most)
+    if folder is None and (test_folder := image_folder(test_data(cfg))) and test_folder.is_dir():
+        folder = test_folder
+    if folder is None:
+        rng = np.random.default_rng(0)
+        images, origin = [make_scene(rng, 256)[0] for _ in range(most)], 'generated images'
+    else:
+        source, origin = ImageSource(folder), str(folder)
+        source.files = source.files[:: max(1, len(source.files) // most)]
+        images = [frame.image for frame in islice(source, most) if frame.image is not None]
+    if not images:
+        raise UserError(f'{origin}: no image can be decoded; choose another folder with --images.')
     prepare = pipeline_of(cfg)
     packed = [prepare(image, i) for i, image in enumerate(images)]
-    inputs = [item['inputs'] for item in packed]
-    if any(image.dtype != torch.uint8 for image in inputs):
-        raise UserError(NOT_UINT8)
-    return CheckImages(inputs, [item['data_samples'] for item in packed], origin)
-
-
-def _read(cfg: Config, folder: Path | None, most: int) -> tuple[Sequence[np.ndarray], str]:
-    if folder is None:
-        folder = image_folder(test_data(cfg))
-        if folder is None or not folder.is_dir():
-            rng = np.random.default_rng(0)
-            return [make_scene(rng, 256)[0] for _ in range(most)], 'generated images'
-    source = ImageSource(folder)
-    if not source.fps:
-        source.files = source.files[:: max(1, len(source.files) // most)][:most]
-    images = [frame.image for frame in source if frame.image is not None][:most]
-    if not images:
-        raise UserError(f'{source.path}: no image can be decoded; choose another folder with --images.')
-    return images, str(source.path)
-
-
-def _resize(image: Tensor, height: int, width: int) -> Tensor:
-    return torch.from_numpy(cv2.resize(image.permute(1, 2, 0).numpy(), (width, height))).permute(2, 0, 1)
+    inputs = [torch.from_numpy(to_uint8(item['inputs'])) for item in packed]
+    return CheckImages(inputs, type(packed[0]['data_samples']), origin)
 
 
 def compare(model: Any, file: ExportedFile, batches: Iterable[Mapping[str, Any]], precision: str) -> list[str]:
     """Compare an exported file with the model in PyTorch and fp32; return a line for each batch.
 
-    Raises:
-        UserError: a result differs by more than the tolerance of `precision`, or no batch has an object to compare.
+    Raise UserError if a result differs by more than the tolerance of `precision`, or if no batch has an object.
     """
     lines = []
     compare_batch = _compare_results if file.metadata['part'] == 'model' else _compare_maps
@@ -138,12 +124,13 @@ def _compare_results(model: Any, file: ExportedFile, batch: Mapping[str, Any], t
     exported = MODELS.build(dict(type=task.exported, file=file, model=model.cfg.model)).eval()
     compare_samples = _compare_label_maps if task.label_map else _compare_objects
     with torch.no_grad():
-        return compare_samples(model.test_step(_copy(batch)), exported.test_step(_copy(batch)), tolerance)
+        # copies, since models add their results to the data samples
+        return compare_samples(model.test_step(deepcopy(batch)), exported.test_step(deepcopy(batch)), tolerance)
 
 
 def _compare_maps(model: Any, file: ExportedFile, batch: Mapping[str, Any], tolerance: Tolerance) -> Comparison:
     with torch.no_grad():
-        x = model.data_preprocessor(_copy(batch), False)['inputs']
+        x = model.data_preprocessor(batch, False)['inputs']
         expected = model.backbone(x) if file.metadata['part'] == 'backbone' else model.extract_feat(x)
         actual = file(to_uint8(torch.stack(list(batch['inputs']))))
     pairs = zip(expected, actual.items(), strict=True)
@@ -195,17 +182,8 @@ def _compare_objects(expected: Sequence[Any], actual: Sequence[Any], tolerance: 
 
 def _match(a: Any, b: Any, tolerance: Tolerance) -> list[tuple[int, int]]:
     """Pair the objects of two results that have the same class, and boxes and scores within the tolerance."""
-    pairs, free = [], set(range(len(b)))
-    distance = (a.bboxes[:, None] - b.bboxes[None]).abs().amax(2)
+    distance = (a.bboxes[:, None] - b.bboxes).abs().amax(2)
     matches = (distance <= tolerance.pixels) & (a.labels[:, None] == b.labels)
     matches &= (a.scores[:, None] - b.scores).abs() <= max(tolerance.values, 1e-3)
-    for i in range(len(a)):
-        if choices := [j for j in matches[i].nonzero().flatten().tolist() if j in free]:
-            j = min(choices, key=lambda j: distance[i, j].item())
-            free.remove(j)
-            pairs.append((i, j))
-    return pairs
-
-
-def _copy(batch: Mapping[str, Any]) -> dict[str, list]:
-    return dict(inputs=list(batch['inputs']), data_samples=[sample.clone() for sample in batch['data_samples']])
+    pairs = zip(*linear_sum_assignment(torch.where(matches, distance, 1e6).numpy()), strict=True)
+    return [(i, j) for i, j in pairs if matches[i, j]]

@@ -1,66 +1,105 @@
-"""Conversion of a graph to the content of a file: a program of torch.export, ONNX, or int8 ONNX."""
+"""Conversion of a program of torch.export to ONNX and to int8, by the packages of the extra ``export``.
 
-import io
-import logging
+Operators that PyTorch's exporter lacks, or translates for one size only, are translated here.
+"""
+
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
-from torch.export import Dim, ExportedProgram
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxscript import opset20
+from torch import Tensor
+from torch.export import ExportedProgram
 
-from ..errors import NotInstalledError, UserError
-from .graphs import Graph
+from .graphs import Graph, quiet
+from .runtime import explained
 
-OPSET = 20
-PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
-TRACED_SIZE = (288, 352)  # PyTorch treats a size of 1 as a constant; here a map of stride 128 has 2 cells along an axis
+op: Any = opset20  # its stubs reject the values that its own functions return
 QUANTIZED_OPERATORS = ['Conv', 'MatMul', 'Gemm']  # if one input is a weight; all others stay in fp32
 
 
-def check_installed(*packages: str) -> None:
-    """Raise NotInstalledError unless packages of the extra ``export``, by default all, are installed."""
-    for package in packages or PACKAGES:
-        if not find_spec(package):
-            raise NotInstalledError(
-                f"{package} is not installed: pip install -e '.[export]' in the folder of mlp_dense."
-            )
+def remainder(x: Any, divisor: Any) -> Any:
+    """Translate ``x % divisor``; PyTorch 2.13 requires a constant divisor."""
+    return op.Mod(x, op.CastLike(divisor, x))
 
 
-def trace(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram:
-    """Return the program of a graph, for any batch of images of one `size` (height, width), or of any size."""
-    images = torch.randint(256, (2, 3, *(size or TRACED_SIZE)), dtype=torch.uint8)
-    dynamic = dict.fromkeys((0,) if size else (0, 2, 3), Dim.DYNAMIC)
-    try:
-        with torch.no_grad(), _quiet():
-            return torch.export.export(graph, (images,), dynamic_shapes=(dynamic,), strict=False)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise UserError(f'PyTorch cannot trace this model: {" ".join(str(error).split())[:300]}') from error
+def nms_scores(boxes: Any, scores: Any, iou_threshold: float, most: int) -> Any:
+    """Translate :func:`.boxes.nms_scores`."""
+    selected = op.NonMaxSuppression(
+        boxes,
+        op.Unsqueeze(scores, op.Constant(value_ints=[1])),
+        op.Constant(value_ints=[most]),
+        op.Constant(value_floats=[iou_threshold]),
+        op.Constant(value_floats=[-0.5]),  # slots without a box have the score -1
+    )
+    slots = op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)  # image and box, without the class
+    nothing = op.Expand(op.Constant(value_float=-1.0), op.Shape(scores))
+    return op.ScatterND(nothing, slots, op.GatherND(scores, slots))
+
+
+def roi_align_levels(
+    maps: Sequence[Any], rois: Any, levels: Any, size: Sequence[int], scales: Sequence[float], ratio: int
+) -> Any:
+    """Translate :func:`.boxes.roi_align_levels`."""
+    one = op.Constant(value_ints=[1])
+    number, channels = op.Shape(rois, start=0, end=1), op.Shape(maps[0], start=1, end=2)
+    shape = op.Concat(number, channels, op.Constant(value_ints=list(size)), axis=0)
+    pooled = op.Expand(op.CastLike(op.Constant(value_float=0.0), maps[0]), shape)
+    for level, (level_map, scale) in enumerate(zip(maps, scales, strict=True)):
+        rows = op.Transpose(op.NonZero(op.Equal(levels, op.Constant(value_int=level))), perm=[1, 0])  # (n, 1)
+        level_rois = op.GatherND(rois, rows)
+        image = op.Cast(op.Squeeze(op.Slice(level_rois, op.Constant(value_ints=[0]), one, one), one), to=7)  # int64
+        aligned = op.RoiAlign(
+            level_map,
+            op.Slice(level_rois, one, op.Constant(value_ints=[5]), one),
+            image,
+            coordinate_transformation_mode='half_pixel',
+            **dict(output_height=size[0], output_width=size[1], sampling_ratio=ratio, spatial_scale=scale),
+        )
+        pooled = op.ScatterND(pooled, rows, aligned)
+    return pooled
+
+
+def mix_experts(items: Any, gates: Any, chosen: Any, weight1: Any, bias1: Any, weight2: Any, bias2: Any) -> Any:
+    """Translate the mixture of experts: each expert computes only its own items, as in PyTorch."""
+    mixed = op.Mul(items, op.CastLike(op.Constant(value_float=0.0), items))
+    for expert in range(weight1.shape[0]):
+        number = op.Constant(value_int=expert)
+        w1, b1, w2, b2 = (op.Gather(stacked, number, axis=0) for stacked in (weight1, bias1, weight2, bias2))
+        choices = op.Transpose(op.NonZero(op.Equal(chosen, number)), perm=[1, 0])  # (n, 2): item, index of its choice
+        rows = op.Slice(choices, op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[1]))
+        x = op.Gelu(op.Add(op.MatMul(op.GatherND(items, rows), op.Transpose(w1, perm=[1, 0])), b1))
+        x = op.Add(op.MatMul(x, op.Transpose(w2, perm=[1, 0])), b2)
+        gate = op.Unsqueeze(op.GatherND(gates, choices), op.Constant(value_ints=[1]))
+        mixed = op.ScatterND(mixed, rows, op.Mul(x, op.CastLike(gate, x)), reduction='add')
+    return mixed
+
+
+TRANSLATIONS: dict[Any, Any] = {
+    torch.ops.aten.remainder.Scalar: remainder,
+    torch.ops.mlp_dense.nms_scores.default: nms_scores,
+    torch.ops.mlp_dense.roi_align_levels.default: roi_align_levels,
+    torch.ops.mlp_dense.mix_experts.default: mix_experts,
+}
 
 
 def to_onnx(program: ExportedProgram, graph: Graph, metadata: Mapping[str, str]) -> bytes:
     """Return an ONNX file with its metadata; raise UserError if an operator has no translation."""
-    from .onnx_ops import translations
-
-    with torch.no_grad(), _quiet():
-        try:
-            converted = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=['images'],
-                output_names=list(graph.outputs),
-                custom_translation_table=translations(),
-                verbose=False,
-            )
-        except torch.onnx.OnnxExporterError as error:
-            cause: BaseException = error
-            while cause.__cause__:
-                cause = cause.__cause__
-            raise UserError(f'PyTorch cannot write this model as ONNX: {" ".join(str(cause).split())[:300]}') from error
+    with explained('PyTorch cannot write this model as ONNX'), torch.no_grad(), quiet():
+        converted = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=op.version,
+            input_names=['images'],
+            output_names=list(graph.outputs),
+            custom_translation_table=TRANSLATIONS,
+            verbose=False,
+        )
     assert converted is not None  # as dynamo=True
     model = converted.model_proto
     del model.graph.value_info[:]  # shapes of the traced images, which onnxruntime would trust
@@ -69,32 +108,19 @@ def to_onnx(program: ExportedProgram, graph: Graph, metadata: Mapping[str, str])
     return model.SerializeToString()
 
 
-def to_pt2(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
-    """Return a file of ``torch.export``, with each metadata text as an extra file."""
-    file = io.BytesIO()
-    with _quiet():
-        torch.export.save(program, file, extra_files=dict(metadata))
-    return file.getvalue()
-
-
-def to_int8(content: bytes, images: Iterator[np.ndarray]) -> bytes:
-    """Quantize weights (per channel) and activations of an ONNX file, calibrated on uint8 images (1, 3, H, W)."""
-    import onnx
-    import onnxruntime
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+def to_int8(content: bytes, images: Iterable[Tensor]) -> bytes:
+    """Quantize weights (per channel) and activations of an ONNX file, calibrated on uint8 images (3, H, W)."""
 
     class Reader(CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(images, None)
-            return None if image is None else {'images': image}
+            return next(batches, None)
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    original = onnx.load_model_from_string(content)
+    batches = ({'images': image.unsqueeze(0).numpy()} for image in images)
+    with tempfile.TemporaryDirectory() as folder, quiet():
         folded, target = f'{folder}/folded.onnx', f'{folder}/int8.onnx'
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = folded  # with the weights that Hire-MLP reorders as constants
-        options.log_severity_level = 4
-        onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+        # makes constants of the weights that Hire-MLP reorders
+        quant_pre_process(original, folded, skip_onnx_shape=True, skip_symbolic_shape=True)
         quantize_static(
             folded,
             target,
@@ -108,18 +134,5 @@ def to_int8(content: bytes, images: Iterator[np.ndarray]) -> bytes:
         )
         model = onnx.load(target)
     del model.metadata_props[:]
-    model.metadata_props.extend(onnx.load_model_from_string(content).metadata_props)
+    model.metadata_props.extend(original.metadata_props)
     return model.SerializeToString()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence warnings of the exporters, which concern their own code."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(level)

@@ -1,7 +1,6 @@
 """Export of a model to a file, which gets its name only after it was checked."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,13 @@ from ..backbones.fusion import fuse
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.files import local_file, sha256_of
 from ..config.config_file import make_folder
-from ..errors import UserError
-from ..inference.loading import load_model
-from ..inference.prediction import test_data
+from ..errors import UserError, explained_imports
+from ..inference import load_model, test_data
 from ..tasks import task_of
 from ..training.machine import versions
 from ..training.setup import EXPORTED
 from .check import CheckImages, compare, read_check_images
-from .conversion import check_installed, to_int8, to_onnx, to_pt2, trace
-from .graphs import Graph, PyramidGraph, SegmentorGraph, not_exportable
+from .graphs import Graph, PyramidGraph, not_exportable, to_pt2, trace
 from .runtime import ExportedFile
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -39,22 +36,20 @@ def export(
     fused: bool,
     int8: bool,
     images: Path | None,
-    advance: Callable[[], None],
 ) -> None:
     """Export a model, or a part of it, and check the file before it gets its name.
 
     The arguments are those of ``tools/export.py --help``; a `checkpoint` of None exports random weights, and `size` is
-    (height, width). `advance` is called after tracing, conversion, check, quantization and its check.
-
-    Raises:
-        UserError: an argument is invalid, the model cannot be exported, or the check failed. No file is written.
+    (height, width). Raise UserError if an argument is invalid, the model cannot be exported, or the check failed.
     """
     _check_arguments(cfg, out, dtype, int8)
+    if out.suffix == '.onnx':
+        with explained_imports():
+            from .conversion import to_int8, to_onnx
     make_folder(out.parent)
     model = load_model(cfg, checkpoint, 'cpu')
     check_images = read_check_images(cfg, images, NUM_CALIBRATION_IMAGES if int8 else NUM_CHECK_IMAGES)
     if checkpoint is None:
-        graph_of(model, part)  # raises before any computation if the model cannot be exported
         spread_scores(model, check_images)
     graph = graph_of(fuse(model) if fused else model, part, DTYPES[dtype])
     metadata = describe(model, graph, checkpoint, part, 'int8' if int8 else dtype)
@@ -62,21 +57,17 @@ def export(
     def check(content: bytes, precision: str) -> None:
         for line in compare(model, ExportedFile(content, out.suffix), check_images.batches(size), precision):
             print(f'  {precision} {line}')
-        advance()
 
     print(f'exporting the {part} of {cfg.filename} (about a minute)')
     program = trace(graph, size)
-    advance()
     content = to_pt2(program, metadata) if out.suffix == '.pt2' else to_onnx(program, graph, metadata)
     del program
-    advance()
     runtime, number = 'onnxruntime' if out.suffix == '.onnx' else 'PyTorch', len(check_images.inputs)
     print(f'checking the file in {runtime}, on {min(NUM_CHECK_IMAGES, number)} of {check_images.origin}')
     check(content, 'fp32' if int8 else dtype)
     if int8:
         print(f'quantizing the file, calibrated on {number} of {check_images.origin}')
-        content = to_int8(content, check_images.singles(size))
-        advance()
+        content = to_int8(content, check_images.resized(size))
         check(content, 'int8')
     write_whole(out, content)
     print(f'{out}, {len(content) / 1e6:.1f} MB')
@@ -87,6 +78,8 @@ def graph_of(model: Any, part: str = 'model', dtype: torch.dtype = torch.float32
     if part != 'model':
         return PyramidGraph(model, dtype, part).eval()
     if hasattr(model, 'decode_head'):
+        from .segmentors import SegmentorGraph  # needs mmsegmentation
+
         return SegmentorGraph(model, dtype).eval()
     if not hasattr(model, 'roi_head') and not hasattr(model, 'bbox_head'):
         raise not_exportable(model)
@@ -106,8 +99,6 @@ def _check_arguments(cfg: Config, out: Path, dtype: str, int8: bool) -> None:
         raise UserError('--dtype bf16: onnxruntime cannot run bf16 on a CPU; use fp16, or a .pt2 file.')
     if task_of(cfg.default_scope).exported is None:
         raise UserError(f'{cfg.filename} is a classifier; use the config of a detector or segmentor.')
-    if out.suffix == '.onnx':
-        check_installed()
 
 
 def describe(model: Any, graph: Graph, checkpoint: str | None, part: str, precision: str) -> dict[str, str]:
@@ -123,7 +114,7 @@ def describe(model: Any, graph: Graph, checkpoint: str | None, part: str, precis
         palette=[[int(value) for value in colour] for colour in meta['palette']],
         preprocessing=dict(
             images=dict(layout='NCHW', channels='BGR', dtype='uint8'),
-            in_graph=graph.preprocessing.settings,
+            in_graph=graph.preprocessing,
             resizing=[{key: t[key] for key in keys if key in t} for t in transforms if 'Resize' in str(t['type'])],
         ),
         config=model.cfg.pretty_text,

@@ -1,47 +1,23 @@
-"""Modules from images to tensors that are exported: a whole model, or its backbone or neck."""
+"""Modules from images to tensors that are exported, and their programs of torch.export."""
 
 import copy
-from collections.abc import Mapping
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 from ..backbones.fixed_grid import PatchStem, resized
 from ..errors import UserError
+from ..kernels.compat import pad_right_bottom, round_up
+from .runtime import explained
 
-
-class Preprocessing(nn.Module):
-    """Data preprocessor of a config in a test: channel order, mean, standard deviation and padding.
-
-    Zeros are appended at the right and the bottom, up to a multiple of the size divisor. `cfg` is the
-    ``data_preprocessor`` of a config of mmdet or mmsegmentation; the metadata of a file contain ``settings``.
-    """
-
-    means: Tensor
-    stds: Tensor
-
-    def __init__(self, cfg: Mapping[str, Any], dtype: torch.dtype):
-        super().__init__()
-        if cfg.get('test_cfg') or cfg.get('pad_value', 0):
-            raise UserError('model.data_preprocessor cannot be exported; remove test_cfg, and set pad_value to 0.')
-        self.dtype, self.divisor = dtype, cfg.get('pad_size_divisor', 1)
-        self.swaps_channels = bool(cfg.get('bgr_to_rgb') or cfg.get('rgb_to_bgr'))
-        mean, std = list(cfg.get('mean') or [0.0]), list(cfg.get('std') or [1.0])
-        self.settings = dict(to_rgb=self.swaps_channels, mean=mean, std=std, size_divisor=self.divisor)
-        for name, values in (('means', mean), ('stds', std)):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalize and pad uint8 images (B, 3, H, W)."""
-        x = images.float()
-        x = ((x.flip(1) if self.swaps_channels else x) - self.means) / self.stds
-        height, width = x.shape[-2:]
-        if self.divisor > 1:
-            rows, columns = ((side + self.divisor - 1) // self.divisor * self.divisor for side in (height, width))
-            x = F.pad(x, (0, columns - width, 0, rows - height))
-        return x.to(self.dtype)
+TRACED_SIZE = (288, 352)  # PyTorch treats a size of 1 as a constant; here a map of stride 128 has 2 cells along an axis
 
 
 class Graph(nn.Module):
@@ -51,8 +27,22 @@ class Graph(nn.Module):
 
     def __init__(self, model: Any, dtype: torch.dtype):
         super().__init__()
-        self.preprocessing = Preprocessing(model.cfg.model.data_preprocessor, dtype)
+        cfg = model.cfg.model.data_preprocessor
+        if cfg.get('test_cfg') or cfg.get('pad_value', 0):
+            raise UserError('model.data_preprocessor cannot be exported; remove test_cfg, and set pad_value to 0.')
         self.network: Any = exportable(model).to(dtype)
+        self.dtype, self.divisor = dtype, cfg.get('pad_size_divisor', 1)
+        self.swaps_channels = bool(cfg.get('bgr_to_rgb') or cfg.get('rgb_to_bgr'))
+        mean, std = list(cfg.get('mean') or [0.0]), list(cfg.get('std') or [1.0])
+        self.mean, self.std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (mean, std))
+        self.preprocessing = dict(to_rgb=self.swaps_channels, mean=mean, std=std, size_divisor=self.divisor)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Normalize uint8 images, and append zeros at the right and the bottom up to a multiple of the divisor."""
+        x = images.float()
+        x = ((x.flip(1) if self.swaps_channels else x) - self.mean) / self.std
+        height, width = (round_up(side, self.divisor) for side in x.shape[-2:])
+        return pad_right_bottom(x, height, width).to(self.dtype)
 
 
 class PyramidGraph(Graph):
@@ -68,28 +58,9 @@ class PyramidGraph(Graph):
         self.outputs = tuple(f'map{i}' for i in range(len(maps)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        x = self.preprocessing(images)
+        x = self.preprocess(images)
         maps = self.network.backbone(x) if self.part == 'backbone' else self.network.extract_feat(x)
         return tuple(level_map.float() for level_map in maps)
-
-
-class SegmentorGraph(Graph):
-    """Class scores (B, classes, H, W) before softmax, and the label map (B, H, W) of the highest score."""
-
-    outputs = ('scores', 'labels')
-
-    def __init__(self, model: Any, dtype: torch.dtype):
-        if type(model).__name__ != 'EncoderDecoder':
-            raise not_exportable(model)
-        if model.out_channels < 2:
-            raise not_exportable(model, 'a single class')
-        super().__init__(model, dtype)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        head, size = self.network.decode_head, images.shape[-2:]
-        logits = head(self.network.extract_feat(self.preprocessing(images))).float()
-        scores = F.interpolate(logits, size, mode='bilinear', align_corners=head.align_corners)
-        return scores, scores.argmax(1)
 
 
 def not_exportable(model: Any, part: str = '') -> UserError:
@@ -107,7 +78,8 @@ def exportable(model: Any) -> Any:
             if type(child) is nn.AdaptiveAvgPool2d and isinstance(child.output_size, int):
                 setattr(module, name, AveragePool(child.output_size))
             elif type(child).__name__ == 'Upsample' and type(child).__module__.startswith('mmseg.'):
-                setattr(module, name, Upsample(child))
+                # without mmseg's ``int(size * scale)``, which would become a constant of the graph
+                setattr(module, name, nn.Upsample(child.size, child.scale_factor, child.mode, child.align_corners))
             elif type(child) is PatchStem and child.shrink:
                 child.__class__ = ShrinkingStem
     return model
@@ -132,20 +104,37 @@ class AveragePool(nn.Module):
         return (inside / inside.sum(1, keepdim=True)).to(like.dtype)
 
 
-class Upsample(nn.Module):
-    """``Upsample`` of mmsegmentation, without ``int(size * scale)``, which would become a constant of the graph."""
-
-    def __init__(self, original: Any):
-        super().__init__()
-        self.arguments: dict[str, Any] = dict(mode=original.mode, align_corners=original.align_corners)
-        self.arguments |= dict(size=original.size) if original.size else dict(scale_factor=original.scale_factor)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, **self.arguments)
-
-
 class ShrinkingStem(PatchStem):
     """:class:`PatchStem` that resizes by 7/8 with matrix products; onnxruntime cannot resize in float64."""
 
     def shrunk(self, x: Tensor, height: int, width: int) -> Tensor:
         return resized(x.permute(0, 2, 3, 1), height, width).permute(0, 3, 1, 2)
+
+
+def trace(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram:
+    """Return the program of a graph, for any batch of images of one `size` (height, width), or of any size."""
+    images = torch.randint(256, (2, 3, *(size or TRACED_SIZE)), dtype=torch.uint8)
+    dynamic = dict.fromkeys((0,) if size else (0, 2, 3), Dim.DYNAMIC)
+    with explained('PyTorch cannot trace this model'), torch.no_grad(), quiet():
+        return torch.export.export(graph, (images,), dynamic_shapes=(dynamic,), strict=False)
+
+
+def to_pt2(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
+    """Return a file of ``torch.export``, with each metadata text as an extra file."""
+    file = io.BytesIO()
+    with quiet():
+        torch.export.save(program, file, extra_files=dict(metadata))
+    return file.getvalue()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings of the exporters, which concern their own code."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(level)

@@ -2,20 +2,17 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
 from .. import backbones  # noqa: F401  registers operators that a program may call
-from ..errors import UserError
+from ..errors import UserError, explained_imports
 from . import boxes  # noqa: F401  registers operators that a program may call
-from .conversion import check_installed
 
-NOT_UINT8 = 'An exported model takes 8-bit images: remove to_float32 and normalization from the pipeline.'
 KEYS = (
     *('outputs', 'classes', 'palette', 'preprocessing', 'task', 'part', 'precision', 'config', 'versions'),
     *('checkpoint', 'checkpoint_sha256'),
@@ -28,19 +25,18 @@ class ExportedFile:
     Args:
         content: path of the file, or its bytes.
         suffix: ``.onnx`` or ``.pt2``; required with bytes.
-        threads: threads of onnxruntime; 0 uses as many as PyTorch.
 
     Raises:
         UserError: the file is missing, unreadable or not from ``tools/export.py``.
     """
 
-    def __init__(self, content: Path | bytes, suffix: str = '', threads: int = 0):
+    def __init__(self, content: Path | bytes, suffix: str = ''):
         self.name = 'the exported model'
         if isinstance(content, Path):
             if not content.is_file():
                 raise UserError(f'{content} does not exist; pass a file that tools/export.py wrote.')
-            self.name, suffix, content = str(content), suffix or content.suffix, content.read_bytes()
-        self._run, texts = self._load_onnx(content, threads) if suffix == '.onnx' else self._load_pt2(content)
+            self.name, suffix, content = str(content), content.suffix, content.read_bytes()
+        self._run, texts = self._load_onnx(content) if suffix == '.onnx' else self._load_pt2(content)
         self.metadata = {key: json.loads(text) for key, text in texts.items() if key in KEYS and text}
         if 'outputs' not in self.metadata:
             raise UserError(f'{self.name} was not written by tools/export.py; export the checkpoint with this tool.')
@@ -64,39 +60,26 @@ class ExportedFile:
         if classes is not None and list(classes) != self.metadata['classes']:
             raise UserError(f'{self.name} has other classes than the data of the config; use the config of its export.')
 
-    @property
-    def dataset_meta(self) -> dict[str, Any]:
-        """Class names, and an (R, G, B) colour from 0 to 255 for each."""
-        return dict(classes=tuple(self.metadata['classes']), palette=[tuple(rgb) for rgb in self.metadata['palette']])
-
-    def _load_onnx(self, content: bytes, threads: int) -> tuple[Callable, dict[str, str]]:
-        check_installed('onnxruntime')
-        import onnxruntime
-
-        def explained(context: str, function: Callable, *args: Any) -> Any:
-            try:
-                return function(*args)
-            except Exception as error:  # onnxruntime's errors have no common base class
-                reason = ' '.join(str(error).split())[:300]
-                raise UserError(f'onnxruntime cannot run {self.name}{context}: {reason}') from error
+    def _load_onnx(self, content: bytes) -> tuple[Callable, dict[str, str]]:
+        with explained_imports():
+            import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # its warnings concern its own graph passes
-        session = explained('', onnxruntime.InferenceSession, content, options, ['CPUExecutionProvider'])
+        with explained(f'onnxruntime cannot run {self.name}'):
+            session = onnxruntime.InferenceSession(content, options, ['CPUExecutionProvider'])
 
         def run(images: np.ndarray) -> list[np.ndarray]:
-            context = f' on images {images.shape}'
-            return explained(context, session.run, self.metadata['outputs'], {'images': images})
+            with explained(f'onnxruntime cannot run {self.name} on images {images.shape}'):
+                return session.run(self.metadata['outputs'], {'images': images})
 
         return run, session.get_modelmeta().custom_metadata_map
 
     def _load_pt2(self, content: bytes) -> tuple[Callable, dict[str, str]]:
         texts = dict.fromkeys(KEYS, '')
-        try:
+        with explained(f'{self.name} cannot be read as a program of torch.export'):
             program = torch.export.load(io.BytesIO(content), extra_files=texts).module()
-        except (RuntimeError, ValueError, KeyError, OSError, BadZipFile) as error:
-            raise UserError(f'{self.name} cannot be read as a program of torch.export: {error}') from error
 
         def run(images: np.ndarray) -> list[np.ndarray]:
             with torch.inference_mode():
@@ -105,9 +88,21 @@ class ExportedFile:
         return run, texts
 
 
+@contextmanager
+def explained(problem: str) -> Iterator[None]:
+    """Raise UserError with a problem and the first cause of an error of an exporter or a runtime, of any type."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__:
+            cause = cause.__cause__
+        raise UserError(f'{problem}: {" ".join(str(cause).split())[:300]}') from error
+
+
 def to_uint8(inputs: torch.Tensor) -> np.ndarray:
     """Return float images as uint8; raise UserError if their values are not of 8 bits."""
     images = inputs.to(torch.uint8)
     if not torch.equal(images.to(inputs.dtype), inputs):
-        raise UserError(NOT_UINT8)
+        raise UserError('An exported model takes 8-bit images: remove normalization from the pipeline.')
     return images.cpu().numpy()

@@ -71,7 +71,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return items, gates, None, *weights
 
 
-# Operators for compiled code and exported graphs; ``export/onnx_ops.py`` translates the first to ONNX.
+# Operators for compiled code and exported graphs; ``export/conversion.py`` translates the first to ONNX.
 for operator, implementation in ((mix_experts, mix_chosen), (mix_experts_backward, mix_experts_backward)):
     library.define(f'{operator.__name__}{torch.library.infer_schema(operator, mutates_args=())}')
     library.impl(operator.__name__, implementation, 'CompositeExplicitAutograd')

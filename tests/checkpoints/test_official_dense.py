@@ -12,7 +12,7 @@ from torch import nn
 import mlp_dense
 from mlp_dense.checkpoints.reading import Checkpoint
 from mlp_dense.errors import CheckpointError
-from mlp_dense.inference.loading import compare_with_model
+from mlp_dense.inference import compare_with_model
 from reference import reference_of
 from reference.common import Shapes
 from support.checkpoints import assert_computes, prefixed

@@ -11,7 +11,7 @@ from timm.optim import param_groups_weight_decay  # noqa: E402
 from timm.scheduler import CosineLRScheduler  # noqa: E402
 
 from mlp_dense.backbones import FAMILIES  # noqa: E402
-from mlp_dense.classification.schedule import CosineLR  # noqa: E402
+from mlp_dense.classification.model import CosineLR  # noqa: E402
 from mlp_dense.config.config_file import enter_scope  # noqa: E402
 from mlp_dense.timm import default_cfgs, name_of  # noqa: E402
 from support.configs import ROOT, config  # noqa: E402

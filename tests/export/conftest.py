@@ -8,16 +8,15 @@ import torch
 from mmengine.config import Config
 
 from mlp_dense.export.check import read_check_images
-from mlp_dense.export.conversion import PACKAGES
 from mlp_dense.export.exporting import spread_scores
-from mlp_dense.inference.loading import load_model
+from mlp_dense.inference import load_model
 from support.configs import config, thin
 from support.models import SMALL
 
 
 @pytest.fixture(scope='session', autouse=True)
 def installed():
-    for package in PACKAGES:
+    for package in ('onnx', 'onnxscript', 'onnxruntime'):
         pytest.importorskip(package, reason=f"{package} of the extra 'export' is not installed")
 
 

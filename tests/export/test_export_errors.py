@@ -1,5 +1,7 @@
 """Errors of the export: one sentence, before anything is computed, and no file."""
 
+import sys
+
 import pytest
 
 from support.configs import DETECTION, SEGMENTATION, config
@@ -34,9 +36,11 @@ def test_static_refuses_what_is_not_a_size(size, capsys):
 
 
 def test_missing_package_is_named_with_its_extra(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr('mlp_dense.export.conversion.find_spec', lambda name: None)
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    monkeypatch.delitem(sys.modules, 'mlp_dense.export.conversion', raising=False)
     assert call('export', SEGMENTATION, 'none', tmp_path / 'model.onnx') == 2
-    assert "onnx is not installed: pip install -e '.[export]' in the folder of mlp_dense." in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "onnxscript is not installed: pip install -e '.[export]' in the folder of mlp_dense." in error
 
 
 @pytest.mark.parametrize(

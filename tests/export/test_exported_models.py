@@ -15,7 +15,6 @@ import mlp_dense
 from mlp_dense.checkpoints.files import sha256_of
 from mlp_dense.errors import UserError
 from mlp_dense.export.check import read_check_images
-from mlp_dense.export.conversion import to_int8
 from mlp_dense.export.runtime import ExportedFile
 from support.configs import ROOT
 from support.tools import call
@@ -131,10 +130,12 @@ def test_existing_file_is_not_overwritten(exported, capsys):
 
 
 def test_int8_file_quantizes_weights_and_keeps_metadata(exported, shapes):
+    from mlp_dense.export.conversion import to_int8
+
     config, _, file = exported
     cfg = mlp_dense.load_model(config, file).cfg
     check_images = read_check_images(cfg, shapes / 'val', 2)
-    int8 = to_int8(file.read_bytes(), check_images.singles())
+    int8 = to_int8(file.read_bytes(), check_images.inputs)
     images = check_images.inputs[0][None].numpy()
     expected, actual = ExportedFile(file)(images), ExportedFile(int8, '.onnx')(images)
     assert all(np.isfinite(values).all() for values in actual.values()) and expected.keys() == actual.keys()

@@ -12,9 +12,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from mlp_dense import load_model
+from mlp_dense import inference, load_model
 from mlp_dense.errors import UserError
-from mlp_dense.inference import prediction
 from mlp_dense.tasks import coco_category_ids
 from support.configs import DETECTION, SEGMENTATION, config
 from support.tools import call
@@ -151,8 +150,8 @@ def test_interrupted_prediction_keeps_its_results(checkpoints, shapes, tmp_path,
             raise KeyboardInterrupt
         add(self, frame, sample)
 
-    add = prediction.PredictionWriter.add
-    monkeypatch.setattr(prediction.PredictionWriter, 'add', stop)
+    add = inference.PredictionWriter.add
+    monkeypatch.setattr(inference.PredictionWriter, 'add', stop)
     arguments = [shapes / 'val', DETECTION, checkpoints[DETECTION], '--out-dir', tmp_path / 'out', '--device', 'cpu']
     assert call('predict', *arguments) == 'Interrupted.'
     assert len(json.loads((tmp_path / 'out' / 'images.json').read_text())['images']) == 1
@@ -176,7 +175,7 @@ def test_unusable_input_is_refused(run, checkpoints, shapes, tmp_path, capsys):
     cases = (('absent', 'does not exist'), ('nothing', 'contains no images'), ('notes.txt', 'nor a video'))
     for source, sentence in cases:
         with pytest.raises(UserError, match=sentence):
-            prediction.ImageSource(tmp_path / source)
+            inference.ImageSource(tmp_path / source)
     image = shapes / 'val' / '000000.jpg'
     for options, sentence in (
         (['--batch-size', 0], 'set --batch-size to 1 or more'),

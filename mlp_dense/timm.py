@@ -1,27 +1,57 @@
-"""Backbones as classifiers and encoders with the interface of timm's models."""
+"""Every variant of every family for timm: ``import mlp_dense.timm``, then ``timm.create_model('hire_mlp_tiny')``.
+
+A classifier has the modules of a backbone under the same names, so the weights of one load into the other. With
+``features_only=True``, as segmentation_models_pytorch and other libraries use it, a model returns feature maps with
+strides of 4, 8, 16 and 32. Fixed-grid networks return their pyramid (docs/fixed_grids.md).
+"""
 
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead
-from timm.models import adapt_input_conv, register_notrace_module
+from timm.models import (
+    adapt_input_conv,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+    register_notrace_module,
+)
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from ..backbones import FAMILIES
-from ..backbones.as_mlp import PatchEmbedding
-from ..backbones.base import MLPBackbone, keep_frozen, layers_of
-from ..backbones.fixed_grid import FixedGridMLP, PatchStem, Rescaling
-from ..backbones.layers import ConvDownsample
-from ..backbones.stages import Stage
-from ..checkpoints.matching import SOURCE, log, match_to_backbone
-from ..checkpoints.reading import Checkpoint
-from ..errors import ArgumentError, CheckpointError
+from .backbones import FAMILIES
+from .backbones.as_mlp import PatchEmbedding
+from .backbones.base import MLPBackbone, keep_frozen, layers_of
+from .backbones.fixed_grid import FixedGridMLP, PatchStem, Rescaling
+from .backbones.layers import ConvDownsample
+from .backbones.stages import Stage
+from .checkpoints.matching import SOURCE, log, match_to_backbone
+from .checkpoints.reading import Checkpoint
+from .errors import ArgumentError, CheckpointError
+
+RELEASES = 'https://github.com/{}/releases/download/{}/'
+HIRE = RELEASES.format('ggjy/Hire-Wave-MLP.pytorch', 'log')
+WAVE = RELEASES.format('ggjy/Hire-Wave-MLP.pytorch', 'log-wave')
+CYCLE = RELEASES.format('ShoufaChen/CycleMLP', 'v0.1')
+MIXER = RELEASES.format('rwightman/pytorch-image-models', 'v0.1-vitjx')
+PUBLISHED = {
+    **{f'hire_mlp_{arch}': f'{HIRE}hire_mlp_{arch}.pth' for arch in ('tiny', 'small', 'base')},
+    **{f'cycle_mlp_b{i}': f'{CYCLE}CycleMLP_B{i}.pth' for i in range(1, 6)},
+    **{f'wave_mlp_{arch.lower()}': f'{WAVE}WaveMLP_{arch}.pth.tar' for arch in ('T_dw', 'T', 'S', 'M')},
+    'mlp_mixer_b16': MIXER + 'jx_mixer_b16_224-76587d61.pth',
+    'mlp_mixer_l16': MIXER + 'jx_mixer_l16_224-92f9adc4.pth',
+}
+"""URLs by the name of the variant. The weights of AS-MLP and ViP must be downloaded by hand."""
+CROPS = dict.fromkeys(['wave_mlp_t_dw', 'wave_mlp_t', 'wave_mlp_s', 'wave_mlp_m', 'vip_s7', 'vip_s14', 'vip_m7'], 0.9)
+"""Fraction of an image that is used in a test, if it is not 0.875 (published code)."""
+HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the images of MLP-Mixer's weights
 
 
 class VisionMLP(nn.Module):
@@ -31,16 +61,12 @@ class VisionMLP(nn.Module):
         family: Class of the backbone.
         arch: Name or fields of a variant, see :class:`~mlp_dense.MLPBackbone`.
         num_classes: Number of classes; 0 removes the linear layer.
-        in_chans: Channels of the image.
         global_pool: Pooling of timm's ClassifierHead: ``'avg'``, ``'max'``, ``''`` and others.
         drop_rate: Dropout rate before the linear layer.
-        drop_path_rate: Rate of stochastic depth, see :class:`~mlp_dense.MLPBackbone`.
         pyramid: Whether a fixed-grid family has the layers that rescale its feature maps to strides of 4, 8, 16 and
             32. ``features_only=True`` sets it.
         img_size: Ignored, since every size is supported.
         output_stride: Must be 32.
-        device: Device of the parameters.
-        dtype: Dtype of the parameters.
         arguments: Other arguments of the backbone, such as ``global_blocks``, ``frozen_stages`` and ``norm_eval``.
     """
 
@@ -163,12 +189,10 @@ class VisionMLP(nn.Module):
         self.head.reset(num_classes, global_pool)
         self.init_head()
 
-    @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         for stage in self.stages:
             stage.with_cp = enable  # type: ignore[assignment]
 
-    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith('bias')}  # biases of experts are matrices
 
@@ -176,7 +200,6 @@ class VisionMLP(nn.Module):
         """Return the layers of layer-wise learning rates, see :meth:`mlp_dense.MLPBackbone.layers`."""
         return layers_of(self)
 
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return patterns that form the same layers as :meth:`layers`, or with `coarse` one layer per stage."""
         blocks = [(r'^stages\.(\d+)\.downsample', (0,)), (r'^stages\.(\d+)\.blocks\.(\d+)', None)]
@@ -251,6 +274,41 @@ def _check_classes(ours: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
         )
 
 
+def name_of(family: type[MLPBackbone], arch: str) -> str:
+    """Return a variant's name in timm: the family's file and the arch. timm's own ``mixer_*`` are only classifiers."""
+    return f'{family.__module__.rpartition(".")[2]}_{arch}'
+
+
+def default_cfg(name: str) -> dict[str, Any]:
+    """Return timm's description of a variant's weights and of their images."""
+    mean, std = (HALF, HALF) if name.startswith('mlp_mixer') else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    image = dict(input_size=(3, 224, 224), fixed_input_size=False, interpolation='bicubic', mean=mean, std=std)
+    image['crop_pct'] = CROPS.get(name, 0.875)
+    weights = dict(url=PUBLISHED.get(name, ''), custom_load=True, num_classes=1000)
+    return dict(**weights, **image, first_conv='stem.conv', classifier='head.fc')
+
+
+def _register(name: str, family: type[MLPBackbone], arch: str) -> None:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        pyramid = kwargs.get('features_only', False)
+        features = dict(out_indices=(0, 1, 2, 3), feature_cls='getter')
+        if overlay := kwargs.get('pretrained_cfg_overlay'):  # also reads the user's file with VisionMLP.load_pretrained
+            kwargs['pretrained_cfg_overlay'] = dict(custom_load=True) | overlay
+        model = build_model_with_cfg(
+            VisionMLP, name, pretrained, feature_cfg=features, family=family, arch=arch, pyramid=pyramid, **kwargs
+        )
+        if pyramid:  # for `checkpoint_path`, which timm loads into the wrapper
+            model.register_load_state_dict_pre_hook(partial(add_prefix, 'model.'))
+        return model
+
+    create.__name__, create.__doc__ = name, f'{family.__name__} {arch} for timm.create_model.'
+    register_model(create)
+
+
+_VARIANTS = {name_of(family, arch): (family, arch) for family in FAMILIES for arch in family.archs}
+default_cfgs = generate_default_cfgs({name: default_cfg(name) for name in _VARIANTS})
+for _name, (_family, _arch) in _VARIANTS.items():
+    _register(_name, _family, _arch)
 for _module in {norm for family in FAMILIES for norm in family.norms_allowed.values()} | {
     *(ConvDownsample, PatchEmbedding, PatchStem, Rescaling, Stage)
 }:

@@ -1,16 +1,37 @@
-"""Exported segmentor as a model of mmsegmentation."""
+"""Segmentors of mmsegmentation, as graphs to export and as exported models."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.segmentors.base import BaseSegmentor
 from torch import Tensor
 
 from ..registry import MODELS
+from .graphs import Graph, not_exportable
 from .runtime import ExportedFile, to_uint8
+
+
+class SegmentorGraph(Graph):
+    """Class scores (B, classes, H, W) before softmax, and the label map (B, H, W) of the highest score."""
+
+    outputs = ('scores', 'labels')
+
+    def __init__(self, model: Any, dtype: torch.dtype):
+        if type(model) is not EncoderDecoder:
+            raise not_exportable(model)
+        if model.out_channels < 2:
+            raise not_exportable(model, 'a single class')
+        super().__init__(model, dtype)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        head, size = self.network.decode_head, images.shape[-2:]
+        logits = head(self.network.extract_feat(self.preprocess(images))).float()
+        scores = F.interpolate(logits, size, mode='bilinear', align_corners=head.align_corners)
+        return scores, scores.argmax(1)
 
 
 @MODELS.register_module()

@@ -1,1 +1,0 @@
-"""Trained models in Python and on the command line: loading and prediction."""
