@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,57 +46,55 @@ def precision_at_recalls(true_positives: np.ndarray, false_positives: np.ndarray
     return precision[np.searchsorted(true_positives / total, RECALLS)]
 
 
-def as_coco(images: Sequence[Mapping], annotations: Sequence[Mapping], categories: Sequence[int]) -> COCO:
-    """Return an index of objects for COCOeval; the annotations get the keys that COCOeval needs."""
+def average_precision(classes: Sequence[Matches], weights: np.ndarray | None = None) -> np.ndarray:
+    """Return the average precision (C,) of classes, the mean over the thresholds; NaN for a class without objects."""
+    return np.array([matches.curve(weights)[0].mean() for matches in classes])
+
+
+def as_coco(images: Sequence[Mapping], annotations: Iterable[Mapping], categories: Iterable[int]) -> COCO:
+    """Return an index of objects for COCOeval, with new ids because COCOeval does not match an object with id 0."""
     coco = COCO()
-    coco.dataset = dict(images=images, annotations=annotations, categories=[dict(id=i) for i in categories])
+    objects = [{**annotation, 'id': i} for i, annotation in enumerate(annotations, 1)]
+    coco.dataset = dict(images=images, annotations=objects, categories=[dict(id=i) for i in categories])
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
 
 
-def match(truth: COCO, detections: Sequence[Mapping], geometry: str, categories: Sequence[int]) -> dict[tuple, Matches]:
-    """Match detections with COCOeval, by (index of the class, index of the range of areas).
+def match(truth: COCO, detections: Iterable[Mapping], geometry: str) -> list[list[Matches]]:
+    """Match detections (results in COCO's format) with COCOeval, by [category][range of areas], in the order of ids.
 
-    Images are in the order of their ids. `geometry` is ``bbox`` or ``segm``; `detections` are results in COCO's format.
+    `geometry` is ``bbox`` or ``segm``.
     """
-    ids = sorted(truth.getImgIds())
+    results = [dict(detection) for detection in detections]  # COCO adds keys
+    for result in results if geometry == 'segm' else ():
+        del result['bbox']  # otherwise COCO computes the areas from boxes
     with contextlib.redirect_stdout(io.StringIO()):
-        results = truth.loadRes(list(detections)) if detections else as_coco([], [], categories)
-        evaluation = COCOeval(truth, results, geometry)
-        evaluation.params.imgIds, evaluation.params.catIds = ids, list(categories)
+        evaluation = COCOeval(truth, truth.loadRes(results) if results else COCO(), geometry)
         evaluation.evaluate()
-    records = iter(evaluation.evalImgs)
-    keys = [(label, area) for label in range(len(categories)) for area in range(len(AREAS))]
-    return {key: _gathered([next(records) for _ in ids]) for key in keys}
+    records = np.array(evaluation.evalImgs, dtype=object)
+    by_area = records.reshape(len(evaluation.params.catIds), len(AREAS), len(evaluation.params.imgIds))
+    return [[joined([_of_image(record) for record in images]) for images in areas] for areas in by_area]
 
 
-def _gathered(images: Sequence[Mapping | None]) -> Matches:
-    """Join COCOeval's records of all images, for one class and one range of areas."""
-    records = [(i, record) for i, record in enumerate(images) if record is not None]
-    objects = np.zeros(len(images), dtype=int)
-    for i, record in records:
-        objects[i] = np.count_nonzero(~np.asarray(record['gtIgnore'], dtype=bool))
-    lengths, empty = [len(record['dtScores']) for _, record in records], np.zeros((len(THRESHOLDS), 0), dtype=bool)
-    indices = np.repeat([i for i, _ in records], lengths).astype(int)
-    scores = np.concatenate([np.zeros(0), *(record['dtScores'] for _, record in records)])
-    matched = np.concatenate([empty, *(record['dtMatches'] > 0 for _, record in records)], axis=1)
-    counted = np.concatenate([empty, *(record['dtIgnore'] == 0 for _, record in records)], axis=1)
-    return Matches(indices, scores, matched & counted, counted, objects)
+def _of_image(record: Mapping | None) -> Matches:
+    """Convert COCOeval's record of an image, which is None without objects and detections."""
+    if record is None:
+        empty = np.zeros((len(THRESHOLDS), 0), dtype=bool)
+        return Matches(np.zeros(0, dtype=int), np.zeros(0), empty, empty, np.zeros(1, dtype=int))
+    scores, counted = np.array(record['dtScores'], dtype=float), record['dtIgnore'] == 0
+    objects = np.count_nonzero(~np.asarray(record['gtIgnore'], dtype=bool))
+    images = np.zeros(len(scores), dtype=int)
+    return Matches(images, scores, (record['dtMatches'] > 0) & counted, counted, np.array([objects]))
 
 
-def merged(shards: Sequence[Matches]) -> Matches:
-    """Merge the matches of consecutive images; detections are sorted as in COCOeval."""
+def joined(shards: Sequence[Matches]) -> Matches:
+    """Join the matches of consecutive images; detections are sorted as in COCOeval."""
     starts = np.cumsum([0, *(len(shard.objects) for shard in shards)])
     images = np.concatenate([shard.images + start for shard, start in zip(shards, starts, strict=False)])
-    scores = np.concatenate([shard.scores for shard in shards])
+    scores, correct, counted, objects = (
+        np.concatenate([getattr(shard, name) for shard in shards], axis=-1)
+        for name in ('scores', 'correct', 'counted', 'objects')
+    )
     order = np.argsort(-scores, kind='stable')
-    correct = np.concatenate([shard.correct for shard in shards], axis=1)[:, order]
-    counted = np.concatenate([shard.counted for shard in shards], axis=1)[:, order]
-    objects = np.concatenate([shard.objects for shard in shards])
-    return Matches(images[order], scores[order], correct, counted, objects)
-
-
-def average_precision(classes: Sequence[Matches], weights: np.ndarray | None = None) -> np.ndarray:
-    """Return the average precision (C, T) of C classes, NaN for a class without objects."""
-    return np.array([matches.curve(weights)[0].mean(axis=1) for matches in classes])
+    return Matches(images[order], scores[order], correct[:, order], counted[:, order], objects)

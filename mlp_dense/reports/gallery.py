@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,10 @@ from pycocotools import mask as masks
 from rich.progress import track
 
 from ..datasets.archive import Archive
-from .page import IMAGES, DrawnObject, GalleryImage
+from .page import IMAGES, GalleryImage
 
 LONGEST = 640  # maximum length of the longer side, in pixels
 QUALITY = 85  # of JPEG
-
-
-@dataclass
-class Job:
-    """An image to draw; its objects have boxes in pixels of the source."""
-
-    source: str  # file, or position in an archive (``FILE.npz/000001``)
-    name: str
-    caption: str
-    tags: Sequence[tuple[int, str]]
-    objects: Sequence[DrawnObject] = ()
-    masks: Sequence[Any] = ()  # of pycocotools, one per object; empty without masks
-    longest: int = LONGEST
-
-    def drawn(self, target: Path, width: int, height: int, objects: Sequence[DrawnObject] = ()) -> GalleryImage:
-        """Return the image of the gallery that was written to a file."""
-        return GalleryImage(f'{IMAGES}/{target.name}', self.name, width, height, self.caption, self.tags, objects)
 
 
 def choose(errors: Sequence[float] | np.ndarray, classes: Sequence[set[int]], limit: int) -> list[int]:
@@ -52,32 +35,45 @@ def choose(errors: Sequence[float] | np.ndarray, classes: Sequence[set[int]], li
     return sorted(chosen, key=lambda i: -errors[i])
 
 
-def draw_all(jobs: Sequence[Job], folder: Path, pool: Executor, draw: Callable | None = None) -> list[GalleryImage]:
-    """Draw images into the folder of a report with ``draw(file, job)``, by default :func:`draw_scaled`.
+def draw_all(
+    gallery: Sequence[GalleryImage], folder: Path, pool: Executor, draw: Callable | None = None
+) -> list[GalleryImage]:
+    """Draw images into the folder of a report with ``draw(file, image)``, by default :func:`draw_scaled`.
 
-    Unreadable images are skipped. Images of an earlier report that are not overwritten are removed.
+    Unreadable images are skipped. Images of an earlier report are removed.
     """
     images = folder / IMAGES
     images.mkdir(exist_ok=True)
-    files = [images / f'{number:05}.jpg' for number in range(len(jobs))]
-    for stale in set(images.glob('*.jpg')) - set(files):
+    for stale in images.glob('*.jpg'):
         stale.unlink()
-    drawn = track(pool.map(draw or draw_scaled, files, jobs, chunksize=8), 'drawing', len(jobs))
+    files = [images / f'{number:05}.jpg' for number in range(len(gallery))]
+    drawn = track(pool.map(draw or draw_scaled, files, gallery, chunksize=8), 'drawing', len(gallery))
     return [image for image in drawn if image]
 
 
-def draw_scaled(target: Path, job: Job) -> GalleryImage | None:
+def draw_scaled(target: Path, image: GalleryImage) -> GalleryImage | None:
     """Write a scaled-down image; return None if it cannot be read."""
-    if (image := read(job.source)) is None:
+    if (pixels := read(image.source)) is None:
         return None
-    scale = min(1.0, job.longest / max(image.shape[:2]))
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    write(target, cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-    objects = [replace(item, box=[round(value * scale, 1) for value in item.box]) for item in job.objects]
-    if job.masks:
-        outlines = [outline(mask, height, width) for mask in job.masks]
-        objects = [replace(item, outline=path) for item, path in zip(objects, outlines, strict=True)]
-    return job.drawn(target, width, height, objects)
+    scale = min(1.0, LONGEST / max(pixels.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    objects = [
+        replace(
+            item,
+            box=[round(value * scale, 1) for value in item.box],
+            outline=item.outline and outline(item.outline, height, width),
+        )
+        for item in image.objects
+    ]
+    return written(target, pixels, replace(image, objects=objects))
+
+
+def written(target: Path, pixels: np.ndarray, image: GalleryImage) -> GalleryImage:
+    """Write a BGR image (H, W, 3) as JPEG, and return its record."""
+    cv2.imwrite(str(target), pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    height, width = pixels.shape[:2]
+    return replace(image, file=f'{IMAGES}/{target.name}', width=width, height=height)
 
 
 def read(source: str) -> np.ndarray | None:
@@ -87,11 +83,6 @@ def read(source: str) -> np.ndarray | None:
         content = np.frombuffer(Archive.opened(str(path.parent)).bytes_of(int(path.name)), np.uint8)
         return cv2.imdecode(content, cv2.IMREAD_COLOR)
     return cv2.imread(source, cv2.IMREAD_COLOR)
-
-
-def write(target: Path, image: np.ndarray) -> None:
-    """Write a BGR image (H, W, 3) as JPEG."""
-    cv2.imwrite(str(target), image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
 def outline(mask: Any, height: int, width: int) -> str:

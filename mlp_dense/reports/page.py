@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
@@ -19,21 +20,25 @@ IMAGES = 'pictures'  # folder of the drawn images, inside the folder of the repo
 
 @dataclass
 class Column:
-    """A column of a table; `decimals` is None for text."""
+    """A column of a table; its values are text, integers, or floats, which are shown with three decimals."""
 
     name: str
+    values: Sequence[Any] | np.ndarray
     meaning: str = ''
-    decimals: int | None = None
+
+    @property
+    def decimals(self) -> int | None:
+        """Number of decimals, None for text."""
+        return {'f': 3, 'i': 0}.get(np.asarray(self.values).dtype.kind)
 
 
 @dataclass
 class Table:
-    """A table with a value (number, text or None) in each column of a row."""
+    """A table of columns of one length."""
 
     title: str
     note: str
     columns: Sequence[Column]
-    rows: Sequence[Sequence[Any]]
     sort: int | None = None  # column by which the rows are sorted first, in descending order
 
 
@@ -53,24 +58,25 @@ class DrawnObject:
 
     outcome: str  # key of Gallery.outcomes
     label: int
-    box: Sequence[float]  # left, top, width and height in pixels of the file
+    box: Sequence[float]  # left, top, width and height in pixels of the source, or of the drawn file
+    outline: Any = ''  # mask of pycocotools, or path of SVG in the drawn file
     score: float | None = None  # None for ground truth
     overlap: float | None = None  # IoU
     true_label: int | None = None  # of a detection with the wrong class
-    outline: str = ''  # path of SVG
 
 
 @dataclass
 class GalleryImage:
-    """A drawn image; `tags` are pairs of a class and an outcome, by which the gallery is filtered."""
+    """An image of a gallery; `tags` are pairs of a class and an outcome, by which the gallery is filtered."""
 
-    file: str  # relative to the folder of the report
+    source: str  # file, or position in an archive (``FILE.npz/000001``)
     name: str
-    width: int
-    height: int
     caption: str
     tags: Sequence[tuple[int, str]] = ()
     objects: Sequence[DrawnObject] = ()
+    file: str = ''  # drawn file, relative to the folder of the report
+    width: int = 0
+    height: int = 0
 
 
 @dataclass
@@ -116,8 +122,12 @@ def write_report(report: Report, folder: Path) -> Path:
             width, height = (100 * figure.get_size_inches()).round().astype(int)
             content.update(file=file.as_posix(), width=width, height=height)
         elif isinstance(section, Table):
-            names = [column.name for column in section.columns]
-            tables[section.title] = [dict(zip(names, row, strict=True)) for row in section.rows]
+            rows = list(zip(*(column.values for column in section.columns), strict=True))
+            columns = [dict(name=c.name, meaning=c.meaning, decimals=c.decimals) for c in section.columns]
+            content.update(columns=columns, rows=rows)
+            tables[section.title] = [
+                {c.name: value for c, value in zip(section.columns, row, strict=True)} for row in rows
+            ]
         sections.append(content)
     page = json.dumps(_finite(dict(head, sections=sections)), separators=(',', ':'), allow_nan=False)
     (folder / 'data.js').write_text(f'const REPORT = {page};\n', encoding='utf-8')
