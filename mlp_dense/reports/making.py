@@ -14,7 +14,7 @@ import numpy as np
 from rich.progress import track
 
 from ..errors import UserError
-from ..visualization.labels import distinct_names
+from ..visualization.curves import distinct_names
 from .gallery import draw_all
 from .page import Column, Gallery, GalleryImage, Report, Table, check_folder, write_report
 from .results import Results, Scores, read_results
