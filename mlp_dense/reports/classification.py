@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .gallery import choose, draw_all
-from .page import HOVER, Column, Gallery, GalleryImage, Report, Table
-from .plots import calibration_plot, confusion_sections
+from .page import HOVER, Column, Gallery, GalleryImage, Report, Table, choose, draw_all
+from .plots import calibration_plot, confusion_counts, confusion_sections
 from .results import Results, Scores, read_json
 
 
@@ -29,16 +28,12 @@ class _Predictions:
 def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
     """Return the report of a test; the worst images of each class are drawn."""
     predictions, classes = _Predictions(results), list(results.classes)
-    counts = np.zeros((len(classes),) * 2, dtype=int)
-    np.add.at(counts, (predictions.truth, predictions.predicted), 1)
+    counts = confusion_counts(predictions.truth, predictions.predicted, len(classes))
     hits, of_class, as_class = np.diag(counts), counts.sum(1), counts.sum(0)
     in_five = np.array([image['class'] in image['predicted'] for image in predictions.images])
     with np.errstate(invalid='ignore'):
-        top1, top5, precision = (
-            hits / of_class,
-            np.bincount(predictions.truth, in_five, len(classes)) / of_class,
-            hits / as_class,
-        )
+        top1, precision = hits / of_class, hits / as_class
+        top5 = np.bincount(predictions.truth, in_five, len(classes)) / of_class
     columns = [
         Column('class', classes),
         Column('top-1', top1, 'fraction of its images with a correct prediction'),
@@ -47,18 +42,16 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
         Column('images', of_class),
         Column('predicted', as_class, 'images predicted as this class'),
     ]
-    values = dict(top1=predictions.correct.mean(), top5=in_five.mean())
+    values = dict(top1=predictions.correct.mean(), top5=in_five.mean(), confusion=counts)
     if len(classes) <= 5:
         del columns[2], values['top5']
     note = 'Fraction of correct images by their highest probability.'
-    calibration, calibrated = calibration_plot(predictions.scores, predictions.correct, note)
     sections = [
         Table('Classes', HOVER, columns, sort=1),
         _gallery(results, predictions, max_images, pool),
         *confusion_sections(counts, classes, 'Images.'),
-        calibration,
+        calibration_plot(predictions.scores, predictions.correct, note),
     ]
-    values |= dict(confusion=counts, calibration=calibrated)
     return Report(results.name, results.facts(len(predictions.images)), sections, values)
 
 

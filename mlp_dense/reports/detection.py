@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 from rich.progress import track
 
-from .average_precision import AREAS, RECALLS, THRESHOLDS, Matches, as_coco, average_precision, match
-from .average_precision import joined as joined_matches
-from .error_types import ERRORS, HIT, Errors, confusion_matrix, error_costs, joined, match_image
-from .gallery import choose, draw_all
-from .page import HOVER, Column, DrawnObject, Gallery, GalleryImage, Plot, Report, Table
-from .plots import calibration_plot, confusion_sections, lines
+from . import matching
+from .matching import ERRORS, HIT, Errors, Matches, joined_matches
+from .page import HOVER, Column, DrawnObject, Gallery, GalleryImage, Plot, Report, Table, choose, draw_all
+from .plots import calibration_plot, confusion_counts, confusion_sections, lines
 from .results import Results, Scores, read_json
 
 TITLES = dict(bbox='boxes', segm='masks')
@@ -51,7 +50,7 @@ def scores(results: Results, score_thr: float, pool: Executor) -> Scores:
     evaluation = _Evaluation(results, data, max(data.detections), score_thr, pool)
     names = [image['file_name'] for image in data.images]
     files = [str(Path(results.images, name)) for name in names]
-    of_classes = partial(average_precision, [areas[0] for areas in evaluation.matches])
+    of_classes = partial(matching.average_precision, [areas[0] for areas in evaluation.matches])
     return Scores(f'{evaluation.geometry} AP', names, files, np.array(evaluation.number_of_errors()), of_classes)
 
 
@@ -79,7 +78,7 @@ def read_data(results: Results) -> CocoData:
             if item['category_id'] in label_of:
                 yield {**item, 'category_id': label_of[item['category_id']]}
 
-    truth = as_coco(content['images'], labelled(content['annotations']), range(len(classes)))
+    truth = matching.as_coco(content['images'], labelled(content['annotations']), range(len(classes)))
     detections: dict[str, dict] = {}
     for geometry in TITLES:
         file = results.file(f'predictions.{geometry}.json')
@@ -112,8 +111,8 @@ def match_shard(
     `score_thr` is the lowest score of the detections in confused pairs.
     """
     images, truth, detections = zip(*samples, strict=True)
-    matches = match(as_coco(images, chain(*truth), range(classes)), chain(*detections), geometry)
-    return matches, [match_image(objects, found, geometry, score_thr) for _, objects, found in samples]
+    matches = matching.match(matching.as_coco(images, chain(*truth), range(classes)), chain(*detections), geometry)
+    return matches, [matching.match_image(objects, detected, geometry, score_thr) for _, objects, detected in samples]
 
 
 class _Evaluation:
@@ -123,21 +122,20 @@ class _Evaluation:
         self.results, self.data, self.geometry, self.score_thr = results, data, geometry, score_thr
         self.classes, self.subject = list(results.classes), TITLES[geometry]
         self.matches, self.images = match_all(data, geometry, score_thr, pool)
-        self.errors = joined(self.images)
+        self.errors = matching.joined_errors(self.images)
         self.objects = [list(self._objects(i)) for i in range(len(self.images))]
         curves = [[matches.curve() for matches in areas] for areas in self.matches]
         self.precision = np.array([areas[0][0] for areas in curves])  # (C, T, recalls)
         self.ap = self.precision.mean(2)  # (C, T)
         self.ap_by_area = np.array([[curve.mean() for curve, _ in areas] for areas in curves])  # (C, areas)
         self.recall = np.array([areas[0][1].mean() for areas in curves])  # (C,)
-        self.costs = error_costs(self.errors, len(self.classes))
-        self.confusion = confusion_matrix(self.errors, len(self.classes))
+        self.costs = matching.error_costs(self.errors, len(self.classes))
+        true_labels, labels = self.errors.confused % (len(self.classes) + 1)  # -1, the background, becomes the last
+        self.confusion = confusion_counts(true_labels, labels, len(self.classes) + 1)
         note = 'Fraction of hits at IoU 0.50 among the detections with a score.'
         counted = ~self.errors.ignored
         hits = self.errors.types[counted] == HIT
-        self.calibration_plot, self.calibration = calibration_plot(
-            self.errors.scores[counted], hits, note, self.subject
-        )
+        self.calibration = calibration_plot(self.errors.scores[counted], hits, note, self.subject)
 
     def values(self) -> dict:
         """Return the values for ``report.json``."""
@@ -146,21 +144,18 @@ class _Evaluation:
             AP=mean.mean(),
             AP50=mean[0],
             AP75=mean[5],
-            **{f'AP_{name}': _mean(self.ap_by_area[:, i]) for i, name in enumerate(AREAS) if i},
+            **{f'AP_{name}': _mean(self.ap_by_area[:, i]) for i, name in enumerate(matching.AREAS) if i},
             AR=_mean(self.recall),
             errors=self.costs,
             confusion=self.confusion,
-            calibration=self.calibration,
-            precision={name: self.precision[i, 0] for i, name in enumerate(self.classes)},
         )
 
     def sections(self) -> list[Table | Plot | Gallery]:
         """Return the sections of the page."""
-        by_threshold = {f'IoU {iou:.2f}': _mean(self.precision[:, i]) for i, iou in enumerate(THRESHOLDS)}
+        by_threshold = {f'IoU {iou:.2f}': _mean(self.precision[:, i]) for i, iou in enumerate(matching.THRESHOLDS)}
         confusion_note = (
             f'Detections with a score of at least {self.score_thr:g}. A detection is paired with the object of its '
-            'class that it hits at IoU 0.50, otherwise with the object that it overlaps most. The remaining '
-            'detections, duplicates included, are paired with the background.'
+            'class that it hits at IoU 0.50, else with the free object that it overlaps most, else with the background.'
         )
         return [
             self._class_table(),
@@ -168,18 +163,18 @@ class _Evaluation:
                 f'Precision over recall: {self.subject}',
                 'Mean over the classes that have objects, by threshold of IoU.',
                 f'precision_recall_{self.subject}',
-                lines(RECALLS, by_threshold, 'recall', 'precision'),
+                lines(matching.RECALLS, by_threshold, 'recall', 'precision'),
             ),
             self._error_table(),
             *confusion_sections(self.confusion, [*self.classes, 'background'], confusion_note, self.subject),
-            self.calibration_plot,
+            self.calibration,
         ]
 
     def _class_table(self) -> Table:
         errors, count = self.errors, partial(np.bincount, minlength=len(self.classes))
         shown = (errors.scores >= self.score_thr) & ~errors.ignored
         detected, hits = count(errors.classes[shown]), count(errors.classes[shown & (errors.types == HIT)])
-        objects = count(errors.object_classes)
+        objects, never_hit = count(errors.object_classes), count(errors.object_classes[errors.hit_by < 0])
         with np.errstate(invalid='ignore'):
             precision, recall = hits / detected, hits / objects
         threshold = f'with a score of at least {self.score_thr:g}'
@@ -197,11 +192,7 @@ class _Evaluation:
             Column('found', detected, f'detections {threshold}'),
             Column('precision', precision, f'fraction of the detections {threshold} that hit an object at IoU 0.50'),
             Column('recall', recall, f'fraction of the objects that a detection {threshold} hits at IoU 0.50'),
-            Column(
-                'never hit',
-                count(errors.object_classes[errors.hit_by < 0]),
-                'objects that no detection of their class overlaps by 0.50, with any score',
-            ),
+            Column('never hit', never_hit, 'objects that no detection of their class overlaps by 0.50, with any score'),
         ]
         note = f'Average precision of {self.subject} as defined by COCO. {HOVER}'
         return Table(f'Classes: {self.subject}', note, columns, sort=1)
@@ -249,18 +240,17 @@ class _Evaluation:
         """Yield the objects to draw in an image."""
         errors, (_, truth, detections) = self.images[i], self.data.sample(self.data.images[i], self.geometry)
         shown, is_segm = errors.scores >= self.score_thr, self.geometry == 'segm'
-        for j, label in enumerate(errors.object_classes.tolist()):
-            is_hit = errors.hit_by[j] >= 0 and shown[errors.hit_by[j]]
-            item = truth[errors.object_positions[j]]
-            yield DrawnObject(
-                'truth' if is_hit else 'missed', label, item['bbox'], item['segmentation'] if is_segm else ''
+
+        def drawn(outcome: str, item: Mapping, *details: Any) -> DrawnObject:
+            return DrawnObject(
+                outcome, item['category_id'], item['bbox'], item['segmentation'] if is_segm else '', *details
             )
+
+        for position, k in zip(errors.object_positions, errors.hit_by, strict=True):
+            yield drawn('truth' if k >= 0 and shown[k] else 'missed', truth[position])
         for k in np.flatnonzero(shown & ~errors.ignored):
-            item, label, outcome = detections[errors.positions[k]], int(errors.classes[k]), errors.types[k]
-            score, overlap = round(float(errors.scores[k]), 3), round(float(errors.overlaps[k]), 3)
-            true_label = int(errors.true_classes[k]) if outcome == 'classification' else None
-            outline = item['segmentation'] if is_segm else ''
-            yield DrawnObject(outcome, label, item['bbox'], outline, score, overlap, true_label)
+            true_label = int(errors.true_classes[k]) if errors.types[k] == 'classification' else None
+            yield drawn(errors.types[k], detections[errors.positions[k]], round(float(errors.scores[k]), 3), true_label)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -15,8 +15,7 @@ from rich.progress import track
 
 from ..errors import UserError
 from ..visualization.curves import distinct_names
-from .gallery import draw_all
-from .page import Column, Gallery, GalleryImage, Report, Table, check_folder, write_report
+from .page import Column, Gallery, GalleryImage, Report, Table, check_folder, draw_all, write_report
 from .results import Results, Scores, read_results
 
 SEED = 0  # of the bootstrap
@@ -118,18 +117,14 @@ def _differences(
     names: Sequence[str], i: int, metric: str, classes: Sequence[str], values: np.ndarray, samples: np.ndarray
 ) -> Table:
     low, high = interval(samples[i] - samples[0])
+    significant = np.where((low.values > 0) | (high.values < 0), 'yes', 'no')
     columns = [
         Column('class', classes),
         Column(names[0], values[0], metric),
         Column(names[i], values[i], metric),
         Column('difference', values[i] - values[0]),
-        low,
-        high,
-        Column(
-            'more than chance',
-            np.where((low.values > 0) | (high.values < 0), 'yes', 'no'),
-            'the interval does not contain 0',
-        ),
+        *(low, high),
+        Column('more than chance', significant, 'the interval does not contain 0'),
     ]
     return Table(f'Classes: {names[i]}', f'{metric} compared with {names[0]}.', columns, sort=3)
 

@@ -10,6 +10,11 @@ from .page import Column, Plot, Table
 BINS = 10  # of scores, for the calibration
 
 
+def confusion_counts(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Return how often each pair (true class, predicted class) occurs, in a table of these classes."""
+    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
 def confusion_sections(counts: np.ndarray, names: Sequence[str], note: str, subject: str = '') -> list[Plot | Table]:
     """Return a plot of counts (true classes, predicted classes), and a table of the most frequent confusions."""
     suffix, name = (f': {subject}', f'confusion_{subject}') if subject else ('', 'confusion')
@@ -33,8 +38,8 @@ def most_confused(counts: np.ndarray, limit: int) -> tuple[np.ndarray, ...]:
     return np.unravel_index(order[confused.flat[order] > 0], counts.shape)
 
 
-def calibration_plot(scores: np.ndarray, correct: np.ndarray, note: str, subject: str = '') -> tuple[Plot, dict]:
-    """Return a plot of the fraction of correct predictions over their score, and its values.
+def calibration_plot(scores: np.ndarray, correct: np.ndarray, note: str, subject: str = '') -> Plot:
+    """Return a plot of the fraction of correct predictions over their score.
 
     The expected calibration error is that of Guo et al., arXiv 1706.04599, section 2.
     """
@@ -45,8 +50,7 @@ def calibration_plot(scores: np.ndarray, correct: np.ndarray, note: str, subject
     suffix, name = (f': {subject}', f'calibration_{subject}') if subject else ('', 'calibration')
     figure = lines(table[:, 0], {'measured': table[:, 1]}, 'score', 'fraction of correct predictions', diagonal=True)
     note = f'{note} On the diagonal, a score is a probability. Expected calibration error: {error:.3f}.'
-    rows = [dict(score=score, right=fraction, number=int(number)) for score, fraction, number in table]
-    return Plot(f'Calibration{suffix}', note, name, figure), dict(bins=rows, error=error)
+    return Plot(f'Calibration{suffix}', note, name, figure)
 
 
 def lines(x: np.ndarray, curves: Mapping[str, np.ndarray], xlabel: str, ylabel: str, diagonal: bool = False) -> Figure:

@@ -57,11 +57,9 @@ class Results:
 def read_results(folder: Path) -> Results:
     """Read the results in the folder of a report. Raises UserError if they are missing or damaged."""
     file = folder / FOLDER / 'run.json'
-    if not file.is_file():
-        raise UserError(f'{folder} has no results ({FOLDER}/run.json); run tools/test.py --report {folder} first.')
     try:
-        return Results(**json.loads(file.read_text(encoding='utf-8')), folder=folder)
-    except (ValueError, TypeError) as error:
+        return Results(**read_json(file), folder=folder)
+    except TypeError as error:
         raise UserError(f'{file} cannot be read ({error}); run the test again with --report.') from error
 
 
@@ -69,10 +67,8 @@ def read_json(file: Path) -> Any:
     """Read a JSON file of the results or of the ground truth. Raises UserError if that fails."""
     try:
         return json.loads(file.read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
-        raise UserError(f'{file} does not exist; restore it, or run the test again with --report.') from error
     except (OSError, ValueError) as error:
-        raise UserError(f'{file} cannot be read ({error}); run the test again with --report.') from error
+        raise UserError(f'{file} cannot be read ({error}); restore it, or run tools/test.py with --report.') from error
 
 
 @dataclass

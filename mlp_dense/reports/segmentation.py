@@ -14,25 +14,22 @@ from rich.progress import track
 
 from ..errors import UserError
 from ..visualization.drawing import draw_label_map, draw_labels
-from .gallery import LONGEST, choose, draw_all, read, written
-from .page import HOVER, Column, Gallery, GalleryImage, Report, Table
-from .plots import confusion_sections, most_confused
+from .page import HOVER, LONGEST, Column, Gallery, GalleryImage, Report, Table, choose, draw_all, read, written
+from .plots import confusion_counts, confusion_sections, most_confused
 from .results import Results, Scores, read_json
 
 BAND = 0.02  # width of the band near boundaries, as a fraction of the diagonal (Cheng et al., arXiv 2103.16562)
-SIZES = {'small': 0, 'medium': 32**2, 'large': 96**2}  # regions of at least this number of pixels
 ERROR_COLOUR = (64, 64, 230)  # BGR
 OUTCOMES = {'missed': '#4477aa', 'wrongly predicted': '#ee3333'}
 
 
 @dataclass
 class ImageCounts:
-    """Counts of the labelled pixels and regions of an image, for C classes."""
+    """Counts of the labelled pixels of an image, for C classes."""
 
     name: str
     confusion: np.ndarray  # (C, C) pixels by true and predicted class
     near: np.ndarray  # (C, C) confusion of the pixels near boundaries
-    sizes: np.ndarray  # (C, sizes, 2) regions, and regions with at least half of their pixels correct
 
     @property
     def error(self) -> float:
@@ -45,14 +42,10 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     """Return the report of a test; the worst images of each class are drawn."""
     sources = read_json(results.file('images.json'))
     images = count_images(results, sources, pool)
-    total, near, sizes = (
-        np.sum([getattr(image, name) for image in images], axis=0) for name in ('confusion', 'near', 'sizes')
-    )
+    total, near = (np.sum([getattr(image, name) for image in images], axis=0) for name in ('confusion', 'near'))
     with np.errstate(invalid='ignore'):
         accuracy, precision = np.diag(total) / total.sum(1), np.diag(total) / total.sum(0)
-        found = sizes[..., 1] / sizes[..., 0]  # (C, sizes)
     ious = iou(total), iou(near), iou(total - near)
-    region = 'fraction of the connected regions of at least {} pixels with at least half of the pixels correct'
     columns = [
         Column('class', results.classes),
         Column('IoU', ious[0], 'intersection over union'),
@@ -60,10 +53,6 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
         Column('precision', precision, 'fraction of the pixels predicted as the class that are correct'),
         Column('IoU near boundaries', ious[1], f'within {BAND:g} of the diagonal of the image'),
         Column('IoU elsewhere', ious[2], 'at a greater distance from boundaries'),
-        *(
-            Column(f'{name} regions found', found[:, i], region.format(max(limit, 1)))
-            for i, (name, limit) in enumerate(SIZES.items())
-        ),
         Column('pixels', total.sum(1) / max(total.sum(), 1), 'fraction of all pixels'),
     ]
     sections = [
@@ -99,30 +88,20 @@ def _ious(counts: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 
 def count_images(results: Results, names: Mapping[str, str], pool: Executor) -> list[ImageCounts]:
-    """Count the pixels and regions of all images. Raises UserError if a label map is missing."""
+    """Count the pixels of all images. Raises UserError if a label map is missing."""
     count = partial(count_image, results=results)
     return list(track(pool.map(count, sorted(names), chunksize=8), 'counting', len(names)))
 
 
 def count_image(name: str, results: Results) -> ImageCounts:
-    """Count the pixels and regions of an image."""
+    """Count the pixels of an image."""
     classes = len(results.classes)
     truth, predicted = label_maps(results, name)
     labelled = truth < classes
-
-    def confusion(mask: np.ndarray) -> np.ndarray:
-        return np.bincount(truth[mask] * classes + predicted[mask], minlength=classes**2).reshape(classes, classes)
-
     band = max(1.0, BAND * np.hypot(*truth.shape))
     near = labelled & (distance_to_boundary(truth, labelled) <= band)
-    sizes, limits = np.zeros((classes, len(SIZES), 2), dtype=int), list(SIZES.values())[1:]
-    for label in np.unique(truth[labelled]):
-        number, regions = cv2.connectedComponents((truth == label).astype(np.uint8), connectivity=8)
-        pixels = np.bincount(regions.ravel(), minlength=number)[1:]
-        correct = np.bincount(regions[predicted == label], minlength=number)[1:]
-        counts = np.stack([np.ones_like(pixels), 2 * correct >= pixels], axis=1)
-        np.add.at(sizes[label], np.searchsorted(limits, pixels, side='right'), counts)
-    return ImageCounts(name, confusion(labelled), confusion(near), sizes)
+    counts = [confusion_counts(truth[mask], predicted[mask], classes) for mask in (labelled, near)]
+    return ImageCounts(name, *counts)
 
 
 def label_maps(results: Results, name: str) -> tuple[np.ndarray, np.ndarray]:

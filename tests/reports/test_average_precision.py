@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pycocotools.cocoeval import COCOeval
 
-from mlp_dense.reports.average_precision import AREAS, Matches, as_coco, average_precision, joined
 from mlp_dense.reports.detection import match_shard
+from mlp_dense.reports.matching import AREAS, Matches, as_coco, average_precision, joined_matches
 from support.detections import random_coco
 
 CLASSES = 6
@@ -37,7 +37,8 @@ def matched(content: dict, detections: list[dict], geometry: str, shard_size: in
     parts = [samples[start : start + shard_size] for start in range(0, len(samples), shard_size)]
     shards = [match_shard(part, geometry, CLASSES, 0.3)[0] for part in parts]
     return [
-        [joined([shard[label][area] for shard in shards]) for area in range(len(AREAS))] for label in range(CLASSES)
+        [joined_matches([shard[label][area] for shard in shards]) for area in range(len(AREAS))]
+        for label in range(CLASSES)
     ]
 
 

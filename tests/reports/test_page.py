@@ -35,7 +35,7 @@ def report(folder: Path) -> Report:
         cv2.imwrite(str(folder / f'pictures/{i}.jpg'), np.full((60, 80, 3), 8 * i, np.uint8))
         outcome = ('missed', 'background')[i % 2]
         objects = [
-            DrawnObject(outcome, i % 3, [10, 10, 40, 30], 'M10 10L50 10L50 40Z', 0.5, 0.25, 2),
+            DrawnObject(outcome, i % 3, [10, 10, 40, 30], 'M10 10L50 10L50 40Z', 0.5, 2),
             DrawnObject('truth', 0, [1, 1, 5, 5]),
         ]
         tags = [(i % 3, outcome)]
@@ -142,7 +142,7 @@ def test_gallery_filters_and_enlarges(page):
     assert result['dogs'] == [f'image {i}' for i in range(1, 30, 3)]
     assert result['missed'] == [f'image {i}' for i in range(4, 30, 6)] and result['counted'] == '5 images, page 1 of 1'
     assert result['rects'] == 2 and result['hidden'] == 1 and result['open'] and result['closed']
-    assert result['titles'] == ['missed: dog 50, IoU 0.25, is emu', 'truth: cat']
+    assert result['titles'] == ['missed: dog 50, is emu', 'truth: cat']
 
 
 @in_a_browser
