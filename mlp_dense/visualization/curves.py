@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,19 +126,13 @@ def distinct_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
 
 def _read_lines(file: Path) -> list[dict]:
     """Read the objects of a file; a killed process may have truncated the last line."""
-    records = []
     try:
-        lines = file.read_text(encoding='utf-8').splitlines()
-        for number, line in enumerate(lines, 1):
-            try:
-                records.append(dict(json.loads(line)))
-            except ValueError:
-                if number < len(lines):
-                    raise
+        *lines, last = file.read_text(encoding='utf-8').splitlines() or ['']
+        records = [dict(json.loads(line)) for line in lines]
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f'{file} has other content than JSON objects ({error}); pass the work dir of a training.'
-        ) from error
+        raise UserError(f'{file} has lines that are not JSON objects; pass the work dir of a training.') from error
+    with suppress(ValueError, TypeError):
+        records.append(dict(json.loads(last)))
     return records
 
 

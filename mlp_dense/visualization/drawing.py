@@ -72,8 +72,7 @@ def draw_item(
     scale = max_size / max(height, width)
     size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
     drawn = draw_labels(image, [labels], draw, meta, size, sample.ori_shape if keep_size else None)
-    flip = f', flipped {sample.flip_direction}ly' if sample.get('flip') and sample.flip_direction else ''
-    sizes = f'{sample.ori_shape[1]} x {sample.ori_shape[0]} became {width} x {height} pixels{flip}'
+    sizes = f'{sample.ori_shape[1]} x {sample.ori_shape[0]} became {width} x {height} pixels'
     return drawn, (Path(sample.img_path).name, sizes)
 
 

@@ -60,7 +60,7 @@ def test_read_run_reads_the_scaled_learning_rate(tmp_path):
 
 def test_binary_file_raises_an_error(tmp_path):
     write(tmp_path, '20260101_000000', []).write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(UserError, match=r'scalars\.json has other content than JSON'):
+    with pytest.raises(UserError, match=r'scalars\.json has lines that are not JSON'):
         read_run(tmp_path)
 
 
@@ -121,7 +121,7 @@ def test_wrong_arguments_raise_errors(tmp_path, capsys):
         assert call('plot_log', *arguments) == 2
         assert sentence in capsys.readouterr().err
     file.write_text('[1, 2]\n' * 2)
-    with pytest.raises(UserError, match='has other content than JSON objects'):
+    with pytest.raises(UserError, match='has lines that are not JSON'):
         read_run(tmp_path)
 
 
