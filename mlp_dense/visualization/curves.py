@@ -98,7 +98,7 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
             style |= dict(color='black', marker='') if several else dict(color=_colour(k), marker=marker)
             keys.append(Line2D([], [], label=text, **style))
         if len(keys) > 1:
-            columns = math.ceil(len(keys) / 20)
+            columns = math.ceil(len(keys) / 16)
             ax.legend(handles=keys, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, ncols=columns)
         ax.set(title=title, xlabel='iteration', ylabel=label)
         ax.tick_params(labelbottom=True)
