@@ -33,8 +33,7 @@ def main() -> None:
     args = parse_args()
     from mlp_dense.errors import UserError
     from mlp_dense.tasks import TASKS
-    from mlp_dense.visualization.curves import plot_runs, read_run
-    from mlp_dense.visualization.labels import distinct_names
+    from mlp_dense.visualization.curves import distinct_names, plot_runs, read_run
 
     if not 0 <= args.smooth < 1:
         raise UserError(f'--smooth is {args.smooth}; set it from 0 to below 1, for example to 0.9.')

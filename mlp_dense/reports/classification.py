@@ -7,12 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .gallery import Job, choose, draw_all
-from .page import HOVER, Column, Gallery, Report, Table
-from .plots import calibration_plot, confusion_sections
+from .page import HOVER, Column, Gallery, GalleryImage, Report, Table, choose, draw_all
+from .plots import calibration_plot, confusion_counts, confusion_sections
 from .results import Results, Scores, read_json
-
-SIDE = 320  # length of the longer side of a drawn image, in pixels
 
 
 class _Predictions:
@@ -31,33 +28,30 @@ class _Predictions:
 def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
     """Return the report of a test; the worst images of each class are drawn."""
     predictions, classes = _Predictions(results), list(results.classes)
-    counts = np.zeros((len(classes),) * 2, dtype=int)
-    np.add.at(counts, (predictions.truth, predictions.predicted), 1)
+    counts = confusion_counts(predictions.truth, predictions.predicted, len(classes))
     hits, of_class, as_class = np.diag(counts), counts.sum(1), counts.sum(0)
     in_five = np.array([image['class'] in image['predicted'] for image in predictions.images])
-    columns = [
-        Column('class'),
-        Column('top-1', 'fraction of its images with a correct prediction', 3),
-        Column('top-5', 'fraction of its images with the class among the top 5', 3),
-        Column('precision', 'fraction of the images predicted as this class that are correct', 3),
-        Column('images', '', 0),
-        Column('predicted', 'images predicted as this class', 0),
-    ]
     with np.errstate(invalid='ignore'):
+        top1, precision = hits / of_class, hits / as_class
         top5 = np.bincount(predictions.truth, in_five, len(classes)) / of_class
-        cells = [classes, hits / of_class, top5, hits / as_class, of_class, as_class]
-    values = dict(top1=predictions.correct.mean(), top5=in_five.mean())
+    columns = [
+        Column('class', classes),
+        Column('top-1', top1, 'fraction of its images with a correct prediction'),
+        Column('top-5', top5, 'fraction of its images with the class among the top 5'),
+        Column('precision', precision, 'fraction of the images predicted as this class that are correct'),
+        Column('images', of_class),
+        Column('predicted', as_class, 'images predicted as this class'),
+    ]
+    values = dict(top1=predictions.correct.mean(), top5=in_five.mean(), confusion=counts)
     if len(classes) <= 5:
-        del columns[2], cells[2], values['top5']
+        del columns[2], values['top5']
     note = 'Fraction of correct images by their highest probability.'
-    calibration, calibrated = calibration_plot(predictions.scores, predictions.correct, note)
     sections = [
-        Table('Classes', HOVER, columns, list(zip(*cells, strict=True)), sort=1),
+        Table('Classes', HOVER, columns, sort=1),
         _gallery(results, predictions, max_images, pool),
         *confusion_sections(counts, classes, 'Images.'),
-        calibration,
+        calibration_plot(predictions.scores, predictions.correct, note),
     ]
-    values |= dict(confusion=counts, calibration=calibrated)
     return Report(results.name, results.facts(len(predictions.images)), sections, values)
 
 
@@ -79,14 +73,14 @@ def _gallery(results: Results, predictions: _Predictions, max_images: int, pool:
     truth, predicted, correct = predictions.truth.tolist(), predictions.predicted.tolist(), predictions.correct
     errors = np.where(correct, 0.0, predictions.scores)
     wrong_classes: Sequence[set[int]] = [set() if ok else {label} for label, ok in zip(truth, correct, strict=True)]
-    jobs = []
+    images = []
     for i in choose(errors, wrong_classes, max_images):
         image = predictions.images[i]
         top = ', '.join(f'{name} {100 * probability:.0f} %' for name, probability in image['predicted'].items())
         tags = [(truth[i], 'correct')] if correct[i] else [(truth[i], 'missed'), (predicted[i], 'wrongly predicted')]
         name = '/'.join(Path(image['file']).parts[-2:])
-        jobs.append(Job(image['file'], name, f'{image["class"]}; predicted: {top}', tags, longest=SIDE))
-    drawn = draw_all(jobs, results.folder, pool)
+        images.append(GalleryImage(image['file'], name, f'{image["class"]}; predicted: {top}', tags))
+    drawn = draw_all(images, results.folder, pool)
     note = f'{len(drawn)} of {len(errors)} images: the images of each class with the highest scores of a wrong class.'
     outcomes = {'missed': '#4477aa', 'wrongly predicted': '#ee3333', 'correct': '#228833'}
     return Gallery('Images', note, list(results.classes), outcomes, drawn)

@@ -81,7 +81,5 @@ class _KnownOperators(TorchDispatchMode):
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         packet = operator._overloadpacket
         if packet not in flop_registry and packet.__name__ not in NO_MACS:
-            raise UserError(
-                f'The number of MACs of {packet} is unknown; add it to NO_MACS in {__name__} if it has none.'
-            )
+            raise UserError(f'The MACs of {packet} are unknown; add it to NO_MACS in {__name__} if it has none.')
         return operator(*args, **(kwargs or {}))

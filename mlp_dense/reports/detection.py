@@ -1,41 +1,35 @@
 """Report of a detector."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pycocotools.coco import COCO
+from rich.progress import track
 
-from .average_precision import AREAS, RECALLS, THRESHOLDS, Matches, average_precision
-from .coco_results import CocoData, as_rle, match_all, read_data
-from .error_types import ERRORS, HIT, ImageErrors, error_costs
-from .gallery import Job, choose, draw_all
-from .page import HOVER, Column, DrawnObject, Gallery, Plot, Report, Table
-from .plots import calibration_plot, confusion_sections, lines
-from .results import Results, Scores
+from . import matching
+from .matching import ERRORS, HIT, Errors, Matches, joined_matches
+from .page import HOVER, Column, DrawnObject, Gallery, GalleryImage, Plot, Report, Table, choose, draw_all
+from .plots import calibration_plot, confusion_counts, confusion_sections, lines
+from .results import Results, Scores, read_json
 
 TITLES = dict(bbox='boxes', segm='masks')
-EXPLANATIONS = {
-    'classification': 'overlaps an object of another class by 0.5 or more',
-    'localization': 'overlaps an object of its class by 0.1 to 0.5',
-    'both': 'overlaps objects of other classes by 0.1 to 0.5',
-    'duplicate': 'overlaps an object of its class that another detection with a higher score hits',
-    'background': 'overlaps no object by more than 0.1',
-    'missed': 'objects without a hit that no error of classification or localization refers to',
-    'false positives': 'all detections that hit no object',
-    'false negatives': 'all objects without a hit',
-}
-COLOURS = {  # of hits, missed objects, error types, and objects with a hit
-    HIT: '#228833',
-    'missed': '#4477aa',
-    'classification': '#aa3377',
-    'localization': '#ccbb44',
-    'both': '#997700',
-    'duplicate': '#ee8866',
-    'background': '#ee3333',
-    'truth': '#bbbbbb',
+SHARD = 250  # images per job of a process
+OUTCOMES = {  # colours, and definitions of errors
+    HIT: ('#228833', ''),
+    'classification': ('#aa3377', 'overlaps an object of another class by 0.5 or more'),
+    'localization': ('#ccbb44', 'overlaps an object of its class by 0.1 to 0.5'),
+    'both': ('#997700', 'overlaps objects of other classes by 0.1 to 0.5'),
+    'duplicate': ('#ee8866', 'overlaps an object of its class that another detection with a higher score hits'),
+    'background': ('#ee3333', 'overlaps no object by more than 0.1'),
+    'missed': ('#4477aa', 'objects without a hit that no error of classification or localization refers to'),
+    'truth': ('#bbbbbb', ''),  # objects with a hit
 }
 CORRECT = (HIT, 'truth')
 
@@ -43,10 +37,9 @@ CORRECT = (HIT, 'truth')
 def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
     """Return the report of a test; the worst images of each class are drawn."""
     data = read_data(results)
-    evaluations = [_Evaluation(results, data, geometry, score_thr, pool) for geometry in sorted(data.detections)]
+    evaluations = [_Evaluation(results, data, geometry, score_thr, pool) for geometry in data.detections]
     sections = [section for evaluation in evaluations for section in evaluation.sections()]
     sections.insert(1, evaluations[-1].gallery(max_images, pool))  # masks, if there are any
-    sections.append(evaluations[-1].never_hit())
     values = {evaluation.geometry: evaluation.values() for evaluation in evaluations}
     return Report(results.name, results.facts(len(data.images)), sections, values)
 
@@ -57,12 +50,69 @@ def scores(results: Results, score_thr: float, pool: Executor) -> Scores:
     evaluation = _Evaluation(results, data, max(data.detections), score_thr, pool)
     names = [image['file_name'] for image in data.images]
     files = [str(Path(results.images, name)) for name in names]
-    of_classes = partial(_average_precisions, [areas[0] for areas in evaluation.matches])
-    return Scores(f'{evaluation.geometry} AP', names, files, np.array(evaluation.errors()), of_classes)
+    of_classes = partial(matching.average_precision, [areas[0] for areas in evaluation.matches])
+    return Scores(f'{evaluation.geometry} AP', names, files, np.array(evaluation.number_of_errors()), of_classes)
 
 
-def _average_precisions(matches: Sequence[Matches], weights: np.ndarray | None) -> np.ndarray:
-    return average_precision(matches, weights).mean(1)
+@dataclass
+class CocoData:
+    """Ground truth and detections of the tested classes; the ``category_id`` of an object is the index of its class."""
+
+    images: list[dict]  # by id
+    truth: COCO
+    detections: dict[str, dict[int, list[dict]]]  # by geometry (``bbox``, ``segm``), then by image id
+
+    def sample(self, image: Mapping, geometry: str) -> tuple[Mapping, list[dict], list[dict]]:
+        """Return an image, its objects and its detections."""
+        return image, self.truth.imgToAnns[image['id']], self.detections[geometry][image['id']]
+
+
+def read_data(results: Results) -> CocoData:
+    """Read the ground truth and the detections of a test."""
+    content, classes = read_json(Path(results.annotations)), list(results.classes)
+    names = {category['id']: category['name'] for category in content['categories']}
+    label_of = {category: classes.index(name) for category, name in names.items() if name in classes}
+
+    def labelled(items: Sequence[Mapping]) -> Iterator[dict]:
+        for item in items:
+            if item['category_id'] in label_of:
+                yield {**item, 'category_id': label_of[item['category_id']]}
+
+    truth = matching.as_coco(content['images'], labelled(content['annotations']), range(len(classes)))
+    detections: dict[str, dict] = {}
+    for geometry in TITLES:
+        file = results.file(f'predictions.{geometry}.json')
+        if geometry == 'bbox' or file.is_file():
+            detections[geometry] = defaultdict(list)
+            for detection in labelled(read_json(file)):
+                detections[geometry][detection['image_id']].append(detection)
+    for annotation in truth.anns.values() if 'segm' in detections else ():
+        annotation['segmentation'] = truth.annToRLE(annotation)
+    return CocoData([truth.imgs[i] for i in sorted(truth.imgs)], truth, detections)
+
+
+def match_all(
+    data: CocoData, geometry: str, score_thr: float, pool: Executor
+) -> tuple[list[list[Matches]], list[Errors]]:
+    """Return the matches [class][area] and the errors of each image."""
+    samples = [data.sample(image, geometry) for image in data.images]
+    jobs = [samples[start : start + SHARD] for start in range(0, len(samples), SHARD)]
+    work = partial(match_shard, geometry=geometry, classes=len(data.truth.cats), score_thr=score_thr)
+    matches, errors = zip(*track(pool.map(work, jobs), f'matching {geometry}', len(jobs)), strict=True)
+    by_class = [[joined_matches(shards) for shards in zip(*areas, strict=True)] for areas in zip(*matches, strict=True)]
+    return by_class, list(chain(*errors))
+
+
+def match_shard(
+    samples: Sequence[tuple[Mapping, list, list]], geometry: str, classes: int, score_thr: float
+) -> tuple[list[list[Matches]], list[Errors]]:
+    """Match images, their objects and their detections; return COCOeval's matches [class][area] and errors per image.
+
+    `score_thr` is the lowest score of the detections in confused pairs.
+    """
+    images, truth, detections = zip(*samples, strict=True)
+    matches = matching.match(matching.as_coco(images, chain(*truth), range(classes)), chain(*detections), geometry)
+    return matches, [matching.match_image(objects, detected, geometry, score_thr) for _, objects, detected in samples]
 
 
 class _Evaluation:
@@ -72,18 +122,20 @@ class _Evaluation:
         self.results, self.data, self.geometry, self.score_thr = results, data, geometry, score_thr
         self.classes, self.subject = list(results.classes), TITLES[geometry]
         self.matches, self.images = match_all(data, geometry, score_thr, pool)
+        self.errors = matching.joined_errors(self.images)
         self.objects = [list(self._objects(i)) for i in range(len(self.images))]
         curves = [[matches.curve() for matches in areas] for areas in self.matches]
         self.precision = np.array([areas[0][0] for areas in curves])  # (C, T, recalls)
         self.ap = self.precision.mean(2)  # (C, T)
         self.ap_by_area = np.array([[curve.mean() for curve, _ in areas] for areas in curves])  # (C, areas)
         self.recall = np.array([areas[0][1].mean() for areas in curves])  # (C,)
-        self.costs = error_costs(self.images, len(self.classes))
-        self.confusion = confusion_matrix(self.images, len(self.classes))
-        scores = np.concatenate([np.zeros(0), *(image.scores[~image.ignored] for image in self.images)])
-        hits = np.concatenate([np.zeros(0), *(image.types[~image.ignored] == HIT for image in self.images)])
+        self.costs = matching.error_costs(self.errors, len(self.classes))
+        true_labels, labels = self.errors.confused % (len(self.classes) + 1)  # -1, the background, becomes the last
+        self.confusion = confusion_counts(true_labels, labels, len(self.classes) + 1)
         note = 'Fraction of hits at IoU 0.50 among the detections with a score.'
-        self.calibration_plot, self.calibration = calibration_plot(scores, hits, note, self.subject)
+        counted = ~self.errors.ignored
+        hits = self.errors.types[counted] == HIT
+        self.calibration = calibration_plot(self.errors.scores[counted], hits, note, self.subject)
 
     def values(self) -> dict:
         """Return the values for ``report.json``."""
@@ -92,150 +144,116 @@ class _Evaluation:
             AP=mean.mean(),
             AP50=mean[0],
             AP75=mean[5],
-            **{f'AP_{name}': _mean(self.ap_by_area[:, i]) for i, name in enumerate(AREAS) if i},
+            **{f'AP_{name}': _mean(self.ap_by_area[:, i]) for i, name in enumerate(matching.AREAS) if i},
             AR=_mean(self.recall),
             errors=self.costs,
             confusion=self.confusion,
-            calibration=self.calibration,
-            precision={name: self.precision[i, 0] for i, name in enumerate(self.classes)},
         )
 
     def sections(self) -> list[Table | Plot | Gallery]:
         """Return the sections of the page."""
-        note = 'Mean over the classes that have objects'
-        by_threshold = {f'IoU {iou:.2f}': _mean(self.precision[:, i]) for i, iou in enumerate(THRESHOLDS)}
-        precision_title = f'Precision over recall: {self.subject}'
-        precision_recall = lines(RECALLS, by_threshold, 'recall', 'precision')
-        iou_columns = [Column('IoU', 'threshold', 2), Column('AP', 'average precision', 3)]
+        by_threshold = {f'IoU {iou:.2f}': _mean(self.precision[:, i]) for i, iou in enumerate(matching.THRESHOLDS)}
         confusion_note = (
             f'Detections with a score of at least {self.score_thr:g}. A detection is paired with the object of its '
-            'class that it hits at IoU 0.50, otherwise with the object that it overlaps most. The remaining '
-            'detections, duplicates included, are paired with the background.'
+            'class that it hits at IoU 0.50, else with the free object that it overlaps most, else with the background.'
         )
         return [
             self._class_table(),
-            Table(f'IoU: {self.subject}', f'{note}.', iou_columns, list(zip(THRESHOLDS, _mean(self.ap), strict=True))),
             Plot(
-                precision_title, f'{note}, by threshold of IoU.', f'precision_recall_{self.subject}', precision_recall
+                f'Precision over recall: {self.subject}',
+                'Mean over the classes that have objects, by threshold of IoU.',
+                f'precision_recall_{self.subject}',
+                lines(matching.RECALLS, by_threshold, 'recall', 'precision'),
             ),
             self._error_table(),
             *confusion_sections(self.confusion, [*self.classes, 'background'], confusion_note, self.subject),
-            self.calibration_plot,
+            self.calibration,
         ]
 
     def _class_table(self) -> Table:
-        def count(labels: Iterable[np.ndarray]) -> np.ndarray:
-            return np.bincount(np.concatenate([np.zeros(0, int), *labels]), minlength=len(self.classes))
-
-        shown = [(image.scores >= self.score_thr) & ~image.ignored for image in self.images]
-        pairs = list(zip(self.images, shown, strict=True))
-        detected = count(image.classes[mask] for image, mask in pairs)
-        hits = count(image.classes[mask & (image.types == HIT)] for image, mask in pairs)
-        objects = count(image.object_classes for image in self.images)
-        never_hit = count(image.object_classes[image.hit_by < 0] for image in self.images)
+        errors, count = self.errors, partial(np.bincount, minlength=len(self.classes))
+        shown = (errors.scores >= self.score_thr) & ~errors.ignored
+        detected, hits = count(errors.classes[shown]), count(errors.classes[shown & (errors.types == HIT)])
+        objects, never_hit = count(errors.object_classes), count(errors.object_classes[errors.hit_by < 0])
         with np.errstate(invalid='ignore'):
             precision, recall = hits / detected, hits / objects
-        ap = self.ap.mean(1), self.ap[:, 0], self.ap[:, 5], *self.ap_by_area[:, 1:].T
-        rows = zip(self.classes, *ap, self.recall, objects, detected, precision, recall, never_hit, strict=True)
         threshold = f'with a score of at least {self.score_thr:g}'
+        small, medium, large = self.ap_by_area[:, 1:].T
         columns = [
-            Column('class'),
-            Column('AP', 'average precision, mean over IoU 0.50 to 0.95', 3),
-            Column('AP50', 'average precision at IoU 0.50', 3),
-            Column('AP75', 'average precision at IoU 0.75', 3),
-            Column('AP small', 'average precision of objects below 32 x 32 pixels', 3),
-            Column('AP medium', 'average precision of objects from 32 x 32 to 96 x 96 pixels', 3),
-            Column('AP large', 'average precision of objects above 96 x 96 pixels', 3),
-            Column('AR', 'highest recall with 100 detections per image, mean over IoU 0.50 to 0.95', 3),
-            Column('objects', 'objects of the ground truth, without crowds', 0),
-            Column('found', f'detections {threshold}', 0),
-            Column('precision', f'fraction of the detections {threshold} that hit an object at IoU 0.50', 3),
-            Column('recall', f'fraction of the objects that a detection {threshold} hits at IoU 0.50', 3),
-            Column('never hit', 'objects that no detection of their class overlaps by 0.50, with any score', 0),
+            Column('class', self.classes),
+            Column('AP', self.ap.mean(1), 'average precision, mean over IoU 0.50 to 0.95'),
+            Column('AP50', self.ap[:, 0], 'average precision at IoU 0.50'),
+            Column('AP75', self.ap[:, 5], 'average precision at IoU 0.75'),
+            Column('AP small', small, 'average precision of objects below 32 x 32 pixels'),
+            Column('AP medium', medium, 'average precision of objects from 32 x 32 to 96 x 96 pixels'),
+            Column('AP large', large, 'average precision of objects above 96 x 96 pixels'),
+            Column('AR', self.recall, 'highest recall with 100 detections per image, mean over IoU 0.50 to 0.95'),
+            Column('objects', objects, 'objects of the ground truth, without crowds'),
+            Column('found', detected, f'detections {threshold}'),
+            Column('precision', precision, f'fraction of the detections {threshold} that hit an object at IoU 0.50'),
+            Column('recall', recall, f'fraction of the objects that a detection {threshold} hits at IoU 0.50'),
+            Column('never hit', never_hit, 'objects that no detection of their class overlaps by 0.50, with any score'),
         ]
         note = f'Average precision of {self.subject} as defined by COCO. {HOVER}'
-        return Table(f'Classes: {self.subject}', note, columns, list(rows), sort=1)
+        return Table(f'Classes: {self.subject}', note, columns, sort=1)
 
     def _error_table(self) -> Table:
-        counts = Counter(name for image in self.images for name in image.types.tolist())
-        counts['missed'] = sum(int(image.missed.sum()) for image in self.images)
-        counts['false positives'] = sum(counts[name] for name in ERRORS)
-        counts['false negatives'] = sum(int((image.hit_by < 0).sum()) for image in self.images)
+        counts = Counter(self.errors.types.tolist())
+        counts['missed'] = self.errors.missed.sum()
+        names = [*ERRORS, 'missed']
         note = (
             f'Rise of AP at IoU 0.50, which is {self.costs["AP50"]:.3f}, if one type of error were fixed (TIDE, arXiv '
             '2008.08115). The rises do not add up.'
         )
-        columns = [Column('error'), Column('definition'), Column('AP50 lost', '', 3), Column('number', 'any score', 0)]
-        rows = [[name, text, self.costs[name], counts[name]] for name, text in EXPLANATIONS.items()]
-        return Table(f'Cost of errors: {self.subject}', note, columns, rows)
-
-    def never_hit(self) -> Table:
-        """Return the table of the objects that no detection of their class hits."""
-        rows = []
-        for image, record in zip(self.images, self.data.images, strict=True):
-            for j in np.flatnonzero(image.hit_by < 0):
-                box = self.data.truth[record['id']][image.object_positions[j]]['bbox']
-                best = image.overlaps[image.objects == j].max(initial=0)
-                rows.append([self.classes[image.object_classes[j]], record['file_name'], *box[2:], best])
         columns = [
-            Column('class'),
-            Column('image'),
-            Column('width', 'pixels', 0),
-            Column('height', 'pixels', 0),
-            Column('best IoU', 'with an inexact or misclassified detection', 2),
+            Column('error', names),
+            Column('definition', [OUTCOMES[name][1] for name in names]),
+            Column('AP50 lost', [self.costs[name] for name in names]),
+            Column('number', [counts[name] for name in names], 'any score'),
         ]
-        note = 'Objects that no detection of their class overlaps by 0.50. No threshold of the score finds them.'
-        return Table('Objects missed by every threshold', note, columns, rows)
+        return Table(f'Cost of errors: {self.subject}', note, columns)
 
     def gallery(self, max_images: int, pool: Executor) -> Gallery:
         """Draw the images with most errors of each class."""
-        wrong_classes = [{item.label for item, _ in objects if item.outcome not in CORRECT} for objects in self.objects]
-        jobs = []
-        for i in choose(self.errors(), wrong_classes, max_images):
-            record, objects = self.data.images[i], self.objects[i]
-            name, size, is_segm = record['file_name'], (record['height'], record['width']), self.geometry == 'segm'
-            masks = [as_rle(source['segmentation'], *size) for _, source in objects] if is_segm else []
-            tags = [(item.label, item.outcome) for item, _ in objects if item.outcome != 'truth']
+        wrong_classes = [{item.label for item in objects if item.outcome not in CORRECT} for objects in self.objects]
+        images = []
+        for i in choose(self.number_of_errors(), wrong_classes, max_images):
+            name = self.data.images[i]['file_name']
+            tags = [(item.label, item.outcome) for item in self.objects[i] if item.outcome != 'truth']
             counts = Counter(outcome for _, outcome in tags)
             caption = ', '.join(f'{number} {outcome}' for outcome, number in counts.items())
-            caption, file = caption or 'no objects, no detections', str(Path(self.results.images, name))
-            jobs.append(Job(file, name, caption, sorted(set(tags)), [item for item, _ in objects], masks))
-        drawn = draw_all(jobs, self.results.folder, pool)
+            caption, source = caption or 'no objects, no detections', str(Path(self.results.images, name))
+            images.append(GalleryImage(source, name, caption, sorted(set(tags)), self.objects[i]))
+        drawn = draw_all(images, self.results.folder, pool)
         note = (
             f'{len(drawn)} of {len(self.images)} images: the images with most errors of each class, at IoU 0.50 and a '
             f'score of at least {self.score_thr:g}. Correct objects have thin lines. Click on an image to enlarge it.'
         )
-        return Gallery('Images', note, self.classes, COLOURS, drawn)
+        colours = {name: colour for name, (colour, _) in OUTCOMES.items()}
+        return Gallery('Images', note, self.classes, colours, drawn)
 
-    def errors(self) -> list[int]:
+    def number_of_errors(self) -> list[int]:
         """Return the number of errors in each image."""
-        return [sum(item.outcome not in CORRECT for item, _ in objects) for objects in self.objects]
+        return [sum(item.outcome not in CORRECT for item in objects) for objects in self.objects]
 
-    def _objects(self, i: int) -> Iterator[tuple[DrawnObject, Mapping]]:
-        """Yield the objects to draw in an image, each with its annotation or detection."""
-        image, image_id = self.images[i], self.data.images[i]['id']
-        truth, detections = self.data.truth.get(image_id, []), self.data.detections[self.geometry].get(image_id, [])
-        shown = image.scores >= self.score_thr
-        for j, label in enumerate(image.object_classes.tolist()):
-            is_hit = image.hit_by[j] >= 0 and shown[image.hit_by[j]]
-            record = truth[image.object_positions[j]]
-            yield DrawnObject('truth' if is_hit else 'missed', label, record['bbox']), record
-        for k in np.flatnonzero(shown & ~image.ignored):
-            record, outcome = detections[image.positions[k]], image.types[k]
-            true_label = int(image.object_classes[image.objects[k]]) if outcome == 'classification' else None
-            score, overlap = round(float(image.scores[k]), 3), round(float(image.overlaps[k]), 3)
-            yield DrawnObject(outcome, int(image.classes[k]), record['bbox'], score, overlap, true_label), record
+    def _objects(self, i: int) -> Iterator[DrawnObject]:
+        """Yield the objects to draw in an image."""
+        errors, (_, truth, detections) = self.images[i], self.data.sample(self.data.images[i], self.geometry)
+        shown, is_segm = errors.scores >= self.score_thr, self.geometry == 'segm'
+
+        def drawn(outcome: str, item: Mapping, *details: Any) -> DrawnObject:
+            return DrawnObject(
+                outcome, item['category_id'], item['bbox'], item['segmentation'] if is_segm else '', *details
+            )
+
+        for position, k in zip(errors.object_positions, errors.hit_by, strict=True):
+            yield drawn('truth' if k >= 0 and shown[k] else 'missed', truth[position])
+        for k in np.flatnonzero(shown & ~errors.ignored):
+            true_label = int(errors.true_classes[k]) if errors.types[k] == 'classification' else None
+            yield drawn(errors.types[k], detections[errors.positions[k]], round(float(errors.scores[k]), 3), true_label)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
     """Return the mean over the classes that have objects, NaN if no class has objects."""
     present = np.isfinite(values.reshape(len(values), -1)).all(1)
     return values[present].mean(0) if present.any() else np.full(values.shape[1:], np.nan)
-
-
-def confusion_matrix(images: Sequence[ImageErrors], num_classes: int) -> np.ndarray:
-    """Return the counts (C + 1, C + 1) of true and detected classes; the last one is the background."""
-    table = np.zeros((num_classes + 1,) * 2, dtype=int)
-    for image in images:
-        np.add.at(table, (image.confused[:, 0], image.confused[:, 1]), 1)
-    return table

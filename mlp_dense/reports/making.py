@@ -1,19 +1,25 @@
-"""Entry points: the report of one test, and the comparison of several tests."""
+"""Reports of one test, and comparisons of several tests on the same images: differences beyond chance."""
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from concurrent.futures import Executor, ProcessPoolExecutor
 from importlib import import_module
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
 import cv2
+import numpy as np
+from rich.progress import track
 
-from .comparison import compare
-from .page import check_folder, write_report
-from .results import Results, read_results
+from ..errors import UserError
+from ..visualization.curves import distinct_names
+from .page import Column, Gallery, GalleryImage, Report, Table, check_folder, draw_all, write_report
+from .results import Results, Scores, read_results
+
+SEED = 0  # of the bootstrap
+MAX_IMAGES = 60  # of a comparison
 
 
 def processes() -> ProcessPoolExecutor:
@@ -48,6 +54,90 @@ def make_comparison(folders: Sequence[Path], out: Path, score_thr: float = 0.3, 
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     runs = [read_results(folder) for folder in folders]
+    names = distinct_names([run.name for run in runs], folders)
+    _check_equal(runs, [(run.task, run.classes) for run in runs], 'task or classes')
     with processes() as pool:
-        scores_of = partial(module_of(runs[0]).scores, score_thr=score_thr, pool=pool)
-        return write_report(compare(runs, scores_of, out, resamples, pool), out)
+        scores = [module_of(run).scores(run, score_thr, pool) for run in runs]
+        _check_equal(runs, [(test.metric, test.images) for test in scores], 'metric or images')
+        metric, count = scores[0].metric, len(scores[0].images)
+        values = np.array([test.of_classes(None) for test in scores])  # (runs, C)
+        samples = bootstrap(scores, resamples, pool)  # (runs, resamples, C)
+        sections: list[Table | Gallery] = [
+            _run_table(runs, names, metric, np.nanmean(values, 1), samples),
+            *(_differences(names, i, metric, runs[0].classes, values, samples) for i in range(1, len(runs))),
+            _images(scores, names, out, pool),
+        ]
+    facts = {'compared with': names[0], 'images': str(count), 'resamples': str(resamples)}
+    return write_report(Report(' | '.join(names), facts, sections), out)
+
+
+def _check_equal(runs: Sequence[Results], keys: Sequence[tuple], name: str) -> None:
+    if other := next((run for run, key in zip(runs, keys, strict=True) if key != keys[0]), None):
+        raise UserError(f'{runs[0].folder} and {other.folder} differ in {name}; choose tests of the same data set.')
+
+
+def bootstrap(scores: Sequence[Scores], resamples: int, pool: Executor) -> np.ndarray:
+    """Return the metrics (runs, resamples, C) on the same images for all runs, drawn with replacement (Efron, 1979)."""
+    count = len(scores[0].images)
+    random = np.random.default_rng(SEED)
+    weights = [np.bincount(random.integers(0, count, count), minlength=count) for _ in range(resamples)]
+    metrics = [pool.map(run_scores.of_classes, weights, chunksize=50) for run_scores in scores]
+    resampled = list(track(chain(*metrics), 'resampling', len(scores) * resamples))
+    return np.array(resampled).reshape(len(scores), resamples, -1)
+
+
+def interval(samples: np.ndarray, subject: str = '') -> tuple[Column, Column]:
+    """Return the columns with the ends of the central 95 % of samples, over the first axis."""
+    low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
+    return (
+        Column(f'{subject} from'.strip(), low, 'lower end of the 95 % interval over images'),
+        Column(f'{subject} to'.strip(), high, 'upper end of the 95 % interval over images'),
+    )
+
+
+def _run_table(runs: Sequence, names: Sequence[str], metric: str, means: np.ndarray, samples: np.ndarray) -> Table:
+    resampled = np.nanmean(samples, 2).T  # (resamples, runs)
+    costs = {key: [run.model.get(key, np.nan) for run in runs] for run in runs for key in run.model}
+    columns = [
+        Column('run', names),
+        Column(f'mean {metric}', means),
+        *interval(resampled),
+        Column('difference', means - means[0], f'from {names[0]}'),
+        *interval(resampled - resampled[:, :1], 'difference'),
+        *(Column(key, values) for key, values in costs.items()),
+    ]
+    note = (
+        'Intervals contain 95 % of the resamples of the images, which are the same for all runs. A difference whose '
+        'interval contains 0 may be chance on these images. The intervals do not cover the variation between trainings.'
+    )
+    return Table('Runs', note, columns)
+
+
+def _differences(
+    names: Sequence[str], i: int, metric: str, classes: Sequence[str], values: np.ndarray, samples: np.ndarray
+) -> Table:
+    low, high = interval(samples[i] - samples[0])
+    significant = np.where((low.values > 0) | (high.values < 0), 'yes', 'no')
+    columns = [
+        Column('class', classes),
+        Column(names[0], values[0], metric),
+        Column(names[i], values[i], metric),
+        Column('difference', values[i] - values[0]),
+        *(low, high),
+        Column('more than chance', significant, 'the interval does not contain 0'),
+    ]
+    return Table(f'Classes: {names[i]}', f'{metric} compared with {names[0]}.', columns, sort=3)
+
+
+def _images(scores: Sequence[Scores], names: Sequence[str], out: Path, pool: Executor) -> Gallery:
+    """Return the images on which the runs differ most."""
+    errors = np.stack([run_scores.errors for run_scores in scores])
+    spread = np.ptp(errors, axis=0)
+    images = []
+    for i in np.argsort(-spread, kind='stable')[: min(MAX_IMAGES, np.count_nonzero(spread))]:
+        caption = '; '.join(f'{name}: {error:.3g}' for name, error in zip(names, errors[:, i], strict=True))
+        best = [(int(run), 'best run') for run in np.flatnonzero(errors[:, i] == errors[:, i].min())]
+        images.append(GalleryImage(scores[0].files[i], scores[0].images[i], caption, best))
+    note = 'Errors: wrong and missed objects, the fraction of wrong pixels, or 1 for a wrong class.'
+    drawn = draw_all(images, out, pool)
+    return Gallery('Images with the largest differences', note, list(names), {'best run': '#228833'}, drawn)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,26 +13,23 @@ from mmengine.structures import PixelData
 from rich.progress import track
 
 from ..errors import UserError
-from ..visualization.drawing import colours, draw_label_map, draw_labels, enlarged_size
-from .gallery import LONGEST, Job, choose, draw_all, read, write
-from .page import HOVER, Column, Gallery, GalleryImage, Report, Table
-from .plots import confusion_sections, most_confused
+from ..visualization.drawing import draw_label_map, draw_labels
+from .page import HOVER, LONGEST, Column, Gallery, GalleryImage, Report, Table, choose, draw_all, read, written
+from .plots import confusion_counts, confusion_sections, most_confused
 from .results import Results, Scores, read_json
 
 BAND = 0.02  # width of the band near boundaries, as a fraction of the diagonal (Cheng et al., arXiv 2103.16562)
-SIZES = {'small': 0, 'medium': 32**2, 'large': 96**2}  # regions of at least this number of pixels
 ERROR_COLOUR = (64, 64, 230)  # BGR
 OUTCOMES = {'missed': '#4477aa', 'wrongly predicted': '#ee3333'}
 
 
 @dataclass
 class ImageCounts:
-    """Counts of the labelled pixels and regions of an image, for C classes."""
+    """Counts of the labelled pixels of an image, for C classes."""
 
     name: str
     confusion: np.ndarray  # (C, C) pixels by true and predicted class
     near: np.ndarray  # (C, C) confusion of the pixels near boundaries
-    sizes: np.ndarray  # (C, sizes, 4) regions, regions with at least half of their pixels correct, pixels, correct ones
 
     @property
     def error(self) -> float:
@@ -45,41 +42,22 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     """Return the report of a test; the worst images of each class are drawn."""
     sources = read_json(results.file('images.json'))
     images = count_images(results, sources, pool)
-    total, near, sizes = (
-        np.sum([getattr(image, name) for image in images], axis=0) for name in ('confusion', 'near', 'sizes')
-    )
-    regions, found_regions, pixels, correct = np.moveaxis(sizes, 2, 0)  # (C, sizes)
+    total, near = (np.sum([getattr(image, name) for image in images], axis=0) for name in ('confusion', 'near'))
     with np.errstate(invalid='ignore'):
         accuracy, precision = np.diag(total) / total.sum(1), np.diag(total) / total.sum(0)
-        found_fraction, correct_fraction = found_regions / regions, correct / pixels
-    columns = [
-        Column('class'),
-        Column('IoU', 'intersection over union', 3),
-        Column('accuracy', 'fraction of the pixels of the class that are correct', 3),
-        Column('precision', 'fraction of the pixels predicted as the class that are correct', 3),
-        Column('IoU near boundaries', f'within {BAND:g} of the diagonal of the image', 3),
-        Column('IoU elsewhere', 'at a greater distance from boundaries', 3),
-        *(Column(f'{name} regions found', 'fraction with at least half of the pixels correct', 3) for name in SIZES),
-        Column('pixels', 'fraction of all pixels', 3),
-    ]
     ious = iou(total), iou(near), iou(total - near)
-    frequency = total.sum(1) / max(total.sum(), 1)
-    cells = results.classes, ious[0], accuracy, precision, *ious[1:], *found_fraction.T, frequency
-    region_columns = [
-        Column('regions', 'connected pixels of one class in the ground truth'),
-        Column('size'),
-        Column('number', '', 0),
-        Column('found', 'fraction with at least half of the pixels correct', 3),
-        Column('correct pixels', 'fraction', 3),
+    columns = [
+        Column('class', results.classes),
+        Column('IoU', ious[0], 'intersection over union'),
+        Column('accuracy', accuracy, 'fraction of the pixels of the class that are correct'),
+        Column('precision', precision, 'fraction of the pixels predicted as the class that are correct'),
+        Column('IoU near boundaries', ious[1], f'within {BAND:g} of the diagonal of the image'),
+        Column('IoU elsewhere', ious[2], 'at a greater distance from boundaries'),
+        Column('pixels', total.sum(1) / max(total.sum(), 1), 'fraction of all pixels'),
     ]
-    limits = [f'at least {max(limit, 1)} pixels' for limit in SIZES.values()]
-    found_of_size = found_regions.sum(0) / np.maximum(regions.sum(0), 1)
-    correct_of_size = correct.sum(0) / np.maximum(pixels.sum(0), 1)
-    region_rows = list(zip(SIZES, limits, regions.sum(0), found_of_size, correct_of_size, strict=True))
     sections = [
-        Table('Classes', HOVER, columns, list(zip(*cells, strict=True)), sort=1),
+        Table('Classes', HOVER, columns, sort=1),
         _gallery(results, sources, images, max_images, pool),
-        Table('Regions by size', '', region_columns, region_rows),
         *confusion_sections(total, results.classes, 'Pixels.'),
     ]
     values = dict(
@@ -88,7 +66,6 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
         aAcc=np.trace(total) / max(total.sum(), 1),
         mIoU_near_boundaries=np.nanmean(ious[1]),
         mIoU_elsewhere=np.nanmean(ious[2]),
-        right_pixels={name: correct_fraction[:, i] for i, name in enumerate(SIZES)},
         confusion=total,
     )
     return Report(results.name, results.facts(len(images)), sections, values)
@@ -111,30 +88,20 @@ def _ious(counts: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 
 
 def count_images(results: Results, names: Mapping[str, str], pool: Executor) -> list[ImageCounts]:
-    """Count the pixels and regions of all images. Raises UserError if a label map is missing."""
+    """Count the pixels of all images. Raises UserError if a label map is missing."""
     count = partial(count_image, results=results)
     return list(track(pool.map(count, sorted(names), chunksize=8), 'counting', len(names)))
 
 
 def count_image(name: str, results: Results) -> ImageCounts:
-    """Count the pixels and regions of an image."""
+    """Count the pixels of an image."""
     classes = len(results.classes)
     truth, predicted = label_maps(results, name)
     labelled = truth < classes
-
-    def confusion(mask: np.ndarray) -> np.ndarray:
-        return np.bincount(truth[mask] * classes + predicted[mask], minlength=classes**2).reshape(classes, classes)
-
     band = max(1.0, BAND * np.hypot(*truth.shape))
     near = labelled & (distance_to_boundary(truth, labelled) <= band)
-    sizes, limits = np.zeros((classes, len(SIZES), 4), dtype=int), list(SIZES.values())[1:]
-    for label in np.unique(truth[labelled]):
-        number, regions = cv2.connectedComponents((truth == label).astype(np.uint8), connectivity=8)
-        pixels = np.bincount(regions.ravel(), minlength=number)[1:]
-        correct = np.bincount(regions[predicted == label], minlength=number)[1:]
-        counts = np.stack([np.ones_like(pixels), 2 * correct >= pixels, pixels, correct], axis=1)
-        np.add.at(sizes[label], np.searchsorted(limits, pixels, side='right'), counts)
-    return ImageCounts(name, confusion(labelled), confusion(near), sizes)
+    counts = [confusion_counts(truth[mask], predicted[mask], classes) for mask in (labelled, near)]
+    return ImageCounts(name, *counts)
 
 
 def label_maps(results: Results, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -170,19 +137,19 @@ def _gallery(
 ) -> Gallery:
     confused = [image.confusion * (1 - np.eye(len(image.confusion), dtype=int)) for image in images]
     missed = [np.flatnonzero(counts.sum(1)).tolist() for counts in confused]
-    jobs = []
+    chosen = []
     for i in choose([image.error for image in images], [set(labels) for labels in missed], max_images):
         counts, name = confused[i], images[i].name
         confusions = [
             f'{results.classes[a]} predicted as {results.classes[b]}: {100 * counts[a, b] / counts.sum():.0f} %'
-            for a, b in most_confused(counts, 3)
+            for a, b in zip(*most_confused(counts, 3), strict=True)
         ]
         caption = f'{100 * images[i].error:.1f} % of the pixels wrong'
         caption += f', of these {"; ".join(confusions)}' if confusions else ''
         predicted = np.flatnonzero(counts.sum(0)).tolist()
         tags = [(label, 'missed') for label in missed[i]] + [(label, 'wrongly predicted') for label in predicted]
-        jobs.append(Job(sources[name], name, caption, tags))
-    drawn = draw_all(jobs, results.folder, pool, partial(draw, results=results))
+        chosen.append(GalleryImage(sources[name], name, caption, tags))
+    drawn = draw_all(chosen, results.folder, pool, partial(draw, results=results))
     note = (
         f'{len(drawn)} of {len(images)} images: the worst images of each class, sorted by their fraction of wrong '
         'pixels. Each shows the image, the ground truth, the prediction, and the wrong pixels in red.'
@@ -190,24 +157,21 @@ def _gallery(
     return Gallery('Images', note, list(results.classes), OUTCOMES, drawn)
 
 
-def draw(target: Path, job: Job, results: Results) -> GalleryImage | None:
+def draw(target: Path, image: GalleryImage, results: Results) -> GalleryImage | None:
     """Draw image, ground truth, prediction and errors in one image; return None if it cannot be read."""
-    if (image := read(job.source)) is None:
+    if (pixels := read(image.source)) is None:
         return None
-    truth, predicted = label_maps(results, job.name)
-    height, width = enlarged_size(*image.shape[:2])  # so that names are legible
-    scale = min(1.0, LONGEST / max(height, width))
-    height, width = (max(1, round(side * scale)) for side in (height, width))
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    truth, predicted = label_maps(results, image.name)
+    scale = LONGEST / max(pixels.shape[:2])  # small images are enlarged, so that names are legible
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     classes = len(results.classes)
     maps = [PixelData(data=torch.from_numpy(np.where(m < classes, m, 255))[None]) for m in (truth, predicted)]
-    meta = dict(classes=results.classes, palette=colours(results.palette, classes))
-    drawn = draw_labels(image, maps, draw_label_map, meta, (height, width), bgr=True)
+    meta = dict(classes=results.classes, palette=results.palette)
+    drawn = draw_labels(pixels, maps, draw_label_map, meta, (height, width), bgr=True)
     is_wrong = (truth != predicted) & (truth < classes)
     is_wrong = cv2.resize(is_wrong.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    errors = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) // 2 + 90
+    errors = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) // 2 + 90
     errors[is_wrong] = ERROR_COLOUR
-    top, bottom = np.hstack([image, drawn[:, :width]]), np.hstack([drawn[:, width:], errors])
-    write(target, np.vstack([top, bottom]))
-    job.name = Path(job.source).name
-    return job.drawn(target, 2 * width, 2 * height)
+    top, bottom = np.hstack([pixels, drawn[:, :width]]), np.hstack([drawn[:, width:], errors])
+    return written(target, np.vstack([top, bottom]), replace(image, name=Path(image.source).name))

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,6 @@ from matplotlib.lines import Line2D
 from ..errors import UserError
 
 STYLES = ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
-COUNTS = ('iter', 'epoch', 'step')
 NOT_METRICS = ('step', 'iter', 'time', 'data_time')
 
 Curve = dict[float, float]  # values by iteration
@@ -38,17 +39,15 @@ def read_run(path: Path) -> Run:
 
     Each later log of a resumed training overrides the earlier logs from its first iteration on.
     """
-    if not path.exists():
-        raise UserError(f'{path} does not exist; pass the work dir of a training, or a scalars.json.')
-    files = [path] if path.is_file() else [*path.glob('vis_data/scalars.json')]
-    files = files or sorted(path.glob('*/vis_data/scalars.json'))
+    patterns = 'vis_data/scalars.json', '*/vis_data/scalars.json'
+    files = [path] if path.is_file() else [file for pattern in patterns for file in sorted(path.glob(pattern))]
     records: list[tuple[float, dict]] = []
     for file in files:
         new = _at_iterations(_read_lines(file))
         start = min((iteration for iteration, _ in new), default=math.inf)
         records = [*(record for record in records if record[0] < start), *new]
     if not records:
-        raise UserError(f'{path} has no scalars (*/vis_data/scalars.json); pass the work dir of a started training.')
+        raise UserError(f'{path} does not exist or has no scalars.json; pass the work dir of a started training.')
     root = path.resolve()
     run = Run((root.parents[2] if root.is_file() and root.parent.name == 'vis_data' else root).name)
     for iteration, record in records:
@@ -71,26 +70,27 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
     One run has a colour per quantity. Several runs have a colour each and a line style per quantity, and only metrics
     with an ending in `main_metrics` are drawn. `smooth` is the weight of the past in the moving average of the losses.
     """
-    several, with_experts = len(runs) > 1, len(runs) == 1 and bool(runs[0].shares)
-    figure = Figure(figsize=(11, 16 if with_experts else 12), layout='constrained')
-    axes = figure.subplots(3 + with_experts, 1, sharex=True)
+    several = len(runs) > 1
     losses = sorted({name for run in runs for name in run.losses}, key=lambda name: (name != 'loss', name))
     metrics = sorted({name for run in runs for name in run.metrics})
     main = [name for name in metrics if name.endswith(tuple(main_metrics))] or metrics[:1]
     metrics = main if several else main + [name for name in metrics if name not in main]
-    highest = (max(run.metrics[name].values()) for run in runs for name in main if name in run.metrics)
-    units = ' / '.join(sorted({'percent' if value > 1 else 'from 0 to 1' for value in highest}))
-    panels = (
+    panels = [
         ('training losses', 'loss', losses, ['loss'], ''),
         ('learning rate', 'learning rate', ['learning rate'], ['learning rate'], ''),
-        ('validation', f'metric, {units}' if units else 'metric', metrics, main, 'o'),
-    )
-    for ax, (title, label, names, bold, marker) in zip(axes, panels, strict=False):
+        ('validation', 'metric', metrics, main, 'o'),
+    ]
+    if runs[0].shares and not several:
+        panels.append(('experts', 'fraction of the items', list(runs[0].shares), [], ''))
+    figure = Figure(figsize=(11, 4 * len(panels)), layout='constrained')
+    axes = figure.subplots(len(panels), 1, sharex=True)
+    for ax, (title, label, names, bold, marker) in zip(axes, panels, strict=True):
         keys = []
         for k, name in enumerate(names):
-            style: dict[str, Any] = dict(linewidth=2.5 if name in bold else 1.2, linestyle=_style(k if several else 0))
+            line = STYLES[k % len(STYLES) if several else 0]
+            style: dict[str, Any] = dict(linewidth=2.5 if name in bold else 1.2, linestyle=line)
             for i, run in enumerate(runs):
-                if curve := (run.losses | {'learning rate': run.lr} | run.metrics).get(name):
+                if curve := (run.losses | {'learning rate': run.lr} | run.metrics | run.shares).get(name):
                     style |= dict(color=_colour(i if several else k), marker=marker)
                     _plot(ax, curve, smooth * (ax is axes[0]), zorder=3 if name in bold else 2, **style)
             metric = {} if several else runs[0].metrics.get(name, {})
@@ -98,13 +98,9 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
             style |= dict(color='black', marker='') if several else dict(color=_colour(k), marker=marker)
             keys.append(Line2D([], [], label=text, **style))
         if len(keys) > 1:
-            _add_legend(ax, keys)
+            columns = math.ceil(len(keys) / 16)
+            ax.legend(handles=keys, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, ncols=columns)
         ax.set(title=title, xlabel='iteration', ylabel=label)
-        if not ax.lines:
-            ax.text(0.5, 0.5, 'nothing logged yet', transform=ax.transAxes, ha='center', va='center', color='gray')
-    if with_experts:
-        _plot_shares(axes[3], runs[0].shares)
-    for ax in axes:
         ax.tick_params(labelbottom=True)
         ax.margins(x=0.02)
         ax.grid(alpha=0.3)
@@ -118,41 +114,25 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
     figure.savefig(file, dpi=100)
 
 
-def _plot_shares(ax: Axes, shares: dict[str, Curve]) -> None:
-    """Draw the items per expert, with a colour per expert and a line style per mixture."""
-    names = [name.rpartition('/')[::2] for name in shares]
-    modules = list(dict.fromkeys(module for module, _ in names))
-    for (module, number), curve in zip(names, shares.values(), strict=True):
-        _plot(ax, curve, 0.0, color=_colour(int(number)), linestyle=_style(modules.index(module)))
-    keys = [Line2D([], [], color='black', linestyle=_style(k), label=module) for k, module in enumerate(modules)]
-    experts = sorted({int(number) for _, number in names})
-    keys += [Line2D([], [], color=_colour(i), linewidth=4, label=f'expert {i}') for i in experts]
-    _add_legend(ax, keys)
-    ax.set(title='experts', xlabel='iteration', ylabel='fraction of the items')
-    ax.set_ylim(bottom=0)
-
-
-def _add_legend(ax: Axes, keys: list[Line2D]) -> None:
-    ax.legend(handles=keys, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3)
+def distinct_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Return the names of runs; equal names are followed by the path components in which they differ."""
+    components = [path.absolute().parts for path in paths]
+    start = len(os.path.commonprefix(components))
+    end = len(os.path.commonprefix([path[start:][::-1] for path in components]))
+    different = ['/'.join(path[start : len(path) - end]) or '.' for path in components]
+    pairs = zip(names, different, strict=True)
+    return [f'{name} ({where})' if names.count(name) > 1 else name for name, where in pairs]
 
 
 def _read_lines(file: Path) -> list[dict]:
+    """Read the objects of a file; a killed process may have truncated the last line."""
     try:
-        lines = file.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{file} is not a readable text file; pass the work dir of a training.') from error
-    records: list[dict] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(dict(json.loads(line)))
-        except (ValueError, TypeError, RecursionError) as error:
-            if number < len(lines):  # a killed process may have truncated the last line
-                raise UserError(f'Line {number} of {file} is not a JSON object; delete the line.') from error
-            break
-        for name, value in records[-1].items():
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or (name in COUNTS and not (math.isfinite(value) and value >= 0)):
-                raise UserError(f'Line {number} of {file}: {name} is {str(value)[:50]!r}, not a number; delete it.')
+        *lines, last = file.read_text(encoding='utf-8').splitlines() or ['']
+        records = [dict(json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f'{file} has lines that are not JSON objects; pass the work dir of a training.') from error
+    with suppress(ValueError, TypeError):
+        records.append(dict(json.loads(last)))
     return records
 
 
@@ -177,10 +157,6 @@ def _plot(ax: Axes, curve: Curve, smooth: float, **style: Any) -> None:
                 average, weight = smooth * average + (1 - smooth) * value, smooth * weight + 1 - smooth
                 y[i] = average / weight  # the average does not start at zero
     ax.plot(x, y, **style)
-
-
-def _style(i: int) -> Any:
-    return STYLES[i % len(STYLES)]
 
 
 def _colour(i: int) -> tuple:

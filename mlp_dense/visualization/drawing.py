@@ -1,25 +1,25 @@
-"""Objects, label maps and classes drawn on images.
-
-:func:`draw_labels` handles the order of the channels. The functions that it calls get and return RGB images.
-"""
+"""Objects, label maps, classes and text drawn on RGB images."""
 
 import colorsys
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from matplotlib.font_manager import findfont
 from mmengine.structures import InstanceData, PixelData
-from PIL import Image, ImageDraw
-
-from .labels import Colour, captioned, font_for, shortened, write, write_names
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 Size = tuple[int, int]  # (height, width)
+Colour = tuple[int, int, int]
 OPACITY = 0.5
 THIN = 20  # the line of a box is at most the width or height of the box divided by this
+GAP = 4  # white pixels around an image of a contact sheet
+SMALL = 6  # text does not cover a box with an area below this multiple of its name's area
 MIN_REGION = 0.004  # classes below this fraction of the image have no name
 
 
@@ -50,9 +50,12 @@ def draw_labels(
     height, width = size or enlarged_size(*image.shape[:2])
     interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_NEAREST  # enlarged pixels stay squares
     image = cv2.resize(image, (width, height), interpolation=interpolation)
-    shown = [i for i, item in enumerate(labels) if item is not None]
-    drawn = [draw(image, labels[i], label_size, meta['classes'], meta.get('palette')) for i in shown]
-    result = np.concatenate(captioned(drawn, [captions[i] for i in shown]) if captions else drawn, axis=1)
+    tiles = []
+    for i, item in enumerate(labels):
+        if item is not None:
+            drawn = draw(image, item, label_size, meta['classes'], meta.get('palette'))
+            tiles.append(captioned(drawn, captions[i]) if captions else drawn)
+    result = np.concatenate(tiles, axis=1)
     return np.ascontiguousarray(result[..., ::-1]) if bgr else result
 
 
@@ -69,8 +72,7 @@ def draw_item(
     scale = max_size / max(height, width)
     size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
     drawn = draw_labels(image, [labels], draw, meta, size, sample.ori_shape if keep_size else None)
-    flip = f', flipped {sample.flip_direction}ly' if sample.get('flip') and sample.flip_direction else ''
-    sizes = f'{sample.ori_shape[1]} x {sample.ori_shape[0]} became {width} x {height} pixels{flip}'
+    sizes = f'{sample.ori_shape[1]} x {sample.ori_shape[0]} became {width} x {height} pixels'
     return drawn, (Path(sample.img_path).name, sizes)
 
 
@@ -151,25 +153,123 @@ def draw_class(image: np.ndarray, label: InstanceData, _: Any, classes: Sequence
 
 
 def contact_sheet(tiles: Sequence[tuple[np.ndarray, Sequence[str]]], size: int) -> Image.Image:
-    """Arrange RGB images of at most `size` by `size` pixels in rows, each above its lines of text."""
-    font, gap = font_for(size, size), 8
-    line = int(font.size) + 5
-    columns = math.ceil(math.sqrt(len(tiles)))
-    rows = math.ceil(len(tiles) / columns)
-    cell_width, cell_height = size + gap, size + max(len(texts) for _, texts in tiles) * line + 2 * gap
-    sheet = Image.new('RGB', (columns * cell_width + gap, rows * cell_height + gap), 'white')
-    draw = ImageDraw.Draw(sheet)
-    for i, (tile, texts) in enumerate(tiles):
-        left, top = gap + i % columns * cell_width, gap + i // columns * cell_height
-        height, width = tile.shape[:2]
-        draw.rectangle((left, top, left + size - 1, top + size - 1), fill='gainsboro')
-        sheet.paste(Image.fromarray(tile), (left + (size - width) // 2, top + (size - height) // 2))
-        for k, text in enumerate(texts):
-            draw.text((left, top + size + 3 + k * line), shortened(text, font, size), fill='black', font=font)
-    return sheet
+    """Arrange RGB images of at most `size` by `size` pixels in rows, each below its lines of text."""
+    cells = []
+    for tile, texts in tiles:
+        cell = np.array(ImageOps.pad(Image.fromarray(tile), (size, size), color='gainsboro'))
+        for text in reversed(texts):
+            cell = captioned(cell, text)
+        cells.append(np.pad(cell, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255))
+    columns = math.ceil(math.sqrt(len(cells)))
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+    rows = [np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)]
+    return Image.fromarray(np.concatenate(rows))
 
 
 def _resize_map(values: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Resize an array (h, w) to the size of an image with nearest-neighbour interpolation."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(image.shape[:2], values.shape, strict=True))
     return values[rows[:, None], columns]
+
+
+@cache
+def font_for(height: int, width: int) -> ImageFont.FreeTypeFont:
+    """Return the font for an image of this size."""
+    return ImageFont.truetype(findfont('DejaVu Sans'), max(13, min(height, width) // 36))
+
+
+def write(
+    image: np.ndarray, texts: Iterable[str], positions: Iterable, colours: Iterable[Colour], centred: bool = False
+) -> np.ndarray:
+    """Write texts on their colours above positions (x, y) or `centred`, moved into the image and below other texts."""
+    canvas = _Canvas(image)
+    for text, (x, y), colour in zip(texts, positions, colours, strict=True):
+        width, height = canvas.size_of(text)
+        left, top = canvas.inside(*((x - width // 2, y - height // 2) if centred else (x, y - height)), width, height)
+        canvas.place(text, [(left, top), (left, top + height), (left, top + 2 * height)], colour, required=True)
+    return np.array(canvas.image)
+
+
+def write_names(
+    image: np.ndarray, names: Sequence[str], scores: Sequence[str], boxes: np.ndarray, colours: Sequence[Colour]
+) -> np.ndarray:
+    """Write the names and scores (or '') of objects at their boxes (N, 4), sorted by descending area.
+
+    A text does not cover another text or a small box. If its object has no such place, the score is written alone, or
+    nothing. The largest object of each class is always named.
+    """
+    canvas = _Canvas(image)
+    areas = (boxes[:, 3] - boxes[:, 1]) * (boxes[:, 2] - boxes[:, 0])
+    texts = [f'{name} {score}'.strip() for name, score in zip(names, scores, strict=True)]
+    small = [area < SMALL * np.prod(canvas.size_of(text)) for area, text in zip(areas, texts, strict=True)]
+    for left, top, right, bottom in boxes[small]:
+        canvas.taken[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = True
+    largest = [names.index(name) for name in dict.fromkeys(names)]
+    for i in sorted(range(len(names)), key=lambda i: (i not in largest, i)):
+        for text in filter(None, (texts[i], scores[i])):
+            positions = _positions(boxes[i], *canvas.size_of(text), inside=not small[i])
+            if canvas.place(text, positions, colours[i], required=i in largest):
+                break
+    return np.array(canvas.image)
+
+
+def captioned(image: np.ndarray, text: str) -> np.ndarray:
+    """Return an image (H, W, 3) below a line of text on white."""
+    font = font_for(*image.shape[:2])
+    header = Image.new('RGB', (image.shape[1], int(font.size) + 8), 'white')
+    ImageDraw.Draw(header).text((4, 2), shortened(text, font, header.width - 8), fill='black', font=font)
+    return np.concatenate([np.array(header), image])
+
+
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return a text without its middle if it is wider than `width` pixels."""
+    length = len(text)
+    while font.getlength(text) > width and length > 2:
+        length -= 1
+        text = f'{text[: length // 2]}…{text[-(length // 2) :]}'
+    return text
+
+
+class _Canvas:
+    """An image to write on, and a mask of the pixels that text must not cover."""
+
+    def __init__(self, image: np.ndarray):
+        self.image, self.taken = Image.fromarray(image), np.zeros(image.shape[:2], dtype=bool)
+        self.height, self.width = image.shape[:2]
+        self.draw, self.font = ImageDraw.Draw(self.image), font_for(self.height, self.width)
+
+    def size_of(self, text: str) -> tuple[int, int]:
+        """Return width and height of a text with its margin."""
+        width, height = (int(end) + 4 for end in self.draw.textbbox((0, 0), text, font=self.font)[2:])
+        return width, height
+
+    def inside(self, x: int, y: int, width: int, height: int) -> tuple[int, int]:
+        """Return a position moved into the image."""
+        return max(0, min(x, self.width - width)), max(0, min(y, self.height - height))
+
+    def place(self, text: str, positions: Sequence[tuple[int, int]], colour: Colour, required: bool) -> bool:
+        """Write a text at the first free position, or if `required` at the first one; return whether it was written."""
+        width, height = self.size_of(text)
+        inside = [(x, y) for x, y in positions if self.inside(x, y, width, height) == (x, y)]
+        free = [(x, y) for x, y in inside if not self.taken[y : y + height, x : x + width].any()]
+        if free or required:
+            self.write(text, *self.inside(*(free or positions)[0], width, height), colour)
+        return bool(free or required)
+
+    def write(self, text: str, x: int, y: int, colour: Colour) -> None:
+        width, height = self.size_of(text)
+        self.taken[y : y + height, x : x + width] = True
+        self.draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
+        is_dark = np.dot(colour, (0.3, 0.6, 0.1)) < 130
+        self.draw.text((x + 2, y + 1), text, fill='white' if is_dark else 'black', font=self.font)
+
+
+def _positions(box: np.ndarray, width: int, height: int, inside: bool) -> list[tuple[int, int]]:
+    """Return the positions of a text of this size at a box, the best first, if `inside` also inside the box."""
+    left, top, right, bottom = box.tolist()
+    above = left, top - height
+    around = [(right - width, top - height), (left, bottom), (right - width, bottom), (right, top), (left - width, top)]
+    if not inside:
+        return [above, *around]
+    corners = [(left, bottom - height), (right - width, top), (right - width, bottom - height)]
+    return [above, (max(0, left), max(0, top)), *around, *corners]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pycocotools.cocoeval import COCOeval
 
-from mlp_dense.reports.average_precision import AREAS, Matches, as_coco, average_precision, merged
-from mlp_dense.reports.coco_results import match_shard
+from mlp_dense.reports.detection import match_shard
+from mlp_dense.reports.matching import AREAS, Matches, as_coco, average_precision, joined_matches
 from support.detections import random_coco
 
 CLASSES = 6
@@ -17,8 +17,11 @@ CLASSES = 6
 
 def evaluated(content: dict, detections: list[dict], geometry: str) -> COCOeval:
     coco = as_coco(content['images'], copy.deepcopy(content['annotations']), range(1, 2 * CLASSES, 2))
+    detections = copy.deepcopy(detections)
+    for detection in detections if geometry == 'segm' else ():
+        del detection['bbox']  # as mmdet does, otherwise COCO computes the areas from boxes
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(coco, coco.loadRes(copy.deepcopy(detections)), geometry)
+        evaluation = COCOeval(coco, coco.loadRes(detections), geometry)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -26,15 +29,17 @@ def evaluated(content: dict, detections: list[dict], geometry: str) -> COCOeval:
 
 
 def matched(content: dict, detections: list[dict], geometry: str, shard_size: int = 1000) -> list[list[Matches]]:
-    shards, images = [], content['images']
-    for start in range(0, len(images), shard_size):
-        shard_images = images[start : start + shard_size]
-        ids = {image['id'] for image in shard_images}
-        sides = ([{**item, 'class': item['category_id'] // 2} for item in items if item['image_id'] in ids]
-                 for items in (content['annotations'], detections))  # fmt: skip
-        shards.append(match_shard((shard_images, *sides), geometry, range(1, 2 * CLASSES, 2), 0.3)[0])
-    areas = range(len(AREAS))
-    return [[merged([shard[label, area] for shard in shards]) for area in areas] for label in range(CLASSES)]
+    samples = {image['id']: (image, [], []) for image in content['images']}
+    for side, items in enumerate((content['annotations'], detections), 1):
+        for item in items:
+            samples[item['image_id']][side].append({**item, 'category_id': item['category_id'] // 2})
+    samples = list(samples.values())
+    parts = [samples[start : start + shard_size] for start in range(0, len(samples), shard_size)]
+    shards = [match_shard(part, geometry, CLASSES, 0.3)[0] for part in parts]
+    return [
+        [joined_matches([shard[label][area] for shard in shards]) for area in range(len(AREAS))]
+        for label in range(CLASSES)
+    ]
 
 
 @pytest.mark.parametrize('geometry', ['bbox', 'segm'])

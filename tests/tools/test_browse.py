@@ -23,7 +23,7 @@ def test_sheet_depends_on_the_seed_only(config, split, shapes, tmp_path, capsys)
         return cv2.imread(str(out))
 
     first = sheet(0)
-    assert first.shape == (2 * (384 + 36 + 16) + 8, 2 * (384 + 8) + 8, 3)
+    assert first.shape == (2 * (384 + 2 * 21 + 8), 2 * (384 + 8), 3)
     assert (first == sheet(0)).all() and (first != sheet(1)).any()
     assert f'3 of {16 if split == "train" else 8} images' in capsys.readouterr().out
 

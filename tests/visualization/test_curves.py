@@ -1,7 +1,6 @@
 """Learning curves: reading and drawing."""
 
 import json
-import math
 from pathlib import Path
 
 import cv2
@@ -59,19 +58,9 @@ def test_read_run_reads_the_scaled_learning_rate(tmp_path):
     assert read_run(tmp_path).lr == {10: 0.1}
 
 
-INVALID = [('loss', '1.0'), ('loss', None), ('loss', [1.0]), ('mIoU', {'a': 1}), ('lr', True), ('iter', math.nan)]
-
-
-@pytest.mark.parametrize(('name', 'value'), [*INVALID, ('step', -1)])
-def test_values_that_cannot_be_drawn_raise_an_error(tmp_path, capsys, name, value):
-    file = write(tmp_path, '20260101_000000', [train(10), train(20) | {name: value}])
-    assert call('plot_log', tmp_path, '--out', tmp_path / 'curves.png') == 2
-    assert f'Line 2 of {file}: {name} is ' in capsys.readouterr().err
-
-
 def test_binary_file_raises_an_error(tmp_path):
     write(tmp_path, '20260101_000000', []).write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(UserError, match=r'scalars\.json is not a readable'):
+    with pytest.raises(UserError, match=r'scalars\.json has lines that are not JSON'):
         read_run(tmp_path)
 
 
@@ -120,7 +109,7 @@ def test_infinite_losses_are_drawn(tmp_path):
 def test_wrong_arguments_raise_errors(tmp_path, capsys):
     with pytest.raises(UserError, match='does not exist'):
         read_run(tmp_path / 'absent')
-    with pytest.raises(UserError, match='has no scalars'):
+    with pytest.raises(UserError, match=r'has no scalars\.json'):
         read_run(tmp_path)
     file = write(tmp_path, '20260101_000000', [train(10)])
     for arguments, sentence in (
@@ -132,7 +121,7 @@ def test_wrong_arguments_raise_errors(tmp_path, capsys):
         assert call('plot_log', *arguments) == 2
         assert sentence in capsys.readouterr().err
     file.write_text('[1, 2]\n' * 2)
-    with pytest.raises(UserError, match='Line 1 of'):
+    with pytest.raises(UserError, match='has lines that are not JSON'):
         read_run(tmp_path)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlp_dense.visualization import labels
+from mlp_dense.visualization import drawing
+from mlp_dense.visualization.curves import distinct_names
 from mlp_dense.visualization.drawing import colours
 
 HEIGHT, WIDTH = 300, 400
@@ -17,20 +18,20 @@ COLOUR = (200, 30, 30)
 def written(monkeypatch):
     """Return a function that writes names on black; it returns texts and boxes (left, top, right, bottom)."""
     texts = []
-    write = labels._Canvas.write
+    write = drawing._Canvas.write
 
     def record(self, text, x, y, colour):
         width, height = self.size_of(text)
         texts.append((text, (x, y, x + width, y + height)))
         write(self, text, x, y, colour)
 
-    monkeypatch.setattr(labels._Canvas, 'write', record)
+    monkeypatch.setattr(drawing._Canvas, 'write', record)
 
     def written(boxes, names, scores=None) -> list:
         texts.clear()
         image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         scores = scores or [''] * len(names)
-        drawn = labels.write_names(image, names, scores, np.array(boxes).reshape(-1, 4), [COLOUR] * len(names))
+        drawn = drawing.write_names(image, names, scores, np.array(boxes).reshape(-1, 4), [COLOUR] * len(names))
         assert drawn.shape == image.shape and not image.any()
         return list(texts)
 
@@ -73,8 +74,8 @@ def test_every_class_is_named(written):
 
 
 def test_captions_are_black_on_white_above_the_images():
-    images = [np.zeros((100, 200, 3), np.uint8), np.zeros((100, 40, 3), np.uint8)]
-    first, second = labels.captioned(images, ['ground truth', 'predictions with a score above 0.3'])
+    first = drawing.captioned(np.zeros((100, 200, 3), np.uint8), 'ground truth')
+    second = drawing.captioned(np.zeros((100, 40, 3), np.uint8), 'predictions with a score above 0.3')
     assert first.shape == (121, 200, 3) and second.shape == (121, 40, 3)
     assert (first[:21] == 255).mean() > 0.7 and (first[:21] < 100).any(), 'black on white'
     assert not first[21:].any()
@@ -105,4 +106,4 @@ def test_colours_keep_a_palette_of_the_right_length():
     ],
 )
 def test_distinct_names_have_the_shortest_paths(runs, names):
-    assert labels.distinct_names([name for name, _ in runs], [Path(path) for _, path in runs]) == names
+    assert distinct_names([name for name, _ in runs], [Path(path) for _, path in runs]) == names

@@ -68,12 +68,11 @@ const overlay = (image, gallery, hidden, small) => {
       }
     }
   };
-  for (const {outcome, label, box, score, overlap, true_label, outline} of image.objects) {
+  for (const {outcome, label, box, score, true_label, outline} of image.objects) {
     if (hidden.has(outcome)) continue;
     const colour = gallery.outcomes[outcome], isCorrect = outcome === 'hit' || outcome === 'truth';
     const name = gallery.classes[label] + (score === null ? '' : ` ${Math.round(100 * score)}`);
-    const details = (overlap === null ? '' : `, IoU ${overlap.toFixed(2)}`) +
-      (true_label === null ? '' : `, is ${gallery.classes[true_label]}`);
+    const details = true_label === null ? '' : `, is ${gallery.classes[true_label]}`;
     const [x, y, width, height] = box;
     const style = {stroke: colour, 'stroke-dasharray': outcome === 'truth' ? '4 3' : 'none'};
     const title = makeSvg('title', {}, `${outcome}: ${name}${details}`);
