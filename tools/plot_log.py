@@ -9,8 +9,8 @@ from arguments import check_out_file, run_tool, tool_parser
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = tool_parser(
-        'Draw losses, learning rate and validation metrics of a training into a PNG. Several trainings have one '
-        'colour each; of their metrics only the main ones (mAP, mIoU, top1) are drawn.'
+        'Draw losses, learning rate and validation metrics of a training into a PNG. If several trainings are given, '
+        'each has one colour and only its main metrics (mAP, mIoU, top1).'
     )
     parser.add_argument(
         'runs', nargs='+', type=Path, metavar='RUN', help='work dir of a training, or a scalars.json in it'

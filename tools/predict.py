@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=1,
         metavar='N',
-        help='maximum number of images in a batch; only neighbours of one size share a batch (default: 1)',
+        help='maximum number of images in a batch; only consecutive images of equal size share a batch (default: 1)',
     )
     add_score_thr(parser, 'drawn and written')
     add_image_sizes(parser)

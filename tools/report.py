@@ -9,7 +9,7 @@ from arguments import run_tool, tool_parser
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = tool_parser(
-        'Make the page of a test from the results that tools/test.py --report DIR left in DIR, without testing again. '
+        'Rebuild the page of a test from the results that tools/test.py --report DIR wrote, without testing again. '
         'The page is DIR/index.html; its values are in DIR/report.json, and its plots in DIR/plots. Several DIRs are '
         'compared with the first, in a page that is written to --out.'
     )
@@ -25,8 +25,8 @@ def parse_args() -> argparse.Namespace:
         help='lowest score of detections that are drawn or counted in confusion tables (default: 0.3)',
     )
     parser.add_argument(
+        '--max-images',
         '--pictures',
-        dest='max_images',
         type=int,
         default=300,
         metavar='N',
@@ -49,7 +49,7 @@ def main() -> None:
     from mlp_dense.reports.making import make_comparison, make_report
 
     if not 0 <= args.score_thr <= 1 or args.max_images < 0 or args.resamples < 1:
-        raise UserError('Set --score-thr from 0 to 1, --pictures to 0 or more, and --resamples to 1 or more.')
+        raise UserError('Set --score-thr from 0 to 1, --max-images to 0 or more, and --resamples to 1 or more.')
     if len(args.folders) == 1 and args.out:
         raise UserError('--out applies to comparisons only; pass several folders, or omit --out.')
     if len(args.folders) > 1 and not args.out:

@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--deterministic',
         action='store_true',
-        help='equal bits in every run with the same --seed; slower, and an error if PyTorch has no such kernel',
+        help='equal bits in every run with the same --seed; slower; fails if an operation has no deterministic kernel',
     )
     parser.add_argument('--check-data', action='store_true', help='check all images, labels and annotations, then end')
     parser.add_argument('--train', action='store_true', help='continue with the training after --check-data')

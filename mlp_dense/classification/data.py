@@ -159,8 +159,8 @@ class PackClass:
 class RepeatedAugmentation(RepeatAugSampler):
     """timm's RepeatAugSampler (arXiv 1901.09335): an epoch contains a third of the images, three times each.
 
-    Copies follow each other or are in different processes. The copies of image i of n have the indices i, n + i and
-    2 n + i, so they are augmented differently.
+    Copies are consecutive in the global order, so several processes may share them. The copies of image i of n have the
+    indices i, n + i and 2 n + i, so they are augmented differently.
     """
 
     def __init__(self, dataset: Any, seed: int | None = 0, num_repeats: int = 3, shuffle: bool = True):

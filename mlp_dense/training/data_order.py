@@ -72,7 +72,7 @@ class SeededDataset(Dataset):
             if reasons:
                 sample['data_samples'].set_metainfo(dict(unreadable=reasons))
             return sample
-        raise UnreadableError(f'{reasons[0]} Nor can {counted(len(reasons) - 1, "image")} after it be read.')
+        raise UnreadableError(f'{reasons[0]} The next {counted(len(reasons) - 1, "image")} cannot be read either.')
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -42,7 +42,7 @@ class FiniteLossHook(Hook):
         self.model = unwrapped(runner.model)
         self.parameters = dict(self.model.named_parameters())
         if names := _not_finite(self.parameters):
-            raise UserError(f'{some(names)} is not finite before the training: load other weights.')
+            raise UserError(f'Not finite before the training: {some(names)}. Load other weights.')
         buffers = dict(self.model.named_buffers())
         excluded = _not_finite(buffers)  # a mask may contain -inf
         self.state = self.parameters | {name: buffer for name, buffer in buffers.items() if name not in excluded}
@@ -67,18 +67,18 @@ class FiniteLossHook(Hook):
     def _check_gradients(self, runner: Any) -> None:
         if names := _not_finite({name: p.grad for name, p in self.parameters.items() if p.grad is not None}):
             # Between accumulated steps a single rank may fail; running the model again would deadlock SyncBN.
-            raise self._error(runner, f'the gradient of {some(names)} is not finite', explain=self.stepped)
+            raise self._error(runner, f'not finite: the gradient of {some(names)}', explain=self.stepped)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         losses = {name: torch.as_tensor(value) for name, value in (outputs or {}).items() if 'loss' in name}
         if self.scaled:
             self._count_skipped(runner)
         elif names := _not_finite(losses):
-            raise self._error(runner, f'{some(names)} is not finite')
+            raise self._error(runner, f'not finite: {some(names)}')
         elif not self.stepped:
             self._check_gradients(runner)
         if names := _not_finite(self.state):
-            raise UserError(f'Stopped at iteration {runner.iter + 1}: {some(names)} is not finite. {ADVICE}')
+            raise UserError(f'Stopped at iteration {runner.iter + 1}: not finite: {some(names)}. {ADVICE}')
 
     def _count_skipped(self, runner: Any) -> None:
         if self.stepped:
@@ -114,9 +114,10 @@ class FiniteLossHook(Hook):
             for handle in handles:
                 handle.remove()
         names = [name for name, value in losses.items() if not _are_finite(_tensors(value))]
-        terms = f'of the losses {some(names)}' if names else 'no loss'
-        first = f'the first module with such an output is {modules[0]}' if modules else ''
-        return f' ({terms}; {first or "all outputs of modules are finite"})'
+        if not names and not modules:
+            return ' (if the batch is repeated, all losses and module outputs are finite)'
+        first = f'; the first module with such an output is {modules[0]}' if modules else ''
+        return f' (losses that are not finite: {some(names) or "none"}{first})'
 
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -205,7 +205,7 @@ def test_torchvision_for_another_pytorch_is_explained(fails, monkeypatch):
 def test_infinite_loss_is_explained(fails):
     options = ['optim_wrapper.optimizer.lr=1e18', 'optim_wrapper.clip_grad=None']
     message = fails('train', DETECTION, options=options)
-    assert 'is not finite' in message and 'lower learning rate' in message
+    assert 'not finite: ' in message and 'lower learning rate' in message
 
 
 @pytest.mark.slow
