@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import numpy as np
 from pycocotools import mask as masks
 from rich.progress import track
 
-from ..datasets.archive import Archive
+from ..datasets import Archive
 from .page import IMAGES, DrawnObject, GalleryImage
 
 LONGEST = 640  # maximum length of the longer side, in pixels
 QUALITY = 85  # of JPEG
+
+_open = lru_cache(maxsize=1)(Archive)  # an archive contains many images
 
 
 @dataclass
@@ -84,7 +87,7 @@ def read(source: str) -> np.ndarray | None:
     """Read a BGR image (H, W, 3) from a file or an archive (``FILE.npz/000001``); return None if that fails."""
     path = Path(source)
     if path.parent.suffix == '.npz':
-        content = np.frombuffer(Archive.opened(str(path.parent)).bytes_of(int(path.name)), np.uint8)
+        content = np.frombuffer(_open(str(path.parent)).bytes_of(int(path.name)), np.uint8)
         return cv2.imdecode(content, cv2.IMREAD_COLOR)
     return cv2.imread(source, cv2.IMREAD_COLOR)
 
