@@ -8,33 +8,28 @@ from .errors import explained_imports
 
 __version__ = '0.2.0'
 
-_HOMES = {
-    'config_path': 'registry',
-    'MLPBackbone': 'backbones.base',
-    'HireMLP': 'backbones',
-    'ASMLP': 'backbones',
-    'CycleMLP': 'backbones',
-    'WaveMLP': 'backbones',
-    'MLPMixer': 'backbones',
-    'VisionPermutator': 'backbones',
-    'SparseMLP': 'backbones',
-    'fuse': 'backbones.fusion',
-    'keep_freed_memory': 'kernels.memory',
-    'load_model': 'inference',
-    'read_checkpoint': 'checkpoints.reading',
+_NAMES = {
+    'registry': 'config_path',
+    'backbones.base': 'MLPBackbone',
+    'backbones': 'HireMLP ASMLP CycleMLP WaveMLP MLPMixer VisionPermutator SparseMLP',
+    'backbones.fusion': 'fuse',
+    'kernels.memory': 'keep_freed_memory',
+    'inference': 'load_model',
+    'checkpoints.reading': 'read_checkpoint',
 }
-"""Modules of the public names. A module is imported when its name is first used, so importing the package is cheap."""
+"""Public names by module. A module is imported when its name is first used, so importing the package is cheap."""
 
-__all__ = sorted(_HOMES)
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
     if name == 'kernels':  # for `mlp_dense.kernels.use('reference')` without an import of its own
         return import_module('.kernels', __name__)
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     with explained_imports():
-        globals()[name] = getattr(import_module(f'.{_HOMES[name]}', __name__), name)
+        globals()[name] = getattr(import_module(f'.{_MODULE_OF[name]}', __name__), name)
     return globals()[name]
 
 

@@ -18,7 +18,6 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS
 
 from . import operators
-from .checkpoints.inspection import describe_fit
 from .checkpoints.reading import Checkpoint
 from .checks.channels import check_channels
 from .checks.data_config import check_class_count
@@ -26,7 +25,7 @@ from .config.config_file import enter_scope, need, read_config
 from .config.validation import building
 from .datasets import SUFFIXES
 from .datasets.layout import dataset_meta, leaves
-from .errors import UserError
+from .errors import CheckpointError, UserError
 from .tasks import task_of
 from .training.machine import adapt_to_cpu
 from .training.runner import load_weights
@@ -178,10 +177,14 @@ def _dataset_meta(cfg: Config, stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def compare_with_model(cfg: Config, checkpoint: Checkpoint) -> str:
-    """Return a line on the tensors of a checkpoint that fit the whole model of a config."""
+    """Return whether a checkpoint loads into the complete model of a config, or why it does not."""
     enter_scope(cfg)
-    with torch.device('meta'):
-        return describe_fit(_build(cfg), checkpoint)
+    model = _build(cfg)
+    try:
+        load_weights(model, checkpoint)
+    except CheckpointError as error:
+        return f'does not load: {error}'
+    return f'loads: {len(model.state_dict())} tensors'
 
 
 class Frame(NamedTuple):

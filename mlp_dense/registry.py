@@ -11,7 +11,7 @@ from mmengine import registry as root
 from mmengine.registry import Registry
 
 from .backbones import FAMILIES
-from .errors import NotInstalledError, explain_missing, explain_torchvision
+from .errors import NotInstalledError, explain_import
 
 
 class LazyRegistry(Registry):
@@ -22,26 +22,22 @@ class LazyRegistry(Registry):
         self.module_of = {name: module for module, names in (modules or {}).items() for name in names.split()}
 
     def get(self, key: str) -> type | None:
-        """Return the type of a name, or None if it is unknown.
-
-        Raises:
-            NotInstalledError: The module of the type cannot be imported.
-        """
+        """Return the type of a name, None if it is unknown. Raises NotInstalledError if its module is unusable."""
         scope, name = self.split_scope_key(key)
-        if scope in (None, 'mlp_dense') and name in self.module_of and name not in self._module_dict:
+        if scope in (None, 'mlp_dense') and name in self.module_of and name not in super().module_dict:
             try:
                 module = import_module(f'mlp_dense.{self.module_of[name]}')
             except Exception as error:  # a broken package may raise anything
-                known = explain_missing(error) if isinstance(error, ModuleNotFoundError) else explain_torchvision(error)
-                reason = known or f'{type(error).__name__}: {error}. Repair the package that raises this error.'
+                unknown = f'{type(error).__name__}: {error}. Repair the package that raises this error.'
+                reason = explain_import(error) or unknown
                 raise NotInstalledError(f'mlp_dense.{name} cannot be imported: {reason}') from error
-            self._module_dict.setdefault(name, getattr(module, name))
+            self.register_module(name, force=True, module=getattr(module, name))
         return super().get(key)
 
     @property
     def module_dict(self) -> dict:
         """Types by name; None if a type has not been imported yet."""
-        return dict.fromkeys(self.module_of) | self._module_dict
+        return dict.fromkeys(self.module_of) | super().module_dict
 
 
 MODELS = LazyRegistry(
@@ -64,8 +60,7 @@ HOOKS = LazyRegistry(
         'training.checkpoint_hook': 'CheckpointHook ResumeHook',
         'training.finite_loss_hook': 'FiniteLossHook',
         'training.console': 'ConsoleHook',
-        'checks.data_check_hook': 'DataCheckHook',
-        'checks.unreadable': 'SkippingHook',
+        'checks.data_check_hook': 'DataCheckHook SkippingHook',
     },
 )
 LOG_PROCESSORS = LazyRegistry(root.LOG_PROCESSORS, {'training.console': 'TimedLog'})

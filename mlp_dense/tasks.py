@@ -93,10 +93,6 @@ def _keep_coco_results(metrics: list, folder: Path) -> list:
     return metrics
 
 
-def _keep_classes(metrics: list, folder: Path) -> list:
-    return [*metrics, dict(type='mlp_dense.DumpClasses', out_file_path=str(folder / 'predictions.json'))]
-
-
 def _run_detector(model: Any, image: Any) -> None:
     """Run a detector, its RoI heads on 1000 proposals and 100 masks at every stage of a cascade, without RoIAlign."""
     maps = model.extract_feat(image)
@@ -127,6 +123,9 @@ CLASSIFICATION = Task(
     name='classification', scope='mlp_dense', package='timm', main_metric='top1', field='class',
     dump='mlp_dense.DumpClasses', dumped_as=('.json',), drawing='draw_class', dense=False,
     run_heads=lambda model, image: None,  # the head is in the backbone
-    keep_results=_keep_classes, objects=_class_results, flag='color_ignore_orientation',  # as timm
+    keep_results=lambda metrics, folder: [
+        *metrics, dict(type='mlp_dense.DumpClasses', out_file_path=str(folder / 'predictions.json'))
+    ],
+    objects=_class_results, flag='color_ignore_orientation',  # as timm
 )  # fmt: skip
 TASKS = {task.scope: task for task in (DETECTION, SEGMENTATION, CLASSIFICATION)}

@@ -173,10 +173,10 @@ def _status(error: BaseException | None) -> int:
 
 
 def _user_error(error: Exception) -> str | None:
-    from mlp_dense.errors import UserError, explain_missing
+    from mlp_dense.errors import UserError, explain_import
 
     if isinstance(error, ModuleNotFoundError):
-        return explain_missing(error)
+        return explain_import(error)
     if not isinstance(error, UserError):
         return None
     text = str(error)

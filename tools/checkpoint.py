@@ -19,7 +19,9 @@ def parse_args() -> argparse.Namespace:
     inspect = commands.add_parser('inspect', help=text, description=text)
     inspect.add_argument('file', metavar='FILE', help='file or https URL of a checkpoint')
     inspect.add_argument(
-        '--config', metavar='CONFIG', help='also print which tensors fit the complete model of this config file'
+        '--config',
+        metavar='CONFIG',
+        help='also print whether the file loads into the complete model of this config',
     )
     text = 'write only the weights and class names, as float32; the hash of the new file is added to its name'
     publish = commands.add_parser('publish', help=text, description=text)

@@ -8,7 +8,6 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import HTTPRedirectHandler, Request, build_opener, url2pathname
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.hub import tqdm
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, explained_imports
 from .safe_types import safe_globals, scan
 
 
@@ -54,7 +53,7 @@ def _explained(error: Exception, source: str | Path, path: Path) -> CheckpointEr
                 'tensor or container. Use a file from a source that you trust, saved as a state dict.'
             )
     file_type = 'safetensors file' if is_safetensors(path) else 'PyTorch checkpoint'
-    remedy = f'delete {path} to download it again.' if _is_url(source) else 'is it complete?'
+    remedy = f'delete {path} to download it again.' if is_url(source) else 'is it complete?'
     return CheckpointError(f'{source} cannot be read as a {file_type} ({reason}); {remedy}')
 
 
@@ -91,18 +90,11 @@ def _read(path: Path, map_location: Any) -> Any:
         scan(path, [name for _, name in allowed])
         with torch.serialization.safe_globals([*allowed]):
             return torch.load(path, map_location=map_location, weights_only=True)
-    with import_safetensors().safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
+    with explained_imports():
+        from safetensors import safe_open
+    with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
         meta = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key == 'dataset_meta'}
         return dict(state_dict={key: file.get_tensor(key) for key in file.keys()}, meta=meta)  # noqa: SIM118
-
-
-def import_safetensors() -> ModuleType:
-    """Import the optional package safetensors, or raise a CheckpointError."""
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise CheckpointError('Files of this type need safetensors: pip install safetensors') from error
-    return safetensors
 
 
 def sha256_of(path: Path) -> str:
@@ -113,7 +105,7 @@ def sha256_of(path: Path) -> str:
 def local_file(source: str | Path) -> Path:
     """Return the path of a file or of the cached download of a URL, or raise a CheckpointError."""
     source = str(source)
-    if not _is_url(source):
+    if not is_url(source):
         path = Path(url2pathname(urlparse(source).path) if source.startswith('file://') else source).expanduser()
         if path.is_dir():
             raise CheckpointError(f'Checkpoint {source} is a folder; pass a file in it, such as epoch_12.pth.')
@@ -135,12 +127,6 @@ def local_file(source: str | Path) -> Path:
     if distributed:
         torch.distributed.barrier()
     return path
-
-
-def check_exists(source: str | Path) -> None:
-    """Raise a CheckpointError if a local file is missing. URLs are not checked."""
-    if not _is_url(source):
-        local_file(source)
 
 
 def _check_url(url: str) -> None:
@@ -179,5 +165,6 @@ def _download(url: str, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _is_url(source: str | Path) -> bool:
+def is_url(source: str | Path) -> bool:
+    """Whether a source is a URL to download, not a file or file URL."""
     return bool(re.match(r'(?!file:)[\w+-]+://', str(source)))

@@ -1,4 +1,4 @@
-"""Description of a checkpoint: its weights, the backbone that they belong to, and what would load."""
+"""Description of a checkpoint: its weights, and the backbone that they belong to."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .files import is_safetensors, sha256_of
-from .matching import match_to_backbone, may_be_fresh, our_name, summary
+from .matching import match_to_backbone, may_be_fresh, our_name
 from .reading import Checkpoint, split_backbone
 
 MAX_WIDTH = 2**16  # wider networks do not exist, and building one from a forged file would take long
@@ -88,27 +88,3 @@ def _backbone_like(family: Any, weights: Mapping[str, Tensor]) -> tuple[str, nn.
     defaults = complete({})
     fields = ', '.join(f'{key} {value}' for key, value in arch.items() if value != defaults.get(key))
     return name or f'of custom size ({fields})', backbone
-
-
-def describe_fit(model: Any, checkpoint: Checkpoint) -> str:
-    """Return a line on the tensors of a checkpoint that load into a whole model, and on those that do not."""
-    expected, tensors, problems, num_fitting = model.state_dict(), checkpoint.weights, [], 0
-    total, backbone = len(expected), getattr(model, 'backbone', None)
-    in_backbone, others = split_backbone(tensors)
-    try:
-        if hasattr(backbone, 'matched'):  # the backbone of a classifier has its own matching, and is the whole model
-            expected, tensors = backbone.state_dict(), {}
-            tensors = backbone.matched(checkpoint, backbone.in_chans)[0]
-        elif in_backbone and hasattr(backbone, 'names_in'):
-            expected, tensors = split_backbone(expected)[1], others
-            num_fitting = len(match_to_backbone(backbone, checkpoint)[0])
-    except CheckpointError as error:
-        problems.append(str(error).rstrip('.'))
-    shared = expected.keys() & tensors.keys()
-    misfits = [key for key in expected if key in shared and tensors[key].shape != expected[key].shape]
-    shapes = [f'{key} {tuple(tensors[key].shape)} for {tuple(expected[key].shape)}' for key in misfits]
-    missing, unexpected = ([key for key in keys if key not in shared] for keys in (expected, tensors))
-    problems += summary({'missing': missing, 'unexpected': unexpected, 'of another shape': shapes})
-    num_fitting += len(shared) - len(misfits)
-    state = 'does not load' if problems else 'loads'
-    return '; '.join([f'{state}: {num_fitting} of its {total} tensors fit', *problems])

@@ -6,7 +6,7 @@ Every tensor is accounted for: it is loaded, left out for a reason that is logge
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Size, Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, some
 from .reading import Checkpoint, below, split_backbone
 
 SOURCE: ContextVar[str | Path] = ContextVar('loading', default='the given state dict')
@@ -44,10 +44,15 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
         checkpoint = Checkpoint(source, None, below(prefix, checkpoint.weights))
     tensors, report = match_to_backbone(backbone, checkpoint)
     log(report)
+    warn_if_not_finite(checkpoint)
+    backbone.load_state_dict(tensors)
+
+
+def warn_if_not_finite(checkpoint: Checkpoint) -> None:
+    """Log a warning if weights of a checkpoint contain NaN or infinity."""
     if names := checkpoint.not_finite:
         problem = f'{len(names)} of its weights are not finite (NaN or infinity), first {names[0]}'
-        log(f'{source}: {problem}.', logging.WARNING)
-    backbone.load_state_dict(tensors)
+        log(f'{checkpoint.source}: {problem}.', logging.WARNING)
 
 
 def match_and_log(backbone: nn.Module, state_dict: dict[str, Any]) -> dict[str, Tensor]:
@@ -97,7 +102,8 @@ def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, 
     # Old versions of PyTorch did not save num_batches_tracked.
     missing = [key for key in unmatched if not may_be_fresh(key) and not key.endswith('.num_batches_tracked')]
     count = sum(not may_be_fresh(key) for key in matched)
-    problems = summary({'of another shape': other_shape, 'missing': missing, 'left over': left_over})
+    named = {'of another shape': other_shape, 'missing': missing, 'left over': left_over}
+    problems = [f'{len(names)} {problem}: {some(names)}' for problem, names in named.items() if names]
     if problems or not count:
         arch = f'depths {tuple(backbone.arch["depths"])} and dims {tuple(backbone.arch["dims"])}'
         head = f'{checkpoint.source} does not fit {family} with {arch}: {count} of its tensors match'
@@ -113,15 +119,6 @@ def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, 
 def may_be_fresh(key: str) -> bool:
     """Whether a checkpoint may lack a tensor of a backbone."""
     return key.partition('.')[0] in FRESH
-
-
-def summary(problems: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return for each problem with affected names their number and the first three names."""
-    return [
-        f'{len(names)} {problem}: {", ".join(names[:3])}{", ..." if len(names) > 3 else ""}'
-        for problem, names in problems.items()
-        if names
-    ]
 
 
 def our_name(key: str, official_names: Sequence[tuple[str, Any]]) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ..errors import CheckpointError, UserError
+from ..errors import CheckpointError, UserError, explained_imports
 from .atomic import write_whole
-from .files import import_safetensors, is_safetensors
+from .files import is_safetensors
 from .reading import Checkpoint, is_plain
 
 
@@ -41,7 +41,9 @@ def publish(source: str | Path, out: Path, ema: bool = False) -> Path:
         # a copy: a view would save the complete tensor that it belongs to
         weights[name] = tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
     if is_safetensors(out):
-        content = import_safetensors().torch.save(weights, dict(dataset_meta=json.dumps(meta)) if meta else None)
+        with explained_imports():
+            from safetensors.torch import save
+        content = save(weights, dict(dataset_meta=json.dumps(meta)) if meta else None)
     else:
         torch.save(dict(state_dict=weights, meta=dict(dataset_meta=meta) if meta else {}), buffer := BytesIO())
         content = buffer.getvalue()

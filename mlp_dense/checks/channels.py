@@ -15,26 +15,24 @@ def check_channels(model: nn.Module) -> None:
         backbone, neck = getattr(module, 'backbone', None), getattr(module, 'neck', None)
         if not isinstance(backbone, MLPBackbone):
             continue
-        if _is_a(neck, 'FPN') and tuple(neck.in_channels) != backbone.out_channels:
-            raise _error(backbone, 'model.neck', neck.in_channels, backbone.out_channels)
+        channels = list(backbone.out_channels)
+        if _is_a(neck, 'FPN') and list(neck.in_channels) != channels:
+            raise _error(backbone, f'model.neck.in_channels is {neck.in_channels}')
         for name in ('decode_head', 'auxiliary_head') if neck is None else ():
             heads = getattr(module, name, None)
             for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
-                if _is_a(head, 'BaseDecodeHead'):
-                    _check_head(backbone, head, f'model.{name}')
+                if _is_a(head, 'BaseDecodeHead') and not _fits(head, channels):
+                    problem = f'model.{name}.in_channels is {head.in_channels} at in_index {head.in_index}'
+                    raise _error(backbone, problem)
 
 
-def _check_head(backbone: MLPBackbone, head: Any, name: str) -> None:
-    channels = backbone.out_channels
-    indices = head.in_index if isinstance(head.in_index, Sequence) else [head.in_index]
-    if not all(-len(channels) <= i < len(channels) for i in indices):
-        count = f'{type(backbone).__name__} returns {len(channels)} feature maps'
-        remedy = 'change in_index, or out_indices of the backbone'
-        raise UserError(f'{name}.in_index is {head.in_index}, but {count}; {remedy}.')
-    selected = [channels[i] for i in indices]
-    expected = list(head.in_channels) if isinstance(head.in_channels, Sequence) else [head.in_channels]
-    if expected != ([sum(selected)] if head.input_transform == 'resize_concat' else selected):
-        raise _error(backbone, name, head.in_channels, selected)
+def _fits(head: Any, channels: list[int]) -> bool:
+    indices, expected = (
+        list(setting) if isinstance(setting, Sequence) else [setting] for setting in (head.in_index, head.in_channels)
+    )
+    selected = [channels[i] for i in indices if -len(channels) <= i < len(channels)]
+    merged = [sum(selected)] if head.input_transform == 'resize_concat' else selected
+    return len(selected) == len(indices) and merged == expected
 
 
 def _is_a(module: nn.Module | None, name: str) -> bool:
@@ -42,6 +40,6 @@ def _is_a(module: nn.Module | None, name: str) -> bool:
     return any(cls.__name__ == name for cls in type(module).__mro__)
 
 
-def _error(backbone: MLPBackbone, name: str, expected: object, channels: Sequence[int]) -> UserError:
-    problem = f'{name}.in_channels is {expected}, but {type(backbone).__name__} returns {list(channels)} channels'
-    return UserError(f'{problem}; change in_channels, or arch and out_indices of the backbone.')
+def _error(backbone: MLPBackbone, problem: str) -> UserError:
+    returned = f'{type(backbone).__name__} returns {list(backbone.out_channels)} channels'
+    return UserError(f'{problem}, but {returned}; change it, or arch and out_indices of the backbone.')

@@ -1,4 +1,4 @@
-"""Check of images, labels and annotations before the first iteration."""
+"""Check of images, labels and annotations before the first iteration, and report of skipped images after it."""
 
 import itertools
 import json
@@ -47,6 +47,31 @@ class DataCheckHook(Hook):
         _report(runner, [*_in_annotations(data)] if is_main_process() else [], 'annotations')
 
 
+@HOOKS.register_module()
+class SkippingHook(Hook):
+    """Report of skipped images: those that cannot be decoded, or whose labels cannot.
+
+    :class:`SeededDataset` returns the next image instead. Each one is reported once. The hook raises UserError if more
+    than ``max_unreadable`` of all images are skipped; 1 % unless the config sets it.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self.reasons: set[str] = set()
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
+        for sample in samples if isinstance(samples, list) else ():
+            for reason in set(sample.get('unreadable', ())) - self.reasons:
+                self.reasons.add(reason)
+                limit, total = runner.cfg.get('max_unreadable', 0.01), len(runner.train_dataloader.dataset)
+                count = f'{len(self.reasons)} of {total} images cannot be read'
+                if len(self.reasons) > limit * total:
+                    raise UserError(f'{reason} {count}, more than max_unreadable={limit} of them.')
+                runner.logger.warning(f'{reason} Skipped; {count} so far.')
+
+
 def check_training_data(runner: Any, everything: bool = True) -> int:
     """Check the data of a training and its validation, and return the number of images."""
     with building(runner.cfg, running=True):  # the loops, on first use
@@ -55,7 +80,7 @@ def check_training_data(runner: Any, everything: bool = True) -> int:
     data = [(name, dataset) for name, loader in loaders.items() for dataset in leaves(loader.dataset)]
     findings = [*_in_images(data, everything)]
     if is_main_process():
-        findings += [*_in_annotations(data), *_in_both(data)]
+        findings += _in_annotations(data)
     checked = 'images' if everything else f'{SAMPLE} images of each set; --check-data checks all'
     _report(runner, findings, f'annotations and {checked}')
     return sum(len(dataset) for _, dataset in data)
@@ -125,14 +150,6 @@ def _order_difference(categories: list[dict], dataset: Any) -> str | None:
             problem = f'has {name!r} as class {i}, but metainfo has {expected!r}: names would be exchanged'
             return f'{problem}; set metainfo to the order of the file: {", ".join(map(str, in_file))}.'
     return None
-
-
-def _in_both(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
-    files: dict[str, set[str]] = defaultdict(set)
-    for name, dataset in data:
-        files[name] |= {str(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}
-    for file in sorted(files['train'] & files['val']):
-        yield 'val', 'are also in the training data: the metrics will be too good', file
 
 
 def _report(runner: Any, findings: list[Finding], checked: str) -> None:

@@ -74,26 +74,33 @@ def labels_keep_their_size(dataset: Any) -> bool:
     return any('Resize' in name for name in names[:loading])
 
 
-def explain_empty(cfg: Any, error: ValueError) -> Exception:
-    """Return an error that names the paths of a data set without images if that is the reason of `error`."""
-    if 'need at least one array' not in str(error):  # raised by mmengine's data sets if they are empty
-        return error
-    cfg = next(leaves(cfg))
-    paths = ', '.join(f'{key}={cfg[key]}' for key in ('data_root', 'data_prefix', 'img_suffix') if cfg.get(key))
-    return UserError(f'No image matches these settings of the config: {paths}; correct them.')
-
-
 def check_built(dataset: Any) -> None:
-    """Raise UserError if an annotation file has other classes than its data set, and let loading errors name files."""
+    """Raise UserError if an annotation file has other classes than its data set, and make its pipeline robust."""
     classes, ids = dataset.metainfo.get('classes', ()), getattr(dataset, 'cat_ids', None)
     if ids is not None and len(ids) != len(classes):
         file = Path(dataset.ann_file)
         problem = f'{file} has {len(ids)} of the {len(classes)} classes of the data set'
         details = _difference(classes, category_names(file), 'the file') + _contents(file)
         raise UserError(f'{problem}; set metainfo=dict(classes=...) to the names in the file.{details}')
-    for i, transform in enumerate(dataset.pipeline.transforms):
+    transforms: list[Any] = []
+    for transform in dataset.pipeline.transforms:
         if type(transform).__name__.startswith('Load'):
-            dataset.pipeline.transforms[i] = Reading(transform, len(classes), getattr(dataset, 'ignore_index', 255))
+            transform = Reading(transform, len(classes), getattr(dataset, 'ignore_index', 255))
+        elif type(transform).__name__.startswith('Pack'):
+            transforms.append(copy_flipped)
+        transforms.append(transform)
+    dataset.pipeline.transforms = transforms
+
+
+def copy_flipped(results: dict) -> dict:
+    """Copy an image of one row or column, which a flip can leave with a negative stride that PyTorch refuses.
+
+    NumPy calls such a view contiguous, so mmdet and mmsegmentation pack it without a copy.
+    """
+    image = results.get('img')
+    if isinstance(image, np.ndarray) and 1 in image.shape[:2]:
+        results['img'] = image.copy()
+    return results
 
 
 def _difference(classes: Sequence[str], others: Sequence[str], owner: str) -> str:

@@ -17,8 +17,7 @@ from PIL import Image
 from timm.data import ImageNetInfo, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
 
-from ..datasets import SUFFIXES
-from ..datasets.archive import Archive
+from ..datasets import SUFFIXES, Archive
 from ..errors import UnreadableError, UserError, some
 from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 
@@ -73,7 +72,7 @@ class ImageNet(ClassFolders):
 
 @DATASETS.register_module()
 class ImageArchive(BaseDataset):
-    """Images of the :class:`~mlp_dense.datasets.archive.Archive` ``ann_file``.
+    """Images of the :class:`~mlp_dense.datasets.Archive` ``ann_file``.
 
     ``classes.txt`` in the same folder has a line for each class: its name, or an id, a tab and its name.
     """

@@ -28,16 +28,15 @@ def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path |
     The folder `data_root` replaces every data root of the config, also in its evaluators.
     """
     path = Path(file)
-    if path.suffix not in ('', '.py', '.json', '.yaml', '.yml'):
+    if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
         raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml; see --help for the order.')
-    if not path.is_file() or not path.suffix:
+    if not path.is_file():
         known = [str(file) for file in Path('configs').glob('*/*.py') if file.parent.name != '_base_']
         close = difflib.get_close_matches(str(file), known, n=1)
-        problem = 'is not a file that ends in .py, .json or .yaml' if path.exists() else 'does not exist'
-        raise UserError(f'Config {path} {problem}{f"; did you mean {close[0]}?" if close else "."}')
+        raise UserError(f'Config {path} does not exist{f"; did you mean {close[0]}?" if close else "."}')
     try:
         cfg = Config.fromfile(path)
-        list(walk(cfg._cfg_dict))  # imports the modules that a lazy config names
+        list(walk(cfg))  # imports the modules that a lazy config names
     except FileNotFoundError as error:
         raise UserError(f'{path} needs a file that is missing: {error}') from error
     except Exception as error:  # a config is Python code, which can raise anything
@@ -77,8 +76,8 @@ def make_folder(folder: Path) -> None:
 
 def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any, Any, Any]]:
     """Yield (dotted path, container, key, value) for everything below a config node."""
-    if isinstance(node, (dict, list)):
-        for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
+    if isinstance(node, (dict, list, Config)):
+        for key, value in list(enumerate(node) if isinstance(node, list) else node.items()):
             yield f'{path}{key}', node, key, value
             yield from walk(value, f'{path}{key}.')
 
@@ -86,24 +85,20 @@ def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any, Any, Any]]:
 class Edits:
     """Changes of a config, each recorded as a line: dotted path, old and new value."""
 
-    def __init__(self) -> None:
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
         self.lines: list[str] = []
 
-    def set(self, node: dict, key: str, value: Any, path: str) -> None:
-        """Set ``node[key]``, which is at `path`."""
-        old = node.get(key)
-        if json.dumps(old, default=str) != json.dumps(value, default=str):  # lists and tuples are equal
+    def set(self, node: dict, key: str, value: Any) -> None:
+        """Set ``node[key]``, where `node` is a section of the config. The value None unsets it."""
+        old, new = ('unset' if setting is None else setting for setting in (node.get(key), value))
+        if json.dumps(old, default=str) != json.dumps(new, default=str):  # lists and tuples are equal
             node[key] = value
-            self.lines.append(f'{path}: {"unset" if old is None else old} -> {value}')
+            self.lines.append(f'{self.path(node)}.{key}: {old} -> {new}')
 
-    def remove(self, node: dict, key: str, path: str) -> None:
-        """Remove ``node[key]``, which is at `path`."""
-        self.lines.append(f'{path}: {node.pop(key)} -> unset')
-
-    def insert(self, pipeline: list, index: int, transform: dict, path: str) -> None:
-        """Insert a transform into a pipeline, which is at `path`."""
-        pipeline.insert(index, transform)
-        self.lines.append(f'{path}.{index}: new, {transform}')
+    def path(self, node: Any) -> str:
+        """Return the dotted path of a section or list of the config."""
+        return next(path for path, _, _, value in walk(self.cfg) if value is node)
 
 
 def evaluators(cfg: Config, name: str) -> list:
@@ -173,7 +168,7 @@ def _merge_options(cfg: Config, options: Sequence[str]) -> None:
 def _replace_data_root(cfg: Config, new: Path) -> None:
     if not new.is_dir():
         raise UserError(f'--data-root {new} does not exist or is not a folder.')
-    nodes = list(walk(cfg._cfg_dict))
+    nodes = list(walk(cfg))
     old = {str(value).rstrip('/') + '/' for _, _, key, value in nodes if key == 'data_root' and value}
     for _, container, key, value in nodes:
         for root in (root for root in old if isinstance(value, str) and f'{value}/'.startswith(root)):

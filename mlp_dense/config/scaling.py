@@ -13,7 +13,6 @@ from .config_file import Edits, need, setting, walk
 SCALES = dict(Resize='scale', FixScaleResize='scale', RandomResize='scale', RandomChoiceResize='scales')
 # key of a size that scales in proportion, by the transform that crops or pads
 SIZES = dict(RandomCrop='crop_size', CenterCrop='crop_size', Pad='size', BatchFixedSizePad='size')
-OF_ANY_SIZE = ('ResizeToMultiple',)
 CLASSIFIER = 'TimmTransform'
 
 FOREVER = 10**9
@@ -24,7 +23,7 @@ LEAST |= dict.fromkeys(('milestones', 'step_size', 'T_max', 'total_iters', 'tota
 
 
 def set_image_sizes(
-    edits: Edits, cfg: Config, loaders: Sequence[str], img_scale: Sequence[int] | None, crop_size: Sequence[int] | None
+    edits: Edits, loaders: Sequence[str], img_scale: Sequence[int] | None, crop_size: Sequence[int] | None
 ) -> None:
     """Resize the images of the given loaders to `img_scale`, and crop them to `crop_size`.
 
@@ -36,67 +35,68 @@ def set_image_sizes(
         if len(img_scale) > 2 or min(img_scale) < 1 or img_scale[0] < img_scale[-1]:
             text = f'--img-scale {" ".join(map(str, img_scale))}'
             raise UserError(f'{text}: pass the long and the short side, or one number for both, of 1 pixel or more.')
-        _rescale(edits, cfg, loaders, (img_scale[0], img_scale[-1]))
+        _rescale(edits, loaders, (img_scale[0], img_scale[-1]))
     if crop_size is not None:
         if min(crop_size) < 1:
             text = f'--crop-size {" ".join(map(str, crop_size))}'
             raise UserError(f'{text}: pass a height and a width of 1 pixel or more.')
-        _crop(edits, cfg, loaders, tuple(crop_size))
+        _crop(edits, loaders, tuple(crop_size))
 
 
-def _rescale(edits: Edits, cfg: Config, loaders: Sequence[str], new: tuple[int, int]) -> None:
+def _rescale(edits: Edits, loaders: Sequence[str], new: tuple[int, int]) -> None:
+    cfg = edits.cfg
     old = next(filter(None, (_largest(cfg, name) for name in ('test', 'val', 'train'))), None)
     ratio = (new[0] / old[0], new[1] / old[1]) if old else None
     short = ratio and ratio[1:] * 2  # for crops and padding, which need not have the shape of an image
     for path, name, transform in _transforms(cfg, loaders):
+        scale, size = SCALES.get(name, ''), SIZES.get(name, '')
         if name == CLASSIFIER:
             if new[0] != new[1]:
                 problem = f'--img-scale {new[0]} {new[1]}: the images of a classifier are square'
                 raise UserError(f'{problem}; pass one number.')
-            edits.set(transform, 'input_size', new[0], f'{path}.input_size')
-        elif ratio and name in SCALES and SCALES[name] in transform:
-            edits.set(transform, SCALES[name], _resized(transform[SCALES[name]], ratio), f'{path}.{SCALES[name]}')
-        elif name in SCALES and isinstance(transform.get('scale_factor'), (int, float)):
-            factor = transform.scale_factor
-            edits.remove(transform, 'scale_factor', f'{path}.scale_factor')
-            edits.set(transform, 'scale', tuple(max(1, round(side * factor)) for side in new), f'{path}.scale')
-            edits.set(transform, 'keep_ratio', True, f'{path}.keep_ratio')
-        elif name in SIZES:
-            if short and transform.get(SIZES[name]) and not transform.get('crop_type', '').startswith('relative'):
-                edits.set(transform, SIZES[name], _resized(transform[SIZES[name]], short), f'{path}.{SIZES[name]}')
+            edits.set(transform, 'input_size', new[0])
+        elif ratio and scale in transform:
+            edits.set(transform, scale, _resized(transform[scale], ratio))
+        elif scale and isinstance(factor := transform.get('scale_factor'), (int, float)):
+            edits.set(transform, 'scale_factor', None)
+            edits.set(transform, 'scale', tuple(max(1, round(side * factor)) for side in new))
+            edits.set(transform, 'keep_ratio', True)
+        elif size:
+            if short and transform.get(size) and not transform.get('crop_type', '').startswith('relative'):
+                edits.set(transform, size, _resized(transform[size], short))
         elif 'pipeline' in path or 'augments' in path:
-            if name not in (*SCALES, *OF_ANY_SIZE) and ('Resize' in name or 'img_scale' in transform):
+            if not scale and name != 'ResizeToMultiple' and ('Resize' in name or 'img_scale' in transform):
                 raise UserError(f'--img-scale cannot change {path}, a {name}; set --cfg-options {path}.KEY=VALUE.')
     for name in loaders:
-        _add_resize(edits, cfg, name, new)
+        _add_resize(edits, name, new)
     if short:
-        for node, key, path in _model_sizes(cfg, loaders):
-            edits.set(node, key, _resized(node[key], short), path)
+        for node, key in _model_sizes(cfg, loaders):
+            edits.set(node, key, _resized(node[key], short))
 
 
-def _crop(edits: Edits, cfg: Config, loaders: Sequence[str], size: tuple[int, ...]) -> None:
-    crops = [(path, node) for path, name, node in _transforms(cfg, loaders) if name in ('RandomCrop', 'CenterCrop')]
-    crops = [(path, node) for path, node in crops if node.get('crop_type', 'absolute') == 'absolute']
-    for path, node in crops:
-        edits.set(node, 'crop_size', size, f'{path}.crop_size')
-    in_model = [(node, key, path) for node, key, path in _model_sizes(cfg, loaders) if crops or key != 'size']
+def _crop(edits: Edits, loaders: Sequence[str], size: tuple[int, ...]) -> None:
+    crops = [node for _, name, node in _transforms(edits.cfg, loaders) if name in ('RandomCrop', 'CenterCrop')]
+    crops = [node for node in crops if node.get('crop_type', 'absolute') == 'absolute']
+    for node in crops:
+        edits.set(node, 'crop_size', size)
+    in_model = [(node, key) for node, key in _model_sizes(edits.cfg, loaders) if crops or key != 'size']
     if not crops and not in_model:
-        use = 'training' if 'train' in loaders else 'test'
-        raise UserError(f'--crop-size: the {use} of {cfg.filename} has no crop of a fixed size; remove the option.')
-    for node, key, path in in_model:
+        use = f'{"training" if "train" in loaders else "test"} of {edits.cfg.filename}'
+        raise UserError(f'--crop-size: the {use} has no crop of a fixed size; remove the option.')
+    for node, key in in_model:
         if key == 'stride':
             old, stride = ([v, v] if isinstance(v, int) else v for v in (node['crop_size'], node['stride']))
             new = tuple(max(1, round(s * after / before)) for s, after, before in zip(stride, size, old, strict=True))
-        edits.set(node, key, new if key == 'stride' else size, path)
+        edits.set(node, key, new if key == 'stride' else size)
 
 
-def _model_sizes(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[dict, str, str]]:
-    """Yield node, key and path of the sizes of batches in training and of sliding windows, the stride first."""
+def _model_sizes(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[dict, str]]:
+    """Yield node and key of the sizes of batches in training and of sliding windows, the stride first."""
     preprocessor, test_cfg = cfg.model.get('data_preprocessor') or {}, cfg.model.get('test_cfg') or {}
     if 'train' in loaders and preprocessor.get('size'):
-        yield preprocessor, 'size', 'model.data_preprocessor.size'
+        yield preprocessor, 'size'
     for key in ('stride', 'crop_size') if test_cfg.get('mode') == 'slide' else ():
-        yield test_cfg, key, f'model.test_cfg.{key}'
+        yield test_cfg, key
 
 
 def _transforms(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, str, ConfigDict]]:
@@ -138,22 +138,23 @@ def _resized(value: Any, ratio: Sequence[float]) -> Any:
     return [_resized(item, ratio) for item in value]
 
 
-def _add_resize(edits: Edits, cfg: Config, loader: str, scale: tuple[int, int]) -> None:
+def _add_resize(edits: Edits, loader: str, scale: tuple[int, int]) -> None:
     """Let a loader that resizes nothing do so: with the labels in training, otherwise the image alone."""
+    cfg = edits.cfg
     dataset = setting(cfg, f'{loader}_dataloader.dataset')
     if dataset is None or any(name in (*SCALES, CLASSIFIER) for _, name, _ in _typed(cfg[f'{loader}_dataloader'])):
         return
-    paths = {id(node): path for path, *_, node in walk(cfg._cfg_dict)}
     for leaf in leaves(dataset):
         pipeline = leaf.get('pipeline') or []
         loading = [i for i, transform in enumerate(pipeline) if 'Load' in str(transform['type'])]
         if not loading:
             raise UserError(f'--img-scale: the {loader} data of {cfg.filename} load no image that it could resize.')
         index = (loading[-1] if loader == 'train' else loading[0]) + 1
-        edits.insert(pipeline, index, ConfigDict(type='Resize', scale=scale, keep_ratio=True), paths[id(pipeline)])
+        pipeline.insert(index, ConfigDict(type='Resize', scale=scale, keep_ratio=True))
+        edits.lines.append(f'{edits.path(pipeline)}.{index}: new, {pipeline[index]}')
 
 
-def set_duration(edits: Edits, cfg: Config, epochs: int | None, iters: int | None) -> None:
+def set_duration(edits: Edits, epochs: int | None, iters: int | None) -> None:
     """Set the number of epochs or iterations of a training, and scale its schedule in proportion.
 
     Intervals of validations and checkpoints stay, but are at most the new duration: a quick trial validates once, at
@@ -164,48 +165,46 @@ def set_duration(edits: Edits, cfg: Config, epochs: int | None, iters: int | Non
         return
     if new < 1:
         raise UserError(f'--{unit} {new}: pass 1 or more.')
+    cfg = edits.cfg
     need(cfg, 'train_cfg')
     loop, hooks, key = cfg.train_cfg, cfg.get('default_hooks') or {}, f'max_{unit}'
     if not isinstance(loop.get(key), int) or loop[key] < 1:
-        problem = f'has no valid train_cfg.{key}; set it.'
-        if unit == 'iters' and 'max_epochs' in loop:
-            shorter = '--cfg-options train_dataloader.dataset.indices=N shortens an epoch to N images'
-            problem = f'counts its training in epochs; use --epochs; {shorter}.'
-        elif unit == 'epochs' and 'max_iters' in loop:
-            problem = 'counts its training in iterations; use --iters.'
-        raise UserError(f'--{unit}: {cfg.filename} {problem}')
+        other = 'epochs' if unit == 'iters' else 'iters'
+        remedy = f'use --{other}' if f'max_{other}' in loop else f'set it, or remove --{unit}'
+        raise UserError(f'--{unit}: {cfg.filename} has no valid train_cfg.{key}; {remedy}.')
     ratio = new / loop[key]
-    edits.set(loop, key, new, f'train_cfg.{key}')
+    edits.set(loop, key, new)
     for name in ('val_interval', 'val_begin'):
         if isinstance(loop.get(name), int):
-            edits.set(loop, name, min(loop[name], new), f'train_cfg.{name}')
+            edits.set(loop, name, min(loop[name], new))
     saving, logger = hooks.get('checkpoint') or {}, hooks.get('logger') or {}
     if isinstance(saving.get('interval'), int) and saving.get('by_epoch', True) == (unit == 'epochs'):
-        edits.set(saving, 'interval', min(saving['interval'], new), 'default_hooks.checkpoint.interval')
+        edits.set(saving, 'interval', min(saving['interval'], new))
     if 'type' in logger:
         longest = max(1, new // LINES) if unit == 'iters' else max(LINES, round(logger.get('interval', 10) * ratio))
-        edits.set(logger, 'interval', min(logger.get('interval', 10), longest), 'default_hooks.logger.interval')
-    _scale_schedules(edits, cfg, new, ratio)
+        edits.set(logger, 'interval', min(logger.get('interval', 10), longest))
+    _scale_schedules(edits, new, ratio)
 
 
-def _scale_schedules(edits: Edits, cfg: Config, new: int, ratio: float) -> None:
-    schedules = cfg.get('param_scheduler') or []
-    several, kept = isinstance(schedules, list), []
-    for i, schedule in enumerate(schedules if several else [schedules]):
-        path = f'param_scheduler.{i}' if several else 'param_scheduler'
+def _scale_schedules(edits: Edits, new: int, ratio: float) -> None:
+    schedules = edits.cfg.get('param_scheduler') or []
+    schedules = schedules if isinstance(schedules, list) else [schedules]
+    kept = []
+    for schedule in schedules:
         for key, least in LEAST.items():
             value = schedule.get(key)
             if isinstance(value, (list, tuple)):
                 last = max(1, new - 1) if key == 'milestones' else FOREVER
                 scaled = [min(last, max(least, round(count * ratio))) for count in value]
-                edits.set(schedule, key, scaled, f'{path}.{key}')
+                edits.set(schedule, key, scaled)
             elif isinstance(value, (int, float)) and value < FOREVER:
-                edits.set(schedule, key, max(least, round(value * ratio)), f'{path}.{key}')
+                edits.set(schedule, key, max(least, round(value * ratio)))
         steps = schedule.get('end', FOREVER) - schedule.get('begin', 0)
         warmup = str(schedule.type).startswith(('Linear', 'Constant')) and not schedule.get('convert_to_iter_based')
         if steps < (2 if warmup else 1):  # a warm-up of one step would keep its first factor
-            edits.lines.append(f'{path}: {schedule.type} -> removed, it is too short to have an effect')
+            removed = f'{schedule.type} -> removed, it is too short to have an effect'
+            edits.lines.append(f'{edits.path(schedule)}: {removed}')
         else:
             kept.append(schedule)
-    if len(kept) < (len(schedules) if several else 1):
-        cfg.param_scheduler = kept
+    if len(kept) < len(schedules):
+        edits.cfg.param_scheduler = kept

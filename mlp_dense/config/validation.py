@@ -3,12 +3,12 @@
 import difflib
 import inspect
 import math
+import re
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from importlib.util import find_spec
 from operator import itemgetter
 from types import FrameType
 from typing import Any
@@ -17,12 +17,14 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader, get_external_models, get_torchvision_models
 from torch.utils.data import DataLoader
 
-from ..errors import ArgumentError, NotInstalledError, UserError, explain_torchvision
+from ..checkpoints.files import is_url, local_file
+from ..checkpoints.reading import Checkpoint
+from ..errors import ArgumentError, CheckpointError, UserError, explain_import
 from ..tasks import TASKS
 from .config_file import first_line, need, setting, walk
-from .safe_loaders import safe_loaders
 
 COUNTS = {  # settings that count something, and their least value
     **{f'{name}_dataloader.batch_size': 1 for name in ('train', 'val', 'test')},
@@ -36,8 +38,21 @@ COUNTS = {  # settings that count something, and their least value
 }
 NUMBERS = {f'optim_wrapper.{key}': 0 for key in ('optimizer.lr', 'optimizer.weight_decay', 'clip_grad.max_norm')}
 NUMBERS['max_unreadable'] = 0
-BACKENDS = ('Wandb', 'MLflow', 'Aim', 'ClearML', 'Neptune', 'DVCLive')
-"""Backends of mmengine, as XVisBackend, that import a package of their name in lower case when a training begins."""
+ZOOS = {'torchvision': get_torchvision_models, 'open-mmlab': get_external_models}
+"""Functions of mmengine that return the URLs of ``torchvision://NAME`` and ``open-mmlab://NAME``."""
+
+RUN_ERRORS = {
+    'image size in a batch should be the same': 'Images of different sizes are in one test batch, which segmentors '
+    'cannot stack; set val_dataloader.batch_size=1 and test_dataloader.batch_size=1.',
+    'closed by peer|reset by peer|Broken pipe|remote process exited': 'Another process of this training has died '
+    '({}); read the last message of that process, and resume with the same command and --resume.',
+    r'DataLoader worker \(pid.*(?:killed by signal: [\w ]+|exited unexpectedly)': 'A loading process was killed ({}), '
+    'usually because memory is full: use fewer of them (train_dataloader.num_workers), smaller batches, or in a '
+    'container more shared memory (docker run --shm-size), and continue with --resume.',
+}
+"""Explanations of errors that end a run, by a pattern of their message."""
+
+DELETE = 'To drop the arguments of an inherited type, set _delete_=True next to the new type.'
 
 LOADER_KEYS = ['num_batch_per_epoch', 'disable_subprocess_warning', *inspect.signature(DataLoader).parameters]
 """Settings of data loaders: those of mmengine, then those of PyTorch."""
@@ -63,7 +78,7 @@ def check_settings(cfg: Config) -> None:
             _check_keys(cfg, name, LOADER_KEYS, 'data loaders')
     optimizer = setting(cfg, 'optim_wrapper.optimizer.type')
     with OPTIMIZERS.switch_scope_and_registry(None) as registry:
-        if isinstance(optimizer, str) and registry.get(optimizer) is None:
+        if isinstance(optimizer, str) and registry.get(optimizer) is None:  # mmengine's error would not name the type
             raise UserError(f'optim_wrapper.optimizer.type: {_unknown_type(optimizer, registry)}')
     hook = setting(cfg, 'default_hooks.checkpoint.type')
     with HOOKS.switch_scope_and_registry(None) as registry:
@@ -79,42 +94,57 @@ def _check_keys(cfg: Config, path: str, known: list[str], owner: str) -> None:
             raise UserError(f'{path}.{key}: {owner} have no such setting{_did_you_mean(key, known)}')
 
 
-def check_backends(cfg: Config) -> None:
-    """Raise NotInstalledError if the config logs to a backend whose package is not installed."""
-    for backend in setting(cfg, 'visualizer.vis_backends') or ():
-        name = str(backend['type']).removesuffix('VisBackend')
-        if name in BACKENDS and not find_spec(package := name.lower()):
-            raise NotInstalledError(
-                f'visualizer.vis_backends has {backend["type"]}, but {package} is not installed: pip install {package}.'
-            )
+def check_pretrained(cfg: Config) -> None:
+    """Raise CheckpointError if ``load_from`` or an ``init_cfg`` of the model names a missing file."""
+    pretrained = [node.get('checkpoint') for *_, node in walk(cfg.model) if setting(node, 'type') == 'Pretrained']
+    for file in filter(None, [cfg.get('load_from'), *pretrained]):
+        if not is_url(file):
+            local_file(file)
+
+
+def load_safely(source: str, map_location: Any = None) -> dict[str, Any]:
+    """Read a file, a URL or a model of a zoo for mmengine, and execute no code of it."""
+    zoo, _, name = source.partition('://')
+    if zoo in ZOOS and not (source := ZOOS[zoo]().get(name, '')):
+        raise CheckpointError(f'{zoo}://{name} does not exist; choose another name.')
+    return Checkpoint.read(source, map_location).content
 
 
 @contextmanager
 def building(cfg: Config, running: bool = False) -> Iterator[None]:
     """Raise UserError with the path of a setting that a constructor refuses, and read checkpoints safely inside.
 
-    If the code inside is also `running` what it builds, errors outside of a registry pass unchanged.
+    Safe reading applies to every ``init_cfg``, teacher and ``load_from``. Outside of the context nothing changes for
+    other projects that import this package. If the code inside is also `running` what it builds, errors outside of a
+    registry pass unchanged, except RUN_ERRORS.
     """
+    loaders = CheckpointLoader._schemes
+    CheckpointLoader._schemes = {'': load_safely}
     try:
-        with safe_loaders(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             # mmseg warns of its own deprecated code, which users cannot change
             warnings.filterwarnings('ignore', '``build_loss``|Default ``avg_non_ignore``', UserWarning)
             yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, (torch.OutOfMemoryError, UserError)) and not isinstance(error, ArgumentError):
             raise
+        for pattern, explanation in RUN_ERRORS.items():
+            if running and (match := re.search(pattern, str(error))):
+                raise UserError(explanation.format(match[0])) from error
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         registry = [frame for frame in frames if frame.f_globals['__name__'] == 'mmengine.registry.build_functions']
         ours = frames[-1].f_globals['__name__'].startswith('mlp_dense.')
         if not registry and (running or ours):
             raise
         raise UserError(_explanation(error, registry, cfg)) from error
+    finally:
+        CheckpointLoader._schemes = loaders
 
 
 def _explanation(error: Exception, frames: list[FrameType], cfg: Config) -> str:
     """Explain an error in the section of a config that the innermost of the registry's frames was building."""
     message = first_line(error)
-    if sentence := explain_torchvision(error):
+    if sentence := explain_import(error):
         return sentence
     if not frames:
         return f'The config cannot be built: {message} (--debug prints the traceback).'
@@ -129,11 +159,12 @@ def _explanation(error: Exception, frames: list[FrameType], cfg: Config) -> str:
     path, name, known = _path_of(frames, sections), getattr(built, '__name__', str(built)), _arguments(built)
     unknown = [key for key in node if key not in known and key != 'type' and not key.startswith('_')]
     if isinstance(error, ArgumentError):  # its message names the unknown arguments and the allowed ones
-        return f'{path}: {str(error).rstrip(".")}{_left_over(cfg, path, node, unknown) or "."}'
+        return f'{path}: {error} {DELETE}'
     if isinstance(error, TypeError) and 'unexpected keyword' in message and unknown:
-        hint = _left_over(cfg, path, node, unknown) or _did_you_mean(unknown[0], known)
-        return f'{path}: {name} has no argument {", ".join(unknown)}{hint}'
+        return f'{path}: {name} has no argument {", ".join(unknown)}{_did_you_mean(unknown[0], known)} {DELETE}'
     arguments = ', '.join(f'{key}={node[key]!r}' for key in known if not isinstance(node.get(key, {}), (dict, list)))
+    if 'need at least one array' in message:  # raised by mmengine's data sets if they are empty
+        message = 'No image matches these settings'
     return f'{path}: {name}({arguments[:160]}) fails: {message} (--debug prints the traceback).'
 
 
@@ -162,24 +193,6 @@ def _arguments(built: Any) -> list[str]:
     parameters = [p for function in functions for p in inspect.signature(function).parameters.values()]
     names = dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
     return [name for name in names if name != 'self']
-
-
-def _left_over(cfg: Config, path: str, node: Mapping, unknown: list[str]) -> str:
-    """Return advice to set ``_delete_`` if unknown arguments belong to another type, from a ``_base_`` or the file."""
-    current = setting(cfg, path) or node
-    for older in _ancestors(cfg.filename) if cfg.filename else ():
-        inherited = setting(older, path)
-        inherits = isinstance(inherited, Mapping) and inherited.get('type') != current.get('type')
-        if inherits and set(unknown) & inherited.keys():
-            name = str(inherited.get('type')).rpartition('.')[2]
-            return f'; settings of the inherited {name} are left: set _delete_=True next to the new type.'
-    return ''
-
-
-def _ancestors(file: str) -> Iterator[Config]:
-    yield Config.fromfile(file, import_custom_modules=False)
-    for base in Config._get_base_files(file):
-        yield from _ancestors(Config._get_cfg_path(base, file)[0])
 
 
 def _unknown_type(name: str, registry: Registry) -> str:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .torchvision_ops import has_torchvision
+from . import has_torchvision
 
 Pair = Sequence[int]
 

@@ -1,7 +1,4 @@
-"""Fallback for ``pkg_resources``, which setuptools 82 removed.
-
-It contains what mmengine 0.10 needs when a config names another package (``mmdet::...``).
-"""
+"""Fallback for ``pkg_resources``: what mmengine 0.10 needs when a config names another package (``mmdet::...``)."""
 
 from importlib.metadata import PackageNotFoundError as DistributionNotFound
 from importlib.metadata import distribution
@@ -11,7 +8,7 @@ __all__ = ['DistributionNotFound', 'get_distribution']
 
 
 class Distribution:
-    """An installed package: `location` is the folder that contains it."""
+    """An installed package: `location` is the folder that contains it. If missing, a DistributionNotFound is raised."""
 
     def __init__(self, name: str):
         self._distribution = distribution(name)
@@ -24,9 +21,7 @@ class Distribution:
         return self._distribution.read_text(file) or ''
 
 
-def get_distribution(name: str) -> Distribution:
-    """Return an installed package by its name, or raise a DistributionNotFound."""
-    return Distribution(name)
+get_distribution = Distribution
 
 
 def __getattr__(name: str) -> Any:

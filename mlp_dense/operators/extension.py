@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from mlp_dense.operators import announce, deformable, focal_loss, roi_align
+from mlp_dense.operators import announce, deformable, roi_align
 from mlp_dense.operators.nms import nms as _nms
 
 
@@ -36,12 +37,12 @@ def roi_align_backward(*tensors: Tensor, pool_mode: int, **settings: Any) -> Non
 
 def sigmoid_focal_loss_forward(*tensors: Tensor, **settings: Any) -> None:
     logits, target, weight, output = tensors
-    output.copy_(focal_loss.sigmoid_focal_loss(logits, target, weight, **settings))
+    output.copy_(_focal_loss(logits, target, weight, **settings))
 
 
 def sigmoid_focal_loss_backward(*tensors: Tensor, **settings: Any) -> None:
     logits, target, weight, grad_input = tensors
-    loss = partial(focal_loss.sigmoid_focal_loss, target=target, weight=weight, **settings)
+    loss = partial(_focal_loss, target=target, weight=weight, **settings)
     _write_gradients(loss, [logits], torch.ones_like(logits), [grad_input])
 
 
@@ -112,6 +113,22 @@ def _roi_align(
     aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int, aligned: bool
 ) -> Any:
     return dict(size=(aligned_height, aligned_width), scale=spatial_scale, ratio=sampling_ratio, aligned=aligned)
+
+
+def _focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
+    """Return RetinaNet's loss (N, C) of logits (N, C) in their dtype, computed at least in float32 (arXiv 1708.02002).
+
+    `target` (N,) is the class of each sample, or C for the background. `weight` (C,) contains weights of the samples by
+    their class, or is empty. `gamma` reduces the loss of easy samples, and `alpha` is the weight of positive ones.
+    """
+    x = logits if logits.dtype == torch.float64 else logits.float()
+    positive = F.one_hot(target, x.shape[1] + 1)[:, :-1].to(x.dtype)
+    p = x.sigmoid()
+    loss = -alpha * positive * (1 - p) ** gamma * F.logsigmoid(x)
+    loss = loss - (1 - alpha) * (1 - positive) * p**gamma * F.logsigmoid(-x)
+    if len(weight):
+        loss = loss * F.pad(weight, (0, 1), value=1)[target, None]
+    return loss.to(logits.dtype)
 
 
 def _deform_conv(dH: int, dW: int, padH: int, padW: int, dilationH: int, dilationW: int, **derived: int) -> Any:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .torchvision_ops import by_torchvision
+from . import by_torchvision
 
 BLOCK = 128
 """Boxes that are compared with all others at once. A larger block needs more memory and fewer iterations."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .torchvision_ops import by_torchvision
+from . import by_torchvision
 
 ENTRIES = 2**22
 """Cells and weights that are in memory at once, but at least those of one box."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, is_dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from pycocotools import mask as masks
 from rich.progress import track
 
-from ..datasets.archive import Archive
+from ..datasets import Archive
 from ..errors import UserError
 from .results import FOLDER
 
@@ -24,6 +25,8 @@ HOVER = 'Hover over a column to see its meaning.'
 IMAGES = 'pictures'  # folder of the drawn images, inside the folder of the report
 LONGEST = 640  # maximum length of the longer side of an image, in pixels
 QUALITY = 85  # of JPEG
+
+_open = lru_cache(maxsize=1)(Archive)  # an archive contains many images
 
 
 @dataclass
@@ -162,7 +165,7 @@ def read(source: str) -> np.ndarray | None:
     """Read a BGR image (H, W, 3) from a file or an archive (``FILE.npz/000001``); return None if that fails."""
     path = Path(source)
     if path.parent.suffix == '.npz':
-        content = np.frombuffer(Archive.opened(str(path.parent)).bytes_of(int(path.name)), np.uint8)
+        content = np.frombuffer(_open(str(path.parent)).bytes_of(int(path.name)), np.uint8)
         return cv2.imdecode(content, cv2.IMREAD_COLOR)
     return cv2.imread(source, cv2.IMREAD_COLOR)
 
@@ -196,6 +199,8 @@ def write_report(report: Report, folder: Path) -> Path:
             figure.savefig(folder / file, dpi=150)
             width, height = (100 * figure.get_size_inches()).round().astype(int)
             content.update(file=file.as_posix(), width=width, height=height)
+        elif isinstance(section, Gallery):
+            content['images'] = [replace(image, source='') for image in section.images]  # no paths of this machine
         elif isinstance(section, Table):
             rows = list(zip(*(column.values for column in section.columns), strict=True))
             columns = [dict(name=c.name, meaning=c.meaning, decimals=c.decimals) for c in section.columns]

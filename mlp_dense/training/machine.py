@@ -37,7 +37,7 @@ def adapt_to_cpu(cfg: Config) -> None:
     """Replace settings that need a GPU: SyncBN by BN, mixed precision by full precision."""
     replacements = {'SyncBN': 'BN', 'AmpOptimWrapper': 'OptimWrapper'}
     replaced = set()
-    for _, container, key, value in walk(cfg._cfg_dict):
+    for _, container, key, value in walk(cfg):
         if key == 'type' and isinstance(value, str) and value in replacements:
             container[key] = replacements[value]
             replaced.add(value)

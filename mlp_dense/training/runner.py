@@ -11,18 +11,16 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 
-from ..checkpoints.matching import loading
+from ..checkpoints.matching import loading, warn_if_not_finite
 from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
-from ..checks.data_config import check_built, check_data, explain_empty
-from ..checks.unreadable import explained
+from ..checks.data_config import check_built, check_data
 from ..config.config_file import enter_scope, first_line
-from ..config.safe_loaders import check_pretrained
-from ..config.validation import building, check_settings
+from ..config.validation import building, check_pretrained, check_settings
 from ..datasets.layout import leaves
 from ..errors import CheckpointError, UserError
 from ..registry import RUNNERS
@@ -56,12 +54,12 @@ class DenseRunner(Runner):
         self.fine_tuning = not self._resume
         saving = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
         stoppable = saving.stoppable() if saving else nullcontext()
-        with building(self.cfg, running=True), explained(self.rank), stoppable:
+        with building(self.cfg, running=True), stoppable:
             return super().train()
 
     def test(self) -> dict[str, float]:
         try:
-            with building(self.cfg, running=True), explained(self.rank):
+            with building(self.cfg, running=True):
                 return super().test()
         finally:
             for hook in self.hooks:
@@ -128,11 +126,8 @@ class DenseRunner(Runner):
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """Build a data loader and check its data sets."""
-        try:
-            with redirect_stdout(io.StringIO()):  # silence pycocotools
-                loader = Runner.build_dataloader(dataloader, *args, **kwargs)
-        except ValueError as error:
-            raise explain_empty(dataloader['dataset'], error) from error
+        with redirect_stdout(io.StringIO()):  # silence pycocotools
+            loader = Runner.build_dataloader(dataloader, *args, **kwargs)
         for dataset in leaves(loader.dataset):
             check_built(dataset)
         loader.generator = torch.Generator()  # else each pass over the data draws a random number of the training
@@ -167,9 +162,7 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, strict: bool = 
 
     If not `strict`, heads may differ (mmengine logs how), but never the backbone.
     """
-    if names := checkpoint.not_finite:
-        problem = f'{len(names)} of its weights are not finite (NaN or infinity), first {names[0]}'
-        print_log(f'{checkpoint.source}: {problem}.', logger='current', level=logging.WARNING)
+    warn_if_not_finite(checkpoint)
     try:
         with loading(checkpoint.source):
             load_state_dict(model, checkpoint.weights, strict=strict)

@@ -11,7 +11,6 @@ from mmengine.logging import print_log
 from ..checkpoints.atomic import checkpoints_in
 from ..config.config_file import Edits, enter_scope, evaluators, make_folder, need, setting
 from ..config.scaling import set_duration, set_image_sizes
-from ..config.validation import check_backends
 from ..datasets.layout import dataset_meta, leaves
 from ..errors import UserError
 from ..reports.page import check_folder
@@ -36,18 +35,18 @@ def shrink(
 
     Images and processes change in the `loaders` (``train``, ``val``, ``test``), the batch size in the first of them.
     """
-    edits = Edits()
+    edits = Edits(cfg)
     need(cfg, 'model', f'{loaders[0]}_dataloader')
-    set_image_sizes(edits, cfg, loaders, img_scale, crop_size)
+    set_image_sizes(edits, loaders, img_scale, crop_size)
     if batch_size is not None:
-        edits.set(cfg[f'{loaders[0]}_dataloader'], 'batch_size', batch_size, f'{loaders[0]}_dataloader.batch_size')
+        edits.set(cfg[f'{loaders[0]}_dataloader'], 'batch_size', batch_size)
     if workers is not None:
-        for path in [f'{name}_dataloader' for name in loaders if cfg.get(f'{name}_dataloader')]:
-            edits.set(cfg[path], 'num_workers', workers, f'{path}.num_workers')
+        for loader in filter(None, (cfg.get(f'{name}_dataloader') for name in loaders)):
+            edits.set(loader, 'num_workers', workers)
             for key in ('persistent_workers', 'prefetch_factor'):
-                if not workers and cfg[path].get(key):  # PyTorch refuses them without loading processes
-                    edits.remove(cfg[path], key, f'{path}.{key}')
-    set_duration(edits, cfg, epochs, iters)
+                if not workers and loader.get(key):  # PyTorch refuses them without loading processes
+                    edits.set(loader, key, None)
+    set_duration(edits, epochs, iters)
     return edits.lines
 
 
@@ -61,7 +60,6 @@ def for_training(
 ) -> None:
     """Change a config, whose work dir is set, for a training; refuse to overwrite another one in the work dir."""
     need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    check_backends(cfg)
     start, template = cfg.get('load_from'), setting(cfg, 'default_hooks.checkpoint.filename_tmpl')
     if resume:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
@@ -99,7 +97,6 @@ def for_test(
 ) -> None:
     """Change a config for the test of a checkpoint: see ``tools/test.py --help``."""
     need(cfg, 'model', 'test_dataloader', 'test_cfg')
-    check_backends(cfg)
     if not evaluators(cfg, 'test'):
         raise UserError(f'{cfg.filename} has no test_evaluator, so there is nothing to measure.')
     cfg.load_from, cfg.resume = checkpoint, False

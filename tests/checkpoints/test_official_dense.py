@@ -129,10 +129,9 @@ def published(architecture, save):
 def test_names_and_shapes_equal_those_of_the_config(architecture):
     with torch.device('meta'):
         shapes = shapes_of(architecture, TINY, *((512, 256) if architecture == 'upernet' else (256, 1024)))
-        weights = {name: torch.empty(shape) for name, shape in shapes.items()}
-    count = len(weights)
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
     report = compare_with_model(read(architecture), Checkpoint('file', None, weights))
-    assert report == f'loads: {count} of its {count} tensors fit'
+    assert report == f'loads: {len(weights)} tensors'
 
 
 def test_every_tensor_is_loaded_into_its_module(architecture, published):

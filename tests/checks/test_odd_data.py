@@ -1,12 +1,17 @@
 """Training and validation accept unusual but valid images and labels, or refuse them in one sentence."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
+import torch
+from mmengine.dataset import Compose
 from PIL import Image
 
+from mlp_dense.checks.data_config import check_built
 from support.configs import DETECTION, SEGMENTATION
 
 BOTH = pytest.mark.parametrize('base', [DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
@@ -74,7 +79,7 @@ def test_data_without_images_are_refused(data, change_annotations, train, base, 
     for file in (data / split).iterdir():
         file.unlink()
     status, _, errors = train(base)
-    assert status == 2 and 'No image matches these settings of the config' in errors
+    assert status == 2 and 'No image matches these settings' in errors
 
 
 @pytest.mark.slow
@@ -111,6 +116,22 @@ def test_unusual_image_sizes_are_accepted(data, change_annotations, train, base,
         assert status == 2 and '000000.jpg: LoadAnnotations fails' in errors
     else:
         assert status == 0, errors
+
+
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical', 'diagonal'])
+@pytest.mark.parametrize('size', [(1, 9), (9, 1), (3, 3)], ids='{0[0]}x{0[1]}'.format)
+@pytest.mark.parametrize(
+    'types', [('mmdet.RandomFlip', 'mmdet.PackDetInputs'), ('mmseg.RandomFlip', 'mmseg.PackSegInputs')]
+)
+def test_flipped_image_of_one_row_or_column_is_packed(types, size, direction):
+    """A flip leaves a negative stride, which PyTorch refuses, at an axis of length 1."""
+    flip, pack = dict(type=types[0], prob=1.0, direction=direction), dict(type=types[1], meta_keys=())
+    dataset = SimpleNamespace(metainfo={}, pipeline=Compose([flip, pack]))
+    check_built(dataset)
+    image = np.arange(27, dtype=np.uint8).reshape(*size, 3)
+    packed = dataset.pipeline(dict(img=image, img_shape=size))
+    expected = mmcv.imflip(image, direction).transpose(2, 0, 1).copy()
+    assert torch.equal(packed['inputs'], torch.from_numpy(expected))
 
 
 @pytest.mark.slow

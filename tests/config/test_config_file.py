@@ -54,7 +54,7 @@ def test_missing_config_suggests_a_similar_name(monkeypatch):
     expected = 'does not exist; did you mean configs/detection/hire_mlp_mask_rcnn_shapes.py'
     with pytest.raises(UserError, match=expected):
         read_config('configs/detection/hire_mlp_mask_rcnn_shape.py')
-    with pytest.raises(UserError, match=r'configs is not a file that ends in \.py'):
+    with pytest.raises(UserError, match=r'configs is not a config: its name must end in \.py'):
         read_config('configs')
     with pytest.raises(UserError, match=r'is not a config: its name must end in \.py'):
         read_config('weights.pth')

@@ -78,8 +78,8 @@ def test_intervals_of_the_config_stay():
     [
         (COCO_1X, dict(epochs=0), '--epochs 0: pass 1 or more.'),
         (COCO_1X, dict(iters=-5), '--iters -5: pass 1 or more.'),
-        (COCO_1X, dict(iters=100), r'--iters: .*_coco\.py counts its training in epochs; use --epochs; .*indices=N'),
-        (ADE20K, dict(epochs=1), r'--epochs: .*_ade20k\.py counts its training in iterations; use --iters\.'),
+        (COCO_1X, dict(iters=100), r'--iters: .*_coco\.py has no valid train_cfg\.max_iters; use --epochs\.'),
+        (ADE20K, dict(epochs=1), r'--epochs: .*_ade20k\.py has no valid train_cfg\.max_epochs; use --iters\.'),
     ],
 )
 def test_impossible_duration_is_refused(file, options, sentence):

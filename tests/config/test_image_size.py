@@ -150,7 +150,7 @@ def test_workers_and_batch_size_change_their_loaders():
     assert cfg.train_dataloader.batch_size == 3 and cfg.test_dataloader.batch_size == 1
     for name in ALL:
         loader = cfg[f'{name}_dataloader']
-        assert loader.num_workers == 0 and 'persistent_workers' not in loader
+        assert loader.num_workers == 0 and loader.persistent_workers is None
         assert f'{name}_dataloader.num_workers: 2 -> 0' in lines
     cfg, lines = shrunk(COCO, ('test',), batch_size=3, workers=1)
     assert lines == ['test_dataloader.batch_size: 1 -> 3', 'test_dataloader.num_workers: 2 -> 1']

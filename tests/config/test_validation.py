@@ -54,6 +54,6 @@ test_dataloader = dict(dataset=dict(type='CocoDataset'))
 """)
     child = "_base_ = './base.py'\nmodel = dict(backbone=dict(type='mlp_dense.HireMLP', arch='small'))"
     (tmp_path / 'child.py').write_text(child)
-    expected = 'model.backbone: HireMLP .*depth, num_stages.* settings of the inherited ResNet are left'
+    expected = 'model.backbone: HireMLP .*depth, num_stages.* set _delete_=True next to the new type'
     with pytest.raises(UserError, match=expected):
         load_model(tmp_path / 'child.py', None)

@@ -7,9 +7,8 @@ import torch
 from mmcv.ops import DeformConv2d, RoIAlign, batched_nms, sigmoid_focal_loss
 from torch import Tensor, nn
 
-from mlp_dense.operators import deformable, roi_align
+from mlp_dense.operators import by_torchvision, deformable, has_torchvision, roi_align
 from mlp_dense.operators import nms as suppression
-from mlp_dense.operators.torchvision_ops import by_torchvision, has_torchvision
 from support.boxes import clustered_boxes
 from support.devices import deterministic
 from support.operators import put_in_place

@@ -45,7 +45,7 @@ def test_missing_data_are_named(fails, tmp_path):
 
 def test_data_set_without_images_is_refused(fails):
     message = fails('train', SEGMENTATION, options=['train_dataloader.dataset.img_suffix=.tif'])
-    assert 'No image matches' in message and 'img_suffix=.tif' in message
+    assert 'No image matches' in message and "img_suffix='.tif'" in message
 
 
 def test_unknown_backbone_argument_suggests_a_similar_one(fails, shapes, tmp_path):
@@ -98,19 +98,18 @@ def test_invalid_option_of_a_test_is_explained(fails, tmp_path):
 @pytest.mark.parametrize(
     ('text', 'expected'),
     [
-        ("model = dict(type='RetinaNet')", 'model: RetinaNet has no argument rpn_head, roi_head; {}MaskRCNN'),
-        ("model = dict(backbone=dict(type='ResNet', depth=18))", 'model.backbone: ResNet has no argument arch; {}'),
-        ("train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)", 'Loop has no argument max_epochs; {}EpochLoop'),
+        ("model = dict(type='RetinaNet')", 'model: RetinaNet has no argument rpn_head, roi_head'),
+        ("model = dict(backbone=dict(type='ResNet', depth=18))", 'model.backbone: ResNet has no argument arch'),
+        ("train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)", 'Loop has no argument max_epochs'),
         ("optim_wrapper = dict(optimizer=dict(type='SGD', lr=1, betas=(0, 1)))", 'SGD has no argument betas'),
-        ("optim_wrapper = dict(optimizer=dict(type='Rprop', lr=1))", 'Rprop has no argument weight_decay; {}AdamW'),
+        ("optim_wrapper = dict(optimizer=dict(type='Rprop', lr=1))", 'Rprop has no argument weight_decay'),
     ],
 )
 def test_forgotten_delete_is_explained(fails, tmp_path, text, expected):
     file = tmp_path / 'child.py'
     file.write_text(f'_base_ = {DETECTION!r}\n{text}\n')
     message = fails('train', file)
-    assert expected.format('settings of the inherited ') in message
-    assert ('set _delete_=True next to the new type' in message) == ('betas' not in text)
+    assert expected in message and 'set _delete_=True next to the new type' in message
 
 
 def test_arguments_in_another_order_are_explained(tmp_path, capsys):
@@ -227,7 +226,7 @@ def test_invalid_arguments_of_other_tools_are_explained(tmp_path, capsys):
         ('cannot be written', 'model_zoo', '--out', tmp_path / 'file' / 'zoo.md'),
         ('ends in .md', 'model_zoo', '--out', tmp_path),
         ('cannot be written', 'test', DETECTION, 'x.pth', '--show-dir', tmp_path / 'file'),
-        ('is not a file that ends in .py', 'test', tmp_path, 'x.pth'),
+        ('is not a config: its name must end in .py', 'test', tmp_path, 'x.pth'),
     ):
         assert call(*command) == 2
         assert expected in capsys.readouterr().err

@@ -86,7 +86,7 @@ def test_dry_run_accepts_sizes_and_durations(file, duration, shapes, tmp_path, c
     [
         ('train', ['--img-scale', 96, 160], '--img-scale 96 160: pass the long and the short side'),
         ('train', ['--epochs', 0], '--epochs 0: pass 1 or more.'),
-        ('train', ['--iters', 5], 'counts its training in epochs; use --epochs;'),
+        ('train', ['--iters', 5], 'has no valid train_cfg.max_iters; use --epochs.'),
         ('test', ['--workers', -1], 'test_dataloader.num_workers is -1; set a whole number of 0 or more.'),
         ('test', ['--show-dir', 'drawn', '--score-thr', 1.5], '--score-thr is 1.5; use a number from 0 to 1.'),
         ('test', ['--crop-size', 32, 32], 'the test of '),

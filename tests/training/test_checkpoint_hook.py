@@ -189,7 +189,7 @@ def test_resumed_checkpoint_and_later_ones_stay(trained):
 
 def test_minutes_write_checkpoints(shapes, tmp_path):
     hook = {'default_hooks.checkpoint.minutes': 0.0001, 'default_hooks.checkpoint.interval': 3}
-    file = write_config(SEGMENTATION, tmp_path, shapes, **SHORT, **hook, **{'train_cfg.max_iters': 4})
+    file = write_config(SEGMENTATION, tmp_path, shapes, **(SHORT | hook))
     assert call('train', file, '--work-dir', tmp_path) == 0
     assert not (tmp_path / 'resume.pth').exists(), 'a regular checkpoint replaces it'
     more = ['--cfg-options', 'train_cfg.max_iters=5', 'default_hooks.checkpoint.save_last=False']
