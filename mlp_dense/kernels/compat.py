@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint, noop_context_fn
+from torch.utils.checkpoint import checkpoint
 
 from .dispatch import is_transformed
 
@@ -58,9 +58,9 @@ def precise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
 
 def recompute(function: nn.Module, x: Tensor, context: Callable[[], AbstractContextManager]) -> Tensor:
     """Call `function` without storing activations; the backward pass calls it again inside `context()`."""
-    # A compiler traces the recomputation itself and does not support contexts.
-    contexts = noop_context_fn if torch.compiler.is_compiling() else lambda: (nullcontext(), context())
-    return checkpoint(function, x, use_reentrant=False, context_fn=contexts)
+    if torch.compiler.is_compiling():  # which traces the recomputation itself and does not support context_fn
+        return checkpoint(function, x, use_reentrant=False)
+    return checkpoint(function, x, use_reentrant=False, context_fn=lambda: (nullcontext(), context()))
 
 
 class Conv(nn.Conv2d):
