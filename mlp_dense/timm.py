@@ -27,11 +27,9 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from .backbones import FAMILIES
-from .backbones.as_mlp import PatchEmbedding
-from .backbones.base import MLPBackbone, keep_frozen, layers_of
-from .backbones.fixed_grid import FixedGridMLP, PatchStem, Rescaling
-from .backbones.layers import ConvDownsample
-from .backbones.stages import Stage
+from .backbones.base import MLPBackbone
+from .backbones.fixed_grid import FixedGridMLP, Rescaling
+from .backbones.layers import ChannelLayerNorm, ConvDownsample, GroupNorm1, PatchStem, Stage
 from .checkpoints.matching import SOURCE, log, match_to_backbone
 from .checkpoints.reading import Checkpoint
 from .errors import ArgumentError, CheckpointError
@@ -72,6 +70,7 @@ class VisionMLP(nn.Module):
 
     pyramid: nn.ModuleList
     stages: nn.ModuleList
+    train, layers = MLPBackbone.train, MLPBackbone.layers  # both need only the stem and the stages
 
     def __init__(
         self,
@@ -123,11 +122,6 @@ class VisionMLP(nn.Module):
         if isinstance(self.head.fc, nn.Linear):
             nn.init.trunc_normal_(self.head.fc.weight, std=0.02)
             nn.init.zeros_(self.head.fc.bias)
-
-    def train(self, mode: bool = True) -> 'VisionMLP':
-        super().train(mode)
-        keep_frozen(self)
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes) for images (B, in_chans, H, W)."""
@@ -195,10 +189,6 @@ class VisionMLP(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith('bias')}  # biases of experts are matrices
-
-    def layers(self) -> list[list[nn.Module]]:
-        """Return the layers of layer-wise learning rates, see :meth:`mlp_dense.MLPBackbone.layers`."""
-        return layers_of(self)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return patterns that form the same layers as :meth:`layers`, or with `coarse` one layer per stage."""
@@ -309,7 +299,5 @@ _VARIANTS = {name_of(family, arch): (family, arch) for family in FAMILIES for ar
 default_cfgs = generate_default_cfgs({name: default_cfg(name) for name in _VARIANTS})
 for _name, (_family, _arch) in _VARIANTS.items():
     _register(_name, _family, _arch)
-for _module in {norm for family in FAMILIES for norm in family.norms_allowed.values()} | {
-    *(ConvDownsample, PatchEmbedding, PatchStem, Rescaling, Stage)
-}:
+for _module in (ChannelLayerNorm, GroupNorm1, ConvDownsample, PatchStem, Rescaling, Stage):
     register_notrace_module(_module)  # a leaf for torch.fx, since its Python code depends on sizes

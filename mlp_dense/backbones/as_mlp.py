@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..checkpoints.matching import LeftOut
-from ..kernels.compat import channels_last, pad_right_bottom, round_up
+from ..kernels.compat import pad_right_bottom, round_up
 from .base import MLPBackbone
-from .layers import GroupNorm1, MakeNorm, Pointwise, in_nchw
+from .layers import GroupNorm1, MakeNorm, PatchStem, Pointwise, in_nchw
 
 
 class AxialShift(nn.Module):
@@ -33,20 +33,6 @@ class AxialShift(nn.Module):
         w, h = (kernels.shift(x, self.offsets, axis, self.group) for axis in (2, 1))
         x = kernels.linear_gelu(w, self.along_w) + kernels.linear_gelu(h, self.along_h)
         return self.proj(in_nchw(self.norm2, x))
-
-
-class PatchEmbedding(nn.Module):
-    """Non-overlapping 4x4 patches, each mapped to a vector, then the norm."""
-
-    def __init__(self, in_channels: int, dim: int, patch_size: int, norm: MakeNorm):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, dim, patch_size, patch_size)
-        self.norm = norm(dim)
-        self.patch_size = patch_size
-
-    def forward(self, x: Tensor) -> Tensor:
-        sizes = (round_up(size, self.patch_size) for size in x.shape[-2:])
-        return self.norm(self.conv(channels_last(pad_right_bottom(x, *sizes))))
 
 
 class PatchMerging(nn.Module):
@@ -95,7 +81,7 @@ class ASMLP(MLPBackbone):
     # Initial weights: PyTorch's defaults. The official init function changes only layer types that do not occur.
 
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
-        return PatchEmbedding(in_channels, dim, self.stem_stride, self.make_norm)
+        return PatchStem(in_channels, dim, patch_size=4, multiple=4, norm=self.make_norm)
 
     def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
         return PatchMerging(in_dim, dim, self.make_norm)

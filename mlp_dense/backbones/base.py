@@ -4,7 +4,7 @@ import copy
 import inspect
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,8 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..checkpoints.matching import FRESH, LeftOut, load_pretrained, match_and_log
 from ..errors import ArgumentError, UserError
 from ..kernels import nchw_output
-from .layers import ChannelMLP
-from .stages import Block, Stage
+from .layers import Block, ChannelMLP, Stage
 
 NETWORK_NAMES = (
     (r'^(norm|head)\.', LeftOut('classifier head and norm')),
@@ -60,27 +59,17 @@ class MLPBackbone(nn.Module):
 
     archs: ClassVar[dict[str, dict[str, Any]]]
     arch_defaults: ClassVar[dict[str, Any]] = {}
-    norms_allowed: ClassVar[dict[str, type[nn.Module]]]
+    norms_allowed: ClassVar[dict[str, Callable[..., nn.Module]]]
     stem_stride: ClassVar[int] = 4
     official_names: ClassVar[tuple[tuple[str, Any], ...]]
-    """Pairs (pattern, our name) for ``re.sub`` on the keys of the official checkpoints.
-
-    A :class:`~mlp_dense.checkpoints.matching.LeftOut` instead of our name explains why a tensor is not loaded."""
-    __signature__: ClassVar[inspect.Signature]
+    """Pairs (pattern, our name, or the reason why it is LeftOut) for ``re.sub`` on the keys of official checkpoints."""
 
     def __init_subclass__(cls, **kwargs: Any):
-        """Show the arguments of the base classes in ``help()`` and ``inspect.signature()`` as well."""
+        """Append the arguments of the base class to the docstring, for ``help()``."""
         super().__init_subclass__(**kwargs)
-        bases = cls.__mro__[: cls.__mro__.index(MLPBackbone) + 1]
-        constructors = [vars(base)['__init__'] for base in bases if '__init__' in vars(base)]
-        parameters = {name: p for init in constructors for name, p in inspect.signature(init).parameters.items()}
-        named = [p for p in parameters.values() if p.name != 'self' and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-        required, optional = ([p for p in named if (p.default is p.empty) == empty] for empty in (True, False))
-        cls.__signature__ = inspect.Signature(required + [p.replace(kind=p.KEYWORD_ONLY) for p in optional])
-        if '__doc__' in vars(cls) and cls.__doc__:
-            summary, _, arguments = inspect.cleandoc(cls.__doc__).partition('\n\nArgs:\n')
-            inherited = inspect.cleandoc(super(cls, cls).__doc__ or '').partition('\n\nArgs:\n')[2]
-            cls.__doc__ = '\n'.join(filter(None, [summary + '\n\nArgs:', arguments, inherited]))
+        summary, _, arguments = inspect.cleandoc(cls.__doc__ or '').partition('\n\nArgs:\n')
+        inherited = inspect.cleandoc(super(cls, cls).__doc__ or '').partition('\n\nArgs:\n')[2]
+        cls.__doc__ = '\n'.join(filter(None, [summary + '\n\nArgs:', arguments, inherited]))
 
     def __init__(
         self,
@@ -97,7 +86,9 @@ class MLPBackbone(nn.Module):
         **unknown: Any,
     ):
         if unknown:
-            allowed = _names(inspect.signature(type(self)).parameters)
+            classes = [cls for cls in type(self).__mro__ if issubclass(cls, MLPBackbone)]
+            specs = [inspect.getfullargspec(vars(cls)['__init__']) for cls in classes if '__init__' in vars(cls)]
+            allowed = _names(name for spec in specs for name in spec.args[1:] + spec.kwonlyargs)
             raise ArgumentError(f'{type(self).__name__} does not know {_names(unknown)}; it takes {allowed}.')
         super().__init__()
         self.arch = self._resolve_arch(arch)
@@ -126,7 +117,7 @@ class MLPBackbone(nn.Module):
         has_norm = [out_norm and i in indices for i in range(num_stages)]
         self.norms = nn.ModuleList(self.make_norm(dims[i]) if has_norm[i] else nn.Identity() for i in range(num_stages))
         self.init_family_weights()
-        keep_frozen(self)
+        self.train()
         self.register_load_state_dict_pre_hook(_match_on_load)
 
     def make_norm(self, dim: int) -> nn.Module:
@@ -189,13 +180,22 @@ class MLPBackbone(nn.Module):
         """Return the output that belongs to the feature map `x` of a stage, for images of a size (H, W)."""
         return x
 
-    def layers(self) -> list[list[nn.Module]]:
+    def layers(self: Any) -> list[list[nn.Module]]:
         """Return the layers of layer-wise learning rates: the stem, then each block with its downsampling."""
-        return layers_of(self)
+        layers = [[self.stem]]
+        for stage in self.stages:
+            layers += [[block] if i else [stage.downsample, block] for i, block in enumerate(stage.blocks)]
+        return layers
 
-    def train(self, mode: bool = True) -> 'MLPBackbone':
-        super().train(mode)
-        keep_frozen(self)
+    def train(self: Any, mode: bool = True) -> Any:
+        """Set the mode, except for frozen stages, and for BatchNorm if ``norm_eval``."""
+        nn.Module.train(self, mode)
+        if self.frozen_stages >= 0:
+            for module in (self.stem, *self.stages[: self.frozen_stages]):
+                module.eval().requires_grad_(False)
+        for module in self.modules() if self.norm_eval else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
         return self
 
     def init_weights(self) -> None:
@@ -214,10 +214,9 @@ class MLPBackbone(nn.Module):
 
     def is_unbuilt(self, key: str) -> bool:
         """Whether a tensor belongs to a stage or an output of this arch that was not selected."""
-        module, _, name = key.partition('.')
-        number = name.partition('.')[0]
-        built = len(self.stages) if module == 'stages' else 0 if module in FRESH else None
-        return built is not None and number.isdecimal() and built <= int(number) < len(self.arch['depths'])
+        module, number, *_ = [*key.split('.'), '']
+        built = dict.fromkeys(FRESH, 0) | dict(stages=len(self.stages))
+        return module in built and number.isdecimal() and built[module] <= int(number) < len(self.arch['depths'])
 
     @classmethod
     def names_in(cls, keys: Collection[str], depths: Sequence[int] | None = None) -> tuple[tuple[str, Any], ...]:
@@ -226,20 +225,24 @@ class MLPBackbone(nn.Module):
 
     @classmethod
     def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """Return the fields of the arch that weights (our names) belong to, inferred from shapes; None if unknown."""
+        """Return the fields of the arch that weights (our names) belong to; None if unknown."""
+        try:
+            arch = cls._infer_arch(weights)
+        except (KeyError, IndexError, ArithmeticError):  # a tensor is missing, or has another shape
+            return None
+        return arch if arch['depths'] else None
 
-        def widths(name: str) -> list[int]:
-            tensors = (weights.get(f'stages.{i}.blocks.0.{name}.weight') for i in range(len(depths)))
-            # Weights of several experts have three dimensions.
-            return [w.shape[w.ndim == 3] if w is not None and w.ndim else 0 for w in tensors]
-
+    @classmethod
+    def _infer_arch(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Infer the fields of an arch from shapes."""
         first = re.compile(r'stages\.(\d+)\.blocks\.\d+\.norm1\.weight')
         depths = Counter(int(match[1]) for match in map(first.fullmatch, weights) if match)
-        dims, hidden = widths('norm1'), widths('channel_mixing.fc1')
-        if not depths or not all(dims) or not all(hidden):
-            return None
-        ratios = tuple(wide // dim for wide, dim in zip(hidden, dims, strict=True))
-        return dict(depths=tuple(depths[i] for i in range(len(dims))), dims=tuple(dims), mlp_ratios=ratios)
+        blocks = [f'stages.{i}.blocks.0' for i in range(len(depths))]
+        dims = [weights[f'{block}.norm1.weight'].shape[0] for block in blocks]
+        hidden = [weights[f'{block}.channel_mixing.fc1.weight'].shape for block in blocks]
+        # Weights of several experts have three dimensions.
+        ratios = [shape[len(shape) == 3] // dim for shape, dim in zip(hidden, dims, strict=True)]
+        return dict(depths=tuple(depths[i] for i in range(len(dims))), dims=tuple(dims), mlp_ratios=tuple(ratios))
 
     @classmethod
     def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -258,25 +261,6 @@ class MLPBackbone(nn.Module):
     @classmethod
     def _error(cls, name: str, value: object, allowed: str) -> UserError:
         return UserError(f'{cls.__name__}: {name} is {value!r}; allowed: {allowed}.')
-
-
-def layers_of(network: Any) -> list[list[nn.Module]]:
-    """Return :meth:`MLPBackbone.layers` of a network with a ``stem`` and ``stages``."""
-    layers = [[network.stem]]
-    for stage in network.stages:
-        layers += [[block] if i else [stage.downsample, block] for i, block in enumerate(stage.blocks)]
-    return layers
-
-
-def keep_frozen(network: Any) -> None:
-    """Apply ``frozen_stages`` and ``norm_eval`` of a network with a ``stem`` and ``stages``, after ``train()``."""
-    if network.frozen_stages >= 0:
-        for module in (network.stem, *network.stages[: network.frozen_stages]):
-            module.eval()
-            module.requires_grad_(False)
-    for module in network.modules() if network.norm_eval else ():
-        if isinstance(module, _BatchNorm):
-            module.eval()
 
 
 def _match_on_load(backbone: MLPBackbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

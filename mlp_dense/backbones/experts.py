@@ -1,7 +1,5 @@
 """Mixtures of experts: a router sends every item to a few of several MLPs (V-MoE, arXiv 2106.05974)."""
 
-import logging
-from functools import cache
 from typing import Any
 
 import torch
@@ -42,9 +40,6 @@ class Experts(nn.Module):
     Attributes:
         balance: the last value of the balancing loss.
         shares: (num_experts), the fraction of the items that each expert received.
-        loss_scale: the factor by which a training multiplies its loss before the backward pass; the balancing loss is
-            multiplied by it as well. :meth:`set_loss_scale` sets it, in trainings with mmengine through
-            ``mlp_dense.BalanceHook``.
     """
 
     balance: Tensor
@@ -60,12 +55,10 @@ class Experts(nn.Module):
         self.register_buffer('balance', torch.zeros(()), persistent=False)
         self.register_buffer('shares', torch.zeros(num_experts), persistent=False)
         self.register_buffer('loss_scale', torch.ones(()), persistent=False)
-        self.has_loss_scale = False
 
     def set_loss_scale(self, scale: Tensor | float) -> None:
-        """Multiply the balancing loss by `scale` from the next iteration on."""
+        """Multiply the balancing loss by the factor of the training's loss, as ``mlp_dense.BalanceHook`` does."""
         self.loss_scale.copy_(torch.as_tensor(scale))
-        self.has_loss_scale = True
 
     def forward(self, x: Tensor) -> Tensor:
         items = x.flatten(0, -2)
@@ -78,18 +71,14 @@ class Experts(nn.Module):
             loss = BALANCE_WEIGHT * imbalance(logits, noisy, self.num_chosen)
             self.balance.copy_(loss.detach())
             self.shares.copy_(F.one_hot(chosen, len(self.shares)).sum((0, 1)) / chosen.numel())
-            device = x.device.type
-            if not (self.has_loss_scale or torch.compiler.is_compiling()) and torch.is_autocast_enabled(device):
-                _warn_of_loss_scaling(torch.get_autocast_dtype(device))
             out = WithLoss.apply(out, loss, self.loss_scale)
         return out.view_as(x)
 
 
 def imbalance(logits: Tensor, noisy: Tensor, num_chosen: int) -> Tensor:
-    """Return how unevenly items (N, experts) are spread over the experts; 0 if evenly.
+    """Return the mean of the squared coefficients of variation of the experts' importance and load.
 
-    It is the mean of the squared coefficients of variation of the experts' importance and load. `noisy` differs from
-    `logits` by a standard deviation of 1 / experts.
+    It is 0 if items (N, experts) are spread evenly. `noisy` is `logits` with a standard deviation of 1 / experts.
     """
     importance = logits.softmax(1).sum(0)
     threshold = noisy.topk(num_chosen).values[:, -1:]
@@ -113,13 +102,3 @@ class WithLoss(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         return gradient, *ctx.saved_tensors, None
-
-
-@cache  # one warning for a process
-def _warn_of_loss_scaling(dtype: torch.dtype) -> None:
-    if dtype == torch.float16:
-        logging.getLogger('mlp_dense').warning(
-            'The balancing loss of the experts ignores the loss scaling of fp16 training: add '
-            "dict(type='mlp_dense.BalanceHook') to custom_hooks, or call set_loss_scale of every "
-            'mlp_dense.backbones.experts.Experts before each iteration.'
-        )

@@ -14,13 +14,12 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
 from ..kernels.compat import crop, pad_right_bottom, resampling_dtype, round_up, sizes_match
 from .base import MLPBackbone
-from .layers import ConvDownsample, MakeNorm, in_nchw
+from .layers import ConvDownsample, MakeNorm, PatchStem, in_nchw
 
 GLOBAL_BLOCKS = ('last', 'all', 'none')
 
@@ -28,8 +27,7 @@ GLOBAL_BLOCKS = ('last', 'all', 'none')
 class GridMixing(nn.Module):
     """Token mixing of (B, H, W, dim) by layers for (B, grid, grid, dim).
 
-    It mixes in windows of that size, with the feature map zero-padded at the right and the bottom; or, if it is global,
-    on the feature map resized to that size.
+    It mixes in windows of the zero-padded feature map, or, if it is global, on the feature map resized to one window.
     """
 
     def __init__(self, grid: int, is_global: bool):
@@ -52,17 +50,12 @@ class GridMixing(nn.Module):
         x = in_nchw(partial(pad_right_bottom, height=rows, width=columns), x)
         return self.project(self.mix(x)[:, :height, :width])
 
-    def extra_repr(self) -> str:
-        return f'grid={self.grid}, is_global={self.is_global}'
-
 
 def resized(x: Tensor, height: int, width: int) -> Tensor:
-    """Resize (B, H, W, C) to (B, height, width, C), bilinear with antialiasing.
-
-    Two products with matrices support every dtype and have a deterministic gradient.
-    """
+    """Resize (B, H, W, C) to (B, height, width, C), bilinear with antialiasing."""
     if sizes_match(x.shape[1:3], (height, width)):
         return x
+    # Products with matrices support every dtype and have a deterministic gradient.
     batch, rows, columns, channels = x.shape
     x = _resampling(rows, height, x).expand(batch, -1, -1).bmm(x.reshape(batch, rows, -1))
     x = x.view(batch * height, columns, channels)
@@ -75,29 +68,6 @@ def _resampling(source: int, target: int, like: Tensor) -> Tensor:
     reach = max(source, target) / target
     weights = (1 - (old - new[:, None] * (source / target)).abs() / reach).clamp(min=0)
     return (weights / weights.sum(1, keepdim=True)).to(like.dtype)
-
-
-class PatchStem(ConvDownsample):
-    """A vector for each patch of (B, in_channels, H, W), zero-padded at the right and the bottom.
-
-    The padded size is a multiple of `multiple`; `shrink` then resizes it by exactly 7/8.
-    """
-
-    def __init__(self, in_channels: int, dim: int, patch_size: int, multiple: int, shrink: bool = False):
-        super().__init__(in_channels, dim, patch_size, stride=patch_size)
-        self.multiple, self.shrink = multiple, shrink
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = (round_up(side, self.multiple) for side in x.shape[-2:])
-        x = pad_right_bottom(x, height, width)
-        if self.shrink:
-            x = self.shrunk(x, height // 8 * 7, width // 8 * 7)
-        return super().forward(x)
-
-    def shrunk(self, x: Tensor, height: int, width: int) -> Tensor:
-        """Resize images (B, C, H, W) to a smaller size."""
-        precise = x.to(resampling_dtype(x))
-        return F.interpolate(precise, (height, width), mode='bilinear', antialias=True).to(x.dtype)
 
 
 class Doubling(nn.ConvTranspose2d):
@@ -113,8 +83,7 @@ class Doubling(nn.ConvTranspose2d):
 class Rescaling(nn.Sequential):
     """Rescaling of the feature map of a stage, (B, dim, H, W), to 2**doublings the height and width.
 
-    Transposed convolutions enlarge it, max pooling reduces it. The result is cropped to the image, whose size
-    (height, width) is an argument of `forward`.
+    Transposed convolutions enlarge it, max pooling reduces it. The result is cropped to the `size` of the image.
     """
 
     def __init__(self, dim: int, doublings: int, stride: int | float, norm: MakeNorm):
@@ -143,8 +112,7 @@ class FixedGridMLP(MLPBackbone):
 
     first_stride: ClassVar[int | float] = 4
     """Stride of the first output, in pixels of the image that the stem splits; patches are a power of two larger."""
-    shrink = False
-    """Whether images are resized by 7/8 first."""
+    shrink = False  # whether images are resized by 7/8 first
 
     def __init__(self, *args: Any, global_blocks: str = 'last', **kwargs: Any):
         if global_blocks not in GLOBAL_BLOCKS:
@@ -193,7 +161,8 @@ class FixedGridMLP(MLPBackbone):
     def make_stem(self, in_channels: int, dim: int) -> nn.Module:
         grids, patch_size = self.grid_sizes(self.arch), self.arch['patch_size']
         largest = patch_size * grids[0] // min(grids[: len(self.arch['depths'])])
-        return PatchStem(in_channels, dim, patch_size, largest // 7 * 8 if self.shrink else largest, self.shrink)
+        multiple = largest // 7 * 8 if self.shrink else largest
+        return PatchStem(in_channels, dim, patch_size, multiple, shrink=self.shrink)
 
     def make_downsample(self, in_dim: int, dim: int, stage: int) -> nn.Module:
         before, after = self.grid_sizes(self.arch)[stage - 1 : stage + 1]
@@ -201,9 +170,8 @@ class FixedGridMLP(MLPBackbone):
         return ConvDownsample(in_dim, dim, step, step) if (in_dim, step) != (dim, 1) else nn.Identity()
 
     @classmethod
-    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        sizes, stem = super().arch_like(weights), weights.get('stem.conv.weight')
-        return None if sizes is None or stem is None or stem.ndim != 4 else sizes | dict(patch_size=stem.shape[3])
+    def _infer_arch(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        return super()._infer_arch(weights) | dict(patch_size=weights['stem.conv.weight'].shape[3])
 
     def to_output(self, stage: int, x: Tensor, size: Sequence[int]) -> Tensor:
         return self.pyramid[stage](x, size=size)  # hooks see tensors only

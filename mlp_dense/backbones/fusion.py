@@ -11,13 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def fuse(model: nn.Module) -> nn.Module:
     """Return an inference copy of a backbone, detector or segmentor: faster, with the same outputs up to rounding.
 
-    Every BatchNorm next to a linear layer or a convolution is folded into it. In the backbones these are the norms of
-    Hire-MLP and Wave-MLP, except the output norms and those before a depthwise convolution; elsewhere those of mmcv's
-    ``ConvModule``. LayerNorm and GroupNorm depend on the image and stay. Stochastic depth and auxiliary heads, which
-    only training uses, are removed.
-
-    The copy is in eval mode and without gradients, and its state dict has other entries. Keep the checkpoint of the
-    model, which does not change, and fuse after loading.
+    Every BatchNorm next to a linear layer or a convolution is folded into it: in Hire-MLP and Wave-MLP, except output
+    norms and those before a depthwise convolution, and in mmcv's ``ConvModule``. Stochastic depth and auxiliary heads,
+    which only training uses, are removed. Fuse after loading, because the state dict of the copy has other entries.
     """
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(fused.modules()):
@@ -41,25 +37,32 @@ def _fuse_conv_modules(model: nn.Module) -> None:
             fuse_conv_bn(module)
 
 
-def is_foldable(norm: nn.Module | None) -> bool:
+def is_foldable(norm: nn.Module) -> bool:
     """Whether a norm is a fixed scale and shift at inference: a BatchNorm with running statistics."""
     return isinstance(norm, _BatchNorm) and norm.running_mean is not None
 
 
-def fold_before(norm: nn.Module, *layers: nn.Linear, repeats: int = 1) -> None:
-    """Fold a norm into the linear layers that read its output, with every channel `repeats` times in a row."""
-    scale, shift = (values.repeat_interleave(repeats) for values in _scale_and_shift(norm))
+def fold_before(norm: nn.Module, *layers: nn.Linear) -> nn.Module:
+    """Fold a norm into all linear layers that read its output, and return what remains of the norm."""
+    if not is_foldable(norm):
+        return norm
     for layer in layers:
+        repeats = layer.in_features // norm.num_features  # the positions of a region, side by side for every channel
+        scale, shift = (values.repeat_interleave(repeats) for values in _scale_and_shift(norm))
         weight = layer.weight.double()
         bias = 0 if layer.bias is None else layer.bias
         _set(layer, weight * scale, weight @ shift + bias)
+    return nn.Identity()
 
 
-def fold_after(layer: nn.Linear | nn.Conv2d, norm: nn.Module) -> None:
-    """Fold a norm into the linear layer or convolution whose output it reads."""
+def fold_after(layer: nn.Linear | nn.Conv2d, norm: nn.Module) -> nn.Module:
+    """Fold a norm into the linear layer or convolution whose output it reads, and return what remains of the norm."""
+    if not is_foldable(norm):
+        return norm
     scale, shift = _scale_and_shift(norm)
     bias = 0 if layer.bias is None else layer.bias
     _set(layer, (layer.weight.flatten(1) * scale[:, None]).view_as(layer.weight), shift + bias * scale)
+    return nn.Identity()
 
 
 def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from ..kernels import cyclic_window, linear
 from ..kernels.compat import round_up
 from .base import NETWORK_NAMES, MLPBackbone
-from .fusion import fold_after, fold_before, is_foldable
+from .fusion import fold_after, fold_before
 from .layers import ConvDownsample, MakeNorm, Pointwise, WeightedBranches, in_nchw, init_linear_layers
 
 
@@ -32,18 +32,13 @@ class RegionMLP(nn.Module):
         x = x.unflatten(axis, (-1, region)).movedim(axis + 1, 3).flatten(3)
         weight = self.fc1.weight.unflatten(1, (-1, region)).transpose(1, 2).flatten(1)
         x = in_nchw(self.norm, linear(x, weight, self.fc1.bias)).relu()
-        weight, bias = (
-            tensor.unflatten(0, (-1, region)).transpose(0, 1).flatten(0, 1)
-            for tensor in (self.fc2.weight, self.fc2.bias)
-        )
-        x = linear(x, weight, bias)
+        parameters = (self.fc2.weight, self.fc2.bias)
+        x = linear(x, *(tensor.unflatten(0, (-1, region)).transpose(0, 1).flatten(0, 1) for tensor in parameters))
         x = x.unflatten(3, (region, -1)).movedim(3, axis + 1).flatten(axis, axis + 1)
         return cyclic_window(x, size, self.step, size, axis)
 
     def fold_norms(self) -> None:
-        if is_foldable(self.norm):
-            fold_after(self.fc1, self.norm)
-            self.norm = nn.Identity()
+        self.norm = fold_after(self.fc1, self.norm)
 
 
 class HireTokenMixing(nn.Module):
@@ -61,10 +56,7 @@ class HireTokenMixing(nn.Module):
         return self.proj(self.reweight(self.along_h(x), self.along_w(x), self.channel(x)))
 
     def fold_input_norm(self, norm: nn.Module) -> nn.Module:
-        fold_before(norm, self.channel)
-        for along in (self.along_h, self.along_w):
-            fold_before(norm, along.fc1, repeats=along.region_size)
-        return nn.Identity()
+        return fold_before(norm, self.channel, self.along_h.fc1, self.along_w.fc1)
 
 
 class HireMLP(MLPBackbone):

@@ -1,19 +1,30 @@
-"""Layers that more than one family uses.
+"""Layers, blocks and stages that more than one family uses.
 
 Inside the stages feature maps are (B, H, W, C), so that a linear layer over the channels is one matrix product. Norms
 and convolutions take (B, C, H, W): :func:`in_nchw` calls them on the same memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import kernels
-from ..kernels.compat import Conv, channels_last, group_norm_input, pad_right_bottom
-from .fusion import fold_after, fold_before, is_foldable
+from ..kernels.compat import (
+    Conv,
+    channels_last,
+    group_norm_input,
+    pad_right_bottom,
+    recompute,
+    resampling_dtype,
+    round_up,
+)
+from .fusion import fold_after, fold_before
 
 MakeNorm = Callable[[int], nn.Module]  # from the number of channels
 
@@ -43,15 +54,11 @@ class ChannelMLP(nn.Module):
         return kernels.mlp(x, self.fc1, self.fc2)
 
     def fold_input_norm(self, norm: nn.Module) -> nn.Module:
-        fold_before(norm, self.fc1)
-        return nn.Identity()
+        return fold_before(norm, self.fc1)
 
 
 class WeightedBranches(nn.Module):
-    """The sum of three branches, weighted per channel by a softmax over the branches (arXiv 2108.13341, sec. 3).
-
-    Its scores depend on the mean of the unweighted sum.
-    """
+    """Three branches, summed with weights per channel that depend on their mean (arXiv 2108.13341, sec. 3)."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -97,10 +104,8 @@ class ConvDownsample(nn.Sequential):
         super().__init__()
         padding = (kernel_size - stride + 1) // 2
         self.conv = Conv(in_dim, dim, kernel_size, stride, padding)
-        if norm is not None:
-            self.norm = norm(dim)
-        if relu:
-            self.activation = nn.ReLU()
+        self.norm = norm(dim) if norm else nn.Identity()
+        self.activation = nn.ReLU() if relu else nn.Identity()
         self.smallest = kernel_size - 2 * padding  # a smaller image has no output pixel
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,9 +114,100 @@ class ConvDownsample(nn.Sequential):
         return super().forward(channels_last(x))
 
     def fold_norms(self) -> None:
-        if is_foldable(getattr(self, 'norm', None)):
-            fold_after(self.conv, self.norm)
-            self.norm = nn.Identity()
+        self.norm = fold_after(self.conv, self.norm)
+
+
+class PatchStem(ConvDownsample):
+    """A vector for each patch of images, zero-padded to a multiple of `multiple`; `shrink` then resizes them by 7/8."""
+
+    def __init__(
+        self, in_dim: int, dim: int, patch_size: int, multiple: int, norm: MakeNorm | None = None, shrink: bool = False
+    ):
+        super().__init__(in_dim, dim, patch_size, patch_size, norm)
+        self.multiple, self.shrink = multiple, shrink
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (round_up(side, self.multiple) for side in x.shape[-2:])
+        x = pad_right_bottom(x, height, width)
+        if self.shrink:
+            x = self.shrunk(x, height // 8 * 7, width // 8 * 7)
+        return super().forward(x)
+
+    def shrunk(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Resize images (B, C, H, W) to a smaller size."""
+        precise = x.to(resampling_dtype(x))
+        return F.interpolate(precise, (height, width), mode='bilinear', antialias=True).to(x.dtype)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): in training, an image skips the residual branch with probability `rate`."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        return x * x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep).div_(keep)
+
+
+class Block(nn.Module):
+    """Token mixing, then channel mixing, of (B, H, W, dim), each after a norm and inside a residual connection."""
+
+    def __init__(self, dim: int, token_mixing: nn.Module, channel_mixing: nn.Module, norm: MakeNorm, drop_path: float):
+        super().__init__()
+        self.norm1 = norm(dim)
+        self.token_mixing = token_mixing
+        self.norm2 = norm(dim)
+        self.channel_mixing = channel_mixing
+        self.drop_path: nn.Module = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.token_mixing(in_nchw(self.norm1, x)))
+        return x + self.drop_path(self.channel_mixing(in_nchw(self.norm2, x)))
+
+    def fold_norms(self) -> None:
+        self.drop_path = nn.Identity()
+        if hasattr(self.token_mixing, 'fold_input_norm'):
+            self.norm1 = self.token_mixing.fold_input_norm(self.norm1)
+        if hasattr(self.channel_mixing, 'fold_input_norm'):
+            self.norm2 = self.channel_mixing.fold_input_norm(self.norm2)
+
+
+class Stage(nn.Module):
+    """A downsampling of (B, C, H, W) (the identity in the first stage), then blocks, which take (B, H, W, C)."""
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], with_cp: bool):
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = channels_last(self.downsample(x)).permute(0, 2, 3, 1)
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                x = recompute(block, x, partial(_running_statistics_kept, block))
+            else:
+                x = block(x)
+        return x.permute(0, 3, 1, 2)
+
+
+@contextmanager
+def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Keep the second forward pass of activation checkpointing from updating running statistics a second time."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, num_batches_tracked) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(num_batches_tracked)
 
 
 def init_linear_layers(module: nn.Module, types: tuple[type[nn.Linear | nn.Conv2d], ...]) -> None:

@@ -3,23 +3,15 @@
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
-from .. import kernels
 from ..checkpoints.matching import LeftOut
 from .fixed_grid import FixedGridMLP, GridMixing
 from .layers import ChannelLayerNorm, ChannelMLP
-
-
-@kernels.known_layer
-class MixerLayerNorm(ChannelLayerNorm):
-    """ChannelLayerNorm with the eps of the published code."""
-
-    def __init__(self, dim: int, eps: float = 1e-6, **kwargs: Any):
-        super().__init__(dim, eps, **kwargs)
 
 
 class MixerTokenMixing(GridMixing):
@@ -59,7 +51,7 @@ class MLPMixer(FixedGridMLP):
         'l32': dict(depths=(6,) * 4, dims=(1024,) * 4, patch_size=32, grid_size=7),
     }
     arch_defaults = dict(mlp_ratios=(4, 4, 4, 4), patch_size=16, grid_size=14)
-    norms_allowed = {'LN': MixerLayerNorm}
+    norms_allowed = {'LN': partial(ChannelLayerNorm, eps=1e-6)}
     official_names = (
         (r'^(norm|ln1|head)\.', LeftOut('classifier head and norm')),
         (r'^(stem\.proj|patch_embed\.projection)\.', 'stem.conv.'),
@@ -99,12 +91,12 @@ class MLPMixer(FixedGridMLP):
                 nn.init.xavier_uniform_(layer.weight)
                 if layer.bias is not None:
                     nn.init.normal_(layer.bias, std=1e-6)
-        stem = cast(nn.Conv2d, self.stem.conv)
-        std = stem.weight[0].numel() ** -0.5 / 0.8796  # the standard deviation of a normal distribution truncated at 2
-        nn.init.trunc_normal_(stem.weight, std=std, a=-2 * std, b=2 * std)
-        nn.init.zeros_(cast(nn.Parameter, stem.bias))
+        weight, bias = self.stem.conv.parameters()
+        std = weight[0].numel() ** -0.5 / 0.8796  # the standard deviation of a normal distribution truncated at 2
+        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+        nn.init.zeros_(bias)
 
     @classmethod
-    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        sizes, tokens = super().arch_like(weights), weights.get('stages.0.blocks.0.token_mixing.mlp.fc1.weight')
-        return None if sizes is None or tokens is None else sizes | dict(grid_size=math.isqrt(tokens.shape[-1]))
+    def _infer_arch(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        tokens = weights['stages.0.blocks.0.token_mixing.mlp.fc1.weight'].shape[-1]
+        return super()._infer_arch(weights) | dict(grid_size=math.isqrt(tokens))

@@ -16,10 +16,9 @@ from .mlp_mixer import MixerTokenMixing, MLPMixer
 
 
 class SparseTokenMixing(MixerTokenMixing):
-    """A mixture of experts over the positions of a window, for every channel.
+    """A mixture of experts over the positions of a window, for every channel (sec. 3).
 
-    It stands between layers that re-represent (grid**2 positions, dim channels) as (2 * grid**2, dim / 2) and back
-    (sec. 3).
+    It stands between layers that re-represent (grid**2 positions, dim channels) as (2 * grid**2, dim / 2) and back.
     """
 
     def __init__(self, dim: int, grid: int, is_global: bool, num_experts: int, num_chosen: int):
@@ -50,15 +49,6 @@ class SparseMLP(MLPMixer):
         sparse_blocks=2, token_experts=8, token_choices=1, channel_experts=4, channel_choices=2
     )
 
-    @classmethod
-    def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:
-        fields = super()._resolve_arch(arch)
-        for mixing in ('token', 'channel'):
-            key, experts = f'{mixing}_choices', fields[f'{mixing}_experts']
-            if not 1 <= fields[key] <= experts:
-                raise cls._error(f'arch[{key!r}]', fields[key], f'1 to {experts}, the number of experts')
-        return fields
-
     def is_sparse(self, stage: int, index: int) -> bool:
         """Whether a block contains mixtures of experts."""
         return sum(self.arch['depths'][stage:]) - index <= self.arch['sparse_blocks']
@@ -77,13 +67,11 @@ class SparseMLP(MLPMixer):
         return Experts(dim, int(dim * ratio), self.arch['channel_experts'], self.arch['channel_choices'])
 
     @classmethod
-    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        sizes = super().arch_like(weights)
-        if sizes is None:
-            return None
-        experts = {
-            mixing: [tensor for name, tensor in weights.items() if name.endswith(f'{mixing}_mixing{end}.router.weight')]
-            for mixing, end in (('token', '.mlp'), ('channel', ''))
-        }
-        counts = {f'{mixing}_experts': len(routers[0]) for mixing, routers in experts.items() if routers}
-        return sizes | dict(sparse_blocks=len(experts['token'])) | counts
+    def _infer_arch(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        fields: dict[str, Any] = dict(sparse_blocks=0)
+        for name, tensor in weights.items():
+            if name.endswith('token_mixing.mlp.router.weight'):
+                fields |= dict(sparse_blocks=fields['sparse_blocks'] + 1, token_experts=tensor.shape[0])
+            elif name.endswith('channel_mixing.router.weight'):
+                fields['channel_experts'] = tensor.shape[0]
+        return super()._infer_arch(weights) | fields

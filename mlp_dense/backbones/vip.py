@@ -87,27 +87,17 @@ class VisionPermutator(FixedGridMLP):
             *cls.official_names,
         )
 
-    @classmethod
-    def _resolve_arch(cls, arch: str | Mapping[str, Any]) -> dict[str, Any]:
-        arch = super()._resolve_arch(arch)
-        for dim, segments in zip(arch['dims'], arch['segments'], strict=False):
-            if dim % segments:
-                raise cls._error('dims of arch', arch['dims'], f'multiples of segments, {arch["segments"]}')
-        return arch
-
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
         return PermuteMLP(self.arch['dims'][stage], self.arch['segments'][stage], self.is_global(stage, index))
 
     @classmethod
-    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        sizes = super().arch_like(weights)
-        if sizes is None:
-            return None
-        segments = [max(1, 224 // sizes['patch_size'])]  # shapes do not contain them
-        for stage in range(1, len(sizes['depths'])):
-            between = weights.get(f'stages.{stage}.downsample.conv.weight')
-            segments.append(segments[-1] // (2 if between is not None and between.shape[2:] == (2, 2) else 1))
-        return sizes | dict(segments=tuple(segments))
+    def _infer_arch(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        fields = super()._infer_arch(weights)
+        segments = [224 // fields['patch_size']]  # of the published image
+        for stage in range(1, len(fields['depths'])):
+            downsample = weights.get(f'stages.{stage}.downsample.conv.weight')
+            segments.append(segments[-1] // (1 if downsample is None else downsample.shape[3]))
+        return fields | dict(segments=tuple(segments))
 
     def init_family_weights(self) -> None:
         init_linear_layers(self, (nn.Linear,))

@@ -8,15 +8,12 @@ from torch import Tensor, nn
 
 from .. import kernels
 from .base import NETWORK_NAMES, MLPBackbone
-from .fusion import fold_after, fold_before, is_foldable
+from .fusion import fold_after, fold_before
 from .layers import ConvDownsample, GroupNorm1, MakeNorm, Pointwise, WeightedBranches, in_nchw
 
 
 class GroupedConv(nn.Conv2d):
-    """A convolution of (B, H, W, in_dim) to (B, H, W, dim) without bias and with zeros outside.
-
-    Output channel i reads the in_dim / dim input channels, one or two, from i * in_dim / dim on.
-    """
+    """Convolution of (B, H, W, in_dim) in which output channel i reads the n = in_dim / dim channels from i * n on."""
 
     def __init__(self, in_dim: int, dim: int, kernel_size: tuple[int, int]):
         super().__init__(in_dim, dim, kernel_size, padding='same', groups=dim, bias=False)
@@ -47,9 +44,7 @@ class WaveAlong(nn.Module):
         return self.mix(torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], -1))
 
     def fold_norms(self) -> None:
-        if is_foldable(self.norm):
-            fold_after(self.phase, self.norm)
-            self.norm = nn.Identity()
+        self.norm = fold_after(self.phase, self.norm)
 
 
 class WaveTokenMixing(nn.Module):
@@ -66,21 +61,17 @@ class WaveTokenMixing(nn.Module):
         return self.proj(self.reweight(self.along_w(x), self.along_h(x), self.channel(x)))
 
     def fold_input_norm(self, norm: nn.Module) -> nn.Module:
-        layers = [self.channel]
-        for along in (self.along_w, self.along_h):
-            if not isinstance(along.phase, Pointwise):
-                return norm  # a convolution reads zeros outside, not the shift that a norm would make of them
-            layers += [along.amplitude, along.phase]
-        fold_before(norm, *layers)
-        return nn.Identity()
+        w, h = self.along_w, self.along_h
+        if isinstance(w.phase, GroupedConv) or isinstance(h.phase, GroupedConv):
+            return norm  # a convolution reads zeros outside, not the shift that a norm would make of them
+        return fold_before(norm, self.channel, w.amplitude, w.phase, h.amplitude, h.phase)
 
 
 class WaveMLP(MLPBackbone):
     """Wave-MLP (arXiv 2111.12294, table 1): archs t_dw, t, s, m and b.
 
-    The norms are BatchNorm in t_dw and t, and GroupNorm of one group in s, m and b; those of the phases are always
-    BatchNorm, whose type `norm_cfg` selects. In training it needs more than one value per channel: images of a batch of
-    one have at least 33 pixels a side.
+    The norms of s, m and b are GroupNorm of one group, others (those of the phases too) the BatchNorm that `norm_cfg`
+    selects. In training it needs more than one value per channel: a single image has at least 33 pixels a side.
     """
 
     archs = {
@@ -132,13 +123,9 @@ class WaveMLP(MLPBackbone):
         return WaveTokenMixing(self.arch['dims'][stage], self.arch['depthwise_phase'], super().make_norm)
 
     @classmethod
-    def arch_like(cls, weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        sizes = super().arch_like(weights)
-        if sizes is None:
-            return None
-        phase = weights.get('stages.0.blocks.0.token_mixing.along_w.phase.weight')
-        return sizes | dict(
+    def _infer_arch(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        return super()._infer_arch(weights) | dict(
             group_norm='stages.0.blocks.0.norm1.running_mean' not in weights,
             downsample_norm='stem.norm.weight' in weights,
-            depthwise_phase=phase is not None and phase.shape[2:] == (3, 3),
+            depthwise_phase=weights['stages.0.blocks.0.token_mixing.along_w.phase.weight'].shape[2:] == (3, 3),
         )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ..backbones.fixed_grid import PatchStem, resized
+from ..backbones.fixed_grid import resized
+from ..backbones.layers import PatchStem
 from ..errors import UserError
 from ..kernels.compat import pad_right_bottom, round_up
 from .runtime import explained

@@ -1,8 +1,7 @@
 """The operations that the networks run, each as a reference and at most one faster implementation.
 
 The references (``reference.py``) define what is computed; ``onednn.py`` computes the same faster on a CPU. For each
-call one predicate, :func:`~mlp_dense.kernels.dispatch.applies`, selects one of them. ``with use('reference'):``
-disables every faster implementation.
+call :func:`~mlp_dense.kernels.dispatch.applies` selects one of them, and ``with use('reference'):`` the references.
 """
 
 from . import onednn, reference

@@ -5,7 +5,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,18 +58,16 @@ def precise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
 
 def recompute(function: nn.Module, x: Tensor, context: Callable[[], AbstractContextManager]) -> Tensor:
     """Call `function` without storing activations; the backward pass calls it again inside `context()`."""
-    arguments: dict[str, Any] = dict(context_fn=lambda: (nullcontext(), context()))
     if torch.compiler.is_compiling():  # which traces the recomputation itself and does not support context_fn
-        arguments = {}
-    return checkpoint(function, x, use_reentrant=False, **arguments)
+        return checkpoint(function, x, use_reentrant=False)
+    return checkpoint(function, x, use_reentrant=False, context_fn=lambda: (nullcontext(), context()))
 
 
 class Conv(nn.Conv2d):
     """A convolution that compiles for all sizes, and is finite for all of them in bf16.
 
-    On the output size of a padded one, inductor of PyTorch 2.13 fails
-    (https://github.com/pytorch/pytorch/issues/188422). In bf16 on a CPU, oneDNN reads uninitialized memory if the
-    output is one pixel wide.
+    Inductor of PyTorch 2.13 fails on the output size of a padded one (https://github.com/pytorch/pytorch/issues/188422).
+    In bf16 on a CPU, oneDNN reads uninitialized memory if the output is one pixel wide.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,9 +88,8 @@ class Conv(nn.Conv2d):
 def group_norm_input(x: Tensor) -> Tensor:
     """Return (B, C, H, W) in memory that GroupNorm's backward pass accepts.
 
-    Behind frozen stages PyTorch 2.13 crashes on a CPU: its channels_last kernel
-    (https://github.com/pytorch/pytorch/pull/89485) writes a gradient of `x` that is not needed. Forward-mode
-    differentiation supports contiguous memory only.
+    Behind frozen stages the channels_last kernel of PyTorch 2.13 crashes on a CPU: it writes a gradient of `x` that is
+    not needed (https://github.com/pytorch/pytorch/pull/89485). Forward-mode differentiation needs contiguous memory.
     """
     needs_copy = torch.is_grad_enabled() and not x.requires_grad
     return x.contiguous() if needs_copy or torch.autograd.forward_ad._current_level >= 0 else x

@@ -23,41 +23,34 @@ _has_any_global_hook = getattr(nn.modules.module, '_has_any_global_hook', lambda
 _dispatch_modes = getattr(torch._C, '_len_torch_dispatch_stack', lambda: 0)
 try:  # private operators, which a release of PyTorch may rename
     _private = torch.ops.mkldnn._linear_pointwise, torch.ops.aten.gelu_backward.grad_input
-    IS_AVAILABLE, DTYPES = torch.backends.mkldnn.is_available(), {torch.float32}
+    DTYPES = {torch.float32} if torch.backends.mkldnn.is_available() else set()
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         DTYPES.add(torch.bfloat16)
 except AttributeError as error:
     logging.getLogger('mlp_dense').warning("PyTorch's own, slower operators run on a CPU: %s.", error)
-    IS_AVAILABLE, DTYPES = False, set()
+    DTYPES = set()
 
-
-class _State:
-    """The selected choice. torch.compile guards it as an attribute, and compiles again if it changes."""
-
-    choice = 'fast'
-
-
-_state = _State()
+_choice = 'fast'  # torch.compile guards it, and compiles again if it changes
 _known_layers: set[type[nn.Module]] = {nn.Identity, nn.BatchNorm2d, nn.SyncBatchNorm}
 
 
 @contextmanager
 def use(choice: str) -> Iterator[None]:
-    """Run every operation of this process as its reference in plain PyTorch (``'reference'``), or as by default.
+    """Run every operation as its reference in plain PyTorch (``'reference'``), or faster if possible (``'fast'``).
 
-    ``'fast'`` is the default: a faster implementation runs if it accepts the arguments. The choice holds for all
-    threads. Gradients follow their forward pass.
+    The choice holds for all threads. Gradients follow their forward pass.
 
     Raises:
         UserError: The choice does not exist.
     """
     if choice not in CHOICES:
         raise UserError(f'kernels.use({choice!r}): this choice does not exist; choose one of {", ".join(CHOICES)}.')
-    before, _state.choice = _state.choice, choice
+    global _choice
+    before, _choice = _choice, choice
     try:
         yield
     finally:
-        _state.choice = before
+        _choice = before
 
 
 def known_layer(layer: Layer) -> Layer:
@@ -83,8 +76,7 @@ def applies(*arguments: object) -> bool:
     PyTorch's own operators, autocast chooses types by itself, and hooked or replaced layers must be called.
     """
     if (
-        _state.choice == 'reference'
-        or not IS_AVAILABLE
+        _choice == 'reference'
         or not torch.backends.mkldnn.enabled
         or torch.compiler.is_exporting()
         or torch.jit.is_tracing()
@@ -94,15 +86,11 @@ def applies(*arguments: object) -> bool:
         or (not torch.compiler.is_compiling() and _dispatch_modes())  # the compiler traces with a mode of its own
     ):
         return False
-    tensors = []
-    for argument in arguments:
-        if isinstance(argument, nn.Module):
-            if not _is_known(argument):
-                return False
-            tensors += [getattr(argument, name, None) for name in ('weight', 'bias')]
-        elif isinstance(argument, Tensor):
-            tensors.append(argument)
-    tensors = [tensor for tensor in tensors if tensor is not None]
+    layers = [argument for argument in arguments if isinstance(argument, nn.Module)]
+    if not all(_is_known(layer) for layer in layers):
+        return False
+    parameters = [getattr(layer, name, None) for layer in layers for name in ('weight', 'bias')]
+    tensors = [tensor for tensor in (*arguments, *parameters) if isinstance(tensor, Tensor)]
     return len({tensor.dtype for tensor in tensors}) == 1 and all(
         type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == 'cpu' and tensor.dtype in DTYPES
         for tensor in tensors

@@ -18,8 +18,7 @@ def mix_experts(
 ) -> Tensor:
     """Map items (N, dim) by the experts `chosen` (N, K), each an MLP, and sum the results, weighted by `gates` (N, K).
 
-    Only the chosen experts are computed, each for all of its items together. A compiler calls one operator, because the
-    number of items of an expert depends on the data.
+    A compiler calls one operator, because the number of items of an expert depends on the data.
     """
     weights = weight1, bias1, weight2, bias2
     if not torch.compiler.is_compiling():
@@ -30,7 +29,11 @@ def mix_experts(
 
 def mix_chosen(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -> Tensor:
     """Sort the items by expert and compute each expert for its own items."""
-    order, counts = _by_expert(chosen, len(weights[0]))
+    order, num_experts = chosen.flatten(), len(weights[0])
+    if order.is_meta:  # without values one expert represents all
+        counts = [len(order)] + [0] * (num_experts - 1)
+    else:
+        counts, order = torch.bincount(order, minlength=num_experts).tolist(), order.argsort(stable=True)
     step = ROWS if applies(items, *weights) else 1
     rows = [round_up(count, step) for count in counts]  # additional rows compute any item
     length, room = torch.tensor([counts, rows], device=order.device)
@@ -46,14 +49,6 @@ def mix_chosen(items: Tensor, gates: Tensor, chosen: Tensor, *weights: Tensor) -
     out = torch.cat(outs).index_select(0, torch.empty_like(order).scatter_(0, order, places))
     out = out.to(items.dtype).unflatten(0, chosen.shape) * gates.to(items.dtype).unsqueeze(2)
     return out.flatten(0, 1) if chosen.shape[1] == 1 else out.sum(1)
-
-
-def _by_expert(chosen: Tensor, num_experts: int) -> tuple[Tensor, list[int]]:
-    """Return the order of the choices (N, K), flattened, by expert, and the number of choices of each expert."""
-    flat = chosen.flatten()
-    if flat.is_meta:  # without values one expert represents all
-        return flat, [len(flat)] + [0] * (num_experts - 1)
-    return flat.argsort(stable=True), torch.bincount(flat, minlength=num_experts).tolist()
 
 
 def mix_experts_backward(

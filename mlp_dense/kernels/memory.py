@@ -8,13 +8,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep the memory that this process frees, as PyTorch does on a GPU.
+    """Let glibc keep the memory that this process frees; return False if another C library or the environment decides.
 
-    Otherwise glibc returns large feature maps to the system after use, and the kernel clears every page of each new one
-    (docs/performance.md).
-
-    Returns:
-        False, and nothing changes, with another C library, or if the environment configures how memory is kept.
+    Otherwise the kernel clears every page of each new large feature map (docs/performance.md).
     """
     chosen = any(name.startswith('MALLOC_') for name in os.environ) or 'malloc' in os.environ.get('GLIBC_TUNABLES', '')
     if chosen or platform.libc_ver()[0] != 'glibc':

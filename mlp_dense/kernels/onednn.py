@@ -1,9 +1,6 @@
-"""Faster implementations on a CPU through oneDNN, numerically equivalent to ``reference.py``.
+"""Faster implementations through oneDNN for arguments that ``dispatch.applies`` accepts (docs/performance.md)."""
 
-docs/performance.md explains and measures them. :func:`~mlp_dense.kernels.dispatch.applies` has accepted all arguments.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -21,9 +18,9 @@ TILE = 2**18
 """Values of a feature map that stay in a core's cache while they are normalized and copied to another order."""
 
 _linear_pointwise: Any = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
-_gelu_backward = torch.ops.aten.gelu_backward.grad_input
+_gelu_backward = torch.ops.aten.gelu_backward
 _convolution_backward = torch.ops.aten.convolution_backward
-_is_batched = getattr(torch._C._functorch, 'is_legacy_batchedtensor', lambda tensor: False)
+_is_legacy_batched = getattr(torch._C._functorch, 'is_legacy_batchedtensor', lambda tensor: False)
 
 
 def needs_gradients(*tensors: Tensor | None) -> bool:
@@ -31,26 +28,14 @@ def needs_gradients(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
+def _is_batched(gradient: Tensor) -> bool:
+    """Whether the backward pass runs in vmap."""
+    return is_transformed() or _is_legacy_batched(gradient)
+
+
 def _uses_convolutions(x: Tensor) -> bool:
     # With one thread PyTorch runs a slow 1x1 convolution. A compiler cannot query the number of threads.
     return x.ndim == 4 and (torch.compiler.is_compiling() or torch.get_num_threads() > 1)
-
-
-def _needs_graph(gradient: Tensor) -> bool:
-    """Whether gradients need gradients themselves, or are batched."""
-    return torch.is_grad_enabled() or is_transformed() or _is_batched(gradient)
-
-
-def _differentiated(operation: Callable[..., Tensor], ctx: Any, gradient: Tensor) -> Any:
-    """Return the gradients of an operation by autograd; its inputs are the first saved tensors."""
-    needed = ctx.needs_input_grad
-    with torch.enable_grad():
-        # An input may depend on another one: gradients of aliases do not include that path.
-        inputs: list[Any] = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[: len(needed)]]
-        out = operation(*inputs)
-    chosen = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
-    gradients = iter(torch.autograd.grad(out, chosen, gradient, create_graph=torch.is_grad_enabled()))
-    return tuple(next(gradients) if is_needed else None for is_needed in needed)
 
 
 # Linear layers
@@ -117,13 +102,14 @@ def conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequen
     """Return the gradients of the input, of the weight and of the bias of a linear layer, those that are needed."""
     bias_gradient = gradient.sum((0, 1, 2)) if needed[2] else None  # oneDNN takes longer for it
     # oneDNN is faster with longer rows.
-    maps = [tensor.flatten(1, 2).unsqueeze(1).permute(0, 3, 1, 2) for tensor in (gradient, x)]
+    batch, height, width, _ = x.shape
+    maps = [tensor.reshape(batch, 1, height * width, tensor.shape[3]).permute(0, 3, 1, 2) for tensor in (gradient, x)]
     x_gradient, weight_gradient, _ = _convolution_backward(
         *maps, weight[:, :, None, None], None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, (*needed[:2], False)
     )
     return [
-        None if x_gradient is None else x_gradient.permute(0, 2, 3, 1).view(x.shape),
-        None if weight_gradient is None else weight_gradient.flatten(1),
+        None if x_gradient is None else x_gradient.permute(0, 2, 3, 1).reshape(x.shape),
+        None if weight_gradient is None else weight_gradient.reshape(weight.shape),
         bias_gradient,
     ]
 
@@ -138,14 +124,12 @@ class TrainedLinear(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if _needs_graph(gradient):
-            return _differentiated(reference.linear, ctx, gradient)
         x, weight, _ = ctx.saved_tensors
         return tuple(conv1x1_backward(gradient, x, weight, ctx.needs_input_grad))
 
 
 class TrainedMLP(Function):
-    """Two linear layers with GELU between them for training; the gradient of GELU overwrites the one behind it."""
+    """Two linear layers with GELU between them for training."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
@@ -155,12 +139,12 @@ class TrainedMLP(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if _needs_graph(gradient):
-            return _differentiated(reference.expert_mlp, ctx, gradient)
-        x, weight1, _, weight2, _, hidden = ctx.saved_tensors
-        needed = ctx.needs_input_grad
+        x, weight1, bias1, weight2, _, hidden = ctx.saved_tensors
+        needed, may_overwrite = ctx.needs_input_grad, not (torch.is_grad_enabled() or _is_batched(gradient))
+        if torch.is_grad_enabled():  # gradients have gradients, for which the saved tensor is a constant
+            hidden = _conv1x1(x, weight1, bias1)
         inner, *second = conv1x1_backward(gradient, F.gelu(hidden), weight2, (True, *needed[3:]))
-        inner = _gelu_backward(inner, hidden, grad_input=inner)
+        inner = _gelu_backward(inner, hidden, **(dict(grad_input=inner) if may_overwrite else {}))
         return *conv1x1_backward(inner, x, weight1, needed[:3]), *second
 
 
@@ -219,10 +203,6 @@ class Depthwise(Function):
 
 
 def _kernel_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
-    if _needs_graph(gradient):
-        with torch.enable_grad():
-            out = reference.depthwise(x, kernel)
-        return torch.autograd.grad(out, kernel, gradient, create_graph=torch.is_grad_enabled())[0]
     # For kernels along the width oneDNN is ten times slower than along the height.
     transposed = kernel.shape[2] < kernel.shape[3]
     maps = [tensor.transpose(1, 2).contiguous() if transposed else tensor.contiguous() for tensor in (gradient, x)]
@@ -242,15 +222,10 @@ def nchw_output(x: Tensor, norm: nn.Module) -> Tensor:
     """Normalize and copy tile by tile for inference; return gradients in channels_last memory for training."""
     if torch.compiler.is_compiling():
         return reference.nchw_output(x, norm)
-    if not needs_gradients(x, *norm.parameters()) and _is_per_position(norm):
+    is_fixed = isinstance(norm, _BatchNorm) and not norm.training and norm.running_mean is not None
+    if (is_fixed or isinstance(norm, (nn.LayerNorm, nn.Identity))) and not needs_gradients(x, *norm.parameters()):
         return _in_order(x, norm, torch.contiguous_format)
     return InOrder.apply(norm(x), torch.contiguous_format)
-
-
-def _is_per_position(norm: nn.Module) -> bool:
-    """Whether a norm can be applied tile by tile."""
-    fixed = isinstance(norm, _BatchNorm) and not norm.training and norm.running_mean is not None
-    return fixed or isinstance(norm, (nn.LayerNorm, nn.Identity))
 
 
 class InOrder(Function):
@@ -263,7 +238,7 @@ class InOrder(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        if _is_batched(gradient) or is_transformed() or gradient.is_contiguous(memory_format=ctx.other):
+        if _is_batched(gradient) or gradient.is_contiguous(memory_format=ctx.other):
             return gradient, None
         return InOrder.apply(gradient, ctx.other), None
 

@@ -1,7 +1,6 @@
 """The operations of the networks in plain PyTorch.
 
-Feature maps are (B, H, W, C), so that a linear layer over the channels is one matrix product. Arguments called `layer`,
-`fc1`, `fc2`, `norm` and `mix` are modules, which the references call.
+Feature maps are (B, H, W, C). Arguments called `layer`, `fc1`, `fc2` and `norm` are modules, which the references call.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,10 +60,7 @@ def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def grouped_conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    depthwise: Callable[[Tensor, Tensor, Tensor | None], Tensor] = depthwise,
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, depthwise: Callable[..., Tensor] = depthwise
 ) -> Tensor:
     """Convolve (..., K * C) with kernels (C, K, odd, odd): channel i reads the K channels, one or two, from i * K on.
 

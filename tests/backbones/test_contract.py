@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mlp_dense.backbones.stages import DropPath
+from mlp_dense.backbones.layers import DropPath
 from reference import reference_of
 from support.models import ARCHS, SMALL, image, loss_of
 

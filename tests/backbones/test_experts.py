@@ -208,24 +208,6 @@ def test_two_processes_average_their_losses(tmp_path):
             torch.testing.assert_close(gradient, (first + second) / 2)
 
 
-def test_fp16_without_the_hook_warns_once(caplog):
-    module._warn_of_loss_scaling.cache_clear()
-    model = Experts(DIM, HIDDEN, EXPERTS, CHOSEN).train()
-    with caplog.at_level(logging.WARNING, 'mlp_dense'), torch.autocast('cpu', torch.float16):
-        model(torch.randn(9, DIM))
-        model(torch.randn(9, DIM))
-    assert [record for record in caplog.messages if 'BalanceHook' in record] == caplog.messages[:1] != []
-
-
-def test_fp16_with_a_known_scale_does_not_warn(caplog):
-    module._warn_of_loss_scaling.cache_clear()
-    model = Experts(DIM, HIDDEN, EXPERTS, CHOSEN).train()
-    model.set_loss_scale(8.0)
-    with caplog.at_level(logging.WARNING, 'mlp_dense'), torch.autocast('cpu', torch.float16):
-        model(torch.randn(9, DIM))
-    assert caplog.messages == []
-
-
 @pytest.mark.slow
 def test_training_logs_it(shapes: Path, tmp_path):
     short = {'train_cfg.max_epochs': 1, 'train_dataloader.dataset.indices': 4, 'default_hooks.logger.interval': 1}

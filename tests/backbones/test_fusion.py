@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlp_dense import HireMLP, fuse
-from mlp_dense.backbones.stages import DropPath
+from mlp_dense.backbones.layers import DropPath
 from support.configs import DETECTION, SEGMENTATION, config
 from support.models import SMALL, image
 
