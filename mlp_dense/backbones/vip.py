@@ -6,19 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..kernels import along_axis
 from .base import NETWORK_NAMES
 from .fixed_grid import FixedGridMLP, GridMixing
 from .layers import ChannelLayerNorm, Pointwise, WeightedBranches, init_linear_layers
-
-
-def along_axis(x: Tensor, layer: nn.Module, axis: int) -> Tensor:
-    """Apply a linear layer to the positions along axis 2 (height) or 4 (width) and the channels of a segment together.
-
-    Windows are (B, rows, grid, columns, grid, segments, depth) with as many segments as positions.
-    """
-    positions_last = x.transpose(axis, 5)
-    rows = positions_last.flatten(5).flatten(3, 4).flatten(1, 2)
-    return layer(rows).view(positions_last.shape).transpose(axis, 5).contiguous()
 
 
 class PermuteMLP(GridMixing):
@@ -88,7 +79,10 @@ class VisionPermutator(FixedGridMLP):
         )
 
     def make_token_mixing(self, stage: int, index: int) -> nn.Module:
-        return PermuteMLP(self.arch['dims'][stage], self.arch['segments'][stage], self.is_global(stage, index))
+        dim, segments = self.arch['dims'][stage], self.arch['segments'][stage]
+        if dim % segments:
+            raise self._error('dims of arch', self.arch['dims'], f'multiples of segments, {self.arch["segments"]}')
+        return PermuteMLP(dim, segments, self.is_global(stage, index))
 
     @classmethod
     def _infer_arch(cls, weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -128,6 +128,31 @@ class TrainedLinear(Function):
         return tuple(conv1x1_backward(gradient, x, weight, ctx.needs_input_grad))
 
 
+def along_axis(x: Tensor, layer: nn.Linear, axis: int) -> Tensor:
+    """Store the windows for training, which several layers read, instead of a copy in the order of each layer."""
+    if torch.compiler.is_compiling() or layer.bias is not None or not needs_gradients(x, layer.weight):
+        return reference.along_axis(x, layer, axis)
+    return AlongAxis.apply(x, layer.weight, axis)
+
+
+class AlongAxis(Function):
+    """A linear layer along an axis of windows for training."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, axis: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.axis = axis
+        return reference.segments_last(linear(reference.segment_rows(x, axis), weight), x.shape, axis)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), needed = ctx.saved_tensors, (*ctx.needs_input_grad[:2], False)
+        gradient, rows = (reference.segment_rows(tensor, ctx.axis) for tensor in (gradient, x))
+        rows_gradient, weight_gradient, _ = conv1x1_backward(gradient, rows, weight, needed)
+        x_gradient = None if rows_gradient is None else reference.segments_last(rows_gradient, x.shape, ctx.axis)
+        return x_gradient, weight_gradient, None
+
+
 class TrainedMLP(Function):
     """Two linear layers with GELU between them for training."""
 

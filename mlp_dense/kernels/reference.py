@@ -53,6 +53,26 @@ def cyclic_window(x: Tensor, period: int, start: int, length: int, axis: int) ->
     return x.index_select(axis, torch.arange(start, start + length, device=x.device) % period)
 
 
+def along_axis(x: Tensor, layer: nn.Module, axis: int) -> Tensor:
+    """Apply a linear layer to the positions along axis 2 (height) or 4 (width) and the channels of a segment together.
+
+    Windows are (B, rows, grid, columns, grid, segments, depth) with as many segments as positions along the axis.
+    """
+    return segments_last(layer(segment_rows(x, axis)), x.shape, axis)
+
+
+def segment_rows(x: Tensor, axis: int) -> Tensor:
+    """Return windows as (B, rows of products, other positions, positions along the axis * depth)."""
+    x = x.transpose(axis, 5)
+    batch, *sizes = x.shape
+    return x.reshape(batch, *(outer * inner for outer, inner in zip(sizes[::2], sizes[1::2], strict=True)))
+
+
+def segments_last(rows: Tensor, shape: Sequence[int], axis: int) -> Tensor:
+    """Undo :func:`segment_rows` for windows of a shape."""
+    return rows.reshape(shape).transpose(axis, 5).contiguous()  # both axes have one size
+
+
 def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     """Convolve each channel with its own kernel (C, 1, odd, odd), with zeros outside."""
     padding = [size // 2 for size in kernel.shape[2:]]
