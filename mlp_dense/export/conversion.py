@@ -5,6 +5,7 @@ Operators that PyTorch's exporter lacks, or translates for one size only, are tr
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,12 +116,12 @@ def to_int8(content: bytes, images: Iterable[Tensor]) -> bytes:
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(batches, None)
 
-    original = onnx.load_model_from_string(content)
     batches = ({'images': image.unsqueeze(0).numpy()} for image in images)
     with tempfile.TemporaryDirectory() as folder, quiet():
-        folded, target = f'{folder}/folded.onnx', f'{folder}/int8.onnx'
+        source, folded, target = (f'{folder}/{name}.onnx' for name in ('source', 'folded', 'int8'))
+        Path(source).write_bytes(content)
         # makes constants of the weights that Hire-MLP reorders
-        quant_pre_process(original, folded, skip_onnx_shape=True, skip_symbolic_shape=True)
+        quant_pre_process(source, folded, skip_onnx_shape=True, skip_symbolic_shape=True)
         quantize_static(
             folded,
             target,
@@ -134,5 +135,5 @@ def to_int8(content: bytes, images: Iterable[Tensor]) -> bytes:
         )
         model = onnx.load(target)
     del model.metadata_props[:]
-    model.metadata_props.extend(original.metadata_props)
+    model.metadata_props.extend(onnx.load_model_from_string(content).metadata_props)
     return model.SerializeToString()

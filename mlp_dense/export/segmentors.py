@@ -21,7 +21,7 @@ class SegmentorGraph(Graph):
     outputs = ('scores', 'labels')
 
     def __init__(self, model: Any, dtype: torch.dtype):
-        if type(model) is not EncoderDecoder:
+        if type(model).__name__ != 'EncoderDecoder':
             raise not_exportable(model)
         if model.out_channels < 2:
             raise not_exportable(model, 'a single class')
