@@ -15,6 +15,7 @@ from mlp_dense.backbones import FAMILIES
 from mlp_dense.datasets.shapes import write_shapes
 from support import checkpoints
 from support.configs import ROOT
+from support.models import SMALL
 from support.tools import own_globals
 
 os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # for deterministic products; read at the first one
@@ -29,7 +30,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def own_globals_of_mmengine():
-    """Restore mmengine's globals, so that the order of the tests does not matter."""
+    """Restore mmengine's globals and seed PyTorch, so that the order of the tests does not matter."""
+    torch.manual_seed(0)
     with own_globals():
         yield
 
@@ -46,6 +48,11 @@ def shared() -> Path:
 @pytest.fixture(params=FAMILIES, ids=lambda cls: cls.__name__)
 def family(request) -> type:
     return request.param
+
+
+@pytest.fixture
+def small(family, own_globals_of_mmengine) -> torch.nn.Module:
+    return family(SMALL)
 
 
 @pytest.fixture(scope='session')

@@ -46,6 +46,19 @@ def run(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def thin_configs(monkeypatch):
+    """Reduce the channels of every config that a benchmark reads, and the blocks to one per stage."""
+
+    def read_thin(file, changes) -> Config:
+        cfg = read_config(file, changes)
+        thin(cfg)
+        cfg.model.backbone.arch = dict(cfg.model.backbone.arch, depths=(1, 1, 1, 1))
+        return cfg
+
+    monkeypatch.setattr('mlp_dense.config.config_file.read_config', read_thin)
+
+
 def rows_of(folder: Path, printed: str) -> list[dict]:
     """Return the rows that a benchmark wrote, after checking that each has the values of its variant."""
     assert 'loaded' not in printed
@@ -97,13 +110,8 @@ def test_backbones_write_a_table_into_the_page(run, monkeypatch, tmp_path, optio
     ],
     ids=['inference', 'training'],
 )
-def test_detectors_run_with_both_heads(monkeypatch, run, tmp_path, options, expected):
-    def read_thin(file, changes) -> Config:
-        cfg = read_config(file, changes)
-        thin(cfg)
-        return cfg
-
-    monkeypatch.setattr('mlp_dense.config.config_file.read_config', read_thin)
+@pytest.mark.usefixtures('thin_configs')
+def test_detectors_run_with_both_heads(run, tmp_path, options, expected):
     rows = rows_of(tmp_path, run('detectors', '--out', str(tmp_path), *options, '--cfg-options', *FEW_PROPOSALS))
     for case in ('mask_rcnn 64x96', 'upernet 64x96'):
         assert {row['variant'] for row in rows if row['case'] == case} == expected
@@ -136,16 +144,9 @@ def test_operators_run(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_deploy_times_exported_files(monkeypatch, run, tmp_path):
+@pytest.mark.usefixtures('thin_configs')
+def test_deploy_times_exported_files(run, tmp_path):
     pytest.importorskip('onnxscript', reason="onnxscript of the extra 'export' is not installed")
-
-    def read_thin(file, changes) -> Config:
-        cfg = read_config(file, changes)
-        thin(cfg)
-        cfg.model.backbone.arch = dict(cfg.model.backbone.arch, depths=(1, 1, 1, 1))
-        return cfg
-
-    monkeypatch.setattr('mlp_dense.config.config_file.read_config', read_thin)
     variants = ['ours', 'bf16', 'onnxruntime', 'int8']
     options = ['--configs', 'configs/segmentation/cycle_mlp_upernet_shapes.py', '--kinds', *variants]
     printed = run('deploy', '--out', str(tmp_path), *options)

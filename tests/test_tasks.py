@@ -16,7 +16,6 @@ from mlp_dense.reports.results import Results, read_results
 from mlp_dense.tasks import DETECTION, SEGMENTATION, TASKS, task_of
 from mlp_dense.training.setup import for_test, is_exported, run_exported
 from support.configs import DETECTION as CONFIG
-from support.tools import TOOLS, run
 
 
 @pytest.fixture
@@ -92,11 +91,3 @@ def test_missing_package_of_a_task_is_named(monkeypatch):
         enter_scope(Config(dict(default_scope='mmseg')))
     with pytest.raises(UserError, match="default_scope is 'mmpose'; set it to mmdet, mmseg, mlp_dense"):
         task_of('mmpose')
-
-
-@pytest.mark.slow
-def test_table_of_tasks_imports_no_drawing_library():
-    heavy = {'cv2', 'matplotlib', 'PIL', 'mmcv', 'mmdet', 'mmseg', 'timm'}
-    script = f'import sys; sys.path.insert(0, {str(TOOLS.parent)!r}); import mlp_dense.tasks; print(*sys.modules)'
-    loaded = run('-W', 'ignore', '-c', script).split()
-    assert 'mlp_dense.tasks' in loaded and not heavy & set(loaded)

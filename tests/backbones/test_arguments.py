@@ -67,8 +67,9 @@ def test_subclass_with_its_own_arguments_and_a_mixin(family, subclass):
 
 
 def test_unknown_argument_of_a_subclass_lists_what_is_allowed(family, subclass):
-    with pytest.raises(ArgumentError) as error:
+    with pytest.raises(TypeError) as error:
         subclass(extra=2, arch=SMALL, drop_path=0.1)
+    assert isinstance(error.value, ArgumentError)
     problem, _, allowed = str(error.value).partition(';')
     assert problem == 'Extended does not know drop_path'
     assert {'extra', 'arch', 'drop_path_rate', 'out_indices'} <= set(allowed.strip('. ').replace(',', '').split())
@@ -91,15 +92,6 @@ def test_sync_bn():
     torch.testing.assert_close(synced(x), model(x))
 
 
-@pytest.mark.parametrize(
-    'duplicate', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=['deepcopy', 'pickle']
-)
-def test_copies_give_the_same(small, duplicate):
+def test_pickled_copy_computes_the_same(small):
     x = image(2, 3, 64, 48)
-    torch.testing.assert_close(duplicate(small.eval())(x), small(x))
-
-
-def test_building_on_the_meta_device(family):
-    with torch.device('meta'):
-        model = family(SMALL)
-    assert all(p.is_meta for p in model.parameters())
+    torch.testing.assert_close(pickle.loads(pickle.dumps(small.eval()))(x), small(x))

@@ -2,8 +2,6 @@
 
 import logging
 import math
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -181,31 +179,6 @@ def test_experts_without_items_have_a_gradient_of_zero():
     actual = gradients(model, torch.rand(9, DIM, dtype=torch.float64) + 1, weight=1.0)
     for name in ('fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias'):
         assert not actual[name][2:].any() and actual[name][0].any()
-
-
-PROCESS = """
-import sys, torch
-rank, folder = int(sys.argv[1]), sys.argv[2]
-torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
-model, x = torch.load(f'{folder}/given.pt', weights_only=False)
-model = torch.nn.parallel.DistributedDataParallel(model)
-torch.manual_seed(0)
-model(x[rank]).sum().backward()
-torch.save([parameter.grad for parameter in model.parameters()], f'{folder}/{rank}.pt')
-torch.distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_average_their_losses(tmp_path):
-    model, images = built().train(), torch.randn(2, 9, DIM, dtype=torch.float64)
-    torch.save((model, images), tmp_path / 'given.pt')
-    processes = [subprocess.Popen([sys.executable, '-c', PROCESS, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
-    alone = [gradients(model, x, weight=1.0).values() for x in images]
-    for rank in range(2):
-        for gradient, first, second in zip(torch.load(tmp_path / f'{rank}.pt'), *alone, strict=True):
-            torch.testing.assert_close(gradient, (first + second) / 2)
 
 
 @pytest.mark.slow

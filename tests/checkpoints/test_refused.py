@@ -67,14 +67,11 @@ def test_object_of_an_unknown_class_is_refused(save):
         read_checkpoint(save(dict(model={}, note=Custom()), 'own.pth'))
 
 
-@pytest.mark.parametrize(
-    'damage',
-    [lambda data: data[: len(data) // 2], lambda data: data[:10], lambda data: b'', lambda data: b'<html>' * 99],
-)
+@pytest.mark.parametrize('kept', [lambda size: size // 2, lambda size: 10], ids=['half', 'ten bytes'])
 @pytest.mark.parametrize('zipped', [True, False])
-def test_damaged_file_is_an_error(save, damage, zipped):
+def test_truncated_file_is_an_error(save, kept, zipped):
     path = pathlib.Path(save(official(mlp_dense.HireMLP), 'damaged.pth', _use_new_zipfile_serialization=zipped))
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes((data := path.read_bytes())[: kept(len(data))])
     with pytest.raises(CheckpointError, match=r'damaged\.pth') as error:
         read_checkpoint(path)
     assert not any(text in str(error.value) for text in ('\n', 'weights_only', 'run code'))
@@ -86,13 +83,11 @@ def test_damaged_file_is_an_error(save, damage, zipped):
         b'',
         b'<html>',
         struct.pack('<Q', 2**60) + b'{}',
-        struct.pack('<Q', 200) + b'{}',
         struct.pack('<Q', 5) + b'[1,2]',
         struct.pack('<Q', 4) + b'null',
         _safetensors({'w': {'dtype': 'F32', 'shape': [2**40, 2**40], 'data_offsets': [0, 8]}}),
         _safetensors({'w': {'dtype': 'F32', 'shape': [2], 'data_offsets': [0, 2**40]}}),
         _safetensors({'w': {'dtype': 'X9', 'shape': [2], 'data_offsets': [0, 8]}}),
-        _safetensors({'__metadata__': {'dataset_meta': '{'}}),
         _safetensors({'__metadata__': {'dataset_meta': '[' * 100_000}}),
         pickle.dumps(dict(w=1)),
     ],
@@ -148,21 +143,22 @@ MISMATCHES = {
     ),
 }
 LOADERS = {
-    'init_cfg': lambda cls, path: pretrained(cls, path),
     'not strict': lambda cls, path: cls(SMALL).load_state_dict(torch.load(path), strict=False),
     'detector': lambda cls, path: load_checkpoint(Detector(cls(SMALL)), path),
 }
 
 
-@pytest.mark.parametrize('loader', LOADERS)
-@pytest.mark.parametrize('mismatch', MISMATCHES)
+@pytest.mark.parametrize(
+    ('mismatch', 'loader'),
+    [*((name, 'init_cfg') for name in MISMATCHES), *(('one tensor missing', name) for name in LOADERS)],
+)
 def test_error_names_the_mismatch(family, save, mismatch, loader):
     (make, expected), reference = MISMATCHES[mismatch], reference_of(family)
     third_block = reference.block_name(0, 2, {**reference.defaults, **SMALL})
     names = dict(ours=first_bias(family), official=f'{reference.stem}.bias', third_block=third_block)
     path = save(prefixed('backbone.', make(family)))
     with pytest.raises(CheckpointError) as error:
-        LOADERS[loader](family, path)
+        LOADERS.get(loader, pretrained)(family, path)
     assert [text for text in [family.__name__, *expected] if text.format(**names) not in str(error.value)] == []
     assert len(str(error.value)) < 1000 and '\n' not in str(error.value)
 

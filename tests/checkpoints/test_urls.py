@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import mlp_dense
 from mlp_dense.checkpoints import files
@@ -104,12 +103,6 @@ def test_urls_with_the_same_name_have_separate_downloads(served, tmp_path):
         assert read_checkpoint(f'{url}/{folder}/weights.pth?download=1') == dict(value=folder)
     downloads = sorted((tmp_path / 'hub' / 'checkpoints').iterdir())
     assert len(downloads) == 2 and all(path.name.endswith('-weights.pth') for path in downloads)
-
-
-def test_safetensors_is_read_from_a_url(served, tmp_path):
-    weights = official(mlp_dense.HireMLP)
-    save_file(weights, tmp_path / 'weights.safetensors')
-    assert_computes(pretrained(mlp_dense.HireMLP, f'{served[0]}/weights.safetensors?raw=true'), weights)
 
 
 def test_error_for_a_downloaded_page_names_the_file_to_delete(served, tmp_path):

@@ -7,14 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlp_dense.datasets.shapes import write_shapes
-from support.configs import DETECTION, SEGMENTATION
 from support.tools import call
-from support.trainings import write_config
-
-SHORT = {
-    DETECTION: {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1},
-    SEGMENTATION: {'train_cfg.max_iters': 4, 'train_cfg.val_interval': 4, 'default_hooks.checkpoint.interval': 4},
-}
+from support.trainings import SHORT, write_config
 
 
 @pytest.fixture

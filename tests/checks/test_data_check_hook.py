@@ -2,7 +2,6 @@
 
 import cv2
 import pytest
-from mmengine.registry import HOOKS
 
 from mlp_dense.checks.data_check_hook import is_truncated
 from support.configs import DETECTION, SEGMENTATION
@@ -29,12 +28,6 @@ def test_truncated_image_is_detected(data):
 
 
 @pytest.mark.slow
-def test_data_without_problems_print_no_table(train):
-    status, output, _ = train(SEGMENTATION)
-    assert status == 0 and 'Problems in the data' not in output
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(('options', 'detected'), [([], False), (['--check-data'], True)])
 def test_check_data_checks_all_images(data, train, monkeypatch, options, detected):
     monkeypatch.setattr('mlp_dense.checks.data_check_hook.SAMPLE', 2)
@@ -55,11 +48,6 @@ def test_check_data_ends_unless_train_follows(train, tmp_path, options, trains):
     assert status == 0, errors
     assert ('Checked 10 images, their labels and annotations.' in output) != trains
     assert ('Iter(train)' in output) == (tmp_path / 'run' / 'iter_4.pth').exists() == trains
-
-
-def test_hook_is_built_from_a_config():
-    assert HOOKS.build(dict(type='mlp_dense.DataCheckHook')).everything is False
-    assert HOOKS.build(dict(type='mlp_dense.DataCheckHook', everything=True)).everything is True
 
 
 @pytest.mark.slow

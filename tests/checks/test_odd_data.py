@@ -93,7 +93,7 @@ def test_label_maps_of_ignored_pixels_are_accepted(data, train):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('size', [(1, 1), (1, 2000), (2000, 1), (1500, 2000)], ids='{0[0]}x{0[1]}'.format)
+@pytest.mark.parametrize('size', [(1, 1), (1, 2000), (1500, 2000)], ids='{0[0]}x{0[1]}'.format)
 @BOTH
 def test_unusual_image_sizes_are_accepted(data, change_annotations, train, base, size):
     """One image in each split has the size (height, width), a large one in training only, to save time."""
@@ -111,7 +111,7 @@ def test_unusual_image_sizes_are_accepted(data, change_annotations, train, base,
                     annotation.update(bbox=[0, 0, 1, 1], segmentation=[[0, 0, 1, 0, 1, 1]], area=1)
 
         change_annotations(split, change)
-    status, _, errors = train(base, **{'val_dataloader.batch_size': 1})
+    status, _, errors = train(base, '--seed', 0, **{'val_dataloader.batch_size': 1})
     if base == SEGMENTATION and size == (1, 1):  # mmsegmentation squeezes its label map to a number
         assert status == 2 and '000000.jpg: LoadAnnotations fails' in errors
     else:

@@ -35,9 +35,9 @@ def spoil(folder: Path, number: int = 1) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize(
-    ('base', 'folder'), [(DETECTION, 'train'), (SEGMENTATION, 'train'), (SEGMENTATION, 'labels/train')]
+    ('base', 'folder', 'workers'),
+    [(DETECTION, 'train', 2), (SEGMENTATION, 'train', 0), (SEGMENTATION, 'labels/train', 2)],
 )
 def test_unreadable_image_is_skipped_and_reported_once(data, train, tmp_path, base, folder, workers):
     names = spoil(data / folder, 2)
@@ -58,7 +58,8 @@ def test_unreadable_image_is_skipped_and_reported_once(data, train, tmp_path, ba
 def test_too_many_unreadable_images_end_the_training(data, train, number, limit, message):
     spoil(data / 'train', number)
     status, _, errors = train(SEGMENTATION, **TWICE[SEGMENTATION], **({'max_unreadable': limit} if limit else {}))
-    assert status == 2 and message in errors and '.jpg is missing or not a readable image' in errors
+    assert status == 2 and message in errors
+    assert f'{data}/train/' in errors and '.jpg is missing or not a readable image' in errors
 
 
 @pytest.mark.slow

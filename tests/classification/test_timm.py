@@ -156,7 +156,7 @@ def test_device_and_dtype_are_used(name):
 
 
 def test_invalid_arguments_are_an_error():
-    with pytest.raises(UserError, match='output_stride of 32 only'):
+    with pytest.raises(UserError, match='has an output_stride of 32 only'):
         create('cycle_mlp_b1', output_stride=16)
     with pytest.raises(UserError, match='does not know depht'):
         create('cycle_mlp_b1', depht=3)
@@ -194,13 +194,6 @@ def test_published_file_is_loaded(official, log_lines):
 
 def test_timms_loader_is_not_replaced():
     assert timm.models._factory.load_checkpoint is timm.models.load_checkpoint
-
-
-def test_saved_training_is_loaded(tmp_path):
-    model = create('vip_s14', num_classes=4)
-    torch.save({'state_dict': model.state_dict()}, tmp_path / 'saved.pth')
-    loaded = create('vip_s14', num_classes=4, checkpoint_path=tmp_path / 'saved.pth')
-    assert all(torch.equal(tensor, loaded.state_dict()[key]) for key, tensor in model.state_dict().items())
 
 
 def test_fixed_grids_support_another_size():

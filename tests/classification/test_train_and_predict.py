@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,10 +38,7 @@ def test_resumed_training_equals_an_uninterrupted_one(on_cpu, quick, tmp_path, a
     assert records_of(interrupted) == records_of(tmp_path / 'uninterrupted')
     final = Path((interrupted / 'last_checkpoint').read_text())
     assert_equal_states(final, tmp_path / 'uninterrupted' / final.name)
-    other = tmp_path / 'other'
-    assert call('train', file, '--work-dir', other, '--seed', 4) == 0
-    assert records_of(other) != records_of(interrupted)
-    training = [record for (_, training), record in sorted(records_of(other).items()) if training]
+    training = [record for (_, training), record in records_of(interrupted).items() if training]
     assert all(record['base_lr'] == record['lr'] for record in training) and len({r['lr'] for r in training}) > 1
 
 
@@ -191,7 +187,7 @@ def test_report_agrees_with_the_metrics(trained, tmp_path, capsys):
     assert json.loads((tmp_path / 'both' / 'report.json').read_text())['tables']['Runs'][1]['difference'] == 0
 
 
-def test_img_scale_sets_the_resolution(trained, tmp_path, capsys):
+def test_img_scale_sets_the_resolution(trained, tmp_path):
     file, checkpoint, _ = trained
     metrics = []
     for size in (32, 48):
@@ -200,10 +196,6 @@ def test_img_scale_sets_the_resolution(trained, tmp_path, capsys):
         assert call('test', file, checkpoint, '--work-dir', work_dir, '--img-scale', size, '--out', out) == 0
         metrics.append(json.loads(out.read_text())['images'])
     assert metrics[0] != metrics[1]
-    capsys.readouterr()
-    for sizes, sentence in (([0], 'of 1 pixel or more.'), ([64, 48], 'are square; pass one number.')):
-        assert call('test', file, checkpoint, '--work-dir', tmp_path / 'test', '--img-size', *sizes) == 2
-        assert capsys.readouterr().err.strip().endswith(sentence)
 
 
 def test_browse_and_dry_run_support_classifiers(quick, tmp_path, capsys):
@@ -212,18 +204,6 @@ def test_browse_and_dry_run_support_classifiers(quick, tmp_path, capsys):
     assert cv2.imread(str(tmp_path / 'sheet.png')) is not None
     assert call('train', file, '--work-dir', tmp_path / 'run', '--dry-run') == 0
     assert 'training and validation work' in capsys.readouterr().out
-
-
-def test_unreadable_image_is_skipped_and_named(quick, classes, tmp_path, capsys):
-    root = tmp_path / 'data'
-    shutil.copytree(classes, root)
-    broken = next((root / 'train' / 'disc').iterdir())
-    broken.write_bytes(b'no image')
-    file = quick(**{'max_unreadable': 0.1, 'param_scheduler.length': 6})
-    options = ['--cfg-options', 'train_cfg.max_epochs=6', 'train_cfg.val_interval=6']
-    assert call('train', file, '--work-dir', tmp_path / 'run', '--data-root', root, '--seed', 0, *options) == 0
-    console = capsys.readouterr()
-    assert f'{broken} is missing or not a readable image' in console.out + console.err
 
 
 def test_training_and_test_on_tiny_imagenet(shared, tmp_path):

@@ -3,7 +3,6 @@
 import pytest
 from mmengine.registry import MODELS
 
-from mlp_dense import load_model
 from mlp_dense.config.config_file import enter_scope, read_config
 from mlp_dense.config.validation import building, check_settings
 from mlp_dense.errors import UserError
@@ -24,10 +23,7 @@ from support.configs import DETECTION
         ('model.backbone.init_cfg=imagenet.pth', r"set dict\(type='Pretrained', checkpoint='imagenet.pth'\)"),
         ('train_dataloader.dataset=COCO', 'has no train_dataloader.dataset with settings'),
         ('train_dataloader.batchsize=4', r'r\.batchsize: data loaders have no such setting; did you mean batch_size'),
-        (
-            'default_hooks.checkpoint.intervals=2',
-            r't\.intervals: checkpoints have no such setting; did you mean',
-        ),
+        ('default_hooks.checkpoint.intervals=2', r't\.intervals: checkpoints have no such setting; did you mean'),
     ],
 )
 def test_invalid_setting_is_refused(option, expected):
@@ -45,15 +41,3 @@ def test_errors_are_explained_while_building(running):
         MODELS.build(cfg.model)
     with pytest.raises(RuntimeError if running else UserError, match='shape'), building(cfg, running):
         raise RuntimeError('the shape of a tensor')
-
-
-def test_forgotten_delete_is_found_in_any_config(tmp_path):
-    (tmp_path / 'base.py').write_text("""default_scope = 'mmdet'
-model = dict(type='RetinaNet', backbone=dict(type='ResNet', depth=50, num_stages=4), neck={}, bbox_head={})
-test_dataloader = dict(dataset=dict(type='CocoDataset'))
-""")
-    child = "_base_ = './base.py'\nmodel = dict(backbone=dict(type='mlp_dense.HireMLP', arch='small'))"
-    (tmp_path / 'child.py').write_text(child)
-    expected = 'model.backbone: HireMLP .*depth, num_stages.* set _delete_=True next to the new type'
-    with pytest.raises(UserError, match=expected):
-        load_model(tmp_path / 'child.py', None)

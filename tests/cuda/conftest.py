@@ -26,11 +26,6 @@ def gpu(device) -> torch.device:
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
 def exact_float32() -> Iterator[None]:
     """Disable TF32, to which PyTorch's convolutions round by default."""
     with tf32(False):

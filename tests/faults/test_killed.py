@@ -58,7 +58,7 @@ def finish(file: Path, work_dir: Path, uninterrupted: Path) -> None:
     assert not list(work_dir.glob('.*')), 'no unfinished file stays'
 
 
-@pytest.mark.parametrize('trial', range(6))
+@pytest.mark.parametrize('trial', range(2))
 def test_training_killed_at_a_random_moment_resumes_bit_for_bit(uninterrupted, tmp_path, trial):
     file, folder, seconds = uninterrupted
     work_dir = tmp_path / 'run'
@@ -70,9 +70,9 @@ def test_training_killed_at_a_random_moment_resumes_bit_for_bit(uninterrupted, t
     finish(file, work_dir, folder)
 
 
-@pytest.mark.parametrize('write', range(1, 23, 3))
+@pytest.mark.parametrize('write', [1, 6, 11, 16])
 def test_training_killed_inside_a_write_resumes_bit_for_bit(uninterrupted, tmp_path, write):
-    """A checkpoint needs four flushes: its file and folder, and those of the pointer to it."""
+    """A checkpoint needs four flushes, of which each is interrupted once: its file and folder, and its pointer's."""
     file, folder, _ = uninterrupted
     work_dir = tmp_path / 'run'
     pid = start(file, '--work-dir', work_dir, '--seed', 7, log=tmp_path / 'log', prepare=lambda: kill_in_write(write))
@@ -135,16 +135,8 @@ def test_killed_process_ends_the_others_and_both_resume(shapes, tmp_path):
 def test_two_processes_draw_all_predictions(uninterrupted, tmp_path):
     """Each process draws a part of the predictions; the metrics are those of one process."""
     file, folder, _ = uninterrupted
-    arguments = [
-        file,
-        folder / FINAL,
-        '--work-dir',
-        tmp_path,
-        '--launcher',
-        'pytorch',
-        '--show-dir',
-        tmp_path / 'drawn',
-    ]
+    where = ['--work-dir', tmp_path, '--show-dir', tmp_path / 'drawn']
+    arguments = [file, folder / FINAL, '--launcher', 'pytorch', *where]
     pids = [start(*arguments, tool='test', log=tmp_path / f'log{e["RANK"]}', **e) for e in two_processes()]
     assert [wait(pid) for pid in pids] == [0, 0], (tmp_path / 'log1').read_text()
     assert len(list((tmp_path / 'drawn').glob('*.png'))) == 2

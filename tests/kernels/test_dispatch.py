@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.utils import parametrizations, parametrize, prune
+from torch.nn.utils import parametrizations, parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlp_dense import kernels
@@ -53,9 +53,6 @@ def test_use_can_be_nested_and_ends_with_its_block():
     with pytest.raises(ZeroDivisionError), kernels.use('reference'):
         _ = 1 / 0
     assert kernels.applies(x)
-
-
-def test_unknown_choice_lists_the_known_ones():
     with pytest.raises(UserError, match=r"'plain'.*choose one of fast, reference"), kernels.use('plain'):
         pass
 
@@ -82,27 +79,9 @@ def test_hooked_or_wrapped_layer_is_called(two_threads, training):
 
     mlp.fc2 = Doubled(mlp.fc2)
     torch.testing.assert_close(mlp(x), 2 * expected)
-
-
-@pytest.mark.parametrize('training', [True, False])
-def test_own_forward_of_a_layer_is_called(two_threads, training):
-    """Offloading by accelerate replaces `forward` on the instance."""
-    mlp, x = ChannelMLP(4, 8).requires_grad_(training), image(2, 5, 5, 4)
-    expected, forward = mlp(x), mlp.fc2.forward
-    mlp.fc2.forward = lambda x: 2 * forward(x)
-    torch.testing.assert_close(mlp(x), 2 * expected)
-
-
-@pytest.mark.parametrize('training', [True, False])
-def test_parameters_are_read_by_name(two_threads, training):
-    """Removing a parametrization changes the order of the parameters."""
-    mlp, x = ChannelMLP(6, 6).requires_grad_(training), image(2, 5, 5, 6)
-    expected = mlp(x)
-    for layer in (mlp.fc1, mlp.fc2):
-        prune.identity(layer, 'weight')
-        prune.remove(layer, 'weight')
-    assert next(iter(dict(mlp.fc1.named_parameters()))) == 'bias'
-    torch.testing.assert_close(mlp(x), expected)
+    forward = mlp.fc2.forward
+    mlp.fc2.forward = lambda x: 2 * forward(x)  # as accelerate offloads a layer
+    torch.testing.assert_close(mlp(x), 4 * expected)
 
 
 def test_parametrized_network_and_its_removal(family, two_threads):
@@ -114,7 +93,10 @@ def test_parametrized_network_and_its_removal(family, two_threads):
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4)
     for layer in layers:
         parametrize.remove_parametrizations(layer, 'weight')
+    assert next(iter(dict(layers[0].named_parameters()))) == 'bias', 'the order of the parameters changes'
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_replicas_without_parameters_compute_the_same(family):

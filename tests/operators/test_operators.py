@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from mlp_dense.operators import roi_align as our_roi_align
 from mlp_dense.operators.deformable import deform_conv2d
 from mlp_dense.operators.nms import nms as our_nms
-from support.boxes import clustered_boxes
+from support.boxes import ROIS, clustered_boxes
 
 
 def greedy(boxes: torch.Tensor, scores: torch.Tensor, threshold: float, offset: int) -> list[int]:
@@ -77,18 +77,6 @@ def pooled_one_by_one(x, rois, size, scale, ratio, aligned):
                                     weight = (1 - abs(y - row)) * (1 - abs(xx - column))
                                     output[n, :, i, j] += weight * x[int(image), :, row, column] / (ny * nx)
     return output
-
-
-BOXES = [
-    (10, 20, 90, 60),
-    (-30, -20, 25, 45),
-    (3, 3, 4, 4),
-    (100, 80, 400, 300),
-    (50, 50, 50, 50),
-    (500, 500, 600, 600),
-]
-BOXES.append((0, 0, 160, 128))
-ROIS = torch.tensor([(i % 2, *box) for i, box in enumerate(BOXES)], dtype=torch.float64)
 
 
 @pytest.mark.parametrize('aligned', [True, False])

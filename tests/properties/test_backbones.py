@@ -124,7 +124,8 @@ def test_variants_of_a_model_have_equal_outputs(cls, data, size):
     with torch.no_grad():
         outs = model(x)
         assert_near(fuse(model)(x), outs)
-        assert_near(other(x.contiguous(memory_format=torch.channels_last)), outs)
+        assert_near(others := other(x.contiguous(memory_format=torch.channels_last)), outs)
+    assert all(out.is_contiguous() for out in (*outs, *others))
 
 
 @pytest.mark.slow

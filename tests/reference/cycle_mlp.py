@@ -28,10 +28,7 @@ class CycleMLP(Reference):
         'b4': Published(51_796_552, 51_284_576, 10.027),
         'b5': Published(75_747_280, 74_979_624, 12.232),
     }
-    custom = [
-        dict(depths=(1, 2, 1, 1), dims=(5, 7, 11, 4), mlp_ratios=(1, 2, 3, 4)),
-        dict(depths=(2, 1), dims=(12, 8)),
-    ]
+    custom = [dict(depths=(1, 2, 1, 1), dims=(5, 7, 11, 4), mlp_ratios=(1, 2, 3, 4)), dict(depths=(2, 1), dims=(12, 8))]
     fingerprints = ('classifier_b1', 'dense_b1')
     configs = {
         'mask_rcnn_1x_coco': 'b1 b2 b3 b4 b5',

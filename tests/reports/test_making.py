@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from pycocotools import mask as masks
+from safetensors.torch import save_file
 
 from mlp_dense.errors import UserError
 from mlp_dense.reports import segmentation
@@ -154,10 +155,11 @@ def test_report_of_the_test_tool_equals_its_metrics(config, shapes, tmp_path, ca
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
-    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
+    weights = tmp_path / 'weights.safetensors'
+    save_file(model.state_dict(), weights)
     folder = tmp_path / 'report'
     options = ['--data-root', shapes, '--work-dir', tmp_path / 'test', '--report', folder, '--cfg-options', *NO_WORKERS]
-    assert call('test', tmp_path / 'thin.py', tmp_path / 'weights.pth', *options) == 0
+    assert call('test', tmp_path / 'thin.py', weights, *options) == 0
     assert f'{folder}/index.html' in capsys.readouterr().out
     metrics = json.loads((tmp_path / 'test' / 'metrics.json').read_text())
     content = json.loads((folder / 'report.json').read_text())
@@ -177,7 +179,7 @@ def test_report_of_the_test_tool_equals_its_metrics(config, shapes, tmp_path, ca
     assert call('report', folder) == 0
     assert json.loads((folder / 'report.json').read_text()) == content
     (folder / 'mine.txt').write_text('')
-    assert call('test', tmp_path / 'thin.py', tmp_path / 'weights.pth', *options) == 2
+    assert call('test', tmp_path / 'thin.py', weights, *options) == 2
     assert 'contains files that are not part of a report (mine.txt)' in capsys.readouterr().err
 
 

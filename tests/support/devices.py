@@ -1,6 +1,5 @@
-"""Helpers of `tests/cuda`: the device, comparisons that allow for rounding, and memory in use."""
+"""Helpers of `tests/cuda`: the device, and comparisons that allow for rounding."""
 
-import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,16 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from support.models import SMALL, official
-
 DEVICE = os.environ.get('MLP_DENSE_CUDA_TESTS') or 'cuda'
-
-
-def built(family: type, dtype: torch.dtype = torch.float32, **arguments) -> torch.nn.Module:
-    """Return a backbone on the CPU in eval mode; all its weights and statistics influence the outputs."""
-    model = family(SMALL, **arguments).to(dtype).eval()
-    model.load_state_dict(official(family))
-    return model
 
 
 def assert_near(computed: Iterable[Tensor], exact: Iterable[Tensor], bound: float, fraction: float = 1.0) -> None:
@@ -61,14 +51,3 @@ def deterministic() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
-
-
-def allocated(device: torch.device) -> int:
-    """Return the bytes of the tensors on a device after a garbage collection."""
-    gc.collect()
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-        return torch.cuda.memory_allocated()
-    tensors = (value for value in gc.get_objects() if type(value) in (Tensor, torch.nn.Parameter))
-    storages = [tensor.untyped_storage() for tensor in tensors]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

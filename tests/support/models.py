@@ -17,6 +17,13 @@ def official(cls: type, arch: dict = SMALL, norms=(0, 1, 2, 3), classes: int = 0
     return reference.official_weights(reference.official_shapes(arch, norms, classes), std=0.1)
 
 
+def built(family: type, dtype: torch.dtype = torch.float32, **arguments) -> torch.nn.Module:
+    """Return a backbone in eval mode; all its weights and statistics influence the outputs."""
+    model = family(SMALL, **arguments).to(dtype).eval()
+    model.load_state_dict(official(family))
+    return model
+
+
 def first_bias(cls: type) -> str:
     """Return the name in the package of the bias of `reference_of(cls).stem`."""
     return next(name for name in cls(SMALL).state_dict() if name.startswith('stem.') and name.endswith('.bias'))

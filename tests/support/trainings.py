@@ -20,8 +20,14 @@ from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 
-from support.configs import thin
+from support.configs import DETECTION, SEGMENTATION, thin
 from support.tools import call, own_globals
+
+SHORT = {
+    DETECTION: {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1},
+    SEGMENTATION: {'train_cfg.max_iters': 4, 'train_cfg.val_interval': 4, 'default_hooks.checkpoint.interval': 4},
+}
+"""Changes of a config for `write_config`: four iterations and a validation."""
 
 
 @HOOKS.register_module(force=True)

@@ -60,21 +60,14 @@ def test_unknown_backbone_argument_suggests_a_similar_one(fails, shapes, tmp_pat
 @pytest.mark.parametrize(
     ('option', 'expected'),
     [
-        ('model.backbone.arch=huge', 'tiny, small, base, large'),
-        ('model.backbone.type=mlp_dense.HireMPL', 'HireMPL is not in the'),
         ('model=none', 'has no model with settings'),
         ('optim_wrapper.optimizer.learning_rate=1', 'optimizer: AdamW has no argument learning_rate; allowed: '),
         ('train_cfg.val_every=2', 'Loop has no argument val_every'),
-        (
-            'train_dataloader.sampler.shuffled=1',
-            'sampler: DefaultSampler has no argument shuffled; did you mean',
-        ),
-        ('train_dataloader.dataset.pipeline.2.probability=1', 'dataset.pipeline.2: RandomFlip has no argument'),
+        ('train_dataloader.sampler.shuffled=1', 'sampler: DefaultSampler has no argument shuffled; did you mean'),
         ('val_evaluator.metrc=bbox', 'val_evaluator: CocoMetric has no argument metrc; did you mean metric'),
         ('val_evaluator.metric=boxes', 'val_evaluator: CocoMetric(ann_file='),
         ('param_scheduler.0.type=Linear', 'param_scheduler.0.type: Linear is not in the'),
         ('default_hooks.checkpoints.interval=2', "hooks.checkpoints is {'interval': 2}; set a dict with a type"),
-        ('model.neck.out_channels=wide', "model.neck: FPN(out_channels='wide'"),
         ('model.backbone.init_cfg.type=Pretraned', 'model.backbone.init_cfg.type: Pretraned is not in the'),
         ('model.train_cfg.rpn.assigner.iou=0.5', 'model.train_cfg.rpn.assigner: MaxIoUAssigner has no argument iou'),
         ('optim_wrapper.constructor=Decay', 'optim_wrapper.constructor: Decay is not in the'),
@@ -120,8 +113,9 @@ def test_arguments_in_another_order_are_explained(tmp_path, capsys):
     assert 'x.pth is not a config' in capsys.readouterr().err
 
 
-def test_missing_checkpoint_and_section_of_a_config_are_refused(fails):
+def test_missing_checkpoint_and_section_of_a_config_are_refused(fails, tmp_path):
     assert 'no.pth does not exist' in fails('test', DETECTION, 'no.pth')
+    assert 'is a folder; pass a file in it' in fails('test', DETECTION, tmp_path)
     section = ROOT / 'configs' / '_base_' / 'models' / 'upernet.py'
     assert 'has no train_dataloader with settings; pass a complete config' in fails('train', section)
     assert 'has no test_dataloader with settings; pass a complete config' in fails('test', section, 'x.pth')
@@ -152,30 +146,12 @@ def test_checkpoint_of_another_model_is_refused(fails, tmp_path):
     message = fails('test', DETECTION, file)
     assert 'same number of classes?' in message and 'fc_cls' in message
     other_size = ['model.backbone.arch.depths=[2,2,2,1]']
-    assert 'does not fit HireMLP' in fails('test', SEGMENTATION, file, options=other_size)
+    message = fails('test', SEGMENTATION, file, options=other_size)
+    assert 'other.pth does not fit HireMLP' in message and 'given state dict' not in message
     torch.save(dict(epoch=3), file)
     assert 'holds no weights' in fails('test', DETECTION, file)
     options = ['model.backbone.init_cfg.type=Pretrained', f'model.backbone.init_cfg.checkpoint={file}']
     assert 'no weights' in fails('train', DETECTION, options=options)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ('config', 'file', 'workers', 'content'),
-    [
-        (DETECTION, 'train/000003.jpg', 0, b''),
-        (DETECTION, 'train/000003.jpg', 2, b'no image'),
-        (SEGMENTATION, 'labels/train/000003.png', 0, b'no image'),
-        (SEGMENTATION, 'labels/train/000003.png', 2, b''),
-    ],
-)
-def test_unreadable_image_is_named(fails, shapes, tmp_path, monkeypatch, config, file, workers, content):
-    monkeypatch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.2)  # otherwise 5 s for each worker
-    broken = tmp_path / 'broken'
-    shutil.copytree(shapes, broken)
-    (broken / file).write_bytes(content)
-    message = fails('train', config, data=broken, options=[f'train_dataloader.num_workers={workers}'])
-    assert f'{broken}/{file}' in message
 
 
 @pytest.mark.parametrize('tool', ['train', 'test'])
@@ -199,12 +175,6 @@ def test_torchvision_for_another_pytorch_is_explained(fails, monkeypatch):
 
     monkeypatch.setattr('mmengine.runner.runner.collect_env', collect_env)
     assert 'torchvision was built for another PyTorch' in fails('train', DETECTION)
-
-
-def test_infinite_loss_is_explained(fails):
-    options = ['optim_wrapper.optimizer.lr=1e18', 'optim_wrapper.clip_grad=None']
-    message = fails('train', DETECTION, options=options)
-    assert 'not finite: ' in message and 'lower learning rate' in message
 
 
 @pytest.mark.slow

@@ -14,8 +14,7 @@ import mlp_dense
 from mlp_dense.checkpoints.reading import read_checkpoint
 from mlp_dense.checkpoints.writing import publish
 from support.checkpoints import prefixed
-from support.models import differing
-from support.tools import NO_WORKERS, call
+from support.tools import call
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
@@ -34,19 +33,6 @@ def test_published_file_loads_with_its_classes(checkpoint, tmp_path, capsys, suf
     classes = before['meta']['dataset_meta']['classes']
     assert loaded.dataset_meta == dict(classes=classes, palette=[(i, 0, 0) for i in range(len(classes))])
     assert os.stat(file).st_mode & 0o777 == os.stat(tmp_path / 'weights.pth').st_mode & 0o777
-
-
-@pytest.mark.slow
-def test_tools_accept_published_safetensors(checkpoint, shapes, tmp_path):
-    """The file serves as checkpoint of a test and as `init_cfg` of a backbone."""
-    config, path, model = checkpoint
-    file = publish(path, tmp_path / 'w.safetensors')
-    where = ['--data-root', shapes, '--work-dir', tmp_path / 'run']
-    assert call('test', config, file, *where, '--cfg-options', *NO_WORKERS) == 0
-    assert (tmp_path / 'run' / 'metrics.json').is_file()
-    backbone = type(model.backbone)(model.backbone.arch, init_cfg=dict(type='Pretrained', checkpoint=str(file)))
-    backbone.init_weights()
-    assert differing(backbone.state_dict(), model.backbone.state_dict()) == []
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
@@ -85,17 +71,6 @@ def test_invalid_output_is_refused(save, tmp_path, capsys, out, reason):
     source = save(dict(w=torch.ones(2)))
     assert call('checkpoint', 'publish', source, tmp_path / out) == 2
     assert reason in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ['weights.pth']
-
-
-def test_full_disk_leaves_no_file(save, tmp_path, monkeypatch, capsys):
-    def full(file):
-        raise OSError(28, 'No space left on device')
-
-    source = save(dict(w=torch.ones(2)))
-    monkeypatch.setattr('os.fsync', full)
-    assert call('checkpoint', 'publish', source, tmp_path / 'out.pth') == 2
-    assert 'cannot be written' in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ['weights.pth']
 
 
 @pytest.mark.parametrize('key', ['model_ema', 'state_dict_ema'])

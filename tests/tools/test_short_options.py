@@ -1,6 +1,5 @@
 """Options for a quick trial of a published config: sizes and durations, from training to prediction."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import cv2
 import pytest
 from mmengine.config import Config
 
-from support.configs import DETECTION, SEGMENTATION, config, thin_config
+from support.configs import DETECTION, thin_config
 from support.tools import call, log_of
 
 THIN = dict(detection='detection/hire_mlp_mask_rcnn_coco', segmentation='segmentation/hire_mlp_upernet_ade20k')
@@ -41,11 +40,15 @@ def test_quick_trial_trains_tests_and_predicts(task, shared, tmp_path, capsys):
     checkpoint = (tmp_path / 'run' / 'last_checkpoint').read_text()
     assert checkpoint.endswith('epoch_2.pth' if length == '--epochs' else 'iter_2.pth')
     assert saved.train_cfg['max_epochs' if length == '--epochs' else 'max_iters'] == 2
-    if task == 'segmentation':
+    if task == 'detection':
+        assert 'paramwise_options' in log_of(tmp_path / 'run') and 'paramwise_options' not in console
+    else:
         assert saved.model.data_preprocessor.size == (64, 64) and ' mIoU: ' in log_of(tmp_path / 'run')
     drawn = ['--show-dir', tmp_path / 'drawn', '--score-thr', 0.01]
     assert call('test', file, checkpoint, *where, *sizes, '--batch-size', 1, '--workers', 0, *drawn, *more) == 0
-    assert 'test_dataloader.dataset.pipeline.1.scale: ' in capsys.readouterr().out
+    console = capsys.readouterr().out
+    assert 'test_dataloader.dataset.pipeline.1.scale: ' in console
+    assert task != 'detection' or ('Evaluating segm' in log_of(tmp_path / 'run') and 'coco/segm_mAP ' in console)
     assert len(list((tmp_path / 'drawn').rglob('*.png'))) == 2
     image = next((shared / 'data' / data).rglob('*.jpg'))
     assert call('predict', image, file, checkpoint, '--out-dir', tmp_path / 'out', *sizes) == 0
@@ -53,29 +56,10 @@ def test_quick_trial_trains_tests_and_predicts(task, shared, tmp_path, capsys):
     assert f'-> {scale}' in console and '1 image: results are in' in console
 
 
-@pytest.mark.slow
-def test_quick_trial_of_a_classifier(tmp_path, capsys):
-    pytest.importorskip('timm', reason='timm is not installed: make test STACK=timm')
-    from mlp_dense.datasets.shapes import write_shapes
-
-    write_shapes(tmp_path / 'data', num_train=20, num_val=10, size=32, classify=True)
-    where = ['--data-root', tmp_path / 'data', '--work-dir', tmp_path / 'run']
-    file = config('classification/hire_mlp_shapes')
-    assert call('train', file, *where, '--img-scale', 32, '--batch-size', 4, '--epochs', 1, '--seed', 0) == 0
-    assert 'train_dataloader.dataset.pipeline.1.input_size: 64 -> 32' in capsys.readouterr().out
-    assert call('test', file, tmp_path / 'run' / 'epoch_1.pth', *where, '--img-scale', 32, '--batch-size', 5) == 0
-    assert 0 <= json.loads((tmp_path / 'run' / 'metrics.json').read_text())['accuracy/top1'] <= 100
-
-
-@pytest.mark.parametrize(
-    ('file', 'duration'),
-    [(DETECTION, ['--epochs', 1]), (SEGMENTATION, ['--iters', 4])],
-    ids=['detection', 'segmentation'],
-)
-def test_dry_run_accepts_sizes_and_durations(file, duration, shapes, tmp_path, capsys):
-    thin = thin_config(file.partition('configs/')[2].removesuffix('.py'), tmp_path)
+def test_dry_run_accepts_sizes_and_durations(shapes, tmp_path, capsys):
+    thin = thin_config('segmentation/hire_mlp_upernet_shapes', tmp_path)
     where = ['--data-root', shapes, '--work-dir', tmp_path / 'run', '--dry-run']
-    assert call('train', thin, *where, '--img-scale', 64, '--batch-size', 4, *duration) == 0
+    assert call('train', thin, *where, '--img-scale', 64, '--batch-size', 4, '--iters', 4) == 0
     output = capsys.readouterr().out
     assert 'train_cfg.max_' in output and 's with 4 images' in output and '4 iterations and 1 validation' in output
     assert 'train_dataloader.dataset.pipeline.2: new, ' in output and not (tmp_path / 'run').exists()
@@ -85,7 +69,6 @@ def test_dry_run_accepts_sizes_and_durations(file, duration, shapes, tmp_path, c
     ('tool', 'arguments', 'sentence'),
     [
         ('train', ['--img-scale', 96, 160], '--img-scale 96 160: pass the long and the short side'),
-        ('train', ['--epochs', 0], '--epochs 0: pass 1 or more.'),
         ('train', ['--iters', 5], 'has no valid train_cfg.max_iters; use --epochs.'),
         ('test', ['--workers', -1], 'test_dataloader.num_workers is -1; set a whole number of 0 or more.'),
         ('test', ['--show-dir', 'drawn', '--score-thr', 1.5], '--score-thr is 1.5; use a number from 0 to 1.'),

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,20 @@ def test_newest_intact_checkpoint_is_chosen(tmp_path):
     assert newest_checkpoint(tmp_path / 'absent') == (None, [])
 
 
-@pytest.fixture
-def trained(shapes, tmp_path):
+@pytest.fixture(scope='module')
+def original(shapes, tmp_path_factory):
     """Return config and work dir of a training of four iterations."""
-    file, work_dir = write_config(SEGMENTATION, tmp_path, shapes, **SHORT), tmp_path / 'run'
-    assert call('train', file, '--work-dir', work_dir, '--seed', 1) == 0
-    return file, work_dir
+    folder = tmp_path_factory.mktemp('original')
+    file = write_config(SEGMENTATION, folder, shapes, **SHORT)
+    assert call('train', file, '--work-dir', folder / 'run', '--seed', 1) == 0
+    return file, folder / 'run'
+
+
+@pytest.fixture
+def trained(original, tmp_path):
+    """Return the config and a copy of the work dir, as if it was moved."""
+    file, work_dir = original
+    return file, shutil.copytree(work_dir, tmp_path / 'run')
 
 
 MORE = ['--cfg-options', 'train_cfg.max_iters=6']
@@ -91,17 +100,6 @@ def test_moved_work_dir_resumes_its_newest_intact_checkpoint(trained, tmp_path, 
     printed = capsys.readouterr().out
     assert 'Skipped: iter_4.pth: it is incomplete' in printed and 'iteration 2' in printed
     assert not list(moved.glob('.*')) and (moved / 'iter_6.pth').exists()
-
-
-def test_existing_training_is_not_overwritten(trained, capsys):
-    file, work_dir = trained
-    (work_dir / 'last_checkpoint').unlink()
-    assert call('train', file, '--work-dir', work_dir) == 2
-    assert 'contains a training already (iter_4.pth)' in capsys.readouterr().err
-    for path in work_dir.glob('iter_*.pth'):
-        path.write_bytes(b'')
-    assert call('train', file, '--work-dir', work_dir, '--resume') == 2
-    assert 'No checkpoint in' in capsys.readouterr().err
 
 
 def test_resuming_honours_filename_tmpl(shapes, tmp_path, capsys):
@@ -140,12 +138,6 @@ def test_remote_checkpoints_are_refused():
     for arguments in unsupported:
         with pytest.raises(UserError, match=r"set default_hooks\.checkpoint\.type='CheckpointHook'"):
             CheckpointHook(interval=1, **arguments)
-
-
-def test_nothing_to_resume_starts_anew(shapes, tmp_path, capsys):
-    file = write_config(SEGMENTATION, tmp_path, shapes, **SHORT)
-    assert call('train', file, '--work-dir', tmp_path / 'run', '--resume') == 0
-    assert 'There is nothing to resume in' in capsys.readouterr().out
 
 
 def hostile(checkpoint: Path, target: Path, out: Path) -> Path:

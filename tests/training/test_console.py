@@ -26,17 +26,9 @@ def runner(request):
     hub.update_info('eta', 3600.0)
     loop = IterLoop.__new__(IterLoop)
     loop.__dict__.update(_max_iters=100, val_interval=25, val_begin=1, _iter=9, dataloader=range(5))
-    return SimpleNamespace(
-        message_hub=hub,
-        hooks=[hook],
-        train_loop=loop,
-        _train_loop=loop,
-        val_loop=loop,
-        iter=9,
-        max_iters=100,
-        test_dataloader=range(3),
-        console=progress.ConsoleFilter(),
-    )
+    attributes = dict(message_hub=hub, hooks=[hook], iter=9, max_iters=100, test_dataloader=range(3))
+    loops = dict.fromkeys(('train_loop', '_train_loop', 'val_loop'), loop)
+    return SimpleNamespace(**attributes, **loops, console=progress.ConsoleFilter())
 
 
 def end_in_log(runner) -> tuple[str, datetime]:

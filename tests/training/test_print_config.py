@@ -5,23 +5,16 @@ from mmengine.config import Config
 
 from support.configs import DETECTION, SEGMENTATION
 from support.tools import call, run
-from support.trainings import assert_equal_states, foreign_script, write_config
+from support.trainings import SHORT, assert_equal_states, foreign_script, write_config
 
-CASES = {
-    'mmdet': (DETECTION, {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1}, 'epoch_1.pth'),
-    'mmseg': (
-        SEGMENTATION,
-        {'train_cfg.max_iters': 4, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 2},
-        'iter_4.pth',
-    ),
-}
+CASES = {'mmdet': (DETECTION, 'epoch_1.pth'), 'mmseg': (SEGMENTATION, 'iter_4.pth')}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('package', CASES)
 def test_foreign_script_trains_printed_config_identically(on_cpu, package, shapes, tmp_path, capsys):
-    base, changes, final = CASES[package]
-    file = write_config(base, tmp_path, shapes, **changes)
+    base, final = CASES[package]
+    file = write_config(base, tmp_path, shapes, **SHORT[base])
     options = [file, '--work-dir', tmp_path / 'ours', '--seed', 5, '--batch-size', 4]
     assert call('train', *options, '--print-config') == 0
     assert not (tmp_path / 'ours').exists()

@@ -58,12 +58,6 @@ def test_read_run_reads_the_scaled_learning_rate(tmp_path):
     assert read_run(tmp_path).lr == {10: 0.1}
 
 
-def test_binary_file_raises_an_error(tmp_path):
-    write(tmp_path, '20260101_000000', []).write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(UserError, match=r'scalars\.json has lines that are not JSON'):
-        read_run(tmp_path)
-
-
 @pytest.mark.parametrize('make', [detection, segmentation])
 def test_plot_of_one_run_has_the_documented_size(make, tmp_path, capsys):
     make(tmp_path / 'run')
@@ -122,6 +116,9 @@ def test_wrong_arguments_raise_errors(tmp_path, capsys):
         assert sentence in capsys.readouterr().err
     file.write_text('[1, 2]\n' * 2)
     with pytest.raises(UserError, match='has lines that are not JSON'):
+        read_run(tmp_path)
+    file.write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(UserError, match=r'scalars\.json has lines that are not JSON'):
         read_run(tmp_path)
 
 

@@ -89,9 +89,6 @@ def test_colours_of_replaced_classes_differ(palette):
     difference = min(np.abs(np.subtract(*pair)).sum() for pair in itertools.combinations(first, 2))
     assert difference > 120
     assert len({*colours(None, 200)}) == 200
-
-
-def test_colours_keep_a_palette_of_the_right_length():
     assert colours([[1, 2, 3], [4, 5, 6]], 2) == [(1, 2, 3), (4, 5, 6)]
 
 
