@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from ..errors import UserError
 from ..kernels.compat import precise_linear
 from ..kernels.expert_mixing import mix_experts
 
@@ -48,6 +49,8 @@ class Experts(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, num_experts: int, num_chosen: int):
         super().__init__()
+        if not 1 <= num_chosen <= num_experts:
+            raise UserError(f'{num_chosen} experts per item: choose 1 to {num_experts}, the number of experts.')
         self.num_chosen = num_chosen
         self.router = Router(dim, num_experts, bias=False)
         self.fc1 = ExpertLinear(num_experts, dim, hidden_dim)

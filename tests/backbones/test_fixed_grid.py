@@ -94,6 +94,8 @@ def test_resizing_is_that_of_pytorch(size):
         (MLPMixer, dict(arch='s16', global_blocks='first'), ["'first'", 'last, all, none']),
         (MLPMixer, dict(arch=dict(SMALL, patch_size=12)), ['12', '4 times a power of two']),
         (VisionPermutator, dict(arch=dict(SMALL, patch_size=16)), ['16', '3.5 times a power of two']),
+        (SparseMLP, dict(arch=dict(SMALL, channel_choices=5)), ['5 experts per item', '1 to 4']),
+        (VisionPermutator, dict(arch=dict(SMALL, dims=(16, 32, 40, 64))), ['(16, 32, 40, 64)', 'multiples']),
         (VisionPermutator, dict(arch=dict(SMALL, segments=(16, 16, 4, 4))), ['(16, 16, 4, 4)', 'half as large']),
     ],
 )
