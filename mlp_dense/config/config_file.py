@@ -16,6 +16,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from ..errors import UserError, explained_imports
+from ..mmengine_privates import CONFIG_READERS
 from ..tasks import TASKS
 
 READ_IF_THERE = ('auto_scale_lr', 'find_unused_parameters', 'sync_bn', 'compile', 'check_data', 'max_unreadable')
@@ -139,7 +140,7 @@ def _location(path: Path, error: Exception) -> str:
     """Return the file, of a config and its ``_base_`` files, that raised an error, and the line if it is known."""
     file, line = str(path), getattr(error, 'lineno', None)
     for frame, number in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_name in ('_file2dict', '_is_lazy_import', '_parse_lazy_import'):
+        if frame.f_code.co_name in CONFIG_READERS:
             file = frame.f_locals['filename']
         elif frame.f_code.co_filename == file and frame.f_code.co_name == '<module>':
             line = number

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from ..checkpoints.files import is_url, local_file
 from ..checkpoints.reading import Checkpoint
 from ..errors import ArgumentError, CheckpointError, UserError, explain_import
+from ..mmengine_privates import checkpoint_reader
 from ..tasks import TASKS
 from .config_file import first_line, need, setting, walk
 
@@ -118,10 +119,8 @@ def building(cfg: Config, running: bool = False) -> Iterator[None]:
     other projects that import this package. If the code inside is also `running` what it builds, errors outside of a
     registry pass unchanged, except RUN_ERRORS.
     """
-    loaders = CheckpointLoader._schemes
-    CheckpointLoader._schemes = {'': load_safely}
     try:
-        with warnings.catch_warnings():
+        with checkpoint_reader(CheckpointLoader, load_safely), warnings.catch_warnings():
             # mmseg warns of its own deprecated code, which users cannot change
             warnings.filterwarnings('ignore', '``build_loss``|Default ``avg_non_ignore``', UserWarning)
             yield
@@ -137,8 +136,6 @@ def building(cfg: Config, running: bool = False) -> Iterator[None]:
         if not registry and (running or ours):
             raise
         raise UserError(_explanation(error, registry, cfg)) from error
-    finally:
-        CheckpointLoader._schemes = loaders
 
 
 def _explanation(error: Exception, frames: list[FrameType], cfg: Config) -> str:

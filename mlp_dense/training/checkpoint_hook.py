@@ -24,6 +24,7 @@ from ..checkpoints.atomic import BETWEEN, newest_checkpoint, remove_unfinished, 
 from ..checkpoints.reading import Checkpoint
 from ..config.config_file import setting
 from ..errors import CheckpointError, UserError, counted
+from ..mmengine_privates import loaded_file, reset_steps, resumes, set_iteration, update_val_interval
 from ..registry import HOOKS
 from .data_order import random_states, set_random_states
 from .loops import validates
@@ -71,7 +72,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
             remove_unfinished(self.folder)
         self.group = torch.distributed.new_group(backend='gloo') if is_distributed() else None  # messages skip the GPU
         self.saved_time = time.monotonic()
-        if runner._resume and (file := runner._load_from) and Path(file).resolve().parent == self.folder.resolve():
+        if resumes(runner) and (file := loaded_file(runner)) and Path(file).resolve().parent == self.folder.resolve():
             self.last_ckpt, self.saved_at = str(self.folder / Path(file).name), runner.iter
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -191,7 +192,7 @@ class ResumeHook(mmengine.hooks.Hook):
     state: Mapping[str, Any] = {}
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        if runner._resume:
+        if resumes(runner):
             self.state = checkpoint.get('mlp_dense_state') or {}
             if not self.state:
                 runner.logger.warning(
@@ -216,7 +217,7 @@ class ResumeHook(mmengine.hooks.Hook):
                 if name in gradients:
                     parameter.grad = gradients[name].to(parameter.device)
         self._restore()
-        loop._decide_current_val_interval()
+        update_val_interval(loop)
         if runner.val_loop and validates(loop) and not self.state['validated']:
             runner.val_loop.run()
 
@@ -245,7 +246,7 @@ class ResumeHook(mmengine.hooks.Hook):
                     f'This checkpoint was saved within an epoch of {old}, which {new} cannot resume; '
                     'use as many processes and images per batch, or resume from a checkpoint at the end of an epoch.'
                 )
-            loop._iter = epochs * now[1]
+            set_iteration(loop, epochs * now[1])
             _replay_schedules(runner, epochs, now[1])
         runner.logger.warning(
             f'Resumed with {new} instead of {old}: the learning rate is not scaled, and the order and random numbers '
@@ -262,7 +263,7 @@ def _replay_schedules(runner: Any, epochs: int, batches: int) -> None:
     for group in runner.optim_wrapper.param_groups:
         group['lr'] = group['initial_lr']
     runner.param_schedulers = runner.build_param_scheduler(runner.cfg.param_scheduler)
-    runner.optim_wrapper._global_step = 0  # mmengine warns of schedules that are ahead of the optimizer
+    reset_steps(runner.optim_wrapper)
     for iteration in range(1, epochs * batches + 1):
         for scheduler in sorted(runner.param_schedulers, key=lambda scheduler: scheduler.by_epoch):  # as mmengine does
             if not scheduler.by_epoch or iteration % batches == 0:

@@ -13,6 +13,7 @@ from mmengine.dataset import InfiniteSampler
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from ..errors import UnreadableError, counted
+from ..mmengine_privates import restart
 from ..registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 
 MAX_SKIPPED = 100  # consecutive unreadable images
@@ -100,7 +101,7 @@ class SeededBatches(BatchSampler):
         if self.first is None:
             return
         if self.endless:
-            self.sampler.indices = self.sampler._indices_of_rank()  # restart: a used iterator continues at its position
+            restart(self.sampler)
         for number, batch in enumerate(self.inner):
             if number >= self.first:
                 start = number * self.batch_size

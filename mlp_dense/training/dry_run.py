@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..config.config_file import first_line
 from ..errors import UserError, counted
+from ..mmengine_privates import save_checkpoint
 from .console import ConsoleHook
 from .loops import validations_left
 from .machine import seconds_now
@@ -93,7 +94,7 @@ class _FewIterations(Hook):
         self.stage = 'Saving a checkpoint'
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook):
-                hook._save_checkpoint(runner)
+                save_checkpoint(hook, runner)
 
     def report(self, runner: Any) -> Iterator[str]:
         step = median(self.steps[1:] or self.steps)
