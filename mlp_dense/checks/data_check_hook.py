@@ -80,7 +80,7 @@ def check_training_data(runner: Any, everything: bool = True) -> int:
     data = [(name, dataset) for name, loader in loaders.items() for dataset in leaves(loader.dataset)]
     findings = [*_in_images(data, everything)]
     if is_main_process():
-        findings += _in_annotations(data)
+        findings += [*_in_annotations(data), *_in_both(data)]
     checked = 'images' if everything else f'{SAMPLE} images of each set; --check-data checks all'
     _report(runner, findings, f'annotations and {checked}')
     return sum(len(dataset) for _, dataset in data)
@@ -124,6 +124,14 @@ def is_truncated(file: Path) -> bool:
     except OSError as error:
         return 'truncated' in str(error)
     return False
+
+
+def _in_both(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
+    files: dict[str, set[str]] = defaultdict(set)
+    for name, dataset in data:
+        files[name] |= {str(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}
+    for file in sorted(files['train'] & files['val']):
+        yield 'val', 'are also in the training data: the metrics will be too good', file
 
 
 def _in_annotations(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from importlib.util import find_spec
 from operator import itemgetter
 from types import FrameType
 from typing import Any
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from ..checkpoints.files import is_url, local_file
 from ..checkpoints.reading import Checkpoint
-from ..errors import ArgumentError, CheckpointError, UserError, explain_import
+from ..errors import ArgumentError, CheckpointError, NotInstalledError, UserError, explain_import
 from ..mmengine_privates import checkpoint_reader
 from ..tasks import TASKS
 from .config_file import first_line, need, setting, walk
@@ -39,6 +40,8 @@ COUNTS = {  # settings that count something, and their least value
 }
 NUMBERS = {f'optim_wrapper.{key}': 0 for key in ('optimizer.lr', 'optimizer.weight_decay', 'clip_grad.max_norm')}
 NUMBERS['max_unreadable'] = 0
+BACKENDS = ('Wandb', 'MLflow', 'Aim', 'ClearML', 'Neptune', 'DVCLive')
+"""Backends of mmengine, as XVisBackend, that import a package of their name in lower case when a training begins."""
 ZOOS = {'torchvision': get_torchvision_models, 'open-mmlab': get_external_models}
 """Functions of mmengine that return the URLs of ``torchvision://NAME`` and ``open-mmlab://NAME``."""
 
@@ -93,6 +96,16 @@ def _check_keys(cfg: Config, path: str, known: list[str], owner: str) -> None:
     for key in setting(cfg, path):
         if key not in known and not key.startswith('_'):  # mmengine adds _scope_
             raise UserError(f'{path}.{key}: {owner} have no such setting{_did_you_mean(key, known)}')
+
+
+def check_backends(cfg: Config) -> None:
+    """Raise NotInstalledError if the config logs to a backend whose package is not installed."""
+    for backend in setting(cfg, 'visualizer.vis_backends') or ():
+        name = str(backend['type']).removesuffix('VisBackend')
+        if name in BACKENDS and not find_spec(package := name.lower()):
+            raise NotInstalledError(
+                f'visualizer.vis_backends has {backend["type"]}, but {package} is not installed: pip install {package}.'
+            )
 
 
 def check_pretrained(cfg: Config) -> None:

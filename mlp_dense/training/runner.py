@@ -20,7 +20,7 @@ from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
 from ..checks.data_config import check_built, check_data
 from ..config.config_file import enter_scope, first_line
-from ..config.validation import building, check_pretrained, check_settings
+from ..config.validation import building, check_backends, check_pretrained, check_settings
 from ..datasets.layout import leaves
 from ..errors import CheckpointError, UserError
 from ..registry import RUNNERS
@@ -143,6 +143,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     enter_scope(cfg)
     check_settings(cfg)
     check_pretrained(cfg)
+    check_backends(cfg)
     for name in loaders:
         check_data(cfg, name)
     cfg.setdefault('runner_type', 'mlp_dense.DenseRunner')

@@ -1,5 +1,7 @@
 """Problems of images and labels are reported before the first iteration."""
 
+import shutil
+
 import cv2
 import pytest
 
@@ -17,6 +19,7 @@ def test_table_lists_unreadable_images_and_wrong_sizes(data, change_annotations,
     table = output[output.index('Problems in the data') :]
     assert f'train 1 cannot be read, and will be skipped: {train_images[1]} is missing' in table
     assert f'train 1 are of another size than their annotations say: {train_images[2]}\n' in table
+    assert 'also in the training data' not in table
 
 
 def test_truncated_image_is_detected(data):
@@ -25,6 +28,20 @@ def test_truncated_image_is_detected(data):
     assert not is_truncated(file)
     file.write_bytes(file.read_bytes()[:-300])
     assert is_truncated(file)
+
+
+@pytest.mark.slow
+def test_validation_on_training_images_is_reported(data, train):
+    shutil.copy(data / 'annotations' / 'instances_train.json', data / 'annotations' / 'instances_val.json')
+    status, output, _ = train(DETECTION, **{'val_dataloader.dataset.data_prefix.img': 'train/'})
+    assert status == 0
+    assert 'val   2 are also in the training data: the metrics will be too good: ' in output
+
+
+@pytest.mark.slow
+def test_data_without_problems_print_no_table(train):
+    status, output, _ = train(SEGMENTATION)
+    assert status == 0 and 'Problems in the data' not in output
 
 
 @pytest.mark.slow

@@ -1,10 +1,13 @@
 """--img-scale and --crop-size change every size of a config."""
 
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from mlp_dense.config.config_file import setting
+from mlp_dense.config.config_file import enter_scope, setting
 from mlp_dense.errors import UserError
+from mlp_dense.training.runner import DenseRunner
 from mlp_dense.training.setup import shrink
 from support.configs import DETECTION, SEGMENTATION, config
 
@@ -112,8 +115,6 @@ def test_img_scale_changes_wrapped_data_sets():
         (COCO, dict(crop_size=(64, 64)), r'--crop-size: the training of .*coco.py has no crop of a fixed size'),
         (ADE20K, dict(crop_size=(0, 64)), '--crop-size 0 64: pass a height and a width of 1 pixel or more.'),
         (CLASSIFIER, dict(img_scale=(64, 48)), 'are square; pass one number.'),
-        (COCO, dict(batch_size=0), '--batch-size 0: use 1 image or more.'),
-        (COCO, dict(workers=-1), '--workers -1: use 0 or more'),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else '',
 )
@@ -151,3 +152,23 @@ def test_workers_and_batch_size_change_their_loaders():
         assert f'{name}_dataloader.num_workers: 2 -> 0' in lines
     cfg, lines = shrunk(COCO, ('test',), batch_size=3, workers=1)
     assert lines == ['test_dataloader.batch_size: 1 -> 3', 'test_dataloader.num_workers: 2 -> 1']
+
+
+@pytest.mark.parametrize(
+    ('file', 'data', 'scale'),
+    [(MULTISCALE, 'coco_tiny', (160, 96)), (CAMVID, 'camvid', (120, 90))],
+    ids=['coco', 'camvid'],
+)
+def test_loaded_images_have_the_requested_size(file, data, scale, shared):
+    cfg = Config.fromfile(file)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = str(Path(shared, 'data', data))
+    shrink(cfg, ALL, img_scale=scale, workers=0)
+    enter_scope(cfg)
+    for name in ('train', 'test'):
+        item = DenseRunner.build_dataloader(cfg[f'{name}_dataloader']).dataset[0]
+        height, width = item['inputs'].shape[1:]
+        assert max(height, width) <= scale[0] and min(height, width) <= scale[1]
+        assert max(height, width) > scale[0] / 3
+    if data == 'camvid':
+        assert item['data_samples'].gt_sem_seg.shape == (360, 480), 'measured at the full size'
