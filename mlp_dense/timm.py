@@ -149,7 +149,7 @@ class VisionMLP(nn.Module):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Return the output of :meth:`forward_features` and the feature maps (B, C, h, w) of some stages, see timm."""
         if output_fmt != 'NCHW':
-            raise ArgumentError(f"output_fmt is {output_fmt!r}; allowed: 'NCHW'.")
+            raise ArgumentError(f"output_fmt is {output_fmt!r}; use 'NCHW'.")
         selected, last = feature_take_indices(len(self.stages), indices)
         size, x, maps = x.shape[-2:], self.stem(x), []
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
@@ -232,7 +232,7 @@ class VisionMLP(nn.Module):
 def _match_on_load(model: VisionMLP, state_dict: dict[str, Any], prefix: str, _: Any, strict: bool, *__: Any) -> None:
     """Rename official tensors, and those of a dense backbone, before every ``load_state_dict``.
 
-    The pyramid may start fresh, and the head after the state dict of a backbone. Others stay missing.
+    The pyramid may keep random weights, and so may the head after the state dict of a backbone. Others stay missing.
     """
     tensors = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
     ours = model.state_dict()

@@ -89,7 +89,7 @@ class MLPBackbone(nn.Module):
             classes = [cls for cls in type(self).__mro__ if issubclass(cls, MLPBackbone)]
             specs = [inspect.getfullargspec(vars(cls)['__init__']) for cls in classes if '__init__' in vars(cls)]
             allowed = _names(name for spec in specs for name in spec.args[1:] + spec.kwonlyargs)
-            raise ArgumentError(f'{type(self).__name__} does not know {_names(unknown)}; it takes {allowed}.')
+            raise ArgumentError(f'{type(self).__name__}: unknown argument {_names(unknown)}; use {allowed}.')
         super().__init__()
         self.arch = self._resolve_arch(arch)
         dims, depths = self.arch['dims'], self.arch['depths']
@@ -260,7 +260,7 @@ class MLPBackbone(nn.Module):
 
     @classmethod
     def _error(cls, name: str, value: object, allowed: str) -> UserError:
-        return UserError(f'{cls.__name__}: {name} is {value!r}; allowed: {allowed}.')
+        return UserError(f'{cls.__name__}: {name} is {value!r}; use {allowed}.')
 
 
 def _match_on_load(backbone: MLPBackbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

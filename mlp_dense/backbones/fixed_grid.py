@@ -1,9 +1,8 @@
 """Networks that were published for images of one size, as feature pyramids for images of any size.
 
-Their token mixing is a matrix over the positions of a grid of patches. As ViTDet (arXiv 2203.16527) does for a plain
-vision transformer, most blocks mix inside windows of that grid, a few on the complete feature map, resized to it, and
-the output of each stage is rescaled to strides of 4, 8, 16 and 32. On an image of the published size every variant is
-the published network.
+Their token mixing is a matrix over the positions of a grid of patches. As in ViTDet (arXiv 2203.16527), most blocks mix
+inside windows of that size. A few blocks mix the complete feature map, resized to that size. The output of each stage
+is rescaled to strides of 4, 8, 16 and 32. On an image of the published size every variant is the published network.
 """
 
 import math

@@ -53,7 +53,7 @@ def _explained(error: Exception, source: str | Path, path: Path) -> CheckpointEr
                 'tensor or container. Use a file from a source that you trust, saved as a state dict.'
             )
     file_type = 'safetensors file' if is_safetensors(path) else 'PyTorch checkpoint'
-    remedy = f'delete {path} to download it again.' if is_url(source) else 'is it complete?'
+    remedy = f'delete {path} to download it again.' if is_url(source) else 'use a complete file.'
     return CheckpointError(f'{source} cannot be read as a {file_type} ({reason}); {remedy}')
 
 

@@ -83,7 +83,7 @@ def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, 
     weights = weights or others
     official_names = backbone.names_in(weights, backbone.arch['depths'])
     matched: dict[str, Tensor] = {}
-    left_over, other_shape = [], []
+    unexpected, other_shape = [], []
     for key, tensor in weights.items():
         name = our_name(key, official_names)
         if isinstance(name, LeftOut):
@@ -97,22 +97,22 @@ def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, 
         elif backbone.is_unbuilt(name):
             left_out['stages and norms not selected by out_indices and out_norm'] += 1
         else:
-            left_over.append(key)
+            unexpected.append(key)
     unmatched = [key for key in ours if key not in matched]
     # Old versions of PyTorch did not save num_batches_tracked.
     missing = [key for key in unmatched if not may_be_fresh(key) and not key.endswith('.num_batches_tracked')]
     count = sum(not may_be_fresh(key) for key in matched)
-    named = {'of another shape': other_shape, 'missing': missing, 'left over': left_over}
+    named = {'of another shape': other_shape, 'missing': missing, 'unexpected': unexpected}
     problems = [f'{len(names)} {problem}: {some(names)}' for problem, names in named.items() if names]
     if problems or not count:
         arch = f'depths {tuple(backbone.arch["depths"])} and dims {tuple(backbone.arch["dims"])}'
         head = f'{checkpoint.source} does not fit {family} with {arch}: {count} of its tensors match'
-        raise CheckpointError(f'{"; ".join([head, *problems])}. Is it of this family and arch?')
+        raise CheckpointError(f'{"; ".join([head, *problems])}; use a checkpoint of this family and arch.')
     report = [f'{family}: loaded {len(matched)} tensors from {checkpoint.source}']
     report += [f'left out {number} ({reason})' for reason, number in left_out.items() if number]
     for module, description in FRESH.items():
         if fresh := {'.'.join(key.split('.')[:2]) for key in unmatched if key.startswith(f'{module}.')}:
-            report.append(f'{description} that start fresh: {", ".join(sorted(fresh))}')
+            report.append(f'{description} with random weights: {", ".join(sorted(fresh))}')
     return {key: matched.get(key, value) for key, value in ours.items()}, '; '.join(report)
 
 

@@ -146,7 +146,7 @@ def _in_annotations(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
         for reason, ids in reasons.items():
             yield from ((name, f'annotations {reason} are ignored in {file}', f'id {i}') for i in ids)
         if reasons and sum(map(len, reasons.values())) == len(content['annotations']):
-            yield name, FATAL, f'{file} has no usable annotation: all are {", ".join(reasons)}; correct it.'
+            yield name, FATAL, f'{file} has no usable annotation: all are {", ".join(reasons)}; fix them.'
 
 
 def _order_difference(categories: list[dict], dataset: Any) -> str | None:

@@ -118,11 +118,13 @@ def _contents(file: Path | None) -> str:
 def check_numbers(file: Path) -> None:
     """Raise UserError if a file contains NaN or infinity, which exhaust the memory of pycocotools or crash it."""
     if not file.stat().st_size:
-        raise UserError(f'{file} is empty; is it complete?')
+        raise UserError(f'{file} is empty; replace it by a complete file.')
     with file.open('rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
         if match := INVALID_NUMBER.search(text):
             around = bytes(text[max(match.start() - 60, 0) : match.end() + 20]).decode(errors='replace')
-            raise UserError(f'{file} contains {match[0].decode()} at byte {match.start()} ({around!r}); correct it.')
+            raise UserError(
+                f'{file} contains {match[0].decode()} at byte {match.start()} ({around!r}); use a finite number.'
+            )
 
 
 def category_names(file: Path | None) -> list[str]:
@@ -176,7 +178,7 @@ class Reading:
                     problem = f'{file} is missing or not a readable image'
                     raise UnreadableError(f'{problem}; replace or remove it.') from error
             problem = f'{results.get("img_path")}: {type(self.transform).__name__} fails on its annotations'
-            raise UserError(f'{problem} ({first_line(error)}); correct them.') from error
+            raise UserError(f'{problem} ({first_line(error)}); fix or remove them.') from error
         if self.classes and results.get('gt_seg_map') is not None and results.get('seg_map_path'):
             file, size = Path(results['seg_map_path']), results.get('ori_shape')
             reduced = bool(results.get('reduce_zero_label'))
@@ -214,4 +216,4 @@ def check_label_map(
         others = f'{"0 and " * reduced}{"" if ignored == 255 else f"{ignored} and "}255'
         allowed = f'{int(reduced)} to {classes - 1 + reduced}, and {others} for ignored pixels'
         problem = f'{file} contains the label {present[-1] + reduced}, but there are {classes} classes ({allowed})'
-        raise UserError(f'{problem}; correct the label map, or metainfo and reduce_zero_label of the data set.')
+        raise UserError(f'{problem}; fix the label map, or set metainfo and reduce_zero_label of the data set.')

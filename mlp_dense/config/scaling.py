@@ -148,7 +148,9 @@ def _add_resize(edits: Edits, loader: str, scale: tuple[int, int]) -> None:
         pipeline = leaf.get('pipeline') or []
         loading = [i for i, transform in enumerate(pipeline) if 'Load' in str(transform['type'])]
         if not loading:
-            raise UserError(f'--img-scale: the {loader} data of {cfg.filename} load no image that it could resize.')
+            raise UserError(
+                f'--img-scale: the {loader} pipeline of {cfg.filename} has no transform that loads an image; add one.'
+            )
         index = (loading[-1] if loader == 'train' else loading[0]) + 1
         pipeline.insert(index, ConfigDict(type='Resize', scale=scale, keep_ratio=True))
         edits.lines.append(f'{edits.path(pipeline)}.{index}: new, {pipeline[index]}')
@@ -202,7 +204,7 @@ def _scale_schedules(edits: Edits, new: int, ratio: float) -> None:
         steps = schedule.get('end', FOREVER) - schedule.get('begin', 0)
         warmup = str(schedule.type).startswith(('Linear', 'Constant')) and not schedule.get('convert_to_iter_based')
         if steps < (2 if warmup else 1):  # a warm-up of one step would keep its first factor
-            removed = f'{schedule.type} -> removed, it is too short to have an effect'
+            removed = f'{schedule.type} -> removed: too short to have an effect'
             edits.lines.append(f'{edits.path(schedule)}: {removed}')
         else:
             kept.append(schedule)

@@ -12,7 +12,7 @@ from ..backbones.fusion import fuse
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.files import local_file, sha256_of
 from ..config.config_file import make_folder
-from ..errors import UserError, explained_imports
+from ..errors import UserError, counted, explained_imports
 from ..inference import load_model, test_data
 from ..tasks import task_of
 from ..training.machine import versions
@@ -63,10 +63,12 @@ def export(
     content = to_pt2(program, metadata) if out.suffix == '.pt2' else to_onnx(program, graph, metadata)
     del program
     runtime, number = 'onnxruntime' if out.suffix == '.onnx' else 'PyTorch', len(check_images.inputs)
-    print(f'checking the file in {runtime}, on {min(NUM_CHECK_IMAGES, number)} of {check_images.origin}')
+    print(
+        f'checking the file in {runtime}, on {counted(min(NUM_CHECK_IMAGES, number), "image")} of {check_images.origin}'
+    )
     check(content, 'fp32' if int8 else dtype)
     if int8:
-        print(f'quantizing the file, calibrated on {number} of {check_images.origin}')
+        print(f'quantizing the file, calibrated on {counted(number, "image")} of {check_images.origin}')
         content = to_int8(content, check_images.resized(size))
         check(content, 'int8')
     write_whole(out, content)

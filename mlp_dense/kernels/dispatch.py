@@ -72,7 +72,7 @@ def operation(reference: Callable[Arguments, Result], fast: Callable[Arguments, 
 def applies(*arguments: object) -> bool:
     """Whether the faster implementations accept these tensors and layers (other arguments do not matter).
 
-    They refuse whatever they do not know. Exporters, torch.func, forward-mode differentiation and dispatch modes need
+    All unknown cases use the references. Exporters, torch.func, forward-mode differentiation and dispatch modes need
     PyTorch's own operators, autocast chooses types by itself, and hooked or replaced layers must be called.
     """
     if (

@@ -1,4 +1,4 @@
-"""Fallback for ``mmcv._ext``: the operators that mmcv calls, under its names of functions and keyword arguments.
+"""Fallback for ``mmcv._ext`` with the function and argument names of mmcv.
 
 mmcv passes tensors by position. Most operators write their results into tensors that it passes.
 """

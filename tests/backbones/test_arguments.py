@@ -71,7 +71,7 @@ def test_unknown_argument_of_a_subclass_lists_what_is_allowed(family, subclass):
         subclass(extra=2, arch=SMALL, drop_path=0.1)
     assert isinstance(error.value, ArgumentError)
     problem, _, allowed = str(error.value).partition(';')
-    assert problem == 'Extended does not know drop_path'
+    assert problem == 'Extended: unknown argument drop_path'
     assert {'extra', 'arch', 'drop_path_rate', 'out_indices'} <= set(allowed.strip('. ').replace(',', '').split())
 
 

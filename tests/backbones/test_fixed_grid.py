@@ -114,7 +114,7 @@ def test_vip_on_unresized_images_has_other_strides():
 def test_fresh_pyramid_layers_are_named_once(cls, save, log_lines):
     pretrained(cls, save(dict(model=official(cls, norms=(), classes=10))))
     (line,) = (line for line in log_lines if 'loaded' in line)
-    assert line.endswith('; pyramid layers that start fresh: pyramid.0, pyramid.1')
+    assert line.endswith('; pyramid layers with random weights: pyramid.0, pyramid.1')
 
 
 @pytest.mark.parametrize('inside', ['', 'backbone.'])

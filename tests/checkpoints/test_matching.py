@@ -67,7 +67,7 @@ def test_log_line_for_a_classifier_counts_all_tensors(family, save, log_lines):
     for reason, ending in reference.left_out.items():
         assert f'left out {sum(name.endswith(ending) for name in weights)} ({reason})' in line
     assert line.count('left out') == 1 + len(reference.left_out)
-    assert 'norms that start fresh: norms.0, norms.1, norms.2, norms.3' in line
+    assert 'norms with random weights: norms.0, norms.1, norms.2, norms.3' in line
     assert all((norm.weight == 1).all() for norm in model.norms)
 
 
@@ -76,7 +76,7 @@ def test_detection_file_without_norm0_loads(family, save, log_lines):
     weights = official(family, norms=(1, 2, 3))
     pretrained(family, path := save({**prefixed('backbone.', weights), 'rpn_head.weight': torch.ones(2)}))
     line = next(line for line in log_lines if 'loaded' in line)
-    assert line.endswith('norms that start fresh: norms.0') and 'left out 1 (outside the backbone)' in line
+    assert line.endswith('norms with random weights: norms.0') and 'left out 1 (outside the backbone)' in line
     assert_computes(pretrained(family, path, out_indices=(1, 2, 3)), weights)
     assert 'fresh' not in log_lines[-1]
 

@@ -71,7 +71,7 @@ def test_dense_backbone_starts_from_a_training(save, family, log_lines):
     file = save(dict(state_dict=classifier.state_dict(), meta=dict(dataset_meta=dict(classes=tuple('abcdefg')))))
     dense = family(SMALL, init_cfg=dict(type='Pretrained', checkpoint=file))
     dense.init_weights()
-    assert '(classifier head and norm); output norms that start fresh: norms.0' in log_lines[-1]
+    assert '(classifier head and norm); output norms with random weights: norms.0' in log_lines[-1]
     for module in ('stem', 'stages'):
         loaded, source = getattr(dense, module).state_dict(), getattr(classifier.backbone, module).state_dict()
         assert all(torch.equal(loaded[key], source[key]) for key in source)
@@ -151,7 +151,7 @@ def test_layer_decay_applies_to_classifiers(family):
 
 def test_checkpoint_of_another_family_is_an_error(save):
     file = save({'model': official(mlp_dense.CycleMLP, classes=1000)})
-    with pytest.raises(CheckpointError, match='Is it of this family and arch'):
+    with pytest.raises(CheckpointError, match='use a checkpoint of this family and arch'):
         mlp_dense.load_model(config('classification/hire_mlp_tiny_imagenet'), file, 'cpu')
 
 

@@ -99,7 +99,7 @@ def test_forward_intermediates_returns_selected_maps(name):
         pooled = model.forward_head(last, pre_logits=True)
         assert pooled.shape == (2, model.num_features) == (2, model.head_hidden_size)
         torch.testing.assert_close(model.get_classifier()(pooled), model(x))
-    with pytest.raises(UserError, match="allowed: 'NCHW'"):
+    with pytest.raises(UserError, match="use 'NCHW'"):
         model.forward_intermediates(x, output_fmt='NLC')
 
 
@@ -158,7 +158,7 @@ def test_device_and_dtype_are_used(name):
 def test_invalid_arguments_are_an_error():
     with pytest.raises(UserError, match='has an output_stride of 32 only'):
         create('cycle_mlp_b1', output_stride=16)
-    with pytest.raises(UserError, match='does not know depht'):
+    with pytest.raises(UserError, match='unknown argument depht'):
         create('cycle_mlp_b1', depht=3)
 
 
@@ -186,7 +186,7 @@ def test_published_file_is_loaded(official, log_lines):
     assert torch.equal(features.model.stem.conv.weight, classifier.stem.conv.weight)
     with pytest.raises(CheckpointError, match='has 1000 classes, the model 5: create it with num_classes=1000'):
         create('cycle_mlp_b1', checkpoint_path=file, num_classes=5)
-    with pytest.raises(CheckpointError, match='Is it of this family and arch'):
+    with pytest.raises(CheckpointError, match='use a checkpoint of this family and arch'):
         create('cycle_mlp_b2', checkpoint_path=file)
     features = create('cycle_mlp_b1', checkpoint_path=file, features_only=True)
     assert torch.equal(features.model.stem.conv.weight, classifier.stem.conv.weight)

@@ -49,7 +49,7 @@ def test_iterations_scale_every_schedule():
         'param_scheduler.1.end: 80000 -> 8000',
     ]
     cfg, lines = shrunk(ADE20K, iters=50)
-    assert 'param_scheduler.0: LinearLR -> removed, it is too short to have an effect' in lines
+    assert 'param_scheduler.0: LinearLR -> removed: too short to have an effect' in lines
     assert [schedule.type for schedule in cfg.param_scheduler] == ['PolyLR']
 
 

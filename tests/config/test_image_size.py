@@ -139,7 +139,7 @@ def test_pipeline_that_loads_no_image_is_refused():
     def change(cfg):
         cfg.train_dataloader.dataset.pipeline = []
 
-    with pytest.raises(UserError, match=r'the train data of .* load no image that it could resize'):
+    with pytest.raises(UserError, match=r'the train pipeline of .* has no transform that loads an image'):
         shrunk(DETECTION, change=change, img_scale=(320, 192))
 
 
