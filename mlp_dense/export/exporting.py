@@ -50,6 +50,7 @@ def export(
     model = load_model(cfg, checkpoint, 'cpu')
     check_images = read_check_images(cfg, images, NUM_CALIBRATION_IMAGES if int8 else NUM_CHECK_IMAGES)
     if checkpoint is None:
+        graph_of(model, part)  # raises before any computation if the model cannot be exported
         spread_scores(model, check_images)
     graph = graph_of(fuse(model) if fused else model, part, DTYPES[dtype])
     metadata = describe(model, graph, checkpoint, part, 'int8' if int8 else dtype)

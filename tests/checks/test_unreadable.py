@@ -53,7 +53,7 @@ def test_unreadable_image_is_skipped_and_reported_once(data, train, tmp_path, ba
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('number', 'limit', 'message'), [(1, None, '1 of 8'), (3, 0.25, '3 of 8'), (8, 1.0, 'Nor can 7 images')]
+    ('number', 'limit', 'message'), [(1, None, '1 of 8'), (3, 0.25, '3 of 8'), (8, 1.0, 'The next 7 images')]
 )
 def test_too_many_unreadable_images_end_the_training(data, train, number, limit, message):
     spoil(data / 'train', number)
