@@ -138,7 +138,7 @@ def test_wrong_graph_is_detected_and_leaves_no_file(exported, tmp_path, monkeypa
     content['state_dict'].update({key: content['state_dict'][key] + 1 for key in changed})
     torch.save(content, tmp_path / 'changed.pth')
     monkeypatch.setattr('mlp_dense.export.exporting.trace', lambda *_: None)
-    monkeypatch.setattr('mlp_dense.export.exporting.to_onnx', lambda *_: file.read_bytes())
+    monkeypatch.setattr('mlp_dense.export.conversion.to_onnx', lambda *_: file.read_bytes())
     arguments = [config, tmp_path / 'changed.pth', tmp_path / 'new' / 'model.onnx', '--data-root', shapes]
     assert changed and call('export', *arguments) == 2
     assert 'error: The exported graph is wrong at ' in capsys.readouterr().err
@@ -158,7 +158,7 @@ def test_int8_file_quantizes_weights_and_keeps_metadata(exported, shapes):
     assert b'QuantizeLinear' in int8 and ExportedFile(int8, '.onnx').metadata['task'] == cfg.default_scope
     if 'scores' in expected and 'boxes' not in expected:
         difference = np.abs(expected['scores'] - actual['scores']).max()
-        assert 0 < difference < np.abs(expected['scores']).max() / 2
+        assert 0 < difference < np.abs(expected['scores']).max() / 4, 'also on CPUs without VNNI'
 
 
 def test_file_of_another_task_or_with_other_classes_is_refused(exported):
