@@ -46,7 +46,7 @@ def written(folder: Path) -> list[str]:
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob('*') if file.is_file())
 
 
-def test_detector_writes_coco_results_for_a_folder(run, shapes):
+def test_detector_writes_coco_results_for_a_folder(run, checkpoints, shapes):
     status, text, out = run(DETECTION, shapes / 'val', '--score-thr', 0, '--batch-size', 3)
     assert status == 0 and '8 images: results are in' in text
     assert written(out) == ['images.json', 'predictions.json', *(f'vis/{i:06}.png' for i in range(8))]
@@ -60,6 +60,10 @@ def test_detector_writes_coco_results_for_a_folder(run, shapes):
     results = json.loads((out / 'predictions.json').read_text())
     assert len(results) > 8 and all(0 <= result['score'] <= 1 for result in results)
     assert rle.decode(results[0]['segmentation']).shape == (96, 96)
+    model = load_model(DETECTION, checkpoints[DETECTION], 'cpu')
+    labels = model.predict(shapes / 'val' / '000000.jpg').pred_instances.labels
+    categories = [result['category_id'] for result in results if result['image_id'] == 0]
+    assert sorted(categories) == sorted((labels + 1).tolist()) != []
 
 
 @pytest.mark.parametrize('options', [['--batch-size', 4], ['--fuse']], ids=str)

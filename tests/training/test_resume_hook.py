@@ -11,19 +11,19 @@ from support.configs import DETECTION, SEGMENTATION
 from support.tools import call, log_of
 from support.trainings import assert_equal_states, records_of, start, wait, write_config
 
-SEG = dict(train_cfg=dict(max_iters=9, val_interval=3), default_hooks=dict(checkpoint=dict(interval=3)))
+SEG = dict(train_cfg=dict(max_iters=6, val_interval=3), default_hooks=dict(checkpoint=dict(interval=3)))
 DET = {'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 1}
 EMA = dict(custom_hooks=[dict(type='EMAHook', momentum=0.1)])
 LOADERS = dict(train_dataloader=dict(num_workers=2, persistent_workers=True))
 CASES = {
-    'at a validation': (SEGMENTATION, SEG, 6),
+    'at a validation': (SEGMENTATION, SEG, 3),
     'before everything': (SEGMENTATION, SEG, 1),
     'two loading processes': (SEGMENTATION, SEG | LOADERS, 4),
     'accumulated gradients and averaged weights': (
-        SEGMENTATION, SEG | EMA | dict(optim_wrapper=dict(accumulative_counts=4)), 6,
+        SEGMENTATION, SEG | EMA | dict(optim_wrapper=dict(accumulative_counts=4)), 5,
     ),
     'iterations over a finite sampler': (
-        SEGMENTATION, SEG | {'train_dataloader.sampler': dict(_delete_=True, type='DefaultSampler', shuffle=True)}, 7,
+        SEGMENTATION, SEG | {'train_dataloader.sampler': dict(_delete_=True, type='DefaultSampler', shuffle=True)}, 5,
     ),
     'mixed precision with a scaler': (SEGMENTATION, SEG | {'optim_wrapper.type': 'ScaledOnCPU'}, 5),
     'within an epoch': (DETECTION, DET, 6),
@@ -62,7 +62,7 @@ def test_order_and_augmentation_are_random(shapes, tmp_path):
         assert call('train', file, '--work-dir', tmp_path / str(seed), '--seed', seed) == 0
     assert records_of(tmp_path / '3') != records_of(tmp_path / '4')
     with pytest.raises(AssertionError):
-        assert_equal_states(tmp_path / '3' / 'iter_9.pth', tmp_path / '4' / 'iter_9.pth')
+        assert_equal_states(tmp_path / '3' / 'iter_6.pth', tmp_path / '4' / 'iter_6.pth')
 
 
 def test_second_signal_stops_immediately(shapes, tmp_path):
