@@ -14,9 +14,8 @@ from report import report
 from timing import Candidate, Size, common_parser, inference, measure, parse
 
 from mlp_dense.config.config_file import read_config
-from mlp_dense.errors import UserError
+from mlp_dense.errors import UserError, explained_imports
 from mlp_dense.export.check import CheckImages, compare, read_check_images
-from mlp_dense.export.conversion import to_int8, to_onnx
 from mlp_dense.export.exporting import describe, graph_of, spread_scores
 from mlp_dense.export.graphs import trace
 from mlp_dense.export.runtime import ExportedFile
@@ -42,6 +41,8 @@ def read_arguments() -> Namespace:
 
 
 def candidates_of(config: str, size: Size, args: Namespace) -> list[Candidate]:
+    with explained_imports():
+        from mlp_dense.export.conversion import to_onnx
     cfg = read_config(ROOT / config, args.cfg_options)
     model = load_model(cfg, None, 'cpu')
     samples = read_check_images(cfg, None, most=4)
@@ -74,6 +75,8 @@ def exported_calls(
 
     @cache
     def int8() -> bytes:
+        from mlp_dense.export.conversion import to_int8
+
         return to_int8(content, samples.resized(size))
 
     def call_of(variant: str) -> Callable[[], object]:

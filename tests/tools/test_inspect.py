@@ -29,7 +29,7 @@ def test_every_arch_is_recognised(cls, arch, inside, form):
             weights = {name: torch.empty(shape) for name, shape in shapes.items()}
     backbone, loads = recognise(Checkpoint('file', None, prefixed(inside, weights)), FAMILIES)
     assert backbone == f'{cls.__name__} {arch}, {form} names{" inside `backbone.`" if inside else ""}'
-    assert f'{cls.__name__}: loaded ' in loads and ('fresh: norms.0' in loads) == (form == 'official')
+    assert f'{cls.__name__}: loaded ' in loads and ('random weights: norms.0' in loads) == (form == 'official')
 
 
 def test_custom_sizes_are_recognised(family):
