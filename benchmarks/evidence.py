@@ -63,15 +63,15 @@ SECTIONS = {
     'camvid': (
         'Learning CamVid from random weights',
         'One recipe for every backbone (`benchmarks/recipes/camvid.py`): trained on the training and validation images '
-        'with classes weighted by frequency, tested with the last checkpoint on the complete test images, 11 classes. '
+        'with rare classes weighted higher, tested with the last checkpoint on the complete test images, 11 classes. '
         'Papers that train much longer from random weights at 480x360 report: ENet 51.3, FC-DenseNet103 66.9, '
         'LMFFNet 69.1, LETNet 70.5 mIoU. With one seed a difference of a few points means little.',
     ),
     'coco': (
         'Learning a few images of COCO from random weights',
-        'One recipe for every backbone (`benchmarks/recipes/coco.py`). It shows whether Mask R-CNN can fit real '
+        'One recipe for every backbone (`benchmarks/recipes/coco.py`). It shows how far Mask R-CNN fits real '
         'images. AP is on the training images, and in brackets on validation images; so few training images '
-        'do not generalise.',
+        'do not generalise. An AP near 0 on the training images means that the training was too short.',
     ),
 }
 NEVER_RUN = (

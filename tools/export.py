@@ -32,7 +32,9 @@ def parse_args() -> argparse.Namespace:
         '--dtype', choices=('fp32', 'fp16', 'bf16'), default='fp32', help='dtype of the network (default: fp32)'
     )
     parser.add_argument(
-        '--int8', action='store_true', help='quantize to 8 bits, calibrated on up to 64 images of --images'
+        '--int8',
+        action='store_true',
+        help='quantize to int8 (activations 8 bits, weights 7), calibrated on up to 64 images of --images',
     )
     parser.add_argument('--fuse', action='store_true', help='fold BatchNorms into neighbouring layers first, for speed')
     parser.add_argument(

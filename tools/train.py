@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         '--dry-run',
         action='store_true',
         help='run a few iterations and one validation batch at full size; print memory, time per iteration and the '
-        'estimated end; write nothing',
+        'estimated end; keep no file',
     )
     return parser.parse_args()
 

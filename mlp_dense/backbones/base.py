@@ -62,7 +62,7 @@ class MLPBackbone(nn.Module):
     norms_allowed: ClassVar[dict[str, Callable[..., nn.Module]]]
     stem_stride: ClassVar[int] = 4
     official_names: ClassVar[tuple[tuple[str, Any], ...]]
-    """Pairs (pattern, our name, or the reason why it is LeftOut) for ``re.sub`` on the keys of official checkpoints."""
+    """Pairs (pattern, replacement) for ``re.sub`` on the keys of official checkpoints; a LeftOut gives a reason."""
 
     def __init_subclass__(cls, **kwargs: Any):
         """Append the arguments of the base class to the docstring, for ``help()``."""
@@ -220,7 +220,7 @@ class MLPBackbone(nn.Module):
 
     @classmethod
     def names_in(cls, keys: Collection[str], depths: Sequence[int] | None = None) -> tuple[tuple[str, Any], ...]:
-        """Return :attr:`official_names`, which may depend on the depths, by default those that the keys show."""
+        """Return :attr:`official_names`, which may depend on the depths. If they are None, the keys imply them."""
         return cls.official_names
 
     @classmethod

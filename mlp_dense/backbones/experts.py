@@ -60,7 +60,7 @@ class Experts(nn.Module):
         self.register_buffer('loss_scale', torch.ones(()), persistent=False)
 
     def set_loss_scale(self, scale: Tensor | float) -> None:
-        """Multiply the balancing loss by the factor of the training's loss, as ``mlp_dense.BalanceHook`` does."""
+        """Scale the balancing loss like the loss of the training (fp16, accumulation), as ``BalanceHook`` does."""
         self.loss_scale.copy_(torch.as_tensor(scale))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +81,8 @@ class Experts(nn.Module):
 def imbalance(logits: Tensor, noisy: Tensor, num_chosen: int) -> Tensor:
     """Return the mean of the squared coefficients of variation of the experts' importance and load.
 
-    It is 0 if items (N, experts) are spread evenly. `noisy` is `logits` with a standard deviation of 1 / experts.
+    It is 0 if items (N, experts) are spread evenly. `noisy` is `logits` plus normal noise of standard deviation
+    1 / experts.
     """
     importance = logits.softmax(1).sum(0)
     threshold = noisy.topk(num_chosen).values[:, -1:]
@@ -91,7 +92,7 @@ def imbalance(logits: Tensor, noisy: Tensor, num_chosen: int) -> Tensor:
 
 
 class WithLoss(Function):
-    """A tensor, unchanged, with a loss, times `scale`, added to whatever is minimized."""
+    """The identity, whose backward pass also adds the gradient of `scale` times a loss."""
 
     @staticmethod
     def forward(x: Tensor, loss: Tensor, scale: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ SIZES = dict(RandomCrop='crop_size', CenterCrop='crop_size', Pad='size', BatchFi
 CLASSIFIER = 'TimmTransform'
 
 FOREVER = 10**9
-LINES = 10  # least number of log lines in a training of `--iters`, and largest log interval in one short epoch
+LINES = 10  # least number of log lines with --iters, least log interval with --epochs
 # keys of a schedule that count epochs or iterations, and their least value
 LEAST = dict(begin=0, end=0, warmup=0)
 LEAST |= dict.fromkeys(('milestones', 'step_size', 'T_max', 'total_iters', 'total_steps', 'periods', 'length'), 1)

@@ -1,6 +1,6 @@
 """Layout of a data set: leaves of its wrappers, annotation file, folder of images, class names.
 
-Each function accepts a data set as a config describes it or as it was built, which joins the paths with ``data_root``.
+A data set is its config, or, except for `dataset_meta`, the built object, whose paths contain ``data_root`` already.
 """
 
 from collections.abc import Iterator

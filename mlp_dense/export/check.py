@@ -55,7 +55,7 @@ class CheckImages(NamedTuple):
         return [torch.from_numpy(array).permute(2, 0, 1) for array in arrays]
 
     def batches(self, size: Sequence[int] | None = None) -> Iterator[dict[str, list]]:
-        """Yield a batch of one image and one of three for ``test_step``, of `size` (height, width) or two sizes."""
+        """Yield batches of one and of three images for ``test_step``: of `size` (height, width), or of two sizes."""
         images = self.resized(size)
         yield self._batch(images[:1])
         smallest = (min(image.shape[axis] for image in images) for axis in (1, 2))

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 AREAS = ('all', 'small', 'medium', 'large')
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
 RECALLS = np.linspace(0, 1, 101)
-FOREGROUND, BACKGROUND = 0.5, 0.1  # lowest and highest IoU
+FOREGROUND, BACKGROUND = 0.5, 0.1  # lowest IoU of a match, highest IoU of a detection of the background
 ERRORS = ('classification', 'localization', 'both', 'duplicate', 'background')
 HIT = 'hit'
 Array = np.ndarray

@@ -16,8 +16,8 @@ from .data_order import random_states, set_random_states
 from .machine import unwrapped
 
 ADVICE = (
-    'Resume from the last checkpoint (--resume) with a lower learning rate, longer warm-up or gradient clipping, '
-    'or without --amp.'
+    'Start a new training from an earlier checkpoint (--cfg-options load_from=FILE) with a lower learning rate, longer '
+    'warm-up, gradient clipping or full precision (optim_wrapper.type=OptimWrapper).'
 )
 
 
@@ -27,7 +27,8 @@ class FiniteLossHook(Hook):
 
     The error names the value and the first module with such an output. It is raised before the optimizer changes the
     weights and before any hook saves them: every checkpoint is finite. The checks reduce all tensors to one number on
-    the device, for which mmengine waits in every iteration anyway. In mixed precision the scaler may skip steps that
+    the device, where mmengine synchronizes in every
+    iteration anyway. In mixed precision the scaler may skip steps that
     overflow; `max_skipped` of them in a row are an error.
     """
 

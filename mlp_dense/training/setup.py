@@ -33,7 +33,7 @@ def shrink(
 ) -> list[str]:
     """Change the sizes of a run wherever a config contains them; return a line for each change.
 
-    Images and processes change in the `loaders` (``train``, ``val``, ``test``), the batch size in the first of them.
+    Image sizes and workers change in all `loaders` (``train``, ``val``, ``test``), the batch size in the first of them.
     """
     edits = Edits(cfg)
     need(cfg, 'model', f'{loaders[0]}_dataloader')
