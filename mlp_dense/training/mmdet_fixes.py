@@ -1,4 +1,4 @@
-"""Fixes of mmdet: metrics of a test without detections, and test-time augmentation with masks."""
+"""Fixes of mmdet: metrics for annotations with any ids or without detections, and test-time augmentation with masks."""
 
 from typing import Any
 
@@ -14,7 +14,14 @@ from ..registry import METRICS, MODELS
 
 @METRICS.register_module()
 class CocoMetric(_CocoMetric):
-    """A CocoMetric of mmdet whose metrics are 0 instead of absent if nothing was detected in any image."""
+    """A CocoMetric of mmdet for annotations with any ids; without any detection its metrics are 0 instead of absent."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self._coco_api is not None:  # COCOeval mistakes the id 0 for `no match`, and merges annotations of one id
+            for number, annotation in enumerate(self._coco_api.dataset.get('annotations', ()), start=1):
+                annotation['id'] = number
+            self._coco_api.createIndex()
 
     def compute_metrics(self, results: list) -> dict[str, Any]:
         metrics = super().compute_metrics(results)
