@@ -16,7 +16,7 @@ def parse_args() -> argparse.Namespace:
         'runs', nargs='+', type=Path, metavar='RUN', help='work dir of a training, or a scalars.json in it'
     )
     parser.add_argument(
-        '--out', type=Path, required=True, metavar='FILE.png', help='image to write; an existing file is replaced'
+        '--out', type=Path, required=True, metavar='FILE.png', help='image to write; an earlier one is replaced'
     )
     parser.add_argument(
         '--smooth',
@@ -32,6 +32,7 @@ def main() -> None:
     """Run the tool."""
     args = parse_args()
     from mlp_dense.errors import UserError
+    from mlp_dense.outputs import check_file
     from mlp_dense.tasks import TASKS
     from mlp_dense.visualization.curves import distinct_names, plot_runs, read_run
 
@@ -41,5 +42,6 @@ def main() -> None:
     for run, name in zip(runs, distinct_names([run.name for run in runs], args.runs), strict=True):
         run.name = name
     check_out_file(args.out, '.png')
+    check_file(args.out)
     plot_runs(runs, args.out, [task.main_metric for task in TASKS.values()], args.smooth)
     print(f'The curves are in {args.out}')

@@ -46,10 +46,11 @@ def main() -> None:
     from rich.progress import track
 
     from mlp_dense import fuse, load_model
-    from mlp_dense.config.config_file import make_folder, read_config
+    from mlp_dense.config.config_file import read_config
     from mlp_dense.errors import UserError, counted
     from mlp_dense.inference import ImageSource, PredictionWriter, checked_device, predict
     from mlp_dense.kernels.memory import keep_freed_memory
+    from mlp_dense.outputs import make_folder
     from mlp_dense.tasks import task_of
     from mlp_dense.training.setup import shrink
 
@@ -75,8 +76,8 @@ def main() -> None:
     with PredictionWriter(args.out_dir, model, args.score_thr, source) as writer:
         for frame, sample in predict(model, track(source, 'predicting', total=source.length or None), args.batch_size):
             writer.add(frame, sample)
-    print(f'{counted(len(writer.images), "frame" if source.fps else "image")}: results are in {args.out_dir}')
-    if source.fps and len(writer.images) < source.length:
+    print(f'{counted(writer.count, "frame" if source.fps else "image")}: results are in {args.out_dir}')
+    if source.fps and writer.count < source.length:
         print(
             f'{args.input} should have {counted(source.length, "frame")}; the others cannot be decoded.',
             file=sys.stderr,

@@ -14,8 +14,9 @@ from support.tools import run
 PACKAGE = ROOT / 'mlp_dense'
 FLOORS = (  # from bottom to top
     ('errors', 'mmengine_privates'),
-    ('checkpoints', 'visualization', 'datasets', 'operators', 'kernels'),
-    ('backbones', 'tasks'),
+    ('checkpoints', 'datasets', 'operators', 'kernels'),
+    ('outputs',),
+    ('visualization', 'backbones', 'tasks'),
     ('registry', 'timm', 'torchvision'),
     ('config', 'reports'),
     ('checks',),

@@ -13,6 +13,7 @@ For classification every image contains one shape::
 
 import colorsys
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -20,10 +21,12 @@ import cv2
 import numpy as np
 
 from ..errors import UserError
+from .image_files import write_image
 
 CLASSES = ('disc', 'square', 'triangle', 'star', 'cross')
 """Classes of the objects. In the label maps label 1 is the background, and the classes follow."""
 
+JPEG = cv2.IMWRITE_JPEG_QUALITY, 95  # options of OpenCV
 _ZOOM = 4  # shapes are drawn at this multiple of the image size and averaged, so that their edges are smooth
 
 
@@ -36,14 +39,16 @@ def write_shapes(
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         problem = 'not empty' if root.is_dir() else 'a file'
         raise UserError(f'{root} is {problem}; choose another folder, or delete it first.')
-    partial = root.with_name(root.name + '.partial')  # an interrupted call does not leave an incomplete data set
+    partial = root.with_name(f'.{root.name}.{os.getpid()}.unfinished')  # a killed call leaves no incomplete data set
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        write = _write_classes if classify else _write_split
-        for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
-            write(partial, name, count, size, (seed, split))
-        partial.replace(root)
+        try:
+            write = _write_classes if classify else _write_split
+            for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
+                write(partial, name, count, size, (seed, split))
+            partial.replace(root)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise UserError(f'{root} cannot be written ({error}); choose another folder.') from error
 
@@ -76,16 +81,14 @@ def _write_classes(root: Path, split: str, count: int, size: int, seed: tuple[in
     for index in range(count):
         label = index % len(CLASSES)
         file = root / split / CLASSES[label] / f'{index:06}.jpg'
-        file.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng((*seed, index))
         image, radius = _background(rng, size), size * rng.uniform(0.2, 0.45)
         image = _paint(rng, image, _coverage(_outline(CLASSES[label], rng, radius, size), size), label)
-        cv2.imwrite(str(file), _with_noise(rng, image), [cv2.IMWRITE_JPEG_QUALITY, 95])
+        write_image(file, _with_noise(rng, image), JPEG)
 
 
 def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int, int]) -> None:
-    for folder in (root / split, root / 'labels' / split, root / 'annotations'):
-        folder.mkdir(parents=True, exist_ok=True)
+    (root / 'annotations').mkdir(exist_ok=True)
     images = [dict(id=index, file_name=f'{index:06}.jpg', height=size, width=size) for index in range(count)]
     annotations: list[dict] = []
     for index in range(count):
@@ -98,8 +101,8 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int,
             bbox = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]
             ids = dict(id=len(annotations) + 1, image_id=index, category_id=label + 1)
             annotations.append(dict(ids, segmentation=_polygons(mask), area=int(mask.sum()), bbox=bbox, iscrowd=0))
-        cv2.imwrite(str(root / split / f'{index:06}.jpg'), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-        cv2.imwrite(str(root / 'labels' / split / f'{index:06}.png'), labels)
+        write_image(root / split / f'{index:06}.jpg', image, JPEG)
+        write_image(root / 'labels' / split / f'{index:06}.png', labels)
     categories = [dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, start=1)]
     content = dict(images=images, annotations=annotations, categories=categories)
     (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))

@@ -14,9 +14,10 @@ import numpy as np
 from rich.progress import track
 
 from ..errors import UserError
+from ..outputs import replacing
 from ..visualization.curves import distinct_names
-from .page import Column, Gallery, GalleryImage, Report, Table, check_folder, draw_all, write_report
-from .results import Results, Scores, read_results
+from .page import Column, Gallery, GalleryImage, Report, Table, draw_all, write_report
+from .results import FOLDER, Results, Scores, read_results
 
 SEED = 0  # of the bootstrap
 MAX_IMAGES = 60  # of a comparison
@@ -34,15 +35,23 @@ def module_of(results: Results) -> ModuleType:
     return import_module(f'.{results.task}', __package__)
 
 
-def make_report(folder: Path, score_thr: float = 0.3, max_images: int = 300) -> Path:
+def make_report(folder: Path, score_thr: float = 0.3, max_images: int = 300, out: Path | None = None) -> Path:
     """Write the page of a test from the results in its folder; return the path of ``index.html``.
 
-    `score_thr` is the lowest score of detections that are drawn or counted in a confusion table. At most `max_images`
-    images are drawn. Raises UserError if the results are missing or damaged.
+    Args:
+        folder: folder of a report of tools/test.py.
+        score_thr: lowest score of detections that are drawn or counted in a confusion table.
+        max_images: maximum number of images to draw.
+        out: folder of the page, by default `folder`.
+
+    Raises:
+        UserError: the results are missing or damaged, or :func:`~mlp_dense.outputs.replacing` refuses the folder.
     """
     results = read_results(folder)
-    with processes() as pool:
-        return write_report(module_of(results).report(results, score_thr, max_images, pool), folder)
+    out = out or folder
+    with replacing(out, keep=FOLDER) as unfinished, processes() as pool:
+        write_report(module_of(results).report(results, score_thr, max_images, pool, unfinished), unfinished)
+    return out / 'index.html'
 
 
 def make_comparison(folders: Sequence[Path], out: Path, score_thr: float = 0.3, resamples: int = 200) -> Path:
@@ -51,12 +60,10 @@ def make_comparison(folders: Sequence[Path], out: Path, score_thr: float = 0.3, 
     `out` is a new folder or that of an earlier comparison, `resamples` the number of bootstrap samples of the images.
     Raises UserError if the tests differ in task, classes or images, or if `out` contains other files.
     """
-    check_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
     runs = [read_results(folder) for folder in folders]
     names = distinct_names([run.name for run in runs], folders)
     _check_equal(runs, [(run.task, run.classes) for run in runs], 'task or classes')
-    with processes() as pool:
+    with replacing(out, keep=FOLDER) as unfinished, processes() as pool:
         scores = [module_of(run).scores(run, score_thr, pool) for run in runs]
         _check_equal(runs, [(test.metric, test.images) for test in scores], 'metric or images')
         metric, count = scores[0].metric, len(scores[0].images)
@@ -65,10 +72,11 @@ def make_comparison(folders: Sequence[Path], out: Path, score_thr: float = 0.3, 
         sections: list[Table | Gallery] = [
             _run_table(runs, names, metric, np.nanmean(values, 1), samples),
             *(_differences(names, i, metric, runs[0].classes, values, samples) for i in range(1, len(runs))),
-            _images(scores, names, out, pool),
+            _images(scores, names, unfinished, pool),
         ]
-    facts = {'compared with': names[0], 'images': str(count), 'resamples': str(resamples)}
-    return write_report(Report(' | '.join(names), facts, sections), out)
+        facts = {'compared with': names[0], 'images': str(count), 'resamples': str(resamples)}
+        write_report(Report(' | '.join(names), facts, sections), unfinished)
+    return out / 'index.html'
 
 
 def _check_equal(runs: Sequence[Results], keys: Sequence[tuple], name: str) -> None:
