@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..outputs import replacing
 from ..visualization.curves import distinct_names
 from .page import Column, Gallery, GalleryImage, Report, Table, draw_all, write_report
-from .results import FOLDER, Results, Scores, read_results
+from .results import FOLDER, Results, Scores, mean_of_classes, read_results
 
 SEED = 0  # of the bootstrap
 MAX_IMAGES = 60  # of a comparison
@@ -70,7 +70,7 @@ def make_comparison(folders: Sequence[Path], out: Path, score_thr: float = 0.3, 
         values = np.array([test.of_classes(None) for test in scores])  # (runs, C)
         samples = bootstrap(scores, resamples, pool)  # (runs, resamples, C)
         sections: list[Table | Gallery] = [
-            _run_table(runs, names, metric, np.nanmean(values, 1), samples),
+            _run_table(runs, names, metric, mean_of_classes(values), samples),
             *(_differences(names, i, metric, runs[0].classes, values, samples) for i in range(1, len(runs))),
             _images(scores, names, unfinished, pool),
         ]
@@ -94,29 +94,38 @@ def bootstrap(scores: Sequence[Scores], resamples: int, pool: Executor) -> np.nd
     return np.array(resampled).reshape(len(scores), resamples, -1)
 
 
-def interval(samples: np.ndarray, subject: str = '') -> tuple[Column, Column]:
-    """Return the columns with the ends of the central 95 % of samples, over the first axis."""
-    low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
+def interval(estimates: np.ndarray, samples: np.ndarray, subject: str = '') -> tuple[Column, Column]:
+    """Return the columns with the ends of the central 95 % of samples, over the first axis.
+
+    The samples are moved by the difference of their median and the estimate. A resample contains 63 % of the images on
+    average, and therefore fewer of the rare classes, which changes a mean over classes.
+    """
+    ends = np.full((2, len(estimates)), np.nan)
+    defined = np.isfinite(estimates) & np.isfinite(samples).any(0)
+    quantiles = np.nanpercentile(samples[:, defined], [2.5, 50, 97.5], axis=0)
+    ends[:, defined] = estimates[defined] + (quantiles[[0, 2]] - quantiles[1])
     return (
-        Column(f'{subject} from'.strip(), low, 'lower end of the 95 % interval over images'),
-        Column(f'{subject} to'.strip(), high, 'upper end of the 95 % interval over images'),
+        Column(f'{subject} from'.strip(), ends[0], 'lower end of the 95 % interval over images'),
+        Column(f'{subject} to'.strip(), ends[1], 'upper end of the 95 % interval over images'),
     )
 
 
 def _run_table(runs: Sequence, names: Sequence[str], metric: str, means: np.ndarray, samples: np.ndarray) -> Table:
-    resampled = np.nanmean(samples, 2).T  # (resamples, runs)
+    resampled = mean_of_classes(samples).T  # (resamples, runs)
+    differences = means - means[0]
     costs = {key: [run.model.get(key, np.nan) for run in runs] for run in runs for key in run.model}
     columns = [
         Column('run', names),
         Column(f'mean {metric}', means),
-        *interval(resampled),
-        Column('difference', means - means[0], f'from {names[0]}'),
-        *interval(resampled - resampled[:, :1], 'difference'),
+        *interval(means, resampled),
+        Column('difference', differences, f'from {names[0]}'),
+        *interval(differences, resampled - resampled[:, :1], 'difference'),
         *(Column(key, values) for key, values in costs.items()),
     ]
     note = (
-        'Intervals contain 95 % of the resamples of the images, which are the same for all runs. A difference whose '
-        'interval contains 0 may be chance on these images. The intervals do not cover the variation between trainings.'
+        'Means are over the classes that occur. Intervals contain 95 % of the resamples of the images, which are the '
+        'same for all runs, moved to the value of all images. A difference whose interval contains 0 may be chance on '
+        'these images. The intervals do not cover the variation between trainings.'
     )
     return Table('Runs', note, columns)
 
@@ -124,13 +133,14 @@ def _run_table(runs: Sequence, names: Sequence[str], metric: str, means: np.ndar
 def _differences(
     names: Sequence[str], i: int, metric: str, classes: Sequence[str], values: np.ndarray, samples: np.ndarray
 ) -> Table:
-    low, high = interval(samples[i] - samples[0])
+    differences = values[i] - values[0]
+    low, high = interval(differences, samples[i] - samples[0])
     significant = np.where((low.values > 0) | (high.values < 0), 'yes', 'no')
     columns = [
         Column('class', classes),
         Column(names[0], values[0], metric),
         Column(names[i], values[i], metric),
-        Column('difference', values[i] - values[0]),
+        Column('difference', differences),
         *(low, high),
         Column('more than chance', significant, 'the interval does not contain 0'),
     ]

@@ -62,6 +62,12 @@ def without_undefined(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) and value != -1 else None for name, value in values.items()}
 
 
+def mean_of_classes(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the last axis without NaN, which classes without a value have; NaN if all are NaN."""
+    with np.errstate(invalid='ignore'):
+        return np.nansum(values, -1) / np.isfinite(values).sum(-1)
+
+
 def read_results(folder: Path) -> Results:
     """Read the results in the folder of a report. Raises UserError if they are missing or damaged."""
     settle(folder)

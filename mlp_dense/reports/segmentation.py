@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..visualization.drawing import draw_label_map, draw_labels
 from .page import HOVER, LONGEST, Column, Gallery, GalleryImage, Report, Table, choose, draw_all, read, written
 from .plots import confusion_counts, confusion_sections, most_confused
-from .results import Results, Scores, read_json
+from .results import Results, Scores, mean_of_classes, read_json
 
 BAND = 0.02  # width of the band near boundaries, as a fraction of the diagonal (Cheng et al., arXiv 2103.16562)
 ERROR_COLOUR = (64, 64, 230)  # BGR
@@ -62,11 +62,11 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor, 
         *confusion_sections(total, results.classes, 'Pixels.'),
     ]
     values = dict(
-        mIoU=np.nanmean(ious[0]),
-        mAcc=np.nanmean(accuracy),
+        mIoU=mean_of_classes(ious[0]),
+        mAcc=mean_of_classes(accuracy),
         aAcc=np.trace(total) / max(total.sum(), 1),
-        mIoU_near_boundaries=np.nanmean(ious[1]),
-        mIoU_elsewhere=np.nanmean(ious[2]),
+        mIoU_near_boundaries=mean_of_classes(ious[1]),
+        mIoU_elsewhere=mean_of_classes(ious[2]),
         confusion=total,
     )
     return Report(results.name, results.facts(len(images)), sections, values)

@@ -21,7 +21,7 @@ from mlp_dense.reports.detection import match_shard, read_data
 from mlp_dense.reports.making import make_comparison, make_report, module_of, processes
 from mlp_dense.reports.matching import average_precision
 from mlp_dense.reports.page import choose, outline
-from mlp_dense.reports.results import Results, read_results
+from mlp_dense.reports.results import Results, read_results, without_undefined
 from mlp_dense.tasks import TASKS
 from support.configs import DETECTION, SEGMENTATION, thin
 from support.detections import random_coco
@@ -199,7 +199,7 @@ def segmented(folder: Path) -> Results:
                 write_image(results.file(side, f'{name}.png'), labels)
         results.write()
         results.file('images.json').write_text(json.dumps(dict.fromkeys('ab', str(folder / 'image.jpg'))))
-    cv2.imwrite(str(folder / 'image.jpg'), np.zeros((100, 200, 3), np.uint8))
+    write_image(folder / 'image.jpg', np.zeros((100, 200, 3), np.uint8))
     results.folder = folder / 'report'
     return results
 
@@ -237,6 +237,62 @@ def test_damaged_results_raise_an_error(tmp_path, change, message):
     change(folder)
     with pytest.raises(UserError, match=message):
         make_report(folder)
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda content: content.pop('images'), 'truth.json has no images; restore the annotation file'),
+    (lambda content: content['images'].clear(), 'truth.json has no images; restore'),
+    (lambda content: content.pop('annotations'), 'truth.json has no annotations'),
+    (lambda content: content.pop('categories'), 'truth.json has no categories'),
+    (lambda content: content['annotations'][4].pop('segmentation'), 'id 5, has no segmentation; add it, or use'),
+    (lambda content: content['annotations'][4].update(segmentation=[]), 'annotations, id 5, has no segmentation; add'),
+    (lambda content: content['annotations'][4].pop('bbox'), 'annotations, id 5, has no bbox; add it'),
+    (lambda content: content['images'][1].pop('height'), 'images, id 10, has no height'),
+    (lambda content: content['images'][1].pop('file_name'), 'images, id 10, has no file_name'),
+    (lambda content: content['categories'][1].pop('name'), 'categories, id 3, has no name'),
+])  # fmt: skip
+def test_incomplete_annotation_file_raises_an_error(tmp_path, change, message):
+    folder = write_results(tmp_path, seed=1)
+    content = json.loads((tmp_path / 'truth.json').read_text())
+    change(content)
+    (tmp_path / 'truth.json').write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        read_data(read_results(folder))
+
+
+def test_annotations_without_area_have_that_of_their_box(tmp_path):
+    folder = write_results(tmp_path, seed=1)
+    content = json.loads((tmp_path / 'truth.json').read_text())
+    for annotation in content['annotations']:
+        del annotation['area']
+    (tmp_path / 'truth.json').write_text(json.dumps(content))
+    first, width, height = content['annotations'][0], *content['annotations'][0]['bbox'][2:]
+    assert read_data(read_results(folder)).truth.anns[first['id']]['area'] == width * height
+
+
+def test_undefined_metrics_are_none():
+    metrics = without_undefined({'coco/bbox_mAP_s': -1.0, 'mIoU': np.float64(0.5), 'mAcc': float('nan'), 'top1': 0})
+    assert metrics == {'coco/bbox_mAP_s': None, 'mIoU': 0.5, 'mAcc': None, 'top1': 0.0}
+    facts = Results('name', 'detection', [], None, metrics, '', '', '').facts(3)
+    assert [facts[name] for name in metrics] == ['undefined', '0.500', 'undefined', '0.000']
+
+
+def test_report_of_older_results_goes_to_another_folder(tmp_path):
+    """Folders of earlier versions contain no marker; they can be read, but are not changed."""
+    folder = segmented(tmp_path).folder
+    (folder / '.mlp_dense.json').unlink()
+    before = sorted(folder.rglob('*'))
+    with pytest.raises(UserError, match='choose a new or empty folder'):
+        make_report(folder)
+    assert sorted(folder.rglob('*')) == before
+    assert make_report(folder, out=tmp_path / 'page') == tmp_path / 'page' / 'index.html'
+    assert sorted(folder.rglob('*')) == before and len(list((tmp_path / 'page' / 'pictures').iterdir())) == 2
+
+
+def test_comparison_keeps_the_results_of_its_folder(tmp_path):
+    folders = [segmented(tmp_path / name).folder for name in 'ab']
+    make_comparison(folders, folders[0], resamples=5)
+    assert read_results(folders[0]).task == 'segmentation'
 
 
 def test_outline_is_scaled_to_the_image():
