@@ -20,7 +20,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from ..checkpoints.matching import loading, warn_if_not_finite
 from ..checkpoints.reading import Checkpoint
 from ..checks.channels import check_channels
-from ..checks.data_config import check_built, check_data
+from ..checks.data_config import check_built, check_data, copy_before_packing
 from ..config.config_file import enter_scope, first_line
 from ..config.validation import building, check_backends, check_pretrained, check_settings
 from ..datasets.layout import leaves
@@ -144,6 +144,7 @@ class DenseRunner(Runner):
             loader = Runner.build_dataloader(dataloader, *args, **kwargs)
         for dataset in leaves(loader.dataset):
             check_built(dataset)
+        copy_before_packing(loader.dataset)
         loader.generator = torch.Generator()  # else each pass over the data draws a random number of the training
         return loader
 
