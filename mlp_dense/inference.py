@@ -22,6 +22,7 @@ from .checkpoints.reading import Checkpoint
 from .checks.channels import check_channels
 from .checks.data_config import check_class_count
 from .config.config_file import enter_scope, need, read_config
+from .config.unread import check_unread
 from .config.validation import building
 from .datasets import SUFFIXES
 from .datasets.image_files import write_image
@@ -127,6 +128,7 @@ def load_model(
     device = checked_device(device)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config(config)
     need(cfg, 'model')
+    check_unread(cfg)
     if device.type == 'cpu':
         adapt_to_cpu(cfg)
     enter_scope(cfg)

@@ -126,9 +126,7 @@ def test_script_of_the_document_resizes_as_the_pipeline(transform, shapes, tmp_p
     file = str(shapes / 'val' / '000003.jpg')
     metadata = dict(preprocessing=dict(resizing=[transform]), outputs=['labels'], palette=[[0, 0, 0]])
     texts = {key: json.dumps(value) for key, value in metadata.items()}
-    session = Mock(
-        **{'get_modelmeta.return_value.custom_metadata_map': {k: json.dumps(v) for k, v in metadata.items()}}
-    )
+    session = Mock(**{'get_modelmeta.return_value.custom_metadata_map': texts})
     session.run.return_value = [np.zeros((1, 4, 4), np.int64)]
     monkeypatch.setitem(sys.modules, 'onnxruntime', Mock(**{'InferenceSession.return_value': session}))
     monkeypatch.setattr(sys, 'argv', ['run.py', 'model.onnx', file])
