@@ -33,6 +33,7 @@ REMEDIES = {
     'mmcv': 'pip install mmcv-lite==2.1.0 to use the operators of mlp_dense, or compile mmcv with its own in 10 to 25 '
     'minutes (docs/troubleshooting.md). Never install both',
     'safetensors': 'pip install safetensors',
+    'tifffile': "pip install -e '.[data]' in the folder of mlp_dense",
     **dict.fromkeys(('onnx', 'onnxscript', 'onnxruntime'), "pip install -e '.[export]' in the folder of mlp_dense"),
 }
 """Commands that install missing packages."""

@@ -42,9 +42,12 @@ def main() -> None:
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
+    from mlp_dense.checks.bands import check_bands
     from mlp_dense.checks.data_config import check_data, labels_keep_their_size
     from mlp_dense.config.config_file import enter_scope, need, read_config
     from mlp_dense.config.validation import building, check_settings
+    from mlp_dense.datasets.bands import multi_band_loader
+    from mlp_dense.datasets.layout import leaves
     from mlp_dense.errors import UserError, counted
     from mlp_dense.tasks import task_of
     from mlp_dense.training.runner import DenseRunner
@@ -63,6 +66,7 @@ def main() -> None:
     task = task_of(cfg.get('default_scope'))
     enter_scope(cfg)
     check_settings(cfg)
+    check_bands(cfg, [args.split])
     check_data(cfg, args.split)
     loader = cfg[f'{args.split}_dataloader']
     loader.update(num_workers=0, persistent_workers=False)
@@ -73,11 +77,12 @@ def main() -> None:
     chosen = np.random.permutation(len(dataset))[: args.num]
     if not len(chosen):
         raise UserError(f'The {args.split} data of this config are empty; set another --data-root.')
+    bands = multi_band_loader(next(leaves(loader.dataset)).pipeline)
     tiles = []
     for i in track(chosen, 'drawing'):
         item = dataset[int(i)]
         labels = task.labels_of(item['data_samples'], 'gt')
-        tiles.append(draw_item(item, labels, TILE, keep_size, task.draw, dataset.metainfo))
+        tiles.append(draw_item(item, labels, TILE, keep_size, task.draw, dataset.metainfo, bands and bands.rgb))
     contact_sheet(tiles, TILE).save(args.out, optimize=True)
     print(f'{args.out} shows {len(tiles)} of {counted(len(dataset), "image")}')
 

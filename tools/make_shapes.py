@@ -23,6 +23,14 @@ def parse_args() -> argparse.Namespace:
         '--size', type=int, default=128, metavar='PIXELS', help='height and width of the images (default: 128)'
     )
     parser.add_argument('--classify', action='store_true', help='draw one shape per image, in a folder per class')
+    parser.add_argument(
+        '--bands',
+        type=int,
+        default=3,
+        metavar='N',
+        help='4 to 12: write TIFFs of 16 bits with infrared bands after red, green and blue; only these distinguish '
+        'two of the classes (default: 3, JPEG)',
+    )
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the images (default: 0)')
     return parser.parse_args()
 
@@ -32,7 +40,7 @@ def main() -> None:
     args = parse_args()
     from mlp_dense.datasets.shapes import write_shapes
 
-    write_shapes(args.root, args.num_train, args.num_val, args.size, args.seed, args.classify)
+    write_shapes(args.root, args.num_train, args.num_val, args.size, args.seed, args.classify, args.bands)
     print(f'{args.num_train} training and {args.num_val} validation images are in {args.root}')
 
 

@@ -42,8 +42,19 @@ class ExportedFile:
             raise UserError(f'{self.name} was not written by tools/export.py; export the checkpoint with this tool.')
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs by name for uint8 images (B, 3, H, W) in BGR; raise UserError if onnxruntime fails."""
+        """Return the outputs by name for images (B, C, H, W) as in :meth:`images`; raise UserError if the run fails."""
         return dict(zip(self.metadata['outputs'], self._run(images), strict=True))
+
+    def images(self, inputs: torch.Tensor) -> np.ndarray:
+        """Return images (B, C, H, W) in the dtype of the file: uint8 in BGR, or float32 for other bands and bits.
+
+        Raises UserError if their number of bands or their values do not fit.
+        """
+        description = self.metadata['preprocessing']['images']
+        bands = description.get('bands', 3)
+        if inputs.shape[1] != bands:
+            raise UserError(f'{self.name} takes images of {bands} bands, not {inputs.shape[1]}; pass such images.')
+        return inputs.float().cpu().numpy() if description['dtype'] == 'float32' else to_uint8(inputs)
 
     def __deepcopy__(self, memo: dict) -> 'ExportedFile':
         """Share the file: it does not change, and a session of onnxruntime cannot be copied."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..datasets.bands import LoadMultiBandImage
 from ..errors import UserError
 
 FOLDER = 'results'  # inside the folder of the report
@@ -33,6 +34,7 @@ class Results:
     annotations: str = ''  # detection: file with the ground truth
     ignore_index: int = 255  # segmentation: label that is not evaluated
     size: Sequence[int] | None = None  # height and width of the last batch of inputs
+    loading: Mapping[str, Any] = field(default_factory=dict)  # arguments of LoadMultiBandImage; empty: 8-bit images
     model: dict[str, float] = field(default_factory=dict)  # cost of the model, by name with unit
     versions: Mapping[str, str] = field(default_factory=dict)
     folder: Path = Path()  # folder of the report; not written
@@ -45,7 +47,8 @@ class Results:
         """Return the facts at the top of a page; COCO reports -1 if no object has the size."""
         metrics = {name: f'{value:.3f}' for name, value in self.metrics.items() if value not in (None, -1)}
         model = {name: f'{value:.3g}' for name, value in self.model.items()}
-        return metrics | {'images': str(images), 'checkpoint': self.checkpoint} | model
+        drawn = {'drawn': LoadMultiBandImage(**self.loading).description(0)} if self.loading else {}
+        return metrics | {'images': str(images), 'checkpoint': self.checkpoint} | model | drawn
 
     def write(self) -> None:
         """Write ``results/run.json``."""

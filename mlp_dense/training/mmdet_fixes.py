@@ -1,9 +1,12 @@
-"""Fixes of mmdet: metrics for annotations with any ids or without detections, and test-time augmentation with masks."""
+"""Fixes of mmdet: metrics for annotations with any ids or without detections, masks in TTA, images of any bands."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmcv.ops import batched_nms
 from mmdet.evaluation import CocoMetric as _CocoMetric
+from mmdet.models.data_preprocessors import DetDataPreprocessor as _DetDataPreprocessor
 from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
@@ -31,6 +34,18 @@ class CocoMetric(_CocoMetric):
             items = self.metric_items or ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
             return {f'{name}_{item}': 0.0 for name in types for item in items}
         return metrics
+
+
+@MODELS.register_module()
+class DetDataPreprocessor(_DetDataPreprocessor):
+    """A DetDataPreprocessor of mmdet for images of any number of bands; that of mmdet takes one or three."""
+
+    def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        if mean is not None and std is not None:
+            self._enable_normalize = True
+            self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), False)
+            self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), False)
 
 
 @MODELS.register_module()
