@@ -19,7 +19,7 @@ from mmengine.registry import MODELS
 
 from . import operators
 from .checkpoints.reading import Checkpoint
-from .checks.bands import band_count, check_bands, check_image
+from .checks.band_agreement import band_count, check_bands, check_image
 from .checks.channels import check_channels
 from .checks.data_config import check_class_count
 from .config.config_file import enter_scope, need, read_config

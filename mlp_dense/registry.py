@@ -48,7 +48,7 @@ MODELS = LazyRegistry(
         'training.label_maps': 'WeightedCrossEntropyLoss',
         'export.detectors': 'ExportedDetector',
         'export.segmentors': 'ExportedSegmentor',
-        'classification.model': 'ImageClassifier',
+        'classification.model': 'ImageClassifier ImgDataPreprocessor',
     },
 )
 RUNNERS = LazyRegistry(root.RUNNERS, {'training.runner': 'DenseRunner'})

@@ -42,7 +42,7 @@ def main() -> None:
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
-    from mlp_dense.checks.bands import check_bands
+    from mlp_dense.checks.band_agreement import check_bands
     from mlp_dense.checks.data_config import check_data, labels_keep_their_size
     from mlp_dense.config.config_file import enter_scope, need, read_config
     from mlp_dense.config.validation import building, check_settings

@@ -46,7 +46,7 @@ def main() -> None:
     from rich.progress import track
 
     from mlp_dense import fuse, load_model
-    from mlp_dense.checks.bands import band_count
+    from mlp_dense.checks.band_agreement import band_count
     from mlp_dense.config.config_file import make_folder, need, read_config
     from mlp_dense.errors import UserError, counted
     from mlp_dense.inference import ImageSource, PredictionWriter, checked_device, predict, reader_of

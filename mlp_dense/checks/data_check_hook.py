@@ -17,7 +17,7 @@ from ..datasets.bands import LoadMultiBandImage
 from ..datasets.layout import leaves
 from ..errors import UnreadableError, UserError, some
 from ..registry import HOOKS
-from .bands import band_count, check_image, lost_by_opencv
+from .band_agreement import band_count, check_image, lost_by_opencv
 from .data_config import Reading, ignored_annotations
 
 Finding = tuple[str, str, str]  # name of the data (train, val, test), problem, file or id

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..checks.bands import band_count, check_image
+from ..checks.band_agreement import band_count, check_image
 from ..datasets.layout import image_folder
 from ..datasets.shapes import make_band_scene, make_scene
 from ..errors import UserError

@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from ..backbones.fixed_grid import resized
 from ..backbones.layers import PatchStem
-from ..checks.bands import band_count
+from ..checks.band_agreement import band_count
 from ..errors import UserError
 from ..inference import reader_of
 from ..kernels.compat import pad_right_bottom, round_up

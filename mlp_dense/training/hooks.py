@@ -19,7 +19,7 @@ from mmengine.utils import get_git_hash
 from .. import operators
 from ..backbones.experts import Experts
 from ..backbones.fusion import fuse
-from ..checks.bands import band_count
+from ..checks.band_agreement import band_count
 from ..config.config_file import evaluators
 from ..datasets.bands import multi_band_loader
 from ..datasets.layout import image_folder, leaves

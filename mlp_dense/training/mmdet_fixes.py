@@ -1,9 +1,7 @@
 """Fixes of mmdet: metrics for annotations with any ids or without detections, masks in TTA, images of any bands."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmcv.ops import batched_nms
 from mmdet.evaluation import CocoMetric as _CocoMetric
 from mmdet.models.data_preprocessors import DetDataPreprocessor as _DetDataPreprocessor
@@ -13,6 +11,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 
 from ..registry import METRICS, MODELS
+from .normalization import AnyBands
 
 
 @METRICS.register_module()
@@ -37,15 +36,8 @@ class CocoMetric(_CocoMetric):
 
 
 @MODELS.register_module()
-class DetDataPreprocessor(_DetDataPreprocessor):
-    """A DetDataPreprocessor of mmdet for images of any number of bands; that of mmdet takes one or three."""
-
-    def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **kwargs: Any):
-        super().__init__(**kwargs)
-        if mean is not None and std is not None:
-            self._enable_normalize = True
-            self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), False)
-            self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), False)
+class DetDataPreprocessor(AnyBands, _DetDataPreprocessor):
+    """A DetDataPreprocessor of mmdet for images of any number of bands."""
 
 
 @MODELS.register_module()

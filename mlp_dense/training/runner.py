@@ -17,7 +17,7 @@ from mmengine.runner.checkpoint import load_state_dict
 
 from ..checkpoints.matching import loading, warn_if_not_finite
 from ..checkpoints.reading import Checkpoint
-from ..checks.bands import check_bands, guard_bands
+from ..checks.band_agreement import check_bands, guard_bands
 from ..checks.channels import check_channels
 from ..checks.data_config import check_built, check_data
 from ..config.config_file import enter_scope, first_line

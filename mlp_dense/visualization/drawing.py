@@ -70,8 +70,8 @@ def draw_item(
 ) -> tuple[np.ndarray, tuple[str, str]]:
     """Draw an item of a data set with its ground truth; return the RGB image and two lines of text about it.
 
-    The longer side gets `max_size` pixels. Labels refer to the item, or with `keep_size` to the original image. `to_rgb`
-    converts images (H, W, C) to RGB; by default they are BGR with values from 0 to 255.
+    The longer side gets `max_size` pixels. Labels refer to the item, or with `keep_size` to the original image.
+    `to_rgb` converts images (H, W, C) to RGB; by default they are BGR with values from 0 to 255.
     """
     sample, image = item['data_samples'], item['inputs'].permute(1, 2, 0)
     image = to_rgb(image.numpy()) if to_rgb else image.clamp(0, 255).to(torch.uint8).numpy()[..., ::-1]

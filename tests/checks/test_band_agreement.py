@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mlp_dense.checks.bands import check_bands, lost_by_opencv
+from mlp_dense.checks.band_agreement import check_bands, lost_by_opencv
 from mlp_dense.errors import UserError
 from mlp_dense.inference import load_model
 from support.configs import CONFIGS, config
@@ -92,7 +92,7 @@ def test_image_of_other_bands_is_named(base, tmp_path):
 
 
 def test_training_batch_of_other_bands_is_named():
-    from mlp_dense.checks.bands import guard_bands
+    from mlp_dense.checks.band_agreement import guard_bands
 
     model = load_model(SEGMENTATION, None, 'cpu')
     guard_bands(model)
