@@ -225,7 +225,8 @@ class Reader:
 
 def reader_of(cfg: Config) -> Reader:
     """Return the reader of the images that the test pipeline of a config loads."""
-    return Reader(task_of(cfg.get('default_scope')).flag, multi_band_loader(test_data(cfg).pipeline))
+    pipeline = test_data(cfg).get('pipeline') if 'test_dataloader' in cfg else None
+    return Reader(task_of(cfg.get('default_scope')).flag, multi_band_loader(pipeline or []))
 
 
 class ImageSource:

@@ -13,18 +13,20 @@ from PIL.TiffImagePlugin import TiffImageFile
 from torch import nn
 
 from ..config.config_file import setting, walk
-from ..datasets.bands import multi_band_loader
+from ..datasets.bands import multi_band_loader, type_name
 from ..datasets.layout import leaves
 from ..errors import UserError
 
 ANY, NOT_THREE, ABOVE_FOUR = ((lambda count: True), (lambda count: count != 3), (lambda count: count > 4))
-REFUSED = (  # transforms of mmcv, mmdet, mmsegmentation and this package: for which numbers of bands, and why
+REFUSED = (  # for which numbers of bands a transform is refused, and why
     (
         ANY,
         'needs RGB images of 8 bits',
-        'AdjustGamma Albu AutoAugment AutoContrast Brightness CLAHE Color ColorTransform Contrast Corrupt Equalize '
-        'InstaBoost Invert PhotoMetricDistortion Posterize RGB2Gray RandAugment RandomGrayscale Rerange Sharpness '
-        'Solarize SolarizeAdd TimmTransform YOLOXHSVRandomAug',
+        'AdjustGamma AutoAugment AutoContrast Brightness CLAHE Color ColorJitter ColorTransform Contrast Corrupt '
+        'Equalize FancyPCA HueSaturationValue ISONoise ImageCompression InstaBoost Invert JpegCompression '
+        'PhotoMetricDistortion Posterize RGB2Gray RGBShift RandAugment RandomBrightnessContrast RandomGamma '
+        'RandomGrayscale RandomToneCurve Rerange Sharpen Sharpness Solarize SolarizeAdd TimmTransform ToGray ToSepia '
+        'YOLOXHSVRandomAug',
     ),
     (ANY, 'needs volumes', 'BioMedicalGaussianBlur BioMedicalGaussianNoise BioMedicalRandomGamma'),
     (
@@ -35,13 +37,15 @@ REFUSED = (  # transforms of mmcv, mmdet, mmsegmentation and this package: for w
     ),
     (ABOVE_FOUR, 'is limited to four bands by OpenCV', 'GeomTransform Pad RandomAffine RandomRotate Rotate'),
 )
+"""Transforms of mmcv, mmdet, mmsegmentation, albumentations and this package."""
 READERS = ('DetVisualizationHook', 'SegVisualizationHook')
 """Hooks that read the files of the images again, as 8-bit RGB."""
 
 
 def band_count(cfg: Config | Mapping) -> int:
     """Return the number of bands that the backbone of a config takes."""
-    model = cfg['model'].get('module', cfg['model'])  # inside of test-time augmentation
+    model = cfg.get('model') or {}
+    model = model.get('module', model)  # inside of test-time augmentation
     model = model.get('model', model)  # an exported model holds the config of the original one
     return setting(model, 'backbone.in_channels') or 3
 
@@ -76,12 +80,12 @@ def check_bands(cfg: Config, loaders: Sequence[str]) -> None:
         raise UserError(f'{problem}; set it to mlp_dense.DetDataPreprocessor.')
     hooks = {f'default_hooks.{key}': hook for key, hook in (cfg.get('default_hooks') or {}).items()}
     for path, hook in hooks.items() if any(multi_band) and 'train' in loaders else ():
-        if hook and _bare(hook) in READERS and hook.get('draw'):
-            raise UserError(f'{path}: {_bare(hook)} reads images of 8 bits; set {path}.draw=False.')
+        if hook and type_name(hook) in READERS and hook.get('draw'):
+            raise UserError(f'{path}: {type_name(hook)} reads images of 8 bits; set {path}.draw=False.')
 
 
 def _check_transform(path: str, transform: Mapping, count: int) -> None:
-    name = _bare(transform)
+    name = type_name(transform)
     rgb_loader = name in ('LoadImageFromFile', 'LoadImage') and transform.get('color_type', 'color') == 'color'
     if rgb_loader and count != 3:
         problem = f'{path}: {name} returns 3 bands, but model.backbone.in_channels is {count}'
@@ -93,10 +97,6 @@ def _check_transform(path: str, transform: Mapping, count: int) -> None:
         raise UserError(f'{path}: Normalize exchanges the first and the third band; set to_rgb=False.')
     if count > 4 and transform.get('interpolation') == 'area':
         raise UserError(f'{path}.interpolation is area, which OpenCV limits to four bands; use bilinear.')
-
-
-def _bare(node: Mapping) -> str:
-    return str(node['type']).rpartition('.')[2]
 
 
 def guard_bands(model: nn.Module) -> None:

@@ -119,10 +119,18 @@ class LoadMultiBandImage:
 def multi_band_loader(pipeline: Sequence[Any]) -> LoadMultiBandImage | None:
     """Return the LoadMultiBandImage of a pipeline in a config, None if it has another loader."""
     for transform in pipeline:
-        arguments = dict(transform)
-        if str(arguments.pop('type', '')).rpartition('.')[2] == LoadMultiBandImage.__name__:
-            return LoadMultiBandImage(**{key: value for key, value in arguments.items() if not key.startswith('_')})
+        if type_name(transform) == LoadMultiBandImage.__name__:
+            arguments = {key: value for key, value in transform.items() if key != 'type' and not key.startswith('_')}
+            if unknown := arguments.keys() - {'channels', 'show'}:
+                raise UserError(f'LoadMultiBandImage has no argument {min(unknown)}; remove it from the pipeline.')
+            return LoadMultiBandImage(**arguments)
     return None
+
+
+def type_name(node: Any) -> str:
+    """Return the type of a section of a config without its scope; a lazy config contains the class itself."""
+    node_type = node.get('type', '')
+    return node_type.__name__ if isinstance(node_type, type) else str(node_type).rpartition('.')[2]
 
 
 def _read_tiff(path: Path) -> tuple[np.ndarray, str]:

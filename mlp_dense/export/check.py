@@ -53,7 +53,8 @@ class CheckImages(NamedTuple):
         if size is None:
             return self.inputs
         arrays = (cv2.resize(image.permute(1, 2, 0).numpy(), size[::-1]) for image in self.inputs)
-        return [torch.from_numpy(array).permute(2, 0, 1) for array in arrays]
+        # OpenCV drops the axis of a single band
+        return [torch.from_numpy(array.reshape(*size, -1)).permute(2, 0, 1) for array in arrays]
 
     def batches(self, size: Sequence[int] | None = None) -> Iterator[dict[str, list]]:
         """Yield batches of one and of three images for ``test_step``: of `size` (height, width), or of two sizes."""
