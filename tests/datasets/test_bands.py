@@ -123,6 +123,15 @@ def test_unusable_file_is_one_sentence(name, write, error, message, tmp_path):
     assert name in str(raised.value) and type(raised.value) is error
 
 
+@pytest.mark.parametrize('name', ['interleaved.tif', 'compressed.tiff', 'pages.tif', 'last.npy'])
+def test_truncated_file_is_unreadable(name, tmp_path):
+    FILES[name](tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) * 9 // 10])
+    with pytest.raises(UnreadableError, match='is not a readable image'):
+        LoadMultiBandImage().read(tmp_path / name)
+
+
 def test_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     FILES['planar.tif'](tmp_path / 'planar.tif')
     monkeypatch.setitem(sys.modules, 'tifffile', None)
