@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, counted
 from .bands import BAND_SUFFIXES, LoadMultiBandImage
 
 
@@ -63,5 +63,5 @@ def measure_bands(files: Iterable[Path], loader: LoadMultiBandImage | None = Non
     if not images:
         raise UserError('There are no images to measure; pass some files.')
     if constant := np.flatnonzero(low == high).tolist():
-        raise UserError(f'The bands {constant} have one value in all {images} images; remove them from the files.')
+        raise UserError(f'The bands {constant} have one value in {counted(images, "image")}; remove them from the files.')
     return BandStatistics(images, mean.tolist(), np.sqrt(squares / count).tolist(), low.tolist(), high.tolist())
