@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from PIL import Image
@@ -126,14 +127,18 @@ def check_image(name: Any, found: int, expected: int) -> None:
         )
 
 
-def lost_by_opencv(file: Path) -> str:
-    """Return what mmcv's LoadImageFromFile drops from an image; '' if nothing."""
+def lost_by_opencv(file: Path, loaded: np.ndarray) -> str:
+    """Return what mmcv's LoadImageFromFile dropped when it loaded an image; '' if nothing of importance.
+
+    The lower 8 of 16 bits are important if a sensor has at most 14 bits, so that the upper 8 are at most 63.
+    """
     with suppress(OSError, ValueError), Image.open(file) as image:
         if image.format == 'TIFF' and (pages := getattr(image, 'n_frames', 1)) > 1:
             return f'{pages} pages, of which LoadImageFromFile reads the first'
         bits = image.tag_v2.get(258, (8,)) if isinstance(image, TiffImageFile) else ()
-        if image.mode.startswith('I;16') or max(bits, default=8) > 8 or _png_bits(file) > 8:
-            return 'more than 8 bits, of which LoadImageFromFile keeps the upper 8'
+        is_deep = image.mode.startswith('I;16') or max(bits, default=8) > 8 or _png_bits(file) > 8
+        if is_deep and loaded.max(initial=0) < 64:
+            return 'most of their 16 bits in the lower 8, which LoadImageFromFile drops'
     return ''
 
 

@@ -63,5 +63,6 @@ def measure_bands(files: Iterable[Path], loader: LoadMultiBandImage | None = Non
     if not images:
         raise UserError('There are no images to measure; pass some files.')
     if constant := np.flatnonzero(low == high).tolist():
-        raise UserError(f'The bands {constant} have one value in {counted(images, "image")}; remove them from the files.')
+        problem = f'The bands {constant} have one value in {counted(images, "image")}'
+        raise UserError(f'{problem}; remove them from the files.')
     return BandStatistics(images, mean.tolist(), np.sqrt(squares / count).tolist(), low.tolist(), high.tolist())
