@@ -107,10 +107,10 @@ def _in_image(dataset: Any, i: int, bands: int) -> Iterator[tuple[str, str]]:
         for transform in dataset.pipeline.transforms:
             if isinstance(transform, Reading):
                 info = transform(info)
-                loader, image = transform.transform, info.get('img')
+                loader = transform.transform
                 if isinstance(loader, LoadMultiBandImage):
-                    check_image(file, image.shape[2], bands)
-                elif type(loader).__name__ == 'LoadImageFromFile' and (lost := lost_by_opencv(Path(file), image)):
+                    check_image(file, info['img'].shape[2], bands)
+                elif type(loader).__name__ == 'LoadImageFromFile' and (lost := lost_by_opencv(Path(file), info['img'])):
                     yield f'have {lost} (mlp_dense.LoadMultiBandImage keeps them)', file
     except UserError as error:
         yield UNREADABLE if isinstance(error, UnreadableError) else FATAL, str(error)
