@@ -19,7 +19,8 @@ def parse_args() -> argparse.Namespace:
     parser = config_parser(
         'Export a detector or segmentor, or a part of it, to ONNX or torch.export. The exported model takes images '
         '(B, 3, H, W) of uint8 in BGR, as OpenCV reads them, or other bands as float32; it normalizes and pads them '
-        'itself. Before the file is written, the tool runs it on images of two sizes in two batches, and compares the results with PyTorch.'
+        'itself. Before the file is written, the tool runs it on images of two sizes in two batches, and compares the '
+        'results with PyTorch.'
     )
     parser.add_argument(
         'checkpoint', metavar='CHECKPOINT', help='file or URL of a checkpoint, or the word none for random weights'
