@@ -39,9 +39,9 @@ def trained(request, data, tmp_path_factory):
         thin_config(request.param.replace('bands', 'shapes'), folder), None, 'cpu'
     ).backbone.state_dict()
     torch.save(weights, rgb)
-    start = f'model.backbone.init_cfg=dict(type="Pretrained",checkpoint="{rgb}")'
+    start = ['model.backbone.init_cfg.type=Pretrained', f'model.backbone.init_cfg.checkpoint={rgb}']
     options = ['--data-root', data, TASKS[request.param], 2, '--work-dir', folder / 'run', '--seed', 0]
-    assert call('train', file, *options, '--cfg-options', *BATCHES, start, 'default_hooks.checkpoint.interval=1') == 0
+    assert call('train', file, *options, '--cfg-options', *BATCHES, *start, 'default_hooks.checkpoint.interval=1') == 0
     return file, folder / 'run', (folder / 'run' / 'last_checkpoint').read_text()
 
 
@@ -57,7 +57,7 @@ def test_report_draws_the_bands(trained, data, tmp_path, capsys):
     report, shown = tmp_path / 'report', tmp_path / 'shown'
     options = ['--data-root', data, '--work-dir', tmp_path / 'work', '--report', report, '--show-dir', shown]
     assert call('test', file, checkpoint, *options, '--cfg-options', *BATCHES) == 0
-    assert 'bands 0, 1, 2 as red, green, blue; percentiles 2 to 98' in (report / 'index.html').read_text()
+    assert 'bands 0, 1, 2 as red, green, blue; percentiles 2 to 98' in (report / 'data.js').read_text()
     drawn = sorted((report / 'pictures').iterdir())
     assert len(drawn) == len(list(shown.iterdir())) == 3
     assert all(cv2.imread(str(path)).std() > 5 for path in [*drawn, *shown.iterdir()])
