@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ BATCHES = ['train_dataloader.batch_size=2', 'val_dataloader.batch_size=2', 'test
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp('data') / 'shapes_bands'
-    write_shapes(root, num_train=4, num_val=3, size=64, bands=5)
+    write_shapes(root, num_train=4, num_val=3, size=96, bands=5)
     return root
 
 
@@ -67,22 +68,34 @@ def test_report_draws_the_bands(trained, data, tmp_path, capsys):
     assert call('report', report) == 0 and drawn[0].exists()
 
 
-def test_exported_file_predicts_like_the_checkpoint(trained, data, tmp_path, capsys):
+def test_tiff_and_numpy_files_have_equal_predictions(trained, data, tmp_path, capsys):
     file, _, checkpoint = trained
-    exported, images = tmp_path / 'model.pt2', tmp_path / 'images'
-    assert call('export', file, 'none', exported, '--data-root', data, '--part', 'backbone') == 0
+    for path in sorted((data / 'val').iterdir()):
+        (tmp_path / 'images').mkdir(exist_ok=True)
+        np.save(tmp_path / 'images' / f'{path.stem}.npy', LoadMultiBandImage().read(path).astype(np.uint16))
+    first = predictions(data / 'val', file, checkpoint, tmp_path / 'tif')
+    assert first and first == predictions(tmp_path / 'images', file, checkpoint, tmp_path / 'npy')
+    assert capsys.readouterr().out.count('drawn: bands 0, 1, 2 as red') == 2
+
+
+def test_exported_segmentor_predicts_like_the_checkpoint(data, tmp_path, capsys):
+    file, exported = thin_config('segmentation/hire_mlp_upernet_bands', tmp_path), tmp_path / 'model.pt2'
+    checkpoint = tmp_path / 'model.pth'
+    torch.save(dict(state_dict=load_model(file, None, 'cpu').state_dict()), checkpoint)
+    assert call('export', file, checkpoint, exported, '--data-root', data) == 0
     assert len(re.findall(r'fp32 \dx5x\d+x\d+: ', capsys.readouterr().out)) == 2
     description = ExportedFile(exported).metadata['preprocessing']['images']
     assert description == dict(layout='NCHW', channels='in the order of the file', bands=5, dtype='float32')
-    images.mkdir()
-    for path in sorted((data / 'val').iterdir()):
-        np.save(images / f'{path.stem}.npy', LoadMultiBandImage().read(path).astype(np.uint16))
-    outputs = [tmp_path / 'tif', tmp_path / 'npy']
-    for source, out in zip((data / 'val', images), outputs, strict=True):
-        assert call('predict', source, file, checkpoint, '--out-dir', out, '--score-thr', 0) == 0
-        assert 'drawn: bands 0, 1, 2 as red' in capsys.readouterr().out
-    names = sorted(path.relative_to(outputs[0]) for path in outputs[0].rglob('*.*') if path.name != 'images.json')
-    assert names and all((outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes() for name in names)
+    files = checkpoint, exported
+    first, second = (predictions(data / 'val', file, model, tmp_path / model.suffix) for model in files)
+    assert first == second
+
+
+def predictions(source: Path, file: str, model: str | Path, out: Path) -> dict[str, bytes]:
+    """Predict on a folder; return the results by name, except for the list of the images."""
+    assert call('predict', source, file, model, '--out-dir', out, '--score-thr', 0) == 0
+    paths = (path for path in out.rglob('*.*') if path.name != 'images.json')
+    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
 
 
 def test_sheet_shows_chosen_bands(data, tmp_path):
