@@ -1,0 +1,24 @@
+"""Formats of annotations: reading, writing and splitting of data sets.
+
+:func:`read` returns a :class:`DataSet`; :func:`write` and :func:`places_of` accept it.
+"""
+
+from .converting import WRITERS, Written, detect, places_of, read, write
+from .detecting import FORMATS
+from .records import Annotation, Box, DataSet, Place, Record, counts
+
+__all__ = [
+    'FORMATS',
+    'WRITERS',
+    'Annotation',
+    'Box',
+    'DataSet',
+    'Place',
+    'Record',
+    'Written',
+    'counts',
+    'detect',
+    'places_of',
+    'read',
+    'write',
+]
