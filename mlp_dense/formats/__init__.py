@@ -3,9 +3,11 @@
 :func:`read` returns a :class:`DataSet`; :func:`write` and :func:`places_of` accept it.
 """
 
-from .converting import WRITERS, Written, detect, places_of, read, write
+from .converting import WRITERS, Written, convert, detect, places_of, read, write
 from .detecting import FORMATS
 from .records import Annotation, Box, DataSet, Place, Record, counts
+from .semantic import label_map
+from .splitting import split
 
 __all__ = [
     'FORMATS',
@@ -16,9 +18,12 @@ __all__ = [
     'Place',
     'Record',
     'Written',
+    'convert',
     'counts',
     'detect',
+    'label_map',
     'places_of',
     'read',
+    'split',
     'write',
 ]

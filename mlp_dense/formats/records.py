@@ -1,10 +1,11 @@
 """Data sets in memory, which all readers return and all writers accept."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as masks
@@ -53,8 +54,8 @@ class Record:
     width: int
     height: int
     annotations: list[Annotation] = field(default_factory=list)
-    label_maps: tuple[Path, ...] = ()
-    """The label map of the image, or one binary mask for each class."""
+    label_maps: dict[str, Path] = field(default_factory=dict)
+    """Files of label maps: one with the key '', or a mask for each class with its name as key."""
     embedded: bool = False
 
 
@@ -66,26 +67,30 @@ class Place(NamedTuple):
 
     annotations: Path | None
     images: Path
+    suffixes: tuple[str, str] | None = None
+    """For label maps: the suffixes of images and of label maps."""
 
 
 class Losses:
     """Information that a format cannot express, or that a reader does not read, with examples.
 
-    `dropped` are objects that are missing afterwards, `changed` those that differ. Both map a reason to examples.
+    `dropped` are objects that are missing afterwards, `changed` are objects that differ, and `renamed` are images. Each
+    maps a reason to examples.
     """
 
     def __init__(self) -> None:
         self.dropped: dict[str, list[str]] = defaultdict(list)
         self.changed: dict[str, list[str]] = defaultdict(list)
+        self.renamed: dict[str, list[str]] = defaultdict(list)
 
     def lines(self) -> list[str]:
         """Return a sentence for each reason."""
-        dropped = [_sentence('left out', reason, examples) for reason, examples in self.dropped.items()]
-        return dropped + [_sentence('changed', reason, examples) for reason, examples in self.changed.items()]
-
-
-def _sentence(verb: str, reason: str, examples: list[str]) -> str:
-    return f'{counted(len(examples), "object")} {verb}: {reason} ({some(examples)}).'
+        kinds = (('object', 'left out', self.dropped), ('object', 'changed', self.changed))
+        return [
+            f'{counted(len(examples), noun)} {verb}: {reason} ({some(examples)}).'
+            for noun, verb, reasons in (*kinds, ('image', 'renamed', self.renamed))
+            for reason, examples in reasons.items()
+        ]
 
 
 @dataclass
@@ -107,6 +112,8 @@ class DataSet:
     """Files of the source, if a config can name them without a conversion."""
     values: Mapping | None = None
     """For label maps: the class index, or 255 for ignored pixels, of each value or colour (red, green, blue)."""
+    pixels: Counter[int] = field(default_factory=Counter)
+    """For label maps: the pixels of each class index, and of 255."""
 
     def records(self) -> Iterator[Record]:
         """Yield the images of all splits."""
@@ -134,6 +141,48 @@ def box_of(polygons: Sequence[Polygon]) -> Box:
     xs = [x for polygon in polygons for x in polygon[0::2]]
     ys = [y for polygon in polygons for y in polygon[1::2]]
     return box_between(min(xs), min(ys), max(xs), max(ys))
+
+
+def box_around(boxes: Sequence[Box]) -> Box:
+    """Return the box around boxes."""
+    right = max(box.left + box.width for box in boxes)
+    bottom = max(box.top + box.height for box in boxes)
+    return box_between(min(box.left for box in boxes), min(box.top for box in boxes), right, bottom)
+
+
+def ellipse(centre: Sequence[float], radii: Sequence[float], degrees: float = 0.0) -> tuple[Box, Polygon]:
+    """Return the box of an ellipse, and an outline that differs from it by at most 0.1 pixel."""
+    (x, y), (radius_x, radius_y) = centre, radii
+    longest = max(radii)
+    count = max(12, math.ceil(math.pi / math.acos(max(0.0, 1 - 0.1 / longest)))) if longest > 0.1 else 12
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    points = []
+    for i in range(count):
+        u, v = radius_x * math.cos(2 * math.pi * i / count), radius_y * math.sin(2 * math.pi * i / count)
+        points += [round(x + u * cosine - v * sine, 3), round(y + u * sine + v * cosine, 3)]
+    half_width, half_height = (
+        math.hypot(radius_x * cosine, radius_y * sine),
+        math.hypot(radius_x * sine, radius_y * cosine),
+    )
+    return box_between(x - half_width, y - half_height, x + half_width, y + half_height), tuple(points)
+
+
+def joined_groups(parts: Sequence[tuple[Any, Annotation]], height: int, width: int) -> list[Annotation]:
+    """Return the objects of pairs (group, part): parts of one group that is not None are one object."""
+    groups: dict[Any, list[Annotation]] = {}
+    for i, (group, part) in enumerate(parts):
+        groups.setdefault((i,) if group is None else (group, part.label), []).append(part)
+    return [_joined(members, height, width) if len(members) > 1 else members[0] for members in groups.values()]
+
+
+def _joined(parts: Sequence[Annotation], height: int, width: int) -> Annotation:
+    polygons = tuple(polygon for part in parts for polygon in part.polygons)
+    rles = [_compressed(part.rle) for part in parts if part.rle is not None]
+    rle = None
+    if rles:  # outlines and masks of one object become a mask
+        merged = masks.merge(rles + (masks.frPyObjects([list(p) for p in polygons], height, width) if polygons else []))
+        rle, polygons = dict(size=merged['size'], counts=merged['counts'].decode()), ()
+    return replace(parts[0], box=box_around([part.box for part in parts]), polygons=polygons, rle=rle)
 
 
 def box_between(left: float, top: float, right: float, bottom: float) -> Box:

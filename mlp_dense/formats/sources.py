@@ -3,8 +3,9 @@
 import json
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,10 +30,11 @@ ROTATED = (5, 6, 7, 8)  # orientations of EXIF that exchange width and height
 class Source:
     """The files below a folder. Hidden files, and those of macOS in ``__MACOSX``, are ignored.
 
-    `file` is the annotation file, if the user chose one. Images may lie in another folder, `images`.
+    `file` is the annotation file, if the user chose one. Images may lie in another folder, `images`. `colors` are the
+    values or colours of the classes in label maps, or a file with them.
     """
 
-    def __init__(self, path: Path, images: Path | None = None):
+    def __init__(self, path: Path, images: Path | None = None, colors: Mapping[str, Any] | Path | None = None):
         if not path.exists():
             raise UserError(f'{path} does not exist; set the folder of the data or an annotation file.')
         if path.suffix.lower() in ('.zip', '.tar', '.gz', '.tgz', '.7z', '.rar'):
@@ -42,7 +44,7 @@ class Source:
         self.root = folder.parent if self.file and folder.name.lower() == 'annotations' else folder
         if images is not None and not images.is_dir():
             raise UserError(f'{images} is not a folder; set the folder of the images.')
-        self.image_root = images or self.root
+        self.image_root, self.colors = images or self.root, colors
         self._json: dict[Path, Any] = {}
 
     @cached_property
@@ -94,7 +96,7 @@ class Source:
     def relative(self, file: Path) -> str:
         """Return a path below the root as text, another path as it is."""
         for root in (self.root, self.image_root):
-            if file.is_relative_to(root):
+            if file != root and file.is_relative_to(root):
                 return file.relative_to(root).as_posix()
         return str(file)
 
@@ -182,17 +184,20 @@ def read_xml(file: Path) -> ET.Element:
         raise UserError(f'{file} is not XML ({error}); replace it by a complete file.') from error
 
 
-def image_size(file: Path) -> tuple[int, int]:
-    """Return width and height of an image as training loads it, which is rotated by the EXIF orientation."""
+def image_size(file: Path, content: bytes | None = None) -> tuple[int, int]:
+    """Return width and height of an image as training loads it, which is rotated by the EXIF orientation.
+
+    The image is `content` if the file contains more than the image.
+    """
     try:
-        with Image.open(file) as image:
+        with Image.open(file if content is None else BytesIO(content)) as image:
             width, height = image.size
             exif = Image.Exif()
             exif.load(image.info.get('exif', b''))  # `getexif` would decode a complete PNG file
             return (height, width) if exif.get(0x0112) in ROTATED else (width, height)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        content = np.fromfile(file, np.uint8) if file.is_file() else np.zeros(0, np.uint8)
-        pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if len(content) else None
+        content = content if content is not None else file.read_bytes() if file.is_file() else b''
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
         if pixels is None:
             raise UnreadableError(f'{file} is missing or not a readable image; replace or remove it.') from None
         return pixels.shape[1], pixels.shape[0]

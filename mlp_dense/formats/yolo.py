@@ -23,12 +23,17 @@ def yolo_files(source: Source) -> list[Path]:
     for files in (
         [file for file in source.with_suffix('.yaml', '.yml') if _is_data(_read_yaml(file))],
         [file for file in source.with_suffix('.data') if re.search(r'^\s*names\s*=', read_text(file), re.MULTILINE)],
-        [file for file in source.with_suffix('.txt', '.names') if file.name in CLASS_FILES],
+        [file for file in source.with_suffix('.txt', '.names') if file.name in CLASS_FILES and _has_labels(source)],
     ):
         if files:
             depth = min(len(file.parts) for file in files)
             return [file for file in files if len(file.parts) == depth]
     return []
+
+
+def _has_labels(source: Source) -> bool:
+    """Whether a text file has the name of an image."""
+    return any(file.stem.lower() in source.images for file in source.files if file.suffix.lower() == '.txt')
 
 
 def read_yolo(source: Source, files: Sequence[Path]) -> DataSet:
