@@ -91,30 +91,42 @@ def assign(labels: Sequence[set[int]], sizes: Sequence[int], fractions: Sequence
                 missing[part] -= sizes[i]
                 for each in labels[i]:
                     wanted[each][part] -= sizes[i]
-    _fill(parts, labels, order, len(fractions))
+    _refine(parts, labels, sizes, order, fractions)
     return parts
 
 
-def _fill(parts: list[int], labels: Sequence[set[int]], order: Sequence[int], number: int) -> None:
-    """Move groups into parts without one of their classes, unless another class would leave a part thereby."""
-    groups = Counter((parts[i], label) for i in order for label in labels[i])
-    groups.update((parts[i], None) for i in order)  # all groups of a part
-    totals = Counter(label for i in order for label in labels[i])
-    needs = [(label, part) for label in sorted(totals, key=lambda each: (totals[each], each)) for part in range(number)]
-    for label, part in [*needs, *((None, part) for part in range(number))]:
-        if groups[part, label]:
-            continue
-        movable = [
-            i
-            for i in order
-            if (label is None or label in labels[i]) and all(groups[parts[i], each] > 1 for each in (*labels[i], None))
-        ]
-        if movable:
-            i = max(movable, key=lambda i: (groups[parts[i], label], -len(labels[i])))
-            for each in (*labels[i], None):
-                groups[parts[i], each] -= 1
-                groups[part, each] += 1
-            parts[i] = part
+def _refine(
+    parts: list[int], labels: Sequence[set[int]], sizes: Sequence[int], order: Sequence[int], fractions: Sequence[float]
+) -> None:
+    """Move groups into parts without one of their classes, then out of parts with too many images.
+
+    No class loses its last group of a part. The label None stands for all groups.
+    """
+    keys: list[tuple[int | None, ...]] = [(*each, None) for each in labels]
+    groups = Counter((parts[i], label) for i in order for label in keys[i])
+    totals = Counter(label for i in order for label in keys[i])
+
+    def move(i: int, part: int) -> None:
+        for label in keys[i]:
+            groups[parts[i], label] -= 1
+            groups[part, label] += 1
+        excess[parts[i]] -= sizes[i]
+        excess[part] += sizes[i]
+        parts[i] = part
+
+    excess = [-fraction * sum(sizes) for fraction in fractions]
+    for i in order:
+        excess[parts[i]] += sizes[i]
+    for label in sorted(totals, key=lambda each: (totals[each], -1 if each is None else each)):
+        for part in (part for part in range(len(fractions)) if not groups[part, label]):
+            if movable := [i for i in order if label in keys[i] and all(groups[parts[i], key] > 1 for key in keys[i])]:
+                move(max(movable, key=lambda i: (groups[parts[i], label], -len(keys[i]))), part)
+    for exact in (True, False):  # first without making a class rarer in the part than wanted
+        for i in order:
+            part, least = parts[i], min(range(len(fractions)), key=lambda p: excess[p])
+            kept = {key: max(1.0, fractions[part] * totals[key] * exact) for key in keys[i]}
+            if excess[part] >= sizes[i] and all(groups[part, key] > kept[key] for key in keys[i]):
+                move(i, least)
 
 
 def near_duplicates(records: Sequence[Record]) -> list[list[int]]:

@@ -127,7 +127,8 @@ def _splits(source: Source, files: Sequence[Path], notes: list[str]) -> dict[str
         if name not in SPLITS and len(lists) > 1:  # lists of single classes, and others
             continue
         base = list_file.parents[2] / 'Annotations'
-        ids = [(i, line.split()[0]) for i, line in enumerate(read_text(list_file).splitlines(), 1) if line.strip()]
+        lines = [(i, line.strip()) for i, line in enumerate(read_text(list_file).splitlines(), start=1)]
+        ids = [(i, re.sub(r'\s+-?[01]$', '', line)) for i, line in lines if line]  # a number after the name, or none
         paths = [known.get(base / name) for _, name in ids]
         if not any(paths):
             notes.append(f'{source.relative(list_file)} lists images without annotations; it is not read.')

@@ -182,7 +182,7 @@ def _records(source: Source, images: list[Path], data: DataSet) -> list[Record]:
         source.relative(file)
         for folder in sorted(folders)
         for file in sorted(folder.glob('*.txt'))
-        if file not in paired and file.name not in CLASS_FILES
+        if file not in paired and file.name not in CLASS_FILES and not file.name.startswith('.')
     ]
     if unpaired:
         data.notes.append(f'{counted(len(unpaired), "label file")} without an image are not read ({some(unpaired)}).')

@@ -32,13 +32,16 @@ def genuine_set(shared: Path, train: int = 30, val: int = 10) -> Splits:
     }
 
 
-def shapes_set(root: Path, train: int = 6, val: int = 3) -> Splits:
-    """Return images of the embedded data set in `root`."""
-    names = ('disc', 'square', 'star')
-    return {
-        split: _pictures(root, f'instances_{split}.json', split, names, number)
-        for split, number in (('train', train), ('val', val))
-    }
+def shapes_set(root: Path, folder: Path, train: int = 6, val: int = 3) -> Splits:
+    """Return images of the embedded data set in `root`, which are linked into a folder under names of their own."""
+    folder.mkdir()
+    splits = {}
+    for split, number in (('train', train), ('val', val)):
+        pictures = _pictures(root, f'instances_{split}.json', split, ('disc', 'square', 'star'), number)
+        splits[split] = [p._replace(file=folder / f'{split} é {p.file.name}') for p in pictures]
+        for picture, renamed in zip(pictures, splits[split], strict=True):
+            os.link(picture.file, renamed.file)
+    return splits
 
 
 def _pictures(root: Path, annotations: str, folder: str, names: tuple[str, ...], number: int) -> list[Picture]:

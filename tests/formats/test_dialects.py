@@ -1,0 +1,87 @@
+"""The same annotations in the layout of every tool are read as the same data set."""
+
+import pytest
+
+from mlp_dense.formats import counts, detect, places_of, read, write
+from support.formats import DIALECTS, WITHOUT_POLYGONS, box, genuine_set, write_as
+
+NAMES = ('disc', 'square', 'star')
+FORMAT = {
+    **dict.fromkeys(('coco', 'roboflow', 'cvat_coco', 'label_studio'), 'coco'),
+    **dict.fromkeys(('yolo', 'yolo_boxes'), 'yolo'),
+    **dict.fromkeys(('labelme', 'labelme_embedded'), 'labelme'),
+}
+
+
+def content(data, polygons=True):
+    return {
+        split: [
+            (record.name, record.width, record.height, [(a.label, a.box, a.polygons * polygons) for a in
+             record.annotations])
+            for record in records
+        ]
+        for split, records in data.splits.items()
+    }  # fmt: skip
+
+
+def expected(splits, polygons=True):
+    return {
+        split: [
+            (
+                picture.file.name,
+                picture.width,
+                picture.height,
+                [(label, (*box(points),), ((*points,),) * polygons) for label, points in picture.objects],
+            )
+            for picture in sorted(pictures, key=lambda each: each.file.name)
+        ]
+        for split, pictures in splits.items()
+    }
+
+
+@pytest.mark.parametrize('dialect', DIALECTS)
+def test_dialect_is_read_to_the_last_bit(dialect, pictures, tmp_path):
+    root = write_as(dialect, tmp_path / 'data', pictures, NAMES)
+    data = read(root)
+    assert detect(root) == data.format == FORMAT.get(dialect, dialect)
+    assert data.classes == [*NAMES]
+    polygons = dialect not in WITHOUT_POLYGONS
+    assert content(data) == expected(pictures, polygons)
+    assert list(data.splits) == ['train', 'val'] and not data.losses.lines()
+
+
+def test_genuine_images_are_equal_in_every_dialect(shared, tmp_path):
+    splits = genuine_set(shared, 8, 4)
+    for dialect in DIALECTS:
+        data = read(write_as(dialect, tmp_path / dialect, splits))
+        assert content(data) == expected(splits, dialect not in WITHOUT_POLYGONS), dialect
+
+
+@pytest.mark.parametrize('dialect', ['coco', 'roboflow', 'cvat_coco'])
+def test_regular_annotation_files_are_used_in_place(dialect, pictures, tmp_path):
+    data = read(write_as(dialect, tmp_path / 'data', pictures, NAMES))
+    written = places_of(data, tmp_path / 'new')
+    assert written.places == data.places and not (tmp_path / 'new').exists()
+    for split, place in data.places.items():
+        assert place.annotations.is_file()
+        assert all((place.images / picture.file.name).is_file() for picture in pictures[split])
+
+
+@pytest.mark.parametrize('dialect', ['label_studio', 'yolo', 'voc', 'labelme', 'cvat'])
+def test_other_dialects_get_annotation_files_for_images_that_stay(dialect, pictures, tmp_path):
+    data = read(write_as(dialect, tmp_path / 'data', pictures, NAMES))
+    places = places_of(data, tmp_path / 'new').places
+    assert not list((tmp_path / 'new').rglob('*.jpg'))
+    again = read(tmp_path / 'new')
+    assert again.places == places and content(again) == content(data) and counts(again) == counts(data)
+
+
+@pytest.mark.parametrize('target', ['coco', 'yolo', 'voc'])
+@pytest.mark.parametrize('dialect', ['coco', 'yolo', 'voc', 'labelme_embedded'])
+def test_conversion_keeps_boxes_and_polygons(dialect, target, pictures, tmp_path):
+    data = read(write_as(dialect, tmp_path / 'data', pictures, NAMES))
+    written = write(data, tmp_path / 'new', target)
+    again = read(tmp_path / 'new')
+    assert again.format == target and again.classes == data.classes
+    assert content(again, target != 'voc') == content(data, target != 'voc')
+    assert f'objects: {counts(data)["objects"]} -> {counts(data)["objects"]}' in written.lines
