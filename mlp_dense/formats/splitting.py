@@ -79,18 +79,18 @@ def assign(labels: Sequence[set[int]], sizes: Sequence[int], fractions: Sequence
     images: Counter[int] = Counter()
     for i in order:
         images.update(dict.fromkeys(labels[i], sizes[i]))
-    wanted = {label: [fraction * number for fraction in fractions] for label, number in images.items()}
+    target = {label: [fraction * number for fraction in fractions] for label, number in images.items()}
     missing = [fraction * sum(sizes) for fraction in fractions]
     parts = [-1] * len(labels)
     for label in [*sorted(images, key=lambda label: (images[label], label)), None]:  # None: images without an object
         for i in order:
             if parts[i] < 0 and (label is None or label in labels[i]):
-                scores = missing if label is None else wanted[label]
+                scores = missing if label is None else target[label]
                 part = max(range(len(fractions)), key=lambda p: (round(scores[p], 9), round(missing[p], 9)))
                 parts[i] = part
                 missing[part] -= sizes[i]
                 for each in labels[i]:
-                    wanted[each][part] -= sizes[i]
+                    target[each][part] -= sizes[i]
     _refine(parts, labels, sizes, order, fractions)
     return parts
 
@@ -121,7 +121,7 @@ def _refine(
         for part in (part for part in range(len(fractions)) if not groups[part, label]):
             if movable := [i for i in order if label in keys[i] and all(groups[parts[i], key] > 1 for key in keys[i])]:
                 move(max(movable, key=lambda i: (groups[parts[i], label], -len(keys[i]))), part)
-    for exact in (True, False):  # first without making a class rarer in the part than wanted
+    for exact in (True, False):  # first without making a class rarer in the part than target
         for i in order:
             part, least = parts[i], min(range(len(fractions)), key=lambda p: excess[p])
             kept = {key: max(1.0, fractions[part] * totals[key] * exact) for key in keys[i]}

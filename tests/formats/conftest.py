@@ -9,8 +9,8 @@ from support.formats import Splits, shapes_set
 
 
 @pytest.fixture(scope='session')
-def pictures(shapes, tmp_path_factory) -> Splits:
-    return shapes_set(shapes, tmp_path_factory.mktemp('pictures') / 'images')
+def samples(shapes, tmp_path_factory) -> Splits:
+    return shapes_set(shapes, tmp_path_factory.mktemp('samples') / 'images')
 
 
 @pytest.fixture

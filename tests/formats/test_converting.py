@@ -16,7 +16,7 @@ NAMES = ('disc', 'square', 'star')
 
 @pytest.fixture
 def mixed(write_files):
-    """An object of each kind: box, two polygons, mask, crowd."""
+    """Return an image with an object of each kind: box, two polygons, mask, crowd, and a box unlike its polygon."""
     base = dict(image_id=1, category_id=1, bbox=[1, 1, 4, 3], area=1, iscrowd=0)
     shapes = [
         dict(base),
@@ -90,8 +90,8 @@ def test_genuine_boxes_survive_coco_yolo_coco(shared, tmp_path):
 
 
 @pytest.mark.parametrize('target', ['coco', 'yolo', 'voc'])
-def test_images_are_linked(target, pictures, tmp_path):
-    root = write_as('coco', tmp_path / 'data', pictures, NAMES)
+def test_images_are_linked(target, samples, tmp_path):
+    root = write_as('coco', tmp_path / 'data', samples, NAMES)
     data = read(root)
     write(data, tmp_path / 'new', target)
     links = {record.name: record.file for record in read(tmp_path / 'new').records()}
@@ -100,8 +100,8 @@ def test_images_are_linked(target, pictures, tmp_path):
     assert not list(tmp_path.glob('.new*')), 'no temporary folder remains'
 
 
-def test_images_are_copied_to_another_file_system(pictures, tmp_path, monkeypatch):
-    data = read(write_as('coco', tmp_path / 'data', pictures, NAMES))
+def test_images_are_copied_to_another_file_system(samples, tmp_path, monkeypatch):
+    data = read(write_as('coco', tmp_path / 'data', samples, NAMES))
     monkeypatch.setattr(os, 'link', lambda *_: (_ for _ in ()).throw(OSError(18, 'Invalid cross-device link')))
     write(data, tmp_path / 'new', 'coco')
     for record, copy in zip(data.records(), read(tmp_path / 'new').records(), strict=True):

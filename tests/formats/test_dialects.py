@@ -28,25 +28,25 @@ def expected(splits, polygons=True):
     return {
         split: [
             (
-                picture.file.name,
-                picture.width,
-                picture.height,
-                [(label, (*box(points),), ((*points,),) * polygons) for label, points in picture.objects],
+                sample.file.name,
+                sample.width,
+                sample.height,
+                [(label, (*box(points),), ((*points,),) * polygons) for label, points in sample.objects],
             )
-            for picture in sorted(pictures, key=lambda each: each.file.name)
+            for sample in sorted(samples, key=lambda each: each.file.name)
         ]
-        for split, pictures in splits.items()
+        for split, samples in splits.items()
     }
 
 
 @pytest.mark.parametrize('dialect', DIALECTS)
-def test_dialect_is_read_to_the_last_bit(dialect, pictures, tmp_path):
-    root = write_as(dialect, tmp_path / 'data', pictures, NAMES)
+def test_dialect_is_read_to_the_last_bit(dialect, samples, tmp_path):
+    root = write_as(dialect, tmp_path / 'data', samples, NAMES)
     data = read(root)
     assert detect(root) == data.format == FORMAT.get(dialect, dialect)
     assert data.classes == [*NAMES]
     polygons = dialect not in WITHOUT_POLYGONS
-    assert content(data) == expected(pictures, polygons)
+    assert content(data) == expected(samples, polygons)
     assert list(data.splits) == ['train', 'val'] and not data.losses.lines()
 
 
@@ -58,18 +58,18 @@ def test_genuine_images_are_equal_in_every_dialect(shared, tmp_path):
 
 
 @pytest.mark.parametrize('dialect', ['coco', 'roboflow', 'cvat_coco'])
-def test_regular_annotation_files_are_used_in_place(dialect, pictures, tmp_path):
-    data = read(write_as(dialect, tmp_path / 'data', pictures, NAMES))
+def test_regular_annotation_files_are_used_in_place(dialect, samples, tmp_path):
+    data = read(write_as(dialect, tmp_path / 'data', samples, NAMES))
     written = places_of(data, tmp_path / 'new')
     assert written.places == data.places and not (tmp_path / 'new').exists()
     for split, place in data.places.items():
         assert place.annotations.is_file()
-        assert all((place.images / picture.file.name).is_file() for picture in pictures[split])
+        assert all((place.images / sample.file.name).is_file() for sample in samples[split])
 
 
 @pytest.mark.parametrize('dialect', ['label_studio', 'yolo', 'voc', 'labelme', 'cvat'])
-def test_other_dialects_get_annotation_files_for_images_that_stay(dialect, pictures, tmp_path):
-    data = read(write_as(dialect, tmp_path / 'data', pictures, NAMES))
+def test_other_dialects_get_annotation_files_for_images_that_stay(dialect, samples, tmp_path):
+    data = read(write_as(dialect, tmp_path / 'data', samples, NAMES))
     places = places_of(data, tmp_path / 'new').places
     assert not list((tmp_path / 'new').rglob('*.jpg'))
     again = read(tmp_path / 'new')
@@ -78,8 +78,8 @@ def test_other_dialects_get_annotation_files_for_images_that_stay(dialect, pictu
 
 @pytest.mark.parametrize('target', ['coco', 'yolo', 'voc'])
 @pytest.mark.parametrize('dialect', ['coco', 'yolo', 'voc', 'labelme_embedded'])
-def test_conversion_keeps_boxes_and_polygons(dialect, target, pictures, tmp_path):
-    data = read(write_as(dialect, tmp_path / 'data', pictures, NAMES))
+def test_conversion_keeps_boxes_and_polygons(dialect, target, samples, tmp_path):
+    data = read(write_as(dialect, tmp_path / 'data', samples, NAMES))
     written = write(data, tmp_path / 'new', target)
     again = read(tmp_path / 'new')
     assert again.format == target and again.classes == data.classes

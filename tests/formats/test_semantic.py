@@ -16,13 +16,13 @@ KINDS = ('index', 'palette', 'rgb', 'sixteen', 'masks')
 
 
 @pytest.fixture
-def maps(pictures):
+def maps(samples):
     """Images with label maps of three classes and ignored pixels."""
     random = np.random.default_rng(0)
     return {
         name: [
             (p.file, np.array([0, 1, 2, 255], np.uint8)[random.integers(0, 4, (p.height, p.width))])
-            for p in pictures[name]
+            for p in samples[name]
         ]
         for name in ('train', 'val')
     }
