@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -152,7 +153,7 @@ class _Reading:
         for folder in self.folders:  # a folder with all images
             if all((folder / name).is_file() for name in names):
                 self.folder = folder
-                return [folder / name for name in names]
+                return [Path(os.path.normpath(folder / name)) for name in names]
         found = [self.source.find(name, self.folders) for name in names]
         files = [file for file in found if file]
         if missing := [name for name, file in zip(names, found, strict=True) if not file]:
@@ -227,8 +228,8 @@ def _image_folders(source: Source, file: Path, split: str) -> list[Path]:
     return [path for path in dict.fromkeys(candidates) if path.is_dir()]
 
 
-def write_coco(file: Path, records: Sequence[Record], classes: Sequence[str], image_folder: Path) -> None:
-    """Write records as an annotation file, whose file names are relative to the folder of images."""
+def write_coco(file: Path, records: Sequence[Record], classes: Sequence[str], image_folder: Path | None = None) -> None:
+    """Write records as an annotation file. It contains the path of the images if these lie in another data set."""
     annotations: list[dict] = []
     for image_id, record in enumerate(records, start=1):
         for annotation in record.annotations:
@@ -248,7 +249,7 @@ def write_coco(file: Path, records: Sequence[Record], classes: Sequence[str], im
         for i, record in enumerate(records, start=1)
     ]
     categories = [dict(id=i, name=name, supercategory='') for i, name in enumerate(classes, start=1)]
-    info = dict(image_folder=str(image_folder.resolve()))  # found by `read` if the images are elsewhere
+    info = dict(image_folder=str(image_folder.resolve())) if image_folder else {}
     content = dict(info=info, images=images, annotations=annotations, categories=categories)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content), encoding='utf-8')

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -84,7 +85,7 @@ def _image(source: Source, file: Path, name: str | None) -> Path | None:
     name = str(name or file.with_suffix('.jpg').name).replace('\\', '/')
     exact = file.parent / name  # may begin with ../
     if exact.is_file():
-        return exact.resolve() if '..' in exact.parts else exact
+        return Path(os.path.normpath(exact))
     return source.find(Path(name).name, folders) or source.find(file.stem, folders, stem=True)
 
 

@@ -46,8 +46,8 @@ def split(data: DataSet, fractions: Sequence[float], seed: int = 0) -> DataSet:
         splits[names[part]] += [records[i] for i in group]
     for members in splits.values():
         members.sort(key=lambda record: record.name)
-    sizes_of_splits = ', '.join(f'{len(splits[name])} of {name}' for name in names)
-    notes = [*data.notes, f'Split with the seed {seed}: images {sizes_of_splits}.']
+    sizes_of_splits = ', '.join(f'{name} {len(splits[name])}' for name in names)
+    notes = [*data.notes, f'Split with the seed {seed}: {sizes_of_splits} images.']
     if len(data.splits) > 1:
         notes.append(f'The splits {", ".join(data.splits)} of the source are merged.')
     if repeated := [records[group[0]].name for group in groups if len(group) > 1]:
@@ -121,7 +121,7 @@ def _refine(
         for part in (part for part in range(len(fractions)) if not groups[part, label]):
             if movable := [i for i in order if label in keys[i] and all(groups[parts[i], key] > 1 for key in keys[i])]:
                 move(max(movable, key=lambda i: (groups[parts[i], label], -len(keys[i]))), part)
-    for exact in (True, False):  # first without making a class rarer in the part than target
+    for exact in (True, False):  # first only images whose classes are all too frequent in the part
         for i in order:
             part, least = parts[i], min(range(len(fractions)), key=lambda p: excess[p])
             kept = {key: max(1.0, fractions[part] * totals[key] * exact) for key in keys[i]}

@@ -78,8 +78,8 @@ def _classes(source: Source, used: set[str], notes: list[str]) -> list[str]:
         notes.append('The classes are sorted by name, because VOC does not list them.')
         return sorted(used)
     lines = [line.strip() for line in read_text(files[0]).splitlines()]
-    names = [line.partition(':')[0] for line in lines if line and not line.startswith('#')]
-    names = [name for name in names if name != 'background' or name in used]
+    rows = [line.rsplit(':', 3) for line in lines if line and not line.startswith('#')]  # name, colour, parts, actions
+    names = [row[0] for row in rows if row[0] != 'background' or row[0] in used or not row[1]]
     if unknown := sorted(used - {*names}):
         raise UserError(f'{files[0]} does not list the classes {some(unknown)}; add them.')
     return list(dict.fromkeys(names))

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
 from mlp_dense.errors import UserError
 from mlp_dense.formats import convert, counts, read, write
+from support.configs import ROOT
 from support.formats import genuine_set, write_as
 
 TRIANGLE, SQUARE = [1, 1, 5, 1, 5, 4], [10, 10, 10, 20, 20, 20, 20, 10]
@@ -161,3 +164,29 @@ def test_convert_reads_splits_writes_and_compares(shared, tmp_path):
     assert lines[0].startswith('LabelMe annotations: 12 JSON files')
     assert 'The splits train, val of the source are merged.' in lines
     assert list(read(tmp_path / 'new').splits) == ['train', 'val', 'test']
+
+
+def test_names_of_classes_survive(mixed, tmp_path):
+    mixed.classes = ['cat: "small" & <wild>', 'background', 'no', '3', 'Straße']
+    for target in ('coco', 'yolo', 'voc'):
+        write(mixed, tmp_path / target, target)
+        assert read(tmp_path / target).classes == mixed.classes
+
+
+def test_no_image_is_written_outside_of_the_folder(write_files, tmp_path):
+    images = [dict(id=i, file_name=name, width=8, height=8) for i, name in enumerate(('../b.jpg', 'a.jpg'))]
+    content = json.dumps(dict(images=images, annotations=[], categories=[dict(id=1, name='cat')]))
+    data = read(write_files({'x/y/a.json': content, 'x/y/a.jpg': (8, 8), 'x/b.jpg': (8, 8)}))
+    assert [record.name for record in data.records()] == ['b.jpg', 'y/a.jpg']
+    write(data, tmp_path / 'new', 'coco')
+    assert len(list((tmp_path / 'new' / 'train').rglob('*.jpg'))) == 2
+
+
+def test_example_of_the_documents_runs(samples, tmp_path, monkeypatch, capsys):
+    write_as('labelme', tmp_path / 'fruits', samples, NAMES)
+    (code,) = re.findall(r'```python\n(.+?)```', (ROOT / 'docs' / 'formats.md').read_text(encoding='utf-8'), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    variables = {}
+    exec(code, variables)
+    assert variables['places']['val'].annotations == Path('fruits_coco', 'annotations', 'instances_val.json')
+    assert (tmp_path / 'fruits_yolo' / 'data.yaml').is_file() and 'LabelMe annotations: ' in capsys.readouterr().out

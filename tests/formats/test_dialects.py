@@ -1,6 +1,9 @@
 """The same annotations in the layout of every tool are read as the same data set."""
 
+from pathlib import Path
+
 import pytest
+from mmengine.registry import DATASETS, init_default_scope
 
 from mlp_dense.formats import counts, detect, places_of, read, write
 from support.formats import DIALECTS, WITHOUT_POLYGONS, box, genuine_set, write_as
@@ -85,3 +88,28 @@ def test_conversion_keeps_boxes_and_polygons(dialect, target, samples, tmp_path)
     assert again.format == target and again.classes == data.classes
     assert content(again, target != 'voc') == content(data, target != 'voc')
     assert f'objects: {counts(data)["objects"]} -> {counts(data)["objects"]}' in written.lines
+
+
+def test_mmdet_loads_equal_annotations_from_every_dialect(samples, tmp_path):
+    init_default_scope('mmdet')
+    loaded = {}
+    for dialect in DIALECTS:
+        if dialect in WITHOUT_POLYGONS:
+            continue
+        places = places_of(
+            read(write_as(dialect, tmp_path / dialect, samples, NAMES)), tmp_path / f'new {dialect}'
+        ).places
+        dataset = DATASETS.build(
+            dict(
+                type='CocoDataset',
+                metainfo=dict(classes=NAMES),
+                ann_file=str(places['train'].annotations),
+                data_prefix=dict(img=str(places['train'].images)),
+                pipeline=[],
+            )
+        )
+        items = [dataset.get_data_info(i) for i in range(len(dataset))]
+        assert all(Path(item['img_path']).is_file() for item in items)
+        loaded[dialect] = [(item['height'], item['width'], item['instances']) for item in items]
+    assert len(loaded['coco']) == len(samples['train'])
+    assert all(items == loaded['coco'] for items in loaded.values())
