@@ -142,7 +142,11 @@ def near_duplicates(records: Sequence[Record]) -> list[list[int]]:
         return i
 
     buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
+    first: dict[bytes, int] = {}  # thousands of equal images are not compared with each other
     for i, value in enumerate(hashes):
+        group[i] = first.setdefault(thumbnails[i].tobytes(), i)
+        if group[i] != i:
+            continue
         for quarter in range(BITS + 1):  # of four quarters of equal length, one is equal if three bits differ
             bucket = buckets[quarter, value >> 16 * quarter & 0xFFFF]
             for j in bucket:
