@@ -137,7 +137,7 @@ def _config_file(name: str | Path) -> Path:
     path = Path(name)
     if not path.is_file() and (config := catalog.find(str(name))):
         return config
-    if path.suffix not in ('', '.py', '.json', '.yaml', '.yml') or path.exists() and not path.suffix:
+    if path.suffix not in ('', '.py', '.json', '.yaml', '.yml') or (path.exists() and not path.suffix):
         raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml; see --help for the order.')
     if not path.is_file():
         close = catalog.similar(str(name))
