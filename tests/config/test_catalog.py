@@ -73,6 +73,7 @@ def test_base_of_this_package_keeps_its_scope(tmp_path):
         read_config(file)
 
 
+@pytest.mark.filterwarnings('ignore:pkg_resources is deprecated')  # mmengine imports it
 @pytest.mark.parametrize('name', [NAME, 'hire_mlp_small_mask_rcnn_1x_coco'])  # without and with a metafile
 def test_get_config_of_mmengine_finds_it(name):
     assert get_config(f'mlp_dense::detection/{name}.py').default_scope == 'mmdet'
