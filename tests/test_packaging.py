@@ -74,7 +74,7 @@ def test_wheel_contains_tracked_configs_and_works(clone, tmp_path):
     for folder in ('configs', 'tools'):
         files = {path.relative_to(clone).as_posix() for path in (clone / folder).rglob('*.*') if path.is_file()}
         assert {f'mlp_dense/.mim/{file}' for file in files - {'configs/detection/mine.py'}} <= names
-    assert {'mlp_dense/.mim/model-index.yml', 'mlp_dense/py.typed'} <= names
+    assert {'mlp_dense/.mim/model-index.yml', 'mlp_dense/py.typed', 'mlp_dense_cli/train.py'} <= names
     assert not any(name.startswith('tests') or 'mine' in name for name in names)
     printed = start(sys.executable, '-c', USE.format(unpacked=str(unpacked)), cwd=tmp_path, PYTHONPATH=str(unpacked))
     assert printed.split()[-1:] == ['CycleMLP']

@@ -140,13 +140,13 @@ def test_hint_of_other_programs_is_a_tool_next_to_it_or_the_command(monkeypatch,
 @pytest.mark.slow
 def test_module_and_tool_run_the_same_command():
     assert run('-m', 'mlp_dense_cli', '--version') == f'mlp-dense {mlp_dense.__version__}\n'
-    shown = [
-        run(*command, '--help').split('\n', 1) for command in (['-m', 'mlp_dense_cli', 'plot'], ['tools/plot_log.py'])
-    ]
-    assert shown[1][0].startswith('usage: python tools/plot_log.py ')
-    assert shown[0][1].replace('python -m mlp_dense_cli plot', 'X') == shown[1][1].replace(
-        'python tools/plot_log.py', 'X'
-    )
+    helps = {
+        'python -m mlp_dense_cli plot': run('-m', 'mlp_dense_cli', 'plot', '--help'),
+        'python tools/plot_log.py': run('tools/plot_log.py', '--help'),
+    }
+    assert all(text.startswith(f'usage: {program} ') for program, text in helps.items())
+    first, second = (text.partition('\n\n')[2].replace(program, '') for program, text in helps.items())
+    assert first == second
 
 
 @pytest.mark.slow
