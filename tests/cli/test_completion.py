@@ -62,6 +62,9 @@ NAMES = 'vip_m7_imagenet vip_m7_mask_rcnn_1x_coco'
         (['checkpoint', ''], ['inspect', 'publish']),
         (['checkpoint', 'inspect', '--c'], ['--config']),
         (['checkpoint', 'inspect', 'x', '--config', 'vip_m7'], [*NAMES.split(), '/']),
+        (['da'], ['data']),
+        (['data', ''], ['shapes']),
+        (['data', 'shapes', '--cl'], ['--classify']),
         (['nothing', 'x'], []),
     ],
 )
