@@ -56,8 +56,8 @@ def test_console_is_short_and_the_log_is_complete(trained, tmp_path):
     (best,) = work_dir.glob('best_*.pth')
     _, trained_in, best_line, next_line = console.rstrip().rsplit('\n', 3)
     assert 'Trained in 0:' in trained_in and f'Best checkpoint: {best} (' in best_line
-    tool, *args = next_line.partition('Next: mlp-dense ')[2].split()
-    assert tool == 'test' and call('test', *args, '--work-dir', tmp_path) == 0
+    tool, *args = next_line.partition('Next: python tools/')[2].split()
+    assert tool == 'test.py' and call('test', *args, '--work-dir', tmp_path) == 0
 
 
 @pytest.fixture
