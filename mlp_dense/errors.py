@@ -1,7 +1,9 @@
 """Errors that users can fix: the tools print their message without a traceback."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -33,6 +35,7 @@ REMEDIES = {
     'mmcv': 'pip install mmcv-lite==2.1.0 to use the operators of mlp_dense, or compile mmcv with its own in 10 to 25 '
     'minutes (docs/troubleshooting.md). Never install both',
     'safetensors': 'pip install safetensors',
+    'tifffile': "pip install -e '.[data]' in the folder of mlp_dense",
     **dict.fromkeys(('onnx', 'onnxscript', 'onnxruntime'), "pip install -e '.[export]' in the folder of mlp_dense"),
 }
 """Commands that install missing packages."""
@@ -70,3 +73,13 @@ def counted(number: int | str, noun: str) -> str:
 def some(names: list[str]) -> str:
     """Return the first three names of a list and the number of the others."""
     return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
+
+
+def command(name: str) -> str:
+    """Return the command line that starts a tool as the running one was started, for a hint to the user."""
+    started = sys.argv[0]
+    tool = Path(started).parent / f'{name}.py'
+    if started.endswith('.py') and tool.parent.name == 'tools' and tool.is_file():
+        return f'python {tool}'
+    program = started.rpartition(' ')[0] if started.startswith('python -m ') else 'mlp-dense'
+    return f'{program} {name}'

@@ -1,4 +1,4 @@
-"""Draw the output of a data pipeline: tools/browse.py CONFIG --out data.png."""
+"""Drawing of the output of a data pipeline."""
 
 import argparse
 from pathlib import Path
@@ -8,43 +8,38 @@ from .arguments import add_image_sizes, check_out_file, config_parser
 TILE = 384  # maximum height and width of an image on the sheet, in pixels
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = config_parser(
         'Draw images and labels after all transforms of the pipeline, as the network receives them, on one sheet. '
-        'Pixels that the training of a segmentor ignores are hatched in black and white.'
+        'Pixels that the training of a segmentor ignores are hatched in black and white.',
+        'hire_mlp_mask_rcnn_coco --data-root /data/coco --out data.png',
+        'hire_mlp_upernet_ade20k --out data.png --split val --num 4',
     )
-    parser.add_argument(
-        '--out', type=Path, required=True, metavar='FILE.png', help='image to write; an earlier one is replaced'
-    )
+    text = 'image to write; an earlier one is replaced'
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE.png', help=text)
     parser.add_argument('--num', type=int, default=16, metavar='N', help='number of random images (default: 16)')
-    parser.add_argument(
-        '--split',
-        choices=('train', 'val'),
-        default='train',
-        help='data to draw, after the transforms of their own pipeline (default: train)',
-    )
-    parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        metavar='N',
-        help='random seed; equal seeds select and augment the same images (default: 0)',
-    )
+    text = 'data to draw, after the transforms of their own pipeline (default: train)'
+    parser.add_argument('--split', choices=('train', 'val'), default='train', help=text)
+    text = 'random seed; equal seeds select and augment the same images (default: 0)'
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help=text)
     add_image_sizes(parser)
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
     """Run the tool."""
-    args = parse_args()
+    args = make_parser().parse_args()
     import numpy as np
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
+    from mlp_dense.checks.band_agreement import check_bands
     from mlp_dense.checks.data_config import check_data, labels_keep_their_size
     from mlp_dense.config.config_file import enter_scope, need, read_config
     from mlp_dense.config.validation import building, check_settings
+    from mlp_dense.datasets.bands import multi_band_loader
+    from mlp_dense.datasets.layout import leaves
     from mlp_dense.errors import UserError, counted
     from mlp_dense.outputs import check_file, write_png
     from mlp_dense.tasks import task_of
@@ -65,6 +60,7 @@ def main() -> None:
     task = task_of(cfg.get('default_scope'))
     enter_scope(cfg)
     check_settings(cfg)
+    check_bands(cfg, [args.split])
     check_data(cfg, args.split)
     loader = cfg[f'{args.split}_dataloader']
     loader.update(num_workers=0, persistent_workers=False)
@@ -75,10 +71,12 @@ def main() -> None:
     chosen = np.random.permutation(len(dataset))[: args.num]
     if not len(chosen):
         raise UserError(f'The {args.split} data of this config are empty; set another --data-root.')
+    bands = multi_band_loader(next(leaves(loader.dataset)).pipeline)
+    to_rgb = None if bands is None else bands.rgb
     tiles = []
     for i in track(chosen, 'drawing'):
         item = dataset[int(i)]
         labels = task.labels_of(item['data_samples'], 'gt')
-        tiles.append(draw_item(item, labels, TILE, keep_size, task.draw, dataset.metainfo))
+        tiles.append(draw_item(item, labels, TILE, keep_size, task.draw, dataset.metainfo, to_rgb))
     write_png(args.out, contact_sheet(tiles, TILE))
     print(f'{args.out} shows {len(tiles)} of {counted(len(dataset), "image")}')

@@ -13,10 +13,10 @@ from support.tools import run
 
 PACKAGE = ROOT / 'mlp_dense'
 FLOORS = (  # from bottom to top
-    ('errors', 'mmengine_privates'),
+    ('errors', 'mmengine_privates', 'catalog'),
     ('checkpoints', 'datasets', 'operators', 'kernels'),
     ('outputs',),
-    ('visualization', 'backbones', 'tasks'),
+    ('visualization', 'backbones', 'formats', 'tasks'),
     ('registry', 'timm', 'torchvision'),
     ('config', 'reports'),
     ('checks',),

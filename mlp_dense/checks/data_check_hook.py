@@ -13,9 +13,11 @@ from PIL import Image, ImageFile
 from rich.progress import track
 
 from ..config.validation import building
+from ..datasets.bands import LoadMultiBandImage
 from ..datasets.layout import leaves
 from ..errors import UnreadableError, UserError, some
 from ..registry import HOOKS
+from .band_agreement import band_count, check_image, lost_by_opencv
 from .data_config import Reading, ignored_annotations
 
 Finding = tuple[str, str, str]  # name of the data (train, val, test), problem, file or id
@@ -78,7 +80,7 @@ def check_training_data(runner: Any, everything: bool = True) -> int:
         loops = dict(train=runner.train_loop, val=runner.val_loop)
     loaders = {name: loop.dataloader for name, loop in loops.items() if loop}
     data = [(name, dataset) for name, loader in loaders.items() for dataset in leaves(loader.dataset)]
-    findings = [*_in_images(data, everything)]
+    findings = [*_in_images(data, everything, band_count(runner.cfg))]
     if is_main_process():
         findings += [*_in_annotations(data), *_in_both(data)]
     checked = 'images' if everything else f'{SAMPLE} images of each set; --check-data checks all'
@@ -86,7 +88,7 @@ def check_training_data(runner: Any, everything: bool = True) -> int:
     return sum(len(dataset) for _, dataset in data)
 
 
-def _in_images(data: list[tuple[str, Any]], everything: bool) -> Iterator[Finding]:
+def _in_images(data: list[tuple[str, Any]], everything: bool, bands: int) -> Iterator[Finding]:
     """Yield the problems of the images that this process checks."""
     samples: list[tuple[str, Any, int]] = []
     for name, dataset in data:
@@ -94,17 +96,22 @@ def _in_images(data: list[tuple[str, Any]], everything: bool) -> Iterator[Findin
         samples += ((name, dataset, i) for i in range(0, len(dataset), step))
     hidden = not everything or not is_main_process()
     for name, dataset, i in track(samples[get_rank() :: get_world_size()], 'Checking the data', disable=hidden):
-        for problem, text in _in_image(dataset, i):
+        for problem, text in _in_image(dataset, i, bands):
             yield name, FATAL if problem == UNREADABLE and name == 'val' else problem, text
 
 
-def _in_image(dataset: Any, i: int) -> Iterator[tuple[str, str]]:
+def _in_image(dataset: Any, i: int, bands: int) -> Iterator[tuple[str, str]]:
     info = dataset.get_data_info(i)
     file, annotated_size = str(info['img_path']), [info[key] for key in ('height', 'width') if key in info]
     try:
         for transform in dataset.pipeline.transforms:
             if isinstance(transform, Reading):
                 info = transform(info)
+                loader = transform.transform
+                if isinstance(loader, LoadMultiBandImage):
+                    check_image(file, info['img'].shape[2], bands)
+                elif type(loader).__name__ == 'LoadImageFromFile' and (lost := lost_by_opencv(Path(file), info['img'])):
+                    yield f'have {lost} (mlp_dense.LoadMultiBandImage keeps them)', file
     except UserError as error:
         yield UNREADABLE if isinstance(error, UnreadableError) else FATAL, str(error)
         return

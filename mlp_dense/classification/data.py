@@ -18,6 +18,7 @@ from timm.data import ImageNetInfo, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
 
 from ..datasets import SUFFIXES, Archive
+from ..datasets.bands import BAND_SUFFIXES, LoadMultiBandImage
 from ..errors import UnreadableError, UserError, some
 from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 
@@ -42,13 +43,15 @@ class ClassFolders(BaseDataset):
     def load_data_list(self) -> list[dict]:
         self._metainfo.setdefault('classes', self.read_meta(ConfigDict(data_prefix=self.data_prefix))['classes'])
         root, folders = Path(self.data_prefix['img_path']), self.folders()
+        any_bands = any(isinstance(transform, LoadMultiBandImage) for transform in self.pipeline.transforms)
+        suffixes = BAND_SUFFIXES if any_bands else SUFFIXES
         if missing := [name for name in folders if not (root / name).is_dir()]:
             raise UserError(f'{root} has no folder {missing[0]}; create one for each of the {len(folders)} classes.')
         images = [
             dict(img_path=str(path), gt_label=label)
             for label, name in enumerate(folders)
             for path in sorted((root / name).rglob('*'))
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
+            if path.suffix.lower() in suffixes and not path.name.startswith('.')
         ]
         labels = {info['gt_label'] for info in images}
         if empty := [name for label, name in enumerate(folders) if label not in labels]:
@@ -144,13 +147,19 @@ class TimmTransform:
 
 @TRANSFORMS.register_module()
 class PackClass:
-    """Last transform, which returns ``inputs`` and a data sample with the label in ``gt_class``."""
+    """Last transform, which returns ``inputs`` and a data sample with the label in ``gt_class``.
+
+    ``inputs`` are those of TimmTransform, else the image (H, W, C) of LoadMultiBandImage as a tensor (C, H, W).
+    """
 
     def __call__(self, results: dict) -> dict:
         keys = ('img_path', 'img_id', 'ori_shape', 'img_shape')
         sample = BaseDataElement(metainfo={key: results[key] for key in keys if key in results})
         if 'gt_label' in results:
             sample.gt_class = InstanceData(labels=torch.tensor([results['gt_label']]))
+        if 'inputs' not in results:
+            image = results['img'].reshape(*results['img'].shape[:2], -1)  # OpenCV drops the axis of a single band
+            results['inputs'] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return dict(inputs=results['inputs'], data_samples=sample)
 
 

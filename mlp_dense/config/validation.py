@@ -136,8 +136,10 @@ def building(cfg: Config, running: bool = False) -> Iterator[None]:
     """
     try:
         with checkpoint_reader(CheckpointLoader, load_safely), warnings.catch_warnings():
-            # mmseg warns of its own deprecated code, which users cannot change
-            warnings.filterwarnings('ignore', '``build_loss``|Default ``avg_non_ignore``', UserWarning)
+            # mmseg warns of its own deprecated code, which users cannot change, and of draw=False, which they set
+            warnings.filterwarnings(
+                'ignore', '``build_loss``|Default ``avg_non_ignore``|The draw is False', UserWarning
+            )
             yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, (torch.OutOfMemoryError, UserError)) and not isinstance(error, ArgumentError):

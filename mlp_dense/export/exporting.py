@@ -116,7 +116,7 @@ def describe(model: Any, graph: Graph, checkpoint: str | None, part: str, precis
         classes=meta['classes'],
         palette=[[int(value) for value in colour] for colour in meta['palette']],
         preprocessing=dict(
-            images=dict(layout='NCHW', channels='BGR', dtype='uint8'),
+            images=graph.images,
             in_graph=graph.preprocessing,
             resizing=[{key: t[key] for key in keys if key in t} for t in transforms if 'Resize' in str(t['type'])],
         ),

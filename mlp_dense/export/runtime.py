@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .. import backbones  # noqa: F401  registers operators that a program may call
-from ..errors import UserError, explained_imports
+from ..errors import UserError, command, explained_imports
 from . import boxes  # noqa: F401  registers operators that a program may call
 
 KEYS = (
@@ -35,7 +35,7 @@ class ExportedFile:
         self.name = 'the exported model'
         if isinstance(content, Path):
             if not content.is_file():
-                raise UserError(f'{content} does not exist; pass a file that tools/export.py wrote.')
+                raise UserError(f'{content} does not exist; pass a file that {command("export")} wrote.')
             self.name, suffix, content = str(content), content.suffix, content.read_bytes()
         self._run, texts = self._load_onnx(content) if suffix == '.onnx' else self._load_pt2(content)
         try:
@@ -43,11 +43,22 @@ class ExportedFile:
         except ValueError:
             self.metadata = {}
         if not {'outputs', 'classes', 'palette', 'task', 'part'} <= self.metadata.keys():
-            raise UserError(f'{self.name} was not written by tools/export.py; export the checkpoint with this tool.')
+            raise UserError(f'{self.name} was not written by {command("export")}; export the checkpoint with it.')
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs by name for uint8 images (B, 3, H, W) in BGR; raise UserError if onnxruntime fails."""
+        """Return the outputs by name for images (B, C, H, W) as in :meth:`images`; raise UserError if the run fails."""
         return dict(zip(self.metadata['outputs'], self._run(images), strict=True))
+
+    def images(self, inputs: torch.Tensor) -> np.ndarray:
+        """Return images (B, C, H, W) in the dtype of the file: uint8 in BGR, or float32 for other bands and bits.
+
+        Raises UserError if their number of bands or their values do not fit.
+        """
+        description = self.metadata['preprocessing']['images']
+        bands = description.get('bands', 3)
+        if inputs.shape[1] != bands:
+            raise UserError(f'{self.name} takes images of {bands} bands, not {inputs.shape[1]}; pass such images.')
+        return inputs.float().cpu().numpy() if description['dtype'] == 'float32' else to_uint8(inputs)
 
     def __deepcopy__(self, memo: dict) -> 'ExportedFile':
         """Share the file: it does not change, and a session of onnxruntime cannot be copied."""
@@ -59,7 +70,7 @@ class ExportedFile:
         if (part, exported_task) != ('model', task):
             raise UserError(
                 f'{self.name} contains the {part} of a model of {exported_task}; '
-                f'export a whole model of {task} (tools/export.py without --part).'
+                f'export a whole model of {task} ({command("export")} without --part).'
             )
         if classes is not None and list(classes) != self.metadata['classes']:
             raise UserError(f'{self.name} has other classes than the data of the config; use the config of its export.')

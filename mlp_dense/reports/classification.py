@@ -80,7 +80,7 @@ def _gallery(results: Results, predictions: _Predictions, max_images: int, pool:
         tags = [(truth[i], 'correct')] if correct[i] else [(truth[i], 'missed'), (predicted[i], 'wrongly predicted')]
         name = '/'.join(Path(image['file']).parts[-2:])
         images.append(GalleryImage(image['file'], name, f'{image["class"]}; predicted: {top}', tags))
-    drawn = draw_all(images, out, pool)
+    drawn = draw_all(images, out, pool, results.loading)
     note = f'{len(drawn)} of {len(errors)} images: the images of each class with the highest scores of a wrong class.'
     outcomes = {'missed': '#4477aa', 'wrongly predicted': '#ee3333', 'correct': '#228833'}
     return Gallery('Images', note, list(results.classes), outcomes, drawn)

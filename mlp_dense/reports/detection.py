@@ -246,7 +246,7 @@ class _Evaluation:
             caption = ', '.join(f'{number} {outcome}' for outcome, number in counts.items())
             caption, source = caption or 'no objects, no detections', str(Path(self.results.images, name))
             images.append(GalleryImage(source, name, caption, sorted(set(tags)), self.objects[i]))
-        drawn = draw_all(images, out, pool)
+        drawn = draw_all(images, out, pool, self.results.loading)
         note = (
             f'{len(drawn)} of {len(self.images)} images: the images with most errors of each class, at IoU 0.50 and a '
             f'score of at least {self.score_thr:g}. Correct objects have thin lines. Click on an image to enlarge it.'

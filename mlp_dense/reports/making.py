@@ -1,13 +1,14 @@
 """Reports of one test, and comparisons of several tests on the same images: differences beyond chance."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from importlib import import_module
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -72,7 +73,7 @@ def make_comparison(folders: Sequence[Path], out: Path, score_thr: float = 0.3, 
         sections: list[Table | Gallery] = [
             _run_table(runs, names, metric, mean_of_classes(values), samples),
             *(_differences(names, i, metric, runs[0].classes, values, samples) for i in range(1, len(runs))),
-            _images(scores, names, unfinished, pool),
+            _images(scores, names, unfinished, pool, runs[0].loading),
         ]
         facts = {'compared with': names[0], 'images': str(count), 'resamples': str(resamples)}
         write_report(Report(' | '.join(names), facts, sections), unfinished)
@@ -147,7 +148,9 @@ def _differences(
     return Table(f'Classes: {names[i]}', f'{metric} compared with {names[0]}.', columns, sort=3)
 
 
-def _images(scores: Sequence[Scores], names: Sequence[str], out: Path, pool: Executor) -> Gallery:
+def _images(
+    scores: Sequence[Scores], names: Sequence[str], out: Path, pool: Executor, loading: Mapping[str, Any]
+) -> Gallery:
     """Return the images on which the runs differ most."""
     errors = np.stack([run_scores.errors for run_scores in scores])
     spread = np.ptp(errors, axis=0)
@@ -157,5 +160,5 @@ def _images(scores: Sequence[Scores], names: Sequence[str], out: Path, pool: Exe
         best = [(int(run), 'best run') for run in np.flatnonzero(errors[:, i] == errors[:, i].min())]
         images.append(GalleryImage(scores[0].files[i], scores[0].images[i], caption, best))
     note = 'Errors: wrong and missed objects, the fraction of wrong pixels, or 1 for a wrong class.'
-    drawn = draw_all(images, out, pool)
+    drawn = draw_all(images, out, pool, loading)
     return Gallery('Images with the largest differences', note, list(names), {'best run': '#228833'}, drawn)

@@ -5,8 +5,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field, is_dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from pycocotools import mask as masks
 from rich.progress import track
 
 from ..datasets import Archive
+from ..datasets.bands import LoadMultiBandImage
 from ..datasets.image_files import read_file, write_image
+from ..errors import UnreadableError
 
 HOVER = 'Hover over a column to see its meaning.'
 IMAGES = 'pictures'  # folder of the drawn images, inside the folder of the report
@@ -125,20 +128,25 @@ def choose(errors: Sequence[float] | np.ndarray, classes: Sequence[set[int]], li
 
 
 def draw_all(
-    gallery: Sequence[GalleryImage], folder: Path, pool: Executor, draw: Callable | None = None
+    gallery: Sequence[GalleryImage],
+    folder: Path,
+    pool: Executor,
+    loading: Mapping[str, Any],
+    draw: Callable | None = None,
 ) -> list[GalleryImage]:
     """Draw images into the folder of a report with ``draw(file, image)``, by default :func:`draw_scaled`.
 
-    Unreadable images are skipped.
+    `loading` is that of the results. Unreadable images are skipped.
     """
     files = [folder / IMAGES / f'{number:05}.jpg' for number in range(len(gallery))]
-    drawn = track(pool.map(draw or draw_scaled, files, gallery, chunksize=8), 'drawing', len(gallery))
+    draw = draw or partial(draw_scaled, loading=loading)
+    drawn = track(pool.map(draw, files, gallery, chunksize=8), 'drawing', len(gallery))
     return [image for image in drawn if image]
 
 
-def draw_scaled(target: Path, image: GalleryImage) -> GalleryImage | None:
+def draw_scaled(target: Path, image: GalleryImage, loading: Mapping[str, Any]) -> GalleryImage | None:
     """Write a scaled-down image; return None if it cannot be read."""
-    if (pixels := read(image.source)) is None:
+    if (pixels := read(image.source, loading)) is None:
         return None
     scale = min(1.0, LONGEST / max(pixels.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
@@ -156,9 +164,14 @@ def written(target: Path, pixels: np.ndarray, image: GalleryImage) -> GalleryIma
     return replace(image, file=f'{IMAGES}/{target.name}', width=width, height=height)
 
 
-def read(source: str) -> np.ndarray | None:
+def read(source: str, loading: Mapping[str, Any]) -> np.ndarray | None:
     """Read a BGR image (H, W, 3) from a file or an archive (``FILE.npz/000001``); return None if that fails."""
     path = Path(source)
+    if loading:
+        loader = LoadMultiBandImage(**loading)
+        with suppress(UnreadableError):
+            return np.ascontiguousarray(loader.rgb(loader.read(path))[..., ::-1])
+        return None
     if path.parent.suffix == '.npz':
         content = np.frombuffer(_open(str(path.parent)).bytes_of(int(path.name)), np.uint8)
         return cv2.imdecode(content, cv2.IMREAD_COLOR)

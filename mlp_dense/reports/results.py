@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..datasets.bands import LoadMultiBandImage
+from ..errors import UserError, command
 from ..outputs import settle
 
 FOLDER = 'results'  # inside the folder of the report
@@ -35,6 +36,7 @@ class Results:
     annotations: str = ''  # detection: file with the ground truth
     ignore_index: int = 255  # segmentation: label that is not evaluated
     size: Sequence[int] | None = None  # height and width of the last batch of inputs
+    loading: Mapping[str, Any] = field(default_factory=dict)  # arguments of LoadMultiBandImage; empty: 8-bit images
     model: dict[str, float] = field(default_factory=dict)  # cost of the model, by name with unit
     versions: Mapping[str, str] = field(default_factory=dict)
     folder: Path = Path()  # folder of the report; not written
@@ -47,7 +49,8 @@ class Results:
         """Return the facts at the top of a page."""
         metrics = {name: 'undefined' if value is None else f'{value:.3f}' for name, value in self.metrics.items()}
         model = {name: f'{value:.3g}' for name, value in self.model.items()}
-        return metrics | {'images': str(images), 'checkpoint': self.checkpoint} | model
+        drawn = {'drawn': LoadMultiBandImage(**self.loading).description(0)} if self.loading else {}
+        return metrics | {'images': str(images), 'checkpoint': self.checkpoint} | model | drawn
 
     def write(self) -> None:
         """Write ``results/run.json``."""
@@ -83,7 +86,9 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise UserError(f'{file} cannot be read ({error}); restore it, or run tools/test.py with --report.') from error
+        raise UserError(
+            f'{file} cannot be read ({error}); restore it, or run {command("test")} with --report.'
+        ) from error
 
 
 @dataclass

@@ -155,7 +155,7 @@ def _gallery(
         predicted = np.flatnonzero(counts.sum(0)).tolist()
         tags = [(label, 'missed') for label in missed[i]] + [(label, 'wrongly predicted') for label in predicted]
         chosen.append(GalleryImage(sources[name], name, caption, tags))
-    drawn = draw_all(chosen, out, pool, partial(draw, results=results))
+    drawn = draw_all(chosen, out, pool, results.loading, partial(draw, results=results))
     note = (
         f'{len(drawn)} of {len(images)} images: the worst images of each class, sorted by their fraction of wrong '
         'pixels. Each shows the image, the ground truth, the prediction, and the wrong pixels in red.'
@@ -165,7 +165,7 @@ def _gallery(
 
 def draw(target: Path, image: GalleryImage, results: Results) -> GalleryImage | None:
     """Draw image, ground truth, prediction and errors in one image; return None if it cannot be read."""
-    if (pixels := read(image.source)) is None:
+    if (pixels := read(image.source, results.loading)) is None:
         return None
     truth, predicted = label_maps(results, image.name)
     scale = LONGEST / max(pixels.shape[:2])  # small images are enlarged, so that names are legible

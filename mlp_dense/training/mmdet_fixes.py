@@ -1,15 +1,17 @@
-"""Fixes of mmdet: metrics for annotations with any ids or without detections, and test-time augmentation with masks."""
+"""Fixes of mmdet: metrics for annotations with any ids or without detections, masks in TTA, images of any bands."""
 
 from typing import Any
 
 from mmcv.ops import batched_nms
 from mmdet.evaluation import CocoMetric as _CocoMetric
+from mmdet.models.data_preprocessors import DetDataPreprocessor as _DetDataPreprocessor
 from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 
 from ..registry import METRICS, MODELS
+from .normalization import AnyBands
 
 
 @METRICS.register_module()
@@ -31,6 +33,11 @@ class CocoMetric(_CocoMetric):
             items = self.metric_items or ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
             return {f'{name}_{item}': 0.0 for name in types for item in items}
         return metrics
+
+
+@MODELS.register_module()
+class DetDataPreprocessor(AnyBands, _DetDataPreprocessor):
+    """A DetDataPreprocessor of mmdet for images of any number of bands."""
 
 
 @MODELS.register_module()

@@ -19,6 +19,7 @@ from mmengine.runner.checkpoint import load_state_dict
 
 from ..checkpoints.matching import loading, warn_if_not_finite
 from ..checkpoints.reading import Checkpoint
+from ..checks.band_agreement import check_bands, guard_bands
 from ..checks.channels import check_channels
 from ..checks.data_config import check_built, check_data, copy_before_packing
 from ..config.config_file import enter_scope, first_line
@@ -51,6 +52,7 @@ class DenseRunner(Runner):
         with building(cfg):
             runner = super().from_cfg(cfg)
         check_channels(runner.model)
+        guard_bands(unwrapped(runner.model))
         return runner
 
     def train(self) -> torch.nn.Module:
@@ -159,6 +161,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     check_settings(cfg)
     check_pretrained(cfg)
     check_backends(cfg)
+    check_bands(cfg, loaders)
     for name in loaders:
         check_data(cfg, name)
     cfg.setdefault('runner_type', 'mlp_dense.DenseRunner')
@@ -180,7 +183,7 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, strict: bool = 
     """
     warn_if_not_finite(checkpoint)
     try:
-        with loading(checkpoint.source):
+        with loading(checkpoint.source, inflates=not strict):
             load_state_dict(model, checkpoint.weights, strict=strict)
     except RuntimeError as error:
         raise CheckpointError(

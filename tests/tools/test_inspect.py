@@ -32,6 +32,13 @@ def test_every_arch_is_recognised(cls, arch, inside, form):
     assert f'{cls.__name__}: loaded ' in loads and ('random weights: norms.0' in loads) == (form == 'official')
 
 
+def test_other_bands_are_recognised(family):
+    with torch.device('meta'):
+        weights = family(next(iter(family.archs)), in_channels=5).state_dict()
+    backbone, loads = recognise(Checkpoint('file', None, weights), FAMILIES)
+    assert backbone == f'{family.__name__} {next(iter(family.archs))} for 5 bands, our names' and 'loaded' in loads
+
+
 def test_custom_sizes_are_recognised(family):
     arch = dict(depths=(1, 2, 1), dims=(16, 32, 48), mlp_ratios=(2, 4, 4))
     weights = family(arch, out_indices=(0, 1, 2)).state_dict()
