@@ -20,7 +20,7 @@ from support.configs import CLASSIFIERS, CONFIGS, DETECTION, SEGMENTATION
         (DETECTION, 'model.test_cfg.rcnn.nms.iou_treshold=0.5', 'iou_threshold'),
         (DETECTION, 'model.train_cfg.rcnn.pos_wieght=1', 'pos_weight'),
         (DETECTION, 'train_dataloader.dataset.filter_cfg.filter_emtpy_gt=False', 'filter_empty_gt'),
-        (DETECTION, 'test_dataloader.dataset.metainfo.classess=[]', 'classes'),
+        (DETECTION, 'test_dataloader.dataset.metainfo.klasses=[]', 'classes'),
         (DETECTION, 'optim_wrapper.clip_grad.max_nrm=1', 'max_norm'),
         (SEGMENTATION, 'model.test_cfg.cropsize=[64,64]', 'crop_size'),
         (SEGMENTATION, 'optim_wrapper.paramwise_cfg.norm_decay_multt=0', 'norm_decay_mult'),
