@@ -83,6 +83,11 @@ def common_parser(description: str, *loaders: str) -> argparse.ArgumentParser:
         '--workers', type=int, metavar='N', help='number of data-loading processes; 0 loads in the main process'
     )
     parser.add_argument(
+        '--crowds',
+        choices=('ignored', 'as-objects'),
+        help='objects with iscrowd=1 in annotations of COCO are ignored (default), or objects as any other',
+    )
+    parser.add_argument(
         '--work-dir',
         type=Path,
         metavar='DIR',
@@ -113,7 +118,7 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config': 
     keep_freed_memory()
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     cfg.launcher = args.launcher
-    names = ('img_scale', 'crop_size', 'batch_size', 'workers', 'epochs', 'iters')
+    names = ('img_scale', 'crop_size', 'batch_size', 'workers', 'epochs', 'iters', 'crowds')
     options = {name: vars(args)[name] for name in names if vars(args).get(name) is not None}
     lines = shrink(cfg, args.loaders, **options) if options else []
     if rank_of(cfg.launcher) == 0:

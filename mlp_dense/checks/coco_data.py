@@ -1,0 +1,117 @@
+"""Findings about annotation files in COCO's format, and about the objects of any detection data set."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..datasets.annotations import DATASET, METRIC, Repaired, repair
+from ..datasets.coco import read_coco
+from .findings import STOPS, Finding
+
+
+@dataclass
+class Contents:
+    """Contents of a data set: files, and its objects if it is one for detection."""
+
+    images: list[str] = field(default_factory=list)
+    label_maps: list[str] = field(default_factory=list)
+    objects: Counter = field(default_factory=Counter)  # number of objects that are learned, by class
+    detection: bool = False
+    sizes: list[tuple[float, float, float, float]] = field(default_factory=list)  # width and height of object and image
+
+
+def contents_of(dataset: Any) -> Contents:
+    """Return the contents of a data set."""
+    contents = Contents()
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        if 'img_bytes' not in info:
+            contents.images.append(str(info['img_path']))
+        if info.get('seg_map_path'):
+            contents.label_maps.append(str(info['seg_map_path']))
+        for instance in info.get('instances', ()):
+            contents.detection = True
+            if not instance.get('ignore_flag') and 'bbox' in instance:
+                contents.objects[instance['bbox_label']] += 1
+                left, top, right, bottom = instance['bbox']
+                contents.sizes.append((right - left, bottom - top, info.get('width', 0), info.get('height', 0)))
+    contents.detection |= hasattr(dataset, 'cat_ids')
+    return contents
+
+
+def annotation_findings(name: str, dataset: Any, metrics: Sequence[Any] = ()) -> Iterator[Finding]:
+    """Yield the problems of an annotation file that is in COCO's format.
+
+    The types of mmdet fail or ignore annotations that those of this package repair: `metrics` are those of the data.
+    """
+    repaired, is_ours = getattr(dataset, 'repaired', None), hasattr(dataset, 'repaired')
+    if repaired is None:
+        if not _is_coco(dataset):
+            return
+        repaired = repair_file(Path(dataset.ann_file), dataset)
+    file = dataset.ann_file
+    if difference := _order_difference(dataset, repaired.names):
+        yield Finding('error', name, STOPS, 1, (f'{file} {difference}',))
+    is_foreign_metric = any(type(metric).__module__.startswith('mmdet.') for metric in metrics)
+    for problem, (count, ids) in repaired.problems.items():
+        severity, cure, owner = problem.severity, problem.cure, problem.repaired_by
+        if (owner == DATASET and not is_ours) or (owner == METRIC and is_foreign_metric):
+            severity, cure = 'error', f"set type='mlp_dense.{owner}', which repairs them"
+        elif owner == METRIC and severity == 'note':
+            continue
+        examples = tuple(f'id {i}' for i in ids)
+        yield Finding(severity, name, f'annotations {problem.text} in {file}', count, examples, cure)
+    if not repaired.usable:
+        yield _nothing_usable(name, file, repaired)
+
+
+def repair_file(file: Path, dataset: Any) -> Repaired:
+    """Read an annotation file for a data set, and return what a repair would find."""
+    masks = any(getattr(transform, 'with_mask', False) for transform in dataset.pipeline.transforms)
+    return repair(read_coco(file), dataset.metainfo.get('classes'), masks)
+
+
+def object_findings(name: str, dataset: Any, contents: Contents) -> Iterator[Finding]:
+    """Yield the classes of a detection data set without an object; an error if no class has one."""
+    classes = list(dataset.metainfo.get('classes', ()))
+    if not contents.detection or not classes or (hasattr(dataset, 'repaired') and not dataset.repaired.usable):
+        return
+    if not contents.objects and name == 'train':
+        yield Finding('error', name, STOPS, 1, (f'No object of {_source(dataset)} is learned; add objects.',))
+    elif empty := [str(label) for i, label in enumerate(classes) if not contents.objects[i]]:
+        severity, cure = ('warning', 'add objects, or remove the classes') if name == 'train' else ('note', '')
+        yield Finding(severity, name, 'classes without an object', len(empty), tuple(empty[:3]), cure)
+
+
+def _source(dataset: Any) -> str:
+    return str(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__)
+
+
+def _is_coco(dataset: Any) -> bool:
+    """Whether a data set of mmdet reads COCO instances; LVIS and panoptic segmentation have other APIs."""
+    api = getattr(dataset, 'COCOAPI', None)
+    return api is not None and api.__name__ == 'COCO' and Path(dataset.ann_file).is_file()
+
+
+def _nothing_usable(name: str, file: str, repaired: Repaired) -> Finding:
+    """Return an error, for test data a warning: they may have no annotations."""
+    unusable = {problem: count for problem, (count, _) in repaired.problems.items() if not problem.usable}
+    reasons, cure = 'it has none', 'add annotations'
+    if unusable:
+        main = max(unusable, key=unusable.__getitem__)
+        reasons = ', '.join(f'{count} {problem.text}' for problem, count in unusable.items())
+        cure = main.cure
+    sentence = f'{file} has no usable annotation ({reasons}); {cure}.'
+    return Finding('warning' if name == 'test' else 'error', name, STOPS, 1, (sentence,))
+
+
+def _order_difference(dataset: Any, names: Mapping[Any, str]) -> str | None:
+    """Return a message if the order of classes differs: mmdet numbers them by the file and names them by the config."""
+    in_file, classes = [names.get(i) for i in dataset.cat_ids], list(dataset.metainfo.get('classes', ()))
+    for i, (label, expected) in enumerate(zip(in_file, classes, strict=False)):
+        if label != expected:
+            problem = f'has {label!r} as class {i}, but metainfo has {expected!r}: names would be exchanged'
+            return f'{problem}; set metainfo to the order of the file: {", ".join(map(str, in_file))}.'
+    return None
