@@ -1,7 +1,7 @@
 """Check of data sets: their files, images, annotations and labels, as findings."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from .data_config import Reading
 from .duplicates import shared_images
 from .findings import STOPS, Finding, merged
 from .image_files import file_findings
-from .label_statistics import MAX_MAPS, count_labels, has_lossy_labels, label_findings
+from .label_statistics import MAX_MAPS, count_labels, has_label_maps, has_lossy_labels, label_findings
 
 SAMPLE = 32
 """Number of images of a data set that are decoded, evenly spread, unless all are."""
@@ -27,19 +27,19 @@ Data = list[tuple[str, Any]]  # pairs of the name (train, val or test) and a bui
 
 
 def inspect(
-    data: Data, everything: bool = True, metrics: Mapping[str, Sequence] | None = None, max_unreadable: float = 0.01
+    data: Data, everything: bool = True, foreign_metrics: Collection[str] = (), max_unreadable: float = 0.01
 ) -> tuple[list[Finding], list[Contents]]:
     """Return the findings about data sets, and in the main process their contents.
 
     It decodes a sample of the images, or `everything`. Several processes share the images, and return equal findings.
-    `metrics` are those of each data set by its name. More than the fraction `max_unreadable` of missing training images
-    are an error.
+    `foreign_metrics` are the names of the data that a metric of mmdet measures. More than the fraction `max_unreadable`
+    of missing training images are an error.
     """
     findings, counts = _in_images(data, everything)
     contents = [contents_of(dataset) for _, dataset in data] if is_main_process() else []
     files: dict[str, list[str]] = defaultdict(list)
     for (name, dataset), content in zip(data, contents, strict=False):
-        findings += annotation_findings(name, dataset, (metrics or {}).get(name, ()))
+        findings += annotation_findings(name, dataset, name in foreign_metrics)
         findings += object_findings(name, dataset, content)
         findings += file_findings(name, dataset, content, max_unreadable)
         files[name] += content.images
@@ -62,10 +62,7 @@ def _in_images(data: Data, everything: bool) -> tuple[list[Finding], list[tuple[
     samples: list[tuple[int, int, bool]] = []  # data set, index, whether the image is decoded, or its labels alone
     for number, (_, dataset) in enumerate(data):
         images, maps = (_spread(len(dataset), len(dataset) if everything else count) for count in (SAMPLE, MAX_MAPS))
-        if not hasattr(dataset, 'seg_map_suffix') or not (getattr(dataset, 'data_prefix', None) or {}).get(
-            'seg_map_path'
-        ):
-            maps = images
+        maps = maps if has_label_maps(dataset) else images
         samples += ((number, i, i in images) for i in sorted({*images, *maps}))
     findings: list[Finding] = []
     pixels = [(0, np.zeros(256, np.int64)) for _ in data]
@@ -78,8 +75,8 @@ def _in_images(data: Data, everything: bool) -> tuple[list[Finding], list[tuple[
         findings += _in_image(name, dataset, info, decodes)
         labels = info.get('gt_seg_map')
         if isinstance(labels, np.ndarray):
-            maps, counts = pixels[number]
-            pixels[number] = (maps + 1, counts + count_labels(labels, getattr(dataset, 'ignore_index', 255)))
+            count, sums = pixels[number]
+            pixels[number] = (count + 1, sums + count_labels(labels, getattr(dataset, 'ignore_index', 255)))
     for name, dataset in data if is_main_process() else ():
         if has_lossy_labels(dataset):
             problem, cure = 'label maps are JPEG files, whose compression changes labels', 'save them as PNG'
@@ -102,9 +99,8 @@ def _in_image(name: str, dataset: Any, info: dict, decodes: bool) -> Iterable[Fi
     file, annotated_size = str(info['img_path']), [info[key] for key in ('height', 'width') if key in info]
     try:
         for transform in dataset.pipeline.transforms:
-            if (isinstance(transform, Reading) and (decodes or transform.loads_labels)) or type(
-                transform
-            ).__name__ == 'MapLabels':
+            is_reading = isinstance(transform, Reading) and (decodes or transform.loads_labels)
+            if is_reading or type(transform).__name__ == 'MapLabels':
                 info.update(transform(info))
     except UserError as error:
         if isinstance(error, UnreadableError) and name == 'train':

@@ -1,6 +1,6 @@
 """Check of images, labels and annotations before the first iteration, and report of skipped images after it."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -36,7 +36,7 @@ class DataCheckHook(Hook):
         loop = runner.test_loop
         findings: list[Finding] = []
         for dataset in leaves(loop.dataloader.dataset) if is_main_process() else ():
-            findings += annotation_findings('test', dataset, loop.evaluator.metrics)
+            findings += annotation_findings('test', dataset, _is_foreign(loop))
         _report(runner, merged(chain.from_iterable(all_gather_object(findings))), 'annotations')
 
 
@@ -72,21 +72,28 @@ def check_training_data(runner: Any, everything: bool = True) -> int:
     loaders = {name: loop.dataloader for name, loop in loops.items() if loop}
     data = [(name, dataset) for name, loader in loaders.items() for dataset in leaves(loader.dataset)]
     data = [(name, dataset) for name, dataset in data if hasattr(dataset, 'get_data_info')]
-    metrics = dict(val=loops['val'].evaluator.metrics) if loops['val'] else {}
-    findings, _ = data_check.inspect(data, everything, metrics, _max_unreadable(runner))
+    foreign = ['val'] if loops['val'] and _is_foreign(loops['val']) else []
+    findings, _ = data_check.inspect(data, everything, foreign, _max_unreadable(runner))
     checked = 'images' if everything else f'{data_check.SAMPLE} images of each set; --check-data checks all'
     _report(runner, findings, f'annotations and {checked}')
     return sum(len(dataset) for _, dataset in data)
+
+
+def _is_foreign(loop: Any) -> bool:
+    """Whether a metric of COCO is that of mmdet."""
+    kinds = [type(metric) for metric in loop.evaluator.metrics]
+    return any(kind.__module__.startswith('mmdet.') and kind.__name__ == 'CocoMetric' for kind in kinds)
 
 
 def _max_unreadable(runner: Any) -> float:
     return runner.cfg.get('max_unreadable', 0.01)
 
 
-def _report(runner: Any, findings: Iterable[Finding], checked: str) -> None:
+def _report(runner: Any, findings: Sequence[Finding], checked: str) -> None:
     """Log the findings as one table. Raises UserError if one of them would stop the run."""
-    if findings := list(findings):
-        rows = table(findings).replace('\n', '\n    ')
-        runner.logger.warning(f'Problems in the data ({checked}):\n    {rows}')
-    if findings and findings[0].severity == 'error':
+    if not findings:
+        return
+    rows = table(findings).replace('\n', '\n    ')
+    runner.logger.warning(f'Problems in the data ({checked}):\n    {rows}')
+    if findings[0].severity == 'error':
         raise UserError(findings[0].sentence())

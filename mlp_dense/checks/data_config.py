@@ -194,19 +194,19 @@ def check_label_map(
 
 def _check_depth(file: Path) -> None:
     """Raise UserError if a label map has values that 8 bits, which are loaded, cannot contain."""
+    labels: np.ndarray | None
     try:
         with Image.open(file) as image:
             if image.mode not in ('I', 'F') and not image.mode.startswith('I;16'):
                 return
             labels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError):  # read by another decoder than Pillow
+    except (OSError, SyntaxError, ValueError):  # another decoder than Pillow loads it
         labels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     if labels is None or labels.dtype == np.uint8:
         return
-    wrong = labels[labels != labels.astype(np.uint8)] if labels.min() >= 0 else labels[labels < 0]
-    if wrong.size:
-        kind = (
-            'is of floats' if labels.dtype.kind == 'f' else f'has {16 if labels.max() < 1 << 16 else 32} bits per pixel'
-        )
-        problem = f'{file} {kind} and contains {wrong.flat[0]}, but 8 bits are loaded'
-        raise UserError(f'{problem}; save label maps with 8 bits, and labels from 0 to 255.')
+    lost = labels[~np.isin(labels, np.arange(256))]
+    if lost.size:
+        bits = 16 if lost.max() < 1 << 16 else 32
+        kind = 'contains floats' if labels.dtype.kind == 'f' else f'has {bits} bits per pixel'
+        problem = f'{file} {kind}, among them {lost.flat[0]}, but 8 bits are loaded'
+        raise UserError(f'{problem}; save label maps with 8 bits and whole numbers below 256.')

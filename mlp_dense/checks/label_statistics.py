@@ -51,6 +51,11 @@ def label_findings(
         yield Finding(severity, name, f'classes occur in no label map ({checked})', len(empty), tuple(empty[:3]), cure)
 
 
+def has_label_maps(dataset: Any) -> bool:
+    """Whether a data set is one of mmsegmentation with label maps."""
+    return hasattr(dataset, 'seg_map_suffix') and bool((dataset.data_prefix or {}).get('seg_map_path'))
+
+
 def has_lossy_labels(dataset: Any) -> bool:
     """Whether the label maps of a data set are JPEG files."""
-    return str(getattr(dataset, 'seg_map_suffix', '')).lower().endswith(('.jpg', '.jpeg'))
+    return has_label_maps(dataset) and str(dataset.seg_map_suffix).lower().endswith(('.jpg', '.jpeg'))

@@ -177,7 +177,7 @@ class ResultsHook(Hook):
             handle.remove()
         cfg, dataset = runner.cfg, next(leaves(runner.test_dataloader.dataset))
         metrics_of_test = evaluators(cfg, 'test')
-        coco = next((metric for metric in metrics_of_test if metric.get('outfile_prefix')), {})
+        coco: dict = next((metric for metric in metrics_of_test if metric.get('outfile_prefix')), {})
         ignored = [metric.ignore_index for metric in metrics_of_test if 'ignore_index' in metric]
         parameters, tested = list(unwrapped(runner.model).parameters()), cfg.model.get('module', cfg.model)
         speed = {f'ms an image ({parameters[0].device.type if parameters else "cpu"})': median(self.times)}
