@@ -8,6 +8,7 @@ from typing import Any
 
 from ..datasets.annotations import DATASET, METRIC, NUMBERED, Repaired, repair
 from ..datasets.coco import read_coco
+from .data_config import Reading
 from .findings import STOPS, Finding
 
 
@@ -70,7 +71,8 @@ def annotation_findings(name: str, dataset: Any, foreign_metric: bool = False) -
 
 def repair_file(file: Path, dataset: Any) -> Repaired:
     """Read an annotation file for a data set, and return what a repair would find."""
-    masks = any(getattr(transform, 'with_mask', False) for transform in dataset.pipeline.transforms)
+    loading = [transform.transform for transform in dataset.pipeline.transforms if isinstance(transform, Reading)]
+    masks = any(getattr(transform, 'with_mask', False) for transform in loading)
     return repair(read_coco(file), dataset.metainfo.get('classes'), masks)
 
 

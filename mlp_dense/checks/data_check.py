@@ -35,7 +35,8 @@ def inspect(
     `foreign_metrics` are the names of the data that a metric of mmdet measures. More than the fraction `max_unreadable`
     of missing training images are an error.
     """
-    findings, counts = _in_images(data, everything)
+    of_images, counts = _in_images(data, everything)
+    findings: list[Finding] = []
     contents = [contents_of(dataset) for _, dataset in data] if is_main_process() else []
     files: dict[str, list[str]] = defaultdict(list)
     for (name, dataset), content in zip(data, contents, strict=False):
@@ -44,7 +45,7 @@ def inspect(
         findings += file_findings(name, dataset, content, max_unreadable)
         files[name] += content.images
     findings += shared_images(files, everything)
-    gathered = all_gather_object((findings, counts))
+    gathered = all_gather_object((findings + of_images, counts))
     rows = list(chain.from_iterable(part for part, _ in gathered))
     for i, (name, dataset) in enumerate(data):
         maps = sum(part[i][0] for _, part in gathered)

@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..registry import HOOKS
 from . import data_check
 from .coco_data import annotation_findings
-from .findings import Finding, merged, table
+from .findings import Finding, exit_status, merged, table
 
 
 @HOOKS.register_module()
@@ -90,10 +90,13 @@ def _max_unreadable(runner: Any) -> float:
 
 
 def _report(runner: Any, findings: Sequence[Finding], checked: str) -> None:
-    """Log the findings as one table. Raises UserError if one of them would stop the run."""
+    """Log the findings as one table. Raises UserError if one of them is an error."""
     if not findings:
         return
     rows = table(findings).replace('\n', '\n    ')
-    runner.logger.warning(f'Problems in the data ({checked}):\n    {rows}')
+    if exit_status(findings):
+        runner.logger.warning(f'Problems in the data ({checked}):\n    {rows}')
+    else:
+        runner.logger.info(f'Notes on the data ({checked}):\n    {rows}')
     if findings[0].severity == 'error':
         raise UserError(findings[0].sentence())

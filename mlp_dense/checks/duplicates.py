@@ -29,9 +29,9 @@ def shared_images(images: Mapping[str, Iterable[str]], everything: bool) -> Iter
     for first, second in combinations(splits, 2):
         reported: set[str] = set()
         for relation, files in (
-            ('are also in', splits[first] & splits[second]),
-            ('are copies of images in', _copies(sizes[first], sizes[second]) if compares else set()),
-            ('nearly equal images in', _near(hashes[first], hashes[second]) if everything else set()),
+            ('images are also in', splits[first] & splits[second]),
+            ('images are copies of images in', _copies(sizes[first], sizes[second]) if compares else set()),
+            ('images are nearly equal to images in', _near(hashes[first], hashes[second]) if everything else set()),
         ):
             if shared := sorted(files - reported):
                 problem = f'{relation} the {_NAMES.get(first, first)} data: the metrics will be too good'

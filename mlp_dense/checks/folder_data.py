@@ -83,10 +83,13 @@ def _label_maps(root: Path) -> Iterator[tuple[str, ConfigDict]]:
     folders = {folder: _images(folder) for folder in [root, *_visible(root, '*')] if folder.is_dir()}
     labels = {folder: files for folder, files in folders.items() if files and _is_label_map(files[0])}
     for folder, files in folders.items():
-        for other, maps in labels.items() if folder not in labels else ():
-            stems = {file.stem for file in files}
-            if stems and len(stems & {file.stem for file in maps}) > 0.5 * len(stems):
-                yield split_of(folder, root), _label_map_config(folder, other, files[0].suffix, maps)
+        if folder in labels or not files:
+            continue
+        stems, split = {file.stem for file in files}, split_of(folder, root)
+        common = {other: len(stems & {file.stem for file in maps}) for other, maps in labels.items()}
+        best = max(common, key=lambda other: (split_of(other, root) == split, common[other]), default=None)
+        if best and common[best] > 0.5 * len(stems):
+            yield split, _label_map_config(folder, best, files[0].suffix, labels[best])
 
 
 def _label_map_config(images: Path, labels: Path, suffix: str, maps: list[Path]) -> ConfigDict:

@@ -1,7 +1,7 @@
 """Findings about files: missing images and label maps, other suffixes, folders of the system."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ def file_findings(name: str, dataset: Any, contents: Contents, max_unreadable: f
             cure = _similar(missing[0]) or 'add the files, or correct the names and the folder'
             examples = tuple(missing[:3])
             yield Finding('error' if is_error else 'warning', name, f'{noun} are missing', len(missing), examples, cure)
+    if repeated := [file for file, count in Counter(contents.images).items() if count > 1]:
+        problem, cure = 'images are listed several times', 'list each image once, with all of its annotations'
+        yield Finding('warning', name, problem, len(repeated), tuple(repeated[:3]), cure)
     yield from _other_suffixes(name, dataset)
 
 

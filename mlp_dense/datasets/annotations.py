@@ -238,9 +238,9 @@ def coco_mask(mask: Any, size: Sequence[float]) -> tuple[Any, bool]:
 
 
 def _has_polygons(mask: Any) -> bool:
-    """Whether a mask consists of polygons of at least three points in COCO's form."""
+    """Whether a mask consists of polygons of at least three points in COCO's form; TypeError if it has no numbers."""
     return isinstance(mask, list) and bool(mask) and all(
-        len(polygon) >= 6 and not len(polygon) % 2 and isinstance(polygon[0], (int, float)) for polygon in mask
+        len(polygon) >= 6 and not len(polygon) % 2 and isfinite(sum(polygon)) for polygon in mask
     )  # fmt: skip
 
 
