@@ -8,6 +8,7 @@ from typing import Any
 
 from ..datasets.annotations import DATASET, METRIC, NUMBERED, Repaired, repair
 from ..datasets.coco import read_coco
+from ..errors import UserError
 from .data_config import Reading
 from .findings import STOPS, Finding
 
@@ -52,7 +53,11 @@ def annotation_findings(name: str, dataset: Any, foreign_metric: bool = False) -
     if repaired is None:
         if not _is_coco(dataset):
             return
-        repaired = repair_file(Path(dataset.ann_file), dataset)
+        try:
+            repaired = repair_file(Path(dataset.ann_file), dataset)
+        except UserError as error:
+            yield Finding('error', name, STOPS, 1, (str(error),))
+            return
     file = dataset.ann_file
     if difference := _order_difference(dataset, repaired.names):
         yield Finding('error', name, STOPS, 1, (f'{file} {difference}',))

@@ -1,5 +1,6 @@
 """Annotation files in COCO's format: reading, and recognition of other formats."""
 
+import gc
 import json
 from collections.abc import Mapping
 from math import inf
@@ -16,15 +17,17 @@ def read_json(file: Path) -> Any:
 
     Raises UserError if it cannot be read.
     """
+    collects = gc.isenabled()
+    gc.disable()  # the collector would visit all objects again and again: 9.5 s instead of 3.7 s for 800,000 annotations
     try:
-        try:
-            return json.loads(file.read_text(encoding='utf-8-sig'))
-        except UnicodeDecodeError:
-            return json.loads(file.read_bytes())
+        return json.loads(file.read_bytes())
     except UnicodeDecodeError as error:
         raise UserError(f'{file} is not text in UTF-8 ({error}); save it in UTF-8.') from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{file} is not a complete JSON file ({error}); restore it, or export it again.') from error
+    finally:
+        if collects:
+            gc.enable()
 
 
 def format_of(content: Any) -> str:

@@ -178,11 +178,12 @@ def test_unusable_part_is_one_row_with_count_and_example(change_annotations, tra
         ('without iscrowd', "set type='mlp_dense.CocoMetric', which repairs them"),
         ('ids as text', "set type='mlp_dense.CocoMetric', which repairs them"),
         ('flat polygon', "set type='mlp_dense.CocoDataset', which repairs them"),
+        ('one id', 'both have the image id 0; give each image its own id'),
     ],
 )
 def test_types_of_mmdet_are_refused_where_they_would_fail(change_annotations, train, name, message):
     for split in ('train', 'val'):
-        change_annotations(split, REPAIRED[name])
+        change_annotations(split, REPAIRED.get(name, lambda content: content['images'][1].update(id=0)))
     status, _, errors = train(DETECTION, **MMDET)
     assert status == 2 and message in errors
 

@@ -7,9 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.registry import DATASETS, init_default_scope
 
+from mlp_dense.checks import data_check
+from mlp_dense.checks.data_config import check_built
 from mlp_dense.checks.examination import Examination, examine
 from mlp_dense.checks.findings import STOPS, Finding, exit_status, merged, table, to_json
+from mlp_dense.checks.folder_data import datasets_in
 from mlp_dense.checks.object_sizes import histogram, scaled_sides, vanishing
 from mlp_dense.datasets.shapes import write_shapes
 from support.configs import DETECTION, SEGMENTATION
@@ -62,6 +66,32 @@ def test_config_is_examined(base, data):
         result = examine(Path(base), data_root=data)
         assert result.status == 2 and 'instances_val.json is not a complete JSON file' in result.text()
     assert json.loads(result.json())['status'] == result.status
+
+
+def test_processes_share_the_images(data, monkeypatch):
+    """The findings of two processes, gathered, are those of one."""
+    for file in sorted((data / 'train').iterdir())[3:5]:
+        file.write_bytes(b'')
+    init_default_scope('mmdet')
+    built = [(name, DATASETS.build(config)) for name, config in datasets_in(data)]
+    for _, dataset in built:
+        check_built(dataset)
+    expected, _ = data_check.inspect(built)
+    parts: list = []  # of the second process, then of the first
+
+    def gather(part):
+        parts.append(part)
+        return parts[::-1]
+
+    monkeypatch.setattr(data_check, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(data_check, 'all_gather_object', gather)
+    for rank in (1, 0):
+        monkeypatch.setattr(data_check, 'get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr(data_check, 'is_main_process', lambda rank=rank: rank == 0)
+        gathered, contents = data_check.inspect(built)
+        assert len(contents) == (2 if rank == 0 else 0)
+    assert {(f.problem, f.count) for f in gathered} == {(f.problem, f.count) for f in expected}
+    assert ('images or label maps cannot be read, and will be skipped', 2) in {(f.problem, f.count) for f in expected}
 
 
 def test_copied_image_is_found(data):
