@@ -71,7 +71,8 @@ def annotation_findings(name: str, dataset: Any, foreign_metric: bool = False) -
         examples = tuple(f'id {i}' for i in ids)
         yield Finding(severity, name, f'annotations {problem.text} in {file}', count, examples, cure)
     if not repaired.usable:
-        yield _nothing_usable(name, file, repaired)
+        severity = 'warning' if name == 'test' else 'error'  # test data may have no annotations
+        yield Finding(severity, name, STOPS, 1, (nothing_usable(file, repaired),))
 
 
 def repair_file(file: Path, dataset: Any) -> Repaired:
@@ -103,16 +104,13 @@ def _is_coco(dataset: Any) -> bool:
     return api is not None and api.__name__ == 'COCO' and Path(dataset.ann_file).is_file()
 
 
-def _nothing_usable(name: str, file: str, repaired: Repaired) -> Finding:
-    """Return an error, for test data a warning: they may have no annotations."""
+def nothing_usable(file: str | Path, repaired: Repaired) -> str:
+    """Return the error of a file without a usable annotation, with the reasons."""
     unusable = {problem: count for problem, (count, _) in repaired.problems.items() if not problem.usable}
-    reasons, cure = 'it has none', 'add annotations'
-    if unusable:
-        main = max(unusable, key=unusable.__getitem__)
-        reasons = ', '.join(f'{count} {problem.text}' for problem, count in unusable.items())
-        cure = main.cure
-    sentence = f'{file} has no usable annotation ({reasons}); {cure}.'
-    return Finding('warning' if name == 'test' else 'error', name, STOPS, 1, (sentence,))
+    if not unusable:
+        return f'{file} has no usable annotation (it has none); add annotations.'
+    reasons = ', '.join(f'{count} {problem.text}' for problem, count in unusable.items())
+    return f'{file} has no usable annotation ({reasons}); {max(unusable, key=unusable.__getitem__).cure}.'
 
 
 def _order_difference(dataset: Any, names: Mapping[Any, str]) -> str | None:

@@ -9,6 +9,7 @@ from ..datasets.annotations import DATASET, repair
 from ..datasets.coco import read_coco
 from ..datasets.layout import annotation_file, dataset_meta, image_folder, leaves
 from ..errors import UserError
+from .coco_data import nothing_usable
 from .image_files import images_by_suffix
 
 
@@ -32,12 +33,15 @@ def _in_annotations(dataset: dict) -> str:
     file = annotation_file(dataset)
     if not str(dataset.get('type')).endswith('CocoDataset') or file is None or not file.is_file():
         return ''
+    masks = any(transform.get('with_mask') for transform in dataset.get('pipeline') or ())
+    classes, is_of_mmdet = dataset_meta(dataset).get('classes'), not str(dataset.get('type')).startswith('mlp_dense.')
     content = read_coco(file)
-    for problem, (count, ids) in repair(content, dataset_meta(dataset).get('classes'), masks=True).problems.items():
-        if problem.repaired_by == DATASET:
+    repaired = repair(content, classes, masks)
+    for problem, (count, ids) in repaired.problems.items():
+        if problem.repaired_by == DATASET and is_of_mmdet:
             remedy = f"set type='mlp_dense.{DATASET}', which repairs them"
             return f'{file}: {count} annotations {problem.text}, for example id {ids[0]}; {remedy}.'
-    return ''
+    return '' if repaired.usable or not content['images'] else nothing_usable(file, repaired)
 
 
 def _in_suffixes(dataset: dict) -> str:

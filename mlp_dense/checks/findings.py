@@ -22,8 +22,9 @@ class Finding:
 
     def line(self) -> str:
         """Return the row of the table."""
-        more = f' and {self.count - len(self.examples)} more' if self.count > len(self.examples) else ''
-        examples = f': {", ".join(self.examples)}{more}' if self.examples else ''
+        shown = self.examples[:1] if self.problem == STOPS else self.examples
+        more = f' and {self.count - len(shown)} more' if self.count > len(shown) else ''
+        examples = f': {", ".join(shown)}{more}' if shown else ''
         row = f'{self.severity:<7} {self.data:<5} {self.count} {self.problem}{examples}'
         return f'{row}\n{" " * 18}-> {self.cure}' if self.cure else row
 

@@ -48,6 +48,8 @@ CONVERTED = Problem('note', 'whose mask has another form than in COCO, and is co
 
 def other_category(name: Any) -> Problem:
     """Return the problem of annotations of a category that is not a class of the data set."""
+    if name is None:
+        return Problem('warning', 'without a category_id', 'set category_id to the id of a category')
     text = f'of the category {name!r}, which is not a class of the data set'
     return Problem('warning', text, 'add it to metainfo.classes if it is a class')
 

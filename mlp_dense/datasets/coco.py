@@ -18,7 +18,7 @@ def read_json(file: Path) -> Any:
     Raises UserError if it cannot be read.
     """
     collects = gc.isenabled()
-    gc.disable()  # the collector would visit all objects again and again: 9.5 s instead of 3.7 s for 800,000 annotations
+    gc.disable()  # 800,000 annotations: 3.7 s instead of 9.5 s, because JSON has no cycles to collect
     try:
         return json.loads(file.read_bytes())
     except UnicodeDecodeError as error:

@@ -30,7 +30,12 @@ class RepairedCOCO(COCO):
             super().__init__()
             self.dataset = read_coco(Path(file))
             self.repaired = repair(self.dataset, classes, masks, crowds)
-            self.createIndex()
+            self.index()
+
+    def index(self) -> None:
+        """Index the annotations, also under the names of mmdet."""
+        self.createIndex()
+        self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 
 
 @DATASETS.register_module()
@@ -73,7 +78,7 @@ class CocoMetric(_CocoMetric):
                 self._coco_api = RepairedCOCO(file, crowds, 'segm' in self.metrics)
             if sort_categories:
                 self._coco_api.dataset['categories'].sort(key=itemgetter('id'))
-                self._coco_api.createIndex()
+                self._coco_api.index()
 
     def compute_metrics(self, results: list) -> dict[str, Any]:
         metrics = super().compute_metrics(results)

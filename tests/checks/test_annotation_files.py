@@ -50,11 +50,12 @@ NOTHING = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('filter_empty_gt', [False, True])
 @pytest.mark.parametrize('name', NOTHING)
-def test_training_on_nothing_is_refused(data, change_annotations, train, name):
+def test_training_on_nothing_is_refused(change_annotations, train, name, filter_empty_gt):
     change, message = NOTHING[name]
     change_annotations('train', change)
-    status, _, errors = train(DETECTION)
+    status, _, errors = train(DETECTION, **{'train_dataloader.dataset.filter_cfg.filter_empty_gt': filter_empty_gt})
     assert status == 2
     assert re.search(f'has no usable annotation .*{message}', errors), errors
 
