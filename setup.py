@@ -114,7 +114,8 @@ setup(
     ],
     keywords='computer vision, MLP, backbone, object detection, segmentation, mmdetection, mmsegmentation',
     cmdclass={'build_py': BuildWithConfigs, 'editable_wheel': EditableOnPath},
-    packages=find_packages(include=['mlp_dense', 'mlp_dense.*']),
+    packages=find_packages(include=['mlp_dense', 'mlp_dense.*', 'mlp_dense_cli']),
+    entry_points={'console_scripts': ['mlp-dense = mlp_dense_cli:main']},
     package_data={'mlp_dense.reports': ['template/*'], 'mlp_dense': ['py.typed']},
     python_requires='>=3.10',
     install_requires=['torch>=2.7'],  # 2.7: the first with torch.compiler.is_exporting; torch.load is safe since 2.6

@@ -39,7 +39,7 @@ def start(*command, cwd: Path, **environment: str) -> str:
 def clone(tmp_path):
     """Return a copy of the repository. Its files are tracked by git, a config of the user is not."""
     clone = tmp_path / 'clone'
-    for name in ('mlp_dense', 'configs', 'tools'):
+    for name in ('mlp_dense', 'mlp_dense_cli', 'configs', 'tools'):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns('__pycache__', '.mim'))
     for name in ('setup.py', 'pyproject.toml', 'README.md', 'model-index.yml', 'MANIFEST.in'):
         shutil.copy(ROOT / name, clone)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from arguments import run_tool, tool_parser
+from mlp_dense_cli.arguments import run_tool, tool_parser
 
 
 def parse_args() -> argparse.Namespace:

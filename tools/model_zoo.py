@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from arguments import check_out_file, run_tool, tool_parser
+from mlp_dense_cli.arguments import check_out_file, run_tool, tool_parser
 
 ROOT = Path(__file__).parents[1]
 HEAD = """# Model zoo

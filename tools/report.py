@@ -1,65 +1,6 @@
-"""Make the report of a test, or compare tests: tools/report.py DIR [DIR ...]."""
+"""Same as ``mlp-dense report``."""
 
-import argparse
-from pathlib import Path
-
-from arguments import run_tool, tool_parser
-
-
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = tool_parser(
-        'Rebuild the page of a test from the results that tools/test.py --report DIR wrote, without testing again. '
-        'The page is DIR/index.html; its values are in DIR/report.json, and its plots in DIR/plots. Several DIRs are '
-        'compared with the first, in a page that is written to --out.'
-    )
-    parser.add_argument('folders', nargs='+', type=Path, metavar='DIR', help='folder of a report of tools/test.py')
-    parser.add_argument(
-        '--out', type=Path, metavar='DIR', help='new folder for the page of a comparison; required with several DIRs'
-    )
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        metavar='SCORE',
-        help='lowest score of detections that are drawn or counted in confusion tables (default: 0.3)',
-    )
-    parser.add_argument(
-        '--max-images',
-        '--pictures',
-        type=int,
-        default=300,
-        metavar='N',
-        help='maximum number of images to draw (default: 300)',
-    )
-    parser.add_argument(
-        '--resamples',
-        type=int,
-        default=200,
-        metavar='N',
-        help='bootstrap samples of the images for the intervals of a comparison (default: 200)',
-    )
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Run the tool."""
-    args = parse_args()
-    from mlp_dense.errors import UserError
-    from mlp_dense.reports.making import make_comparison, make_report
-
-    if not 0 <= args.score_thr <= 1 or args.max_images < 0 or args.resamples < 1:
-        raise UserError('Set --score-thr from 0 to 1, --max-images to 0 or more, and --resamples to 1 or more.')
-    if len(args.folders) == 1 and args.out:
-        raise UserError('--out applies to comparisons only; pass several folders, or omit --out.')
-    if len(args.folders) > 1 and not args.out:
-        raise UserError('A comparison needs a new folder; pass --out DIR.')
-    if args.out:
-        page = make_comparison(args.folders, args.out, args.score_thr, args.resamples)
-    else:
-        page = make_report(args.folders[0], args.score_thr, args.max_images)
-    print('The report:', page)
-
+from mlp_dense_cli import run
 
 if __name__ == '__main__':
-    run_tool(main)
+    run('report')

@@ -31,7 +31,7 @@ class AxialShift(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(in_nchw(self.norm1, self.expand(x)))
         w, h = (kernels.shift(x, self.offsets, axis, self.group) for axis in (2, 1))
-        x = kernels.linear_gelu(w, self.along_w) + kernels.linear_gelu(h, self.along_h)
+        x = F.gelu(self.along_w(w)) + F.gelu(self.along_h(h))
         return self.proj(in_nchw(self.norm2, x))
 
 

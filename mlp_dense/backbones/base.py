@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoints.matching import FRESH, LeftOut, load_pretrained, match_and_log
 from ..errors import ArgumentError, UserError
-from ..kernels import nchw_output
 from .layers import Block, ChannelMLP, Stage
 
 NETWORK_NAMES = (
@@ -173,7 +173,8 @@ class MLPBackbone(nn.Module):
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.out_indices:
-                outs.append(nchw_output(self.to_output(i, x, size), self.norms[i]))
+                out = self.norms[i](self.to_output(i, x, size))
+                outs.append(out.clone(memory_format=torch.contiguous_format))  # mmcv's RoIAlign requires this order
         return tuple(outs)
 
     def to_output(self, stage: int, x: Tensor, size: Sequence[int]) -> Tensor:

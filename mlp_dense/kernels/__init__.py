@@ -10,13 +10,11 @@ from .dispatch import known_layer as known_layer
 from .dispatch import operation
 from .dispatch import use as use
 from .reference import cyclic_window as cyclic_window
+from .reference import grouped_conv as grouped_conv
 
 linear = operation(reference.linear, onednn.linear)
-linear_gelu = operation(reference.linear_gelu, onednn.linear_gelu)
 mlp = operation(reference.mlp, onednn.mlp)
 expert_mlp = operation(reference.expert_mlp, onednn.expert_mlp)
 along_axis = operation(reference.along_axis, onednn.along_axis)
 shift = operation(reference.shift, onednn.shift)
-grouped_conv = operation(reference.grouped_conv, onednn.grouped_conv)
 upsample = operation(reference.upsample, onednn.upsample)
-nchw_output = operation(reference.nchw_output, onednn.nchw_output)

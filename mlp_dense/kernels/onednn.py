@@ -8,14 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import reference
 from .dispatch import is_transformed
 
 library = torch.library.Library('mlp_dense', 'DEF')
-TILE = 2**18
-"""Values of a feature map that stay in a core's cache while they are normalized and copied to another order."""
 
 _linear_pointwise: Any = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
 _gelu_backward = torch.ops.aten.gelu_backward
@@ -48,13 +45,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not _uses_convolutions(x):
         return reference.linear(x, weight, bias)
     return (_conv1x1 if torch.compiler.is_compiling() else TrainedLinear.apply)(x, weight, bias)
-
-
-def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
-    """Apply GELU in the pass of the linear layer, for inference."""
-    if needs_gradients(x, layer.weight, layer.bias):
-        return reference.linear_gelu(x, layer)
-    return _linear(x, layer.weight, layer.bias, 'gelu')
 
 
 def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
@@ -183,14 +173,14 @@ def upsample(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-# Convolutions of single channels
+# Shifts
 
 
 def shift(x: Tensor, offsets: Sequence[int], axis: int, group: int = 1) -> Tensor:
     """Run a depthwise convolution whose kernels contain a single 1; its gradient needs no feature map."""
     if torch.compiler.is_compiling():
         return reference.shift(x, offsets, axis, group)
-    return Depthwise.apply(x, _shift_kernel(tuple(offsets), axis, group, x.shape[3], x.dtype))
+    return Shift.apply(x, _shift_kernel(tuple(offsets), axis, group, x.shape[3], x.dtype))
 
 
 @cache
@@ -203,75 +193,15 @@ def _shift_kernel(offsets: tuple[int, ...], axis: int, group: int, channels: int
         return kernel.view((channels, 1, 1, -1) if axis == 2 else (channels, 1, -1, 1))
 
 
-def grouped_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Train the depthwise convolution with a faster gradient of its kernels."""
-    trains = not torch.compiler.is_compiling() and needs_gradients(x, weight) and _uses_convolutions(x)
-    if not trains or bias is not None:
-        return reference.grouped_conv(x, weight, bias)
-    return reference.grouped_conv(x, weight, depthwise=lambda x, kernel, _: Depthwise.apply(x, kernel))
-
-
-class Depthwise(Function):
-    """A depthwise convolution, see :func:`reference.depthwise`."""
+class Shift(Function):
+    """A depthwise convolution with fixed kernels."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, kernel)
+        ctx.save_for_backward(kernel)
         return reference.depthwise(x, kernel)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, kernel = ctx.saved_tensors
-        needs_x, needs_kernel = ctx.needs_input_grad
-        x_gradient = Depthwise.apply(gradient, kernel.flip(2, 3)) if needs_x else None
-        return x_gradient, _kernel_gradient(gradient, x, kernel) if needs_kernel else None
-
-
-def _kernel_gradient(gradient: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
-    # For kernels along the width oneDNN is ten times slower than along the height.
-    transposed = kernel.shape[2] < kernel.shape[3]
-    maps = [tensor.transpose(1, 2).contiguous() if transposed else tensor.contiguous() for tensor in (gradient, x)]
-    kernel = kernel.transpose(2, 3) if transposed else kernel
-    padding, needed = [size // 2 for size in kernel.shape[2:]], (False, True, False)
-    maps = [tensor.permute(0, 3, 1, 2) for tensor in maps]
-    _, kernel_gradient, _ = _convolution_backward(
-        *maps, kernel, None, [1, 1], padding, [1, 1], False, [0, 0], len(kernel), needed
-    )
-    return kernel_gradient.transpose(2, 3) if transposed else kernel_gradient
-
-
-# Outputs
-
-
-def nchw_output(x: Tensor, norm: nn.Module) -> Tensor:
-    """Normalize and copy tile by tile for inference; return gradients in channels_last memory for training."""
-    if torch.compiler.is_compiling():
-        return reference.nchw_output(x, norm)
-    is_fixed = isinstance(norm, _BatchNorm) and not norm.training and norm.running_mean is not None
-    if (is_fixed or isinstance(norm, (nn.LayerNorm, nn.Identity))) and not needs_gradients(x, *norm.parameters()):
-        return _in_order(x, norm, torch.contiguous_format)
-    return InOrder.apply(norm(x), torch.contiguous_format)
-
-
-class InOrder(Function):
-    """A copy of (B, C, H, W) in contiguous or channels_last memory, with a gradient in the other."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, memory_format: torch.memory_format) -> Tensor:
-        ctx.other = torch.channels_last if memory_format == torch.contiguous_format else torch.contiguous_format
-        return _in_order(x, nn.Identity(), memory_format)
-
-    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        if _is_batched(gradient) or gradient.is_contiguous(memory_format=ctx.other):
-            return gradient, None
-        return InOrder.apply(gradient, ctx.other), None
-
-
-def _in_order(x: Tensor, norm: nn.Module, memory_format: torch.memory_format) -> Tensor:
-    out = torch.empty_like(x, memory_format=memory_format)
-    rows = max(1, TILE // (x.shape[1] * x.shape[3]))
-    for image, target in zip(x.split(1), out.split(1), strict=True):
-        for tile, target_tile in zip(image.split(rows, 2), target.split(rows, 2), strict=True):
-            target_tile[0].flatten(1).copy_(norm(tile)[0].flatten(1))
-    return out
+        (kernel,) = ctx.saved_tensors
+        return Shift.apply(gradient, kernel.flip(2, 3)), None

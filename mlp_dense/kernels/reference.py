@@ -3,7 +3,7 @@
 Feature maps are (B, H, W, C). Arguments called `layer`, `fc1`, `fc2` and `norm` are modules, which the references call.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def linear_gelu(x: Tensor, layer: nn.Linear) -> Tensor:
-    """Apply a linear layer, then GELU."""
-    return F.gelu(layer(x))
-
-
 def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
     """Apply two linear layers with GELU between them."""
-    return fc2(linear_gelu(x, fc1))
+    return fc2(F.gelu(fc1(x)))
 
 
 def expert_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
@@ -79,9 +74,7 @@ def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=padding, groups=len(kernel)).permute(0, 2, 3, 1)
 
 
-def grouped_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, depthwise: Callable[..., Tensor] = depthwise
-) -> Tensor:
+def grouped_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Convolve (..., K * C) with kernels (C, K, odd, odd): channel i reads the K channels, one or two, from i * K on.
 
     A depthwise convolution and the sum of each pair are ten times faster on a CPU than groups of two channels.
@@ -94,8 +87,3 @@ def grouped_conv(
 def upsample(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply a transposed convolution of (B, C, H, W) with kernels (C, out, 2, 2) that do not overlap."""
     return F.conv_transpose2d(x, weight, bias, stride=2)
-
-
-def nchw_output(x: Tensor, norm: nn.Module) -> Tensor:
-    """Return ``norm(x)`` of (B, C, H, W), copied to contiguous memory, which mmcv's RoIAlign requires."""
-    return norm(x).clone(memory_format=torch.contiguous_format)

@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,9 +38,8 @@ def load(file: Path) -> ModuleType:
 def call(name: str, *args) -> int:
     """Run `tools/NAME.py ARGS` as its command line does; return the exit status."""
     with own_globals(), patch.object(sys, 'argv', [name, *map(str, args)]), patch.dict(os.environ):
-        tool = load(TOOLS / f'{name}.py')
         try:
-            tool.run_tool(tool.main)
+            runpy.run_path(str(TOOLS / f'{name}.py'), run_name='__main__')
         except SystemExit as error:
             return error.code
         finally:

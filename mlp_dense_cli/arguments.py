@@ -6,6 +6,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def tool_parser(description: str) -> argparse.ArgumentParser:
@@ -103,7 +107,7 @@ def common_parser(description: str, *loaders: str) -> argparse.ArgumentParser:
     return parser
 
 
-def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config':  # noqa: F821
+def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config':
     """Return the config that the arguments of :func:`common_parser` describe, and print what short options changed.
 
     If the run `writes` files, make its work dir.

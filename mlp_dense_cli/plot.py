@@ -1,0 +1,45 @@
+"""Draw the learning curves of trainings: tools/plot_log.py work_dirs/demo_detection --out curves.png."""
+
+import argparse
+from pathlib import Path
+
+from .arguments import check_out_file, tool_parser
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = tool_parser(
+        'Draw losses, learning rate and validation metrics of a training into a PNG. If several trainings are given, '
+        'each has one colour and only its main metrics (mAP, mIoU, top1).'
+    )
+    parser.add_argument(
+        'runs', nargs='+', type=Path, metavar='RUN', help='work dir of a training, or a scalars.json in it'
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='FILE.png', help='image to write; an existing file is replaced'
+    )
+    parser.add_argument(
+        '--smooth',
+        type=float,
+        default=0.0,
+        metavar='WEIGHT',
+        help='weight of the past in the moving average of the losses, from 0 to below 1 (default: 0, no average)',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    from mlp_dense.errors import UserError
+    from mlp_dense.tasks import TASKS
+    from mlp_dense.visualization.curves import distinct_names, plot_runs, read_run
+
+    if not 0 <= args.smooth < 1:
+        raise UserError(f'--smooth is {args.smooth}; set it from 0 to below 1, for example to 0.9.')
+    runs = [read_run(path) for path in args.runs]
+    for run, name in zip(runs, distinct_names([run.name for run in runs], args.runs), strict=True):
+        run.name = name
+    check_out_file(args.out, '.png')
+    plot_runs(runs, args.out, [task.main_metric for task in TASKS.values()], args.smooth)
+    print(f'The curves are in {args.out}')

@@ -1,0 +1,87 @@
+"""Predict on images or a video: tools/predict.py INPUT CONFIG CHECKPOINT --out-dir DIR."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from .arguments import add_cfg_options, add_image_sizes, add_score_thr, tool_parser
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = tool_parser(
+        'Detect objects in images or a video, or segment or classify them. The tool writes drawn images '
+        '(DIR/vis/NAME.png) or a drawn video (DIR/VIDEO.mp4), DIR/images.json, and the results. Detectors: COCO '
+        'results in DIR/predictions.json. Classifiers: the top five classes of each image in DIR/predictions.json. '
+        'Segmentors: label maps in DIR/labels/NAME.png, with the index of the class in each pixel. Sub-folders are '
+        'kept. The image_id is the number in the file name if all names are numbers, else the position from 0. The '
+        'exit status is 1 if an image cannot be decoded.'
+    )
+    parser.add_argument('input', type=Path, metavar='INPUT', help='image, folder of images, or video')
+    parser.add_argument('config', metavar='CONFIG', help='config file, for example one under configs/')
+    parser.add_argument(
+        'checkpoint', metavar='CHECKPOINT', help='file or URL of a checkpoint, or an exported .onnx or .pt2 file'
+    )
+    parser.add_argument(
+        '--out-dir', type=Path, required=True, metavar='DIR', help='new or empty folder for the results'
+    )
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        default=1,
+        metavar='N',
+        help='maximum number of images in a batch; only consecutive images of equal size share a batch (default: 1)',
+    )
+    add_score_thr(parser, 'drawn and written')
+    add_image_sizes(parser)
+    parser.add_argument('--device', metavar='DEVICE', help='cpu, cuda or cuda:N (default: a GPU if available)')
+    parser.add_argument('--fuse', action='store_true', help='fold BatchNorms into neighbouring layers first, for speed')
+    add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    from rich.progress import track
+
+    from mlp_dense import fuse, load_model
+    from mlp_dense.config.config_file import make_folder, read_config
+    from mlp_dense.errors import UserError, counted
+    from mlp_dense.inference import ImageSource, PredictionWriter, checked_device, predict
+    from mlp_dense.kernels.memory import keep_freed_memory
+    from mlp_dense.tasks import task_of
+    from mlp_dense.training.setup import shrink
+
+    if args.batch_size < 1 or not 0 <= args.score_thr <= 1:
+        raise UserError(
+            f'--batch-size is {args.batch_size} and --score-thr {args.score_thr}; '
+            'set --batch-size to 1 or more, and --score-thr from 0 to 1.'
+        )
+    if args.input.suffix == '.py':
+        raise UserError(f'{args.input} is a config; use the order INPUT CONFIG CHECKPOINT.')
+    device = checked_device(args.device)
+    keep_freed_memory()
+    cfg = read_config(args.config, args.cfg_options)
+    if args.img_scale or args.crop_size:
+        print(*shrink(cfg, ['test'], args.img_scale, args.crop_size), sep='\n')
+    source = ImageSource(args.input, task_of(cfg.get('default_scope')).flag)
+    make_folder(args.out_dir)
+    if any(args.out_dir.iterdir()):
+        raise UserError(f'{args.out_dir} is not empty; choose a new or empty folder with --out-dir.')
+
+    model = load_model(cfg, args.checkpoint, device)
+    model = fuse(model) if args.fuse else model
+    with PredictionWriter(args.out_dir, model, args.score_thr, source) as writer:
+        for frame, sample in predict(model, track(source, 'predicting', total=source.length or None), args.batch_size):
+            writer.add(frame, sample)
+    print(f'{counted(len(writer.images), "frame" if source.fps else "image")}: results are in {args.out_dir}')
+    if source.fps and len(writer.images) < source.length:
+        print(
+            f'{args.input} should have {counted(source.length, "frame")}; the others cannot be decoded.',
+            file=sys.stderr,
+        )
+    if writer.undecodable:
+        number = counted(len(writer.undecodable), 'image')
+        print(f'{number} cannot be decoded: {", ".join(writer.undecodable)}', file=sys.stderr)
+        sys.exit(1)
