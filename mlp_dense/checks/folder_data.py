@@ -1,6 +1,7 @@
 """Data sets in a folder without a config: annotation files of COCO, label maps next to images, folders of classes."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,9 @@ def _label_maps(root: Path) -> Iterator[tuple[str, ConfigDict]]:
 def _label_map_config(images: Path, labels: Path, suffix: str, maps: list[Path]) -> ConfigDict:
     largest = 1
     for file in maps[:: max(1, len(maps) // 100)]:
-        with Image.open(file) as image:
+        with suppress(OSError), Image.open(file) as image:  # unreadable files are reported later
             values = np.unique(np.asarray(image))
-        largest = max(largest, *values[values < 255].astype(int).tolist(), 0)
+            largest = max(largest, *values[values < 255].astype(int).tolist(), 0)
     return ConfigDict(
         type='BaseSegDataset',
         _scope_='mmseg',
@@ -127,8 +128,9 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _is_label_map(file: Path) -> bool:
-    with Image.open(file) as image:
+    with suppress(OSError), Image.open(file) as image:
         return file.suffix.lower() in ('.png', '.tif', '.tiff', '.bmp') and image.mode in LABEL_MODES
+    return False
 
 
 def scope_of(dataset: Any) -> str:

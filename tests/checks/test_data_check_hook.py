@@ -4,8 +4,10 @@ import shutil
 
 import cv2
 import pytest
+from mmengine.config import Config
 
 from mlp_dense.checks.data_check import is_truncated
+from mlp_dense.registry import config_path
 from support.configs import DETECTION, SEGMENTATION
 
 
@@ -66,3 +68,9 @@ def test_check_data_ends_unless_train_follows(train, tmp_path, options, trains):
     assert status == 0, errors
     assert ('Checked 10 images, their labels and annotations.' in output) != trains
     assert ('Iter(train)' in output) == (tmp_path / 'run' / 'iter_4.pth').exists() == trains
+
+
+def test_data_of_other_projects_are_checked():
+    assert Config.fromfile(config_path('_base_/exact_training.py')).exact_hooks.data_check.type == (
+        'mlp_dense.DataCheckHook'
+    )
