@@ -71,8 +71,11 @@ def annotation_findings(name: str, dataset: Any, foreign_metric: bool = False) -
         examples = tuple(f'id {i}' for i in ids)
         yield Finding(severity, name, f'annotations {problem.text} in {file}', count, examples, cure)
     if not repaired.usable:
-        severity = 'warning' if name == 'test' else 'error'  # test data may have no annotations
-        yield Finding(severity, name, STOPS, 1, (nothing_usable(file, repaired),))
+        if name == 'train' or (name == 'val' and repaired.problems):
+            yield Finding('error', name, STOPS, 1, (nothing_usable(file, repaired),))
+        else:  # the images may have no object on purpose
+            problem = 'files without a usable annotation: the metrics are undefined'
+            yield Finding('warning', name, problem, 1, (str(file),), 'add annotations')
 
 
 def repair_file(file: Path, dataset: Any) -> Repaired:

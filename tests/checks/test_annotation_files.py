@@ -61,6 +61,14 @@ def test_training_on_nothing_is_refused(change_annotations, train, name, filter_
 
 
 @pytest.mark.slow
+def test_validation_without_objects_is_listed(change_annotations, train):
+    change_annotations('val', lambda content: content.pop('annotations'))
+    status, output, errors = train(DETECTION)
+    assert status == 0, errors
+    assert 'warning val   1 files without a usable annotation: the metrics are undefined: ' in output
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

@@ -1,12 +1,14 @@
 """Label maps without a class, with ignored pixels, of 0 and 255 or of many bits, and images with other suffixes."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from mlp_dense.checks.data_config import check_label_map
-from mlp_dense.checks.label_statistics import count_labels, label_findings
+from mlp_dense.checks.label_statistics import count_labels, has_lossy_labels, label_findings
 from mlp_dense.errors import UserError
 from mlp_dense.training.label_maps import MapLabels
 from support.configs import SEGMENTATION
@@ -125,3 +127,10 @@ def test_missing_label_map_is_refused(data, train):
     file.unlink()
     status, _, errors = train(SEGMENTATION)
     assert status == 2 and f'1 label maps are missing, for example {file}; add the files' in errors
+
+
+@pytest.mark.parametrize(('suffix', 'is_lossy'), [('.png', False), ('_mask.JPG', True), ('.jpeg', True)])
+def test_label_maps_in_jpeg_are_lossy(suffix, is_lossy):
+    dataset = SimpleNamespace(seg_map_suffix=suffix, data_prefix=dict(seg_map_path='labels'))
+    assert has_lossy_labels(dataset) == is_lossy
+    assert not has_lossy_labels(SimpleNamespace(seg_map_suffix=suffix, data_prefix={}))
