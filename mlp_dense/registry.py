@@ -1,16 +1,17 @@
-"""Scope `mlp_dense` in the registries of mmengine, and the location of the configs of this package.
+"""Scope `mlp_dense` in the registries of mmengine, and in the paths of configs.
 
 mmengine imports this file when a config contains ``type='mlp_dense.X'``. A type is imported when it is first looked up,
 so a package that only other types need may be missing or broken.
 """
 
 from importlib import import_module
-from pathlib import Path
 
 from mmengine import registry as root
 from mmengine.registry import Registry
 
+from . import mmengine_privates
 from .backbones import FAMILIES
+from .catalog import config_path
 from .errors import NotInstalledError, explain_import
 
 
@@ -18,7 +19,8 @@ class LazyRegistry(Registry):
     """A registry of scope `mlp_dense`; `modules` maps modules below mlp_dense to the names of their types."""
 
     def __init__(self, parent: Registry, modules: dict[str, str] | None = None):
-        super().__init__(parent.name, parent=parent, scope='mlp_dense')
+        # Without a location, mmengine would import mlp_dense.utils, because add_config_source lists the package.
+        super().__init__(parent.name, parent=parent, scope='mlp_dense', locations=['mlp_dense'])
         self.module_of = {name: module for module, names in (modules or {}).items() for name in names.split()}
 
     def get(self, key: str) -> type | None:
@@ -95,10 +97,4 @@ for _registry in [value for value in vars(root).values() if isinstance(value, Re
         LazyRegistry(_registry)  # mmengine warns if default_scope has no registry
 for _family in FAMILIES:  # bare names for ``import mlp_dense`` and custom_imports
     root.MODELS.register_module(module=_family)
-
-
-def config_path(name: str) -> str:
-    """Return the path of a config below ``configs/`` of this package, such as ``_base_/exact_training.py``."""
-    package = Path(__file__).parent
-    installed = package / '.mim' / 'configs' / name
-    return str(installed if installed.exists() else package.parent / 'configs' / name)
+mmengine_privates.add_config_source('mlp_dense', config_path)  # for ``_base_ = 'mlp_dense::...'``

@@ -13,9 +13,9 @@ from support.tools import run
 
 PACKAGE = ROOT / 'mlp_dense'
 FLOORS = (  # from bottom to top
-    ('errors', 'mmengine_privates'),
+    ('errors', 'mmengine_privates', 'catalog'),
     ('checkpoints', 'visualization', 'datasets', 'operators', 'kernels'),
-    ('backbones', 'tasks'),
+    ('backbones', 'formats', 'tasks'),
     ('registry', 'timm', 'torchvision'),
     ('config', 'reports'),
     ('checks',),
