@@ -13,6 +13,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from rich.progress import track
 
+from ..datasets.annotations import repair
+from ..datasets.coco import read_coco
+from ..errors import UserError
 from . import matching
 from .matching import ERRORS, HIT, Errors, Matches, joined_matches
 from .page import HOVER, Column, DrawnObject, Gallery, GalleryImage, Plot, Report, Table, choose, draw_all
@@ -69,8 +72,11 @@ class CocoData:
 
 def read_data(results: Results) -> CocoData:
     """Read the ground truth and the detections of a test."""
-    content, classes = read_json(Path(results.annotations)), list(results.classes)
-    names = {category['id']: category['name'] for category in content['categories']}
+    content, classes = read_coco(Path(results.annotations)), list(results.classes)
+    if not content['images']:
+        raise UserError(f'{results.annotations} lists no image; restore it, and run tools/test.py with --report.')
+    masks = results.file('predictions.segm.json').is_file()
+    names = repair(content, classes, masks, results.crowds).names  # as the metric
     label_of = {category: classes.index(name) for category, name in names.items() if name in classes}
 
     def labelled(items: Sequence[Mapping]) -> Iterator[dict]:
