@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from .arguments import add_cfg_options, tool_parser
@@ -33,6 +34,7 @@ def main() -> None:
     from mlp_dense.checks.examination import examine
 
     operators.install()  # before the config imports mmdet or mmsegmentation
-    examination = examine(Path(args.target), args.cfg_options, args.data_root, everything=not args.fast)
+    with redirect_stdout(sys.stderr):  # mmdet and mmsegmentation print
+        examination = examine(Path(args.target), args.cfg_options, args.data_root, everything=not args.fast)
     print(examination.json() if args.json else examination.text())
     sys.exit(examination.status)

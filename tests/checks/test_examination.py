@@ -73,7 +73,7 @@ def test_processes_share_the_images(data, monkeypatch):
     for file in sorted((data / 'train').iterdir())[3:5]:
         file.write_bytes(b'')
     init_default_scope('mmdet')
-    built = [(name, DATASETS.build(config)) for name, config in datasets_in(data)]
+    built = [(name, DATASETS.build(config)) for name, config in datasets_in(data, data)]
     for _, dataset in built:
         check_built(dataset)
     expected, _ = data_check.inspect(built)
