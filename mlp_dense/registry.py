@@ -76,11 +76,20 @@ METRICS = LazyRegistry(
     },
 )
 DATASETS = LazyRegistry(
-    root.DATASETS, {'training.data_order': 'SeededDataset', 'classification.data': 'ClassFolders ImageArchive ImageNet'}
+    root.DATASETS,
+    {
+        'training.data_order': 'SeededDataset',
+        'training.mmdet_fixes': 'CocoDataset',
+        'classification.data': 'ClassFolders ImageArchive ImageNet',
+    },
 )
 TRANSFORMS = LazyRegistry(
     root.TRANSFORMS,
-    {'classification.data': 'LoadImage PackClass TimmTransform', 'datasets.bands': 'LoadMultiBandImage'},
+    {
+        'training.label_maps': 'MapLabels',
+        'classification.data': 'LoadImage PackClass TimmTransform',
+        'datasets.bands': 'LoadMultiBandImage',
+    },
 )
 DATA_SAMPLERS = LazyRegistry(
     root.DATA_SAMPLERS, {'training.data_order': 'SeededBatches', 'classification.data': 'RepeatedAugmentation'}

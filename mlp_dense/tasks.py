@@ -1,12 +1,12 @@
 """Table of the tasks: one row each. A new task is a row here and a module ``reports/NAME.py``."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from .datasets.coco import read_json
 from .datasets.layout import annotation_file
 from .errors import UserError
 
@@ -61,7 +61,7 @@ def coco_category_ids(dataset: Any, classes: Sequence[str]) -> list[int]:
         return COCO_IDS
     file = annotation_file(dataset)
     if file and file.suffix == '.json' and file.is_file():
-        categories = json.loads(file.read_text(encoding='utf-8')).get('categories', ())
+        categories = read_json(file).get('categories', ())
         ids = {category['name']: category['id'] for category in categories}
         if set(classes) <= ids.keys():
             return [ids[name] for name in classes]

@@ -24,6 +24,8 @@ COMMANDS = {
     'plot': 'draw learning curves',
     'checkpoint': 'inspect a checkpoint or publish its weights',
     'configs': 'list the configs of this package',
+    'data convert': 'convert annotations between formats, and split data sets',
+    'data check': 'check the data of a config or in a folder',
     'data stats': 'measure mean and standard deviation of the bands of images',
     'data shapes': 'generate the embedded data set of shapes',
     'doctor': 'check the installed packages and the machine',

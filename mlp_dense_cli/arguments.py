@@ -98,6 +98,8 @@ def common_parser(description: str, loaders: Iterable[str], *examples: str) -> a
     parser.add_argument('--batch-size', type=int, metavar='N', help='number of images per batch and process')
     text = 'number of data-loading processes; 0 loads in the main process'
     parser.add_argument('--workers', type=int, metavar='N', help=text)
+    text = 'objects with iscrowd=1 in annotations of COCO (default: ignored)'
+    parser.add_argument('--crowds', choices=('ignored', 'as-objects'), help=text)
     text = 'folder for checkpoints and logs (default: work_dirs/NAME_OF_CONFIG)'
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help=text)
     text = 'launcher of several processes: pytorch (torchrun), slurm or mpi'
@@ -122,7 +124,7 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config':
     keep_freed_memory()
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     cfg.launcher = args.launcher
-    names = ('img_scale', 'crop_size', 'batch_size', 'workers', 'epochs', 'iters')
+    names = ('img_scale', 'crop_size', 'batch_size', 'workers', 'epochs', 'iters', 'crowds')
     options = {name: vars(args)[name] for name in names if vars(args).get(name) is not None}
     lines = shrink(cfg, args.loaders, **options) if options else []
     if rank_of(cfg.launcher) == 0:

@@ -18,7 +18,7 @@ FAMILIES = {
 NAME = re.compile(
     rf'({"|".join(FAMILIES)})(?:_(.+?))??'
     r'(?:_(cascade_mask_rcnn|mask_rcnn|retinanet|upernet|semantic_fpn))?(?:_\dx)?'
-    r'_(coco|ade20k|camvid|shapes|imagenet|tiny_imagenet_50)(?:-.+)?'
+    r'_(coco|ade20k|camvid|shapes|bands|imagenet|tiny_imagenet_50)(?:-.+)?'
 )
 COLUMNS = ('name', 'family', 'head', 'data', 'schedule', 'params', 'published')
 

@@ -17,7 +17,7 @@ from PIL import Image
 from timm.data import ImageNetInfo, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
 
-from ..datasets import SUFFIXES, Archive
+from ..datasets import SUFFIXES, SYSTEM_FOLDERS, Archive
 from ..datasets.bands import BAND_SUFFIXES, LoadMultiBandImage
 from ..errors import UnreadableError, UserError, some
 from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
@@ -27,14 +27,16 @@ from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 class ClassFolders(BaseDataset):
     """Images in and below one folder per class: ``data_root/data_prefix['img_path']/CLASS/``.
 
-    Classes are sorted by name, unless ``metainfo['classes']`` defines their order. Hidden files are ignored.
+    Classes are sorted by name, unless ``metainfo['classes']`` defines their order. Hidden files and folders of the
+    system (SYSTEM_FOLDERS) are ignored.
     """
 
     @classmethod
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
         folder = Path(cfg.get('data_root') or '', cfg.data_prefix['img_path'])
         paths = folder.iterdir() if folder.is_dir() else ()
-        return dict(classes=sorted(path.name for path in paths if path.is_dir() and not path.name.startswith('.')))
+        names = (path.name for path in paths if path.is_dir() and not path.name.startswith('.'))
+        return dict(classes=sorted(name for name in names if name not in SYSTEM_FOLDERS))
 
     def folders(self) -> list[str]:
         """Return the names of the folders in the order of the classes."""
@@ -51,7 +53,9 @@ class ClassFolders(BaseDataset):
             dict(img_path=str(path), gt_label=label)
             for label, name in enumerate(folders)
             for path in sorted((root / name).rglob('*'))
-            if path.suffix.lower() in suffixes and not path.name.startswith('.')
+            if path.suffix.lower() in suffixes
+            and not path.name.startswith('.')
+            and not {*path.parts} & {*SYSTEM_FOLDERS}
         ]
         labels = {info['gt_label'] for info in images}
         if empty := [name for label, name in enumerate(folders) if label not in labels]:
@@ -83,7 +87,7 @@ class ImageArchive(BaseDataset):
     @classmethod
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
         names = Path(cfg.get('data_root') or '', cfg.ann_file).with_name('classes.txt')
-        lines = names.read_text(encoding='utf-8').splitlines() if names.is_file() else []
+        lines = names.read_text(encoding='utf-8-sig').splitlines() if names.is_file() else []
         rows = [line.rpartition('\t') for line in lines]
         return dict(classes=_distinct([row[2] for row in rows], [row[0] for row in rows]))
 

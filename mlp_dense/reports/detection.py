@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from rich.progress import track
 
+from ..datasets.annotations import repair
+from ..datasets.coco import read_coco
 from ..errors import UserError
 from . import matching
 from .matching import ERRORS, HIT, Errors, Matches, joined_matches
@@ -69,48 +71,30 @@ class CocoData:
 
 
 def read_data(results: Results) -> CocoData:
-    """Read the ground truth and the detections of a test. Raises UserError if a file lacks a value."""
-    annotation_file, classes = Path(results.annotations), list(results.classes)
-    content = read_json(annotation_file)
-    detection_files = {geometry: results.file(f'predictions.{geometry}.json') for geometry in TITLES}
-    has_masks = detection_files['segm'].is_file()
-    _check_content(annotation_file, content, has_masks)
-    names = {category['id']: category['name'] for category in content['categories']}
+    """Read the ground truth and the detections of a test."""
+    content, classes = read_coco(Path(results.annotations)), list(results.classes)
+    if not content['images']:
+        raise UserError(f'{results.annotations} lists no image; restore it, and run tools/test.py with --report.')
+    masks = results.file('predictions.segm.json').is_file()
+    names = repair(content, classes, masks, results.crowds).names  # as the metric
     label_of = {category: classes.index(name) for category, name in names.items() if name in classes}
 
     def labelled(items: Sequence[Mapping]) -> Iterator[dict]:
         for item in items:
             if item['category_id'] in label_of:
-                area = item['bbox'][2] * item['bbox'][3]  # as mmdet and COCO.loadRes, if a file has none
-                yield {'area': area, **item, 'category_id': label_of[item['category_id']]}
+                yield {**item, 'category_id': label_of[item['category_id']]}
 
     truth = matching.as_coco(content['images'], labelled(content['annotations']), range(len(classes)))
     detections: dict[str, dict] = {}
-    for geometry, file in detection_files.items():
-        if geometry == 'bbox' or has_masks:
+    for geometry in TITLES:
+        file = results.file(f'predictions.{geometry}.json')
+        if geometry == 'bbox' or file.is_file():
             detections[geometry] = defaultdict(list)
             for detection in labelled(read_json(file)):
                 detections[geometry][detection['image_id']].append(detection)
     for annotation in truth.anns.values() if 'segm' in detections else ():
         annotation['segmentation'] = truth.annToRLE(annotation)
     return CocoData([truth.imgs[i] for i in sorted(truth.imgs)], truth, detections)
-
-
-def _check_content(file: Path, content: Any, has_masks: bool) -> None:
-    """Raise UserError if an annotation file lacks a value that COCO's evaluation reads."""
-    keys = dict(
-        images=('id', 'file_name', *(('height', 'width') if has_masks else ())),
-        annotations=('image_id', 'category_id', 'bbox', *(('segmentation',) if has_masks else ())),
-        categories=('id', 'name'),
-    )
-    for section, required in keys.items():
-        items = content.get(section) if isinstance(content, dict) else None
-        if not isinstance(items, list) or (section == 'images' and not items):
-            raise UserError(f'{file} has no {section}; restore the annotation file of the test.')
-        for item, key in product(items, required):
-            if item.get(key) in (None, [], ''):
-                remedy = 'add it, or use a model without masks' if key == 'segmentation' else 'add it'
-                raise UserError(f'{file}: {section}, id {item.get("id")}, has no {key}; {remedy}, and test again.')
 
 
 def match_all(

@@ -34,6 +34,7 @@ class Results:
     checkpoint: str
     images: str  # folder or file that image names refer to
     annotations: str = ''  # detection: file with the ground truth
+    crowds: str = 'ignored'  # detection: setting of the metric
     ignore_index: int = 255  # segmentation: label that is not evaluated
     size: Sequence[int] | None = None  # height and width of the last batch of inputs
     loading: Mapping[str, Any] = field(default_factory=dict)  # arguments of LoadMultiBandImage; empty: 8-bit images

@@ -188,7 +188,7 @@ class ResultsHook(Hook):
             handle.remove()
         cfg, dataset = runner.cfg, next(leaves(runner.test_dataloader.dataset))
         metrics_of_test = evaluators(cfg, 'test')
-        annotations = [metric.ann_file for metric in metrics_of_test if metric.get('outfile_prefix')]
+        coco: dict = next((metric for metric in metrics_of_test if metric.get('outfile_prefix')), {})
         ignored = [metric.ignore_index for metric in metrics_of_test if 'ignore_index' in metric]
         parameters, tested = list(unwrapped(runner.model).parameters()), cfg.model.get('module', cfg.model)
         speed = {f'ms an image ({parameters[0].device.type if parameters else "cpu"})': median(self.times)}
@@ -204,7 +204,8 @@ class ResultsHook(Hook):
             config=str(cfg.filename),
             checkpoint=str(cfg.load_from or tested.get('file')),
             images=str((image_folder(dataset) or Path()).absolute()),
-            annotations=str(Path(annotations[0]).absolute()) if annotations else '',
+            annotations=str(Path(coco['ann_file']).absolute()) if coco else '',
+            crowds=coco.get('crowds', 'ignored'),
             ignore_index=ignored[0] if ignored else 255,
             size=self.size,
             loading=loading,

@@ -1,9 +1,9 @@
-"""Loss and metrics of label maps that mmsegmentation lacks."""
+"""Loss, metrics and a transform of label maps that mmsegmentation lacks."""
 
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor
 
 from ..datasets.image_files import write_image
-from ..registry import METRICS, MODELS
+from ..errors import UserError
+from ..registry import METRICS, MODELS, TRANSFORMS
 
 
 @MODELS.register_module()
@@ -32,6 +33,22 @@ class WeightedCrossEntropyLoss(CrossEntropyLoss):
         class_weight = scores.new_tensor(self.class_weight)
         total = class_weight[labels[labels != ignore_index]].sum()
         return super().forward(scores, labels, weight, avg_factor=total, ignore_index=ignore_index, **kwargs)
+
+
+@TRANSFORMS.register_module()
+class MapLabels:
+    """Transform after LoadAnnotations that replaces labels: ``labels={255: 1}`` for masks of 0 and 255."""
+
+    def __init__(self, labels: Mapping[int, int]):
+        self.table = np.arange(256, dtype=np.uint8)
+        for label, new in labels.items():
+            if not 0 <= int(label) < 256 or not 0 <= new < 256:
+                raise UserError(f'MapLabels maps {label} to {new}; use labels from 0 to 255.')
+            self.table[int(label)] = new
+
+    def __call__(self, results: dict) -> dict:
+        results['gt_seg_map'] = self.table[results['gt_seg_map']]
+        return results
 
 
 @METRICS.register_module()

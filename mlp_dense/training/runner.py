@@ -22,6 +22,7 @@ from ..checkpoints.reading import Checkpoint
 from ..checks.band_agreement import check_bands, guard_bands
 from ..checks.channels import check_channels
 from ..checks.data_config import check_built, check_data, copy_before_packing
+from ..checks.explained_data import explained_data
 from ..config.config_file import enter_scope, first_line
 from ..config.validation import building, check_backends, check_pretrained, check_settings
 from ..datasets.layout import leaves
@@ -142,7 +143,7 @@ class DenseRunner(Runner):
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """Build a data loader and check its data sets."""
-        with redirect_stdout(io.StringIO()):  # silence pycocotools
+        with redirect_stdout(io.StringIO()), explained_data(dataloader):  # silence pycocotools
             loader = Runner.build_dataloader(dataloader, *args, **kwargs)
         for dataset in leaves(loader.dataset):
             check_built(dataset)

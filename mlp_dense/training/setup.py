@@ -29,6 +29,7 @@ def shrink(
     workers: int | None = None,
     epochs: int | None = None,
     iters: int | None = None,
+    crowds: str | None = None,
 ) -> list[str]:
     """Change the sizes of a run wherever a config contains them; return a line for each change.
 
@@ -46,7 +47,20 @@ def shrink(
                 if not workers and loader.get(key):  # PyTorch refuses them without loading processes
                     edits.set(loader, key, None)
     set_duration(edits, epochs, iters)
+    if crowds is not None:
+        for name in loaders:
+            _set_crowds(edits, name, crowds)
     return edits.lines
+
+
+def _set_crowds(edits: Edits, name: str, crowds: str) -> None:
+    """Set `crowds` of the data sets and the metrics that read COCO's format."""
+    dataset = setting(edits.cfg, f'{name}_dataloader.dataset')
+    for node in [*(leaves(dataset) if dataset else ()), *evaluators(edits.cfg, name)]:
+        kind = str(node.get('type')).rpartition('.')[2]
+        if kind in ('CocoDataset', 'CocoMetric'):
+            edits.set(node, 'type', f'mlp_dense.{kind}')
+            edits.set(node, 'crowds', crowds)
 
 
 def for_training(

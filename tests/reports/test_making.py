@@ -1,7 +1,10 @@
 """Values of reports equal those of pycocotools and mmsegmentation."""
 
+import dataclasses
 import json
 import os
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -23,6 +26,7 @@ from mlp_dense.reports.matching import average_precision
 from mlp_dense.reports.page import choose, outline
 from mlp_dense.reports.results import Results, read_results, without_undefined
 from mlp_dense.tasks import TASKS
+from mlp_dense.training.mmdet_fixes import CocoMetric
 from support.configs import DETECTION, SEGMENTATION, thin
 from support.detections import random_coco
 from support.tools import NO_WORKERS, call
@@ -104,6 +108,68 @@ def test_order_of_category_ids_does_not_matter(tmp_path):
         matches, _ = match_shard([data.sample(image, 'bbox') for image in data.images], 'bbox', CLASSES, 0.3)
         precisions.append(average_precision([areas[0] for areas in matches]).tolist())
     assert precisions[0] == precisions[1] and len(set(precisions[0])) == CLASSES
+
+
+IDS = {
+    'from 0': lambda i: i,
+    'with gaps': lambda i: 7 * i + 3,
+    'text': 'a{}'.format,
+    'UUIDs': lambda i: str(uuid.UUID(int=i)),
+    'equal': lambda i: 1,
+    'absent': lambda i: None,
+}
+
+
+@pytest.mark.parametrize('name', IDS)
+def test_ap_is_the_same_in_metric_report_and_comparison_for_any_ids(name, tmp_path):
+    """The annotations of one image have text as ids of the image."""
+    folder = write_results(tmp_path, seed=1)
+    expected = scores_of(read_results(folder))
+    truth = json.loads((tmp_path / 'truth.json').read_text())
+    for i, annotation in enumerate(truth['annotations']):
+        annotation['id'] = IDS[name](i)
+        annotation['image_id'] = str(annotation['image_id']) if i < 5 else annotation['image_id']
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    results = read_results(folder)
+    ap_of_classes = scores_of(results)
+    np.testing.assert_array_equal(ap_of_classes, expected)
+    for geometry, measured in (('segm', np.nanmean(ap_of_classes)), ('bbox', None)):
+        metric = CocoMetric(ann_file=str(tmp_path / 'truth.json'), metric=geometry)
+        metric.dataset_meta = dict(classes=results.classes)
+        detections = json.loads(results.file(f'predictions.{geometry}.json').read_text())
+        for image in truth['images']:
+            metric.process(
+                {}, [dict(img_id=image['id'], ori_shape=(240, 320), pred_instances=of_image(image, detections))]
+            )
+        ap = metric.evaluate(len(truth['images']))[f'coco/{geometry}_mAP']
+        assert measured is None or ap == pytest.approx(measured, abs=6e-4)
+    values = module_of(results).report(results, 0.3, 1, ThreadPoolExecutor(1)).values
+    assert values['bbox']['AP'] == pytest.approx(ap, abs=6e-4)
+    assert values['segm']['AP'] == pytest.approx(np.nanmean(ap_of_classes))
+
+
+def scores_of(results: Results) -> np.ndarray:
+    """Return the AP of each class, as a comparison uses it."""
+    return module_of(results).scores(results, 0.3, ThreadPoolExecutor(1)).of_classes(None)
+
+
+def of_image(image: dict, detections: list[dict]) -> dict:
+    """Return the detections of an image as a detector predicts them."""
+    own = [detection for detection in detections if detection['image_id'] == image['id']]
+    boxes = torch.tensor([detection['bbox'] for detection in own]).reshape(-1, 4)
+    labels = torch.tensor([detection['category_id'] // 2 for detection in own], dtype=torch.long)
+    scores = torch.tensor([detection['score'] for detection in own])
+    corners = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    return dict(bboxes=corners, labels=labels, scores=scores, masks=[detection['segmentation'] for detection in own])
+
+
+def test_crowds_count_as_objects_in_the_report_too(tmp_path):
+    folder = write_results(tmp_path, seed=1)
+    counts = {}
+    for crowds in ('ignored', 'as-objects'):
+        data = read_data(dataclasses.replace(read_results(folder), crowds=crowds))
+        counts[crowds] = sum(annotation['iscrowd'] for annotation in data.truth.anns.values())
+    assert counts['ignored'] > 0 == counts['as-objects']
 
 
 def test_report_without_sched_getaffinity(tmp_path, monkeypatch):
