@@ -12,7 +12,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
         'Check all images, labels and annotations of a config or in a folder. The table has the severity, the count, '
-        'an example and the cure of each problem, and the sizes of objects next to the strides of the pyramid. The '
+        'an example and the remedy of each problem, and the sizes of objects next to the strides of the pyramid. The '
         'exit status is 0, 1 (warnings) or 2 (errors).',
         'data/fruit',
         'hire_mlp_mask_rcnn_coco --data-root data/fruit',

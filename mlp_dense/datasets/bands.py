@@ -69,7 +69,8 @@ class LoadMultiBandImage:
         count = image.shape[2]
         bands = self.bands_shown(count)
         if max(bands) >= count:
-            raise UserError(f'LoadMultiBandImage: show is {bands}, but an image has {count} bands (0 to {count - 1}).')
+            problem = f'LoadMultiBandImage: show is {bands}, but an image has {count} bands'
+            raise UserError(f'{problem}; set show to bands from 0 to {count - 1}.')
         shown = image[..., bands].astype(np.float32)
         low, high = np.percentile(shown, PERCENTILES, axis=(0, 1), keepdims=True)
         return (255 * np.clip((shown - low) / np.maximum(high - low, 1e-12), 0, 1)).astype(np.uint8)
