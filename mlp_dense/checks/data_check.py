@@ -115,7 +115,7 @@ def _in_image(name: str, dataset: Any, info: dict, decodes: bool, bands: int | N
                     check_image(file, info['img'].shape[2], bands)
                 elif type(loader).__name__ == 'LoadImageFromFile' and (lost := lost_by_opencv(Path(file), info['img'])):
                     remedy = 'load them with mlp_dense.LoadMultiBandImage'
-                    yield finding('warning', problem=f'images have {lost}', examples=(file,), remedy=remedy)
+                    yield finding('warning', problem=lost, examples=(file,), remedy=remedy)
     except UserError as error:
         if isinstance(error, UnreadableError) and name == 'train':
             problem, remedy = 'images or label maps cannot be read, and will be skipped', 'replace or remove them'

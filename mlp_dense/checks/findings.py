@@ -33,7 +33,7 @@ class Finding:
         if self.problem == STOPS:
             return self.examples[0]
         examples = f', for example {self.examples[0]}' if self.examples else ''
-        return f'The {self.data} data: {self.problem} ({self.count}{examples}); {self.remedy}.'
+        return f'The {self.data} data: {self.problem}: {self.count}{examples}; {self.remedy}.'
 
 
 def merged(findings: Iterable[Finding]) -> list[Finding]:

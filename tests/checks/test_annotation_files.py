@@ -65,7 +65,7 @@ def test_validation_without_objects_is_listed(change_annotations, train):
     change_annotations('val', lambda content: content.pop('annotations'))
     status, output, errors = train(DETECTION)
     assert status == 0, errors
-    assert 'warning val   1 files without a usable annotation: the metrics are undefined: ' in output
+    assert 'warning val        1  files without a usable annotation: the metrics are undefined: ' in output
 
 
 @pytest.mark.slow

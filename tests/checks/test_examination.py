@@ -36,7 +36,7 @@ def test_findings_are_merged_and_sorted():
         'note    val        4  images are black: a, b, c and 1 more'
     )
     assert rows[0].sentence() == 'x.jpg is broken; fix it.'
-    assert rows[1].sentence() == 'The val data: images are white (3, for example a); paint them.'
+    assert rows[1].sentence() == 'The val data: images are white: 3, for example a; paint them.'
     assert [exit_status(rows[i:]) for i in range(4)] == [2, 1, 0, 0]
     content = json.loads(to_json(rows, source='x'))
     assert content['source'] == 'x' and content['status'] == 2 and content['findings'][1]['remedy'] == 'paint them'

@@ -135,7 +135,7 @@ def test_failed_conversion_leaves_nothing(mixed, tmp_path):
     ('arguments', 'message'),
     [
         (('cvat',), "The format 'cvat' is unknown; use coco, yolo, voc, labels"),
-        (('coco', 'move'), "images='move' cannot be written"),
+        (('coco', 'move'), "images is 'move'; use 'link' or 'keep'"),
         (('labels',), 'contains objects, which the format labels cannot store; choose coco, yolo or voc'),
         (('yolo', 'keep'), 'yolo needs the images of .* in its folder; use images="link"'),
     ],

@@ -142,7 +142,7 @@ def test_size_is_that_of_the_loaded_image(suffix, write_files):
     height, width = cv2.imread(str(root / f'b.{suffix}')).shape[:2]
     assert (only(data).width, only(data).height) == (width, height)
     if width != 60:
-        assert 'have width and height exchanged' in ' '.join(data.notes) and data.places['train'].annotations is None
+        assert 'Width and height are exchanged' in ' '.join(data.notes) and data.places['train'].annotations is None
 
 
 def test_other_sizes_than_annotated_are_noted(write_files):
