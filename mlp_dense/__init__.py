@@ -9,7 +9,7 @@ from .errors import explained_imports
 __version__ = '0.2.0'
 
 _NAMES = {
-    'registry': 'config_path',
+    'catalog': 'config_path',
     'backbones.base': 'MLPBackbone',
     'backbones': 'HireMLP ASMLP CycleMLP WaveMLP MLPMixer VisionPermutator SparseMLP',
     'backbones.fusion': 'fuse',

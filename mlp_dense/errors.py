@@ -1,7 +1,9 @@
 """Errors that users can fix: the tools print their message without a traceback."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -70,3 +72,13 @@ def counted(number: int | str, noun: str) -> str:
 def some(names: list[str]) -> str:
     """Return the first three names of a list and the number of the others."""
     return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
+
+
+def command(name: str) -> str:
+    """Return the command line that starts a tool as the running one was started, for a hint to the user."""
+    started = sys.argv[0]
+    tool = Path(started).parent / f'{name}.py'
+    if started.endswith('.py') and tool.parent.name == 'tools' and tool.is_file():
+        return f'python {tool}'
+    program = started.rpartition(' ')[0] if started.startswith('python -m ') else 'mlp-dense'
+    return f'{program} {name}'

@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+
 CONFIG_READERS = ('_file2dict', '_is_lazy_import', '_parse_lazy_import')
 """Functions of mmengine that have the path of the config they read in the variable `filename`."""
 
@@ -52,3 +55,20 @@ def checkpoint_reader(loader: Any, read: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         loader._schemes = schemes
+
+
+def add_config_source(package: str, find: Callable[[str], str]) -> None:
+    """Let ``_base_`` and get_config accept ``package::NAME``; `find` returns the path of a name.
+
+    mmengine has a fixed list of packages. In a config that inherits from another package, it looks up types in that
+    package. Configs of this package keep the scope that they name themselves, such as mmdet.
+    """
+    original = Config._get_cfg_path
+
+    def get_path(path: str, filename: str) -> tuple[str, str | None]:
+        name = path.removeprefix(f'{package}::')
+        return original(path, filename) if name == path else (find(name), None)
+
+    Config._get_cfg_path = staticmethod(get_path)
+    # get_config locates the package by this name. The name of the distribution fails in an editable installation.
+    MODULE2PACKAGE[package] = f'{package}.errors'

@@ -1,16 +1,17 @@
-"""Scope `mlp_dense` in the registries of mmengine, and the location of the configs of this package.
+"""Scope `mlp_dense` in the registries of mmengine, and in the paths of configs.
 
 mmengine imports this file when a config contains ``type='mlp_dense.X'``. A type is imported when it is first looked up,
 so a package that only other types need may be missing or broken.
 """
 
 from importlib import import_module
-from pathlib import Path
 
 from mmengine import registry as root
 from mmengine.registry import Registry
 
+from . import mmengine_privates
 from .backbones import FAMILIES
+from .catalog import config_path
 from .errors import NotInstalledError, explain_import
 
 
@@ -87,10 +88,4 @@ for _registry in [value for value in vars(root).values() if isinstance(value, Re
         LazyRegistry(_registry)  # mmengine warns if default_scope has no registry
 for _family in FAMILIES:  # bare names for ``import mlp_dense`` and custom_imports
     root.MODELS.register_module(module=_family)
-
-
-def config_path(name: str) -> str:
-    """Return the path of a config below ``configs/`` of this package, such as ``_base_/exact_training.py``."""
-    package = Path(__file__).parent
-    installed = package / '.mim' / 'configs' / name
-    return str(installed if installed.exists() else package.parent / 'configs' / name)
+mmengine_privates.add_config_source('mlp_dense', config_path)  # for ``_base_ = 'mlp_dense::...'``

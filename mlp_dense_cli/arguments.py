@@ -3,34 +3,55 @@
 import argparse
 import atexit
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+CONFIG_HELP = 'name (mlp-dense configs) or file of a config'
 
-def tool_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the options of every tool."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        '--debug', action='store_true', help='print the traceback of every error (same as MLP_DENSE_DEBUG=1)'
+
+class HelpFormatter(argparse.HelpFormatter):
+    """A formatter of ``--help`` with a usage line without options, and with examples as they are."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **{**kwargs, 'max_help_position': 22})
+
+    def add_usage(self, usage: str | None, actions: Iterable[argparse.Action], *args: Any, **kwargs: Any) -> None:
+        needed = [action for action in actions if action.required or not action.option_strings]
+        super().add_usage(usage, [*needed, argparse.Action([], '', metavar='[options]')], *args, **kwargs)
+
+    def _format_args(self, *args: Any) -> str:
+        return re.sub(r'(\S+) \[\1 \.\.\.\]', r'\1 ...', super()._format_args(*args))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith('examples:') else super()._fill_text(text, width, indent)
+
+
+def tool_parser(description: str, *examples: str) -> argparse.ArgumentParser:
+    """Return a parser with the options of every tool. The `examples` are arguments, shown at the end of --help."""
+    epilog = '\n'.join(['examples:', *(f'  %(prog)s {example}' for example in examples)])
+    program = f'python {sys.argv[0]}' if sys.argv[0].endswith('.py') else sys.argv[0]
+    parser = argparse.ArgumentParser(
+        program, description=description, epilog=epilog if examples else None, formatter_class=HelpFormatter
     )
+    text = 'print the traceback of every error (same as MLP_DENSE_DEBUG=1)'
+    parser.add_argument('--debug', action='store_true', help=text)
     return parser
 
 
-def config_parser(description: str) -> argparse.ArgumentParser:
+def config_parser(description: str, *examples: str) -> argparse.ArgumentParser:
     """Return a parser with a config and its changes."""
-    parser = tool_parser(description)
-    parser.add_argument('config', metavar='CONFIG', help='config file, for example one under configs/')
-    parser.add_argument(
-        '--data-root',
-        type=Path,
-        metavar='DIR',
-        help='folder of the data, instead of the data_root in the config; its layout must be that of the config',
-    )
+    parser = tool_parser(description, *examples)
+    parser.add_argument('config', metavar='CONFIG', help=CONFIG_HELP)
+    text = 'folder of the data (default: the data_root of the config)'
+    parser.add_argument('--data-root', type=Path, metavar='DIR', help=text)
     add_cfg_options(parser)
     return parser
 
@@ -42,62 +63,45 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         default=[],
         metavar='KEY=VALUE',
-        help='change settings of the config, for example train_dataloader.batch_size=4 model.backbone.with_cp=True',
+        help='change the config, for example train_dataloader.batch_size=4',
     )
 
 
 def add_image_sizes(parser: argparse.ArgumentParser) -> None:
     """Add --img-scale and --crop-size."""
-    parser.add_argument(
-        '--img-scale',
-        '--img-size',
-        nargs='+',
-        type=int,
-        metavar='PIXELS',
-        help='resize images to this size: long and short side, for example 320 192, or one number for both '
-        '(classifiers need one number). Other sizes in the config change in proportion; Mosaic and MixUp are refused',
-    )
-    parser.add_argument(
-        '--crop-size',
-        nargs=2,
-        type=int,
-        metavar=('H', 'W'),
-        help='height and width of crops in pixels; only for configs that crop to a fixed size, such as segmentation',
-    )
+    text = 'long and short side of images, or one number; other sizes follow'
+    for name in ('--img-scale', '--img-size'):
+        shown = text if name == '--img-scale' else argparse.SUPPRESS
+        parser.add_argument(name, nargs='+', type=int, metavar='PX', help=shown)
+    text = 'height and width of crops in pixels, if the config crops to a fixed size'
+    parser.add_argument('--crop-size', nargs=2, type=int, metavar=('H', 'W'), help=text)
 
 
-def add_score_thr(parser: argparse.ArgumentParser, use: str) -> None:
+def add_score_thr(parser: argparse._ActionsContainer, use: str) -> None:
     """Add --score-thr; `use` completes "detections above this score are"."""
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        metavar='SCORE',
-        help=f'detections above this score, from 0 to 1, are {use}; ignored for other tasks (default: 0.3)',
-    )
+    text = f'detections above this score are {use} (0 to 1, default: 0.3)'
+    parser.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE', help=text)
 
 
-def common_parser(description: str, *loaders: str) -> argparse.ArgumentParser:
+def add_fuse(parser: argparse._ActionsContainer) -> None:
+    """Add --fuse."""
+    text = 'fold BatchNorms into neighbouring layers first, for speed'
+    parser.add_argument('--fuse', action='store_true', help=text)
+
+
+def common_parser(description: str, loaders: Iterable[str], *examples: str) -> argparse.ArgumentParser:
     """Return a parser with the options that training and testing share; they change the data of the `loaders`."""
-    parser = config_parser(description)
+    parser = config_parser(description, *examples)
     parser.set_defaults(loaders=loaders)
     add_image_sizes(parser)
     parser.add_argument('--batch-size', type=int, metavar='N', help='number of images per batch and process')
-    parser.add_argument(
-        '--workers', type=int, metavar='N', help='number of data-loading processes; 0 loads in the main process'
-    )
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        metavar='DIR',
-        help='folder for checkpoints, logs and metrics (default: work_dirs/NAME_OF_CONFIG)',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=('none', 'pytorch', 'slurm', 'mpi'),
-        default='none',
-        help='launcher of several processes: pytorch (torchrun), slurm or mpi (default: none, one process)',
-    )
+    text = 'number of data-loading processes; 0 loads in the main process'
+    parser.add_argument('--workers', type=int, metavar='N', help=text)
+    text = 'folder for checkpoints and logs (default: work_dirs/NAME_OF_CONFIG)'
+    parser.add_argument('--work-dir', type=Path, metavar='DIR', help=text)
+    text = 'launcher of several processes: pytorch (torchrun), slurm or mpi'
+    launchers = ('none', 'pytorch', 'slurm', 'mpi')
+    parser.add_argument('--launcher', choices=launchers, default='none', metavar='NAME', help=text)
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # older launchers pass it
     return parser
 
@@ -134,6 +138,23 @@ def check_out_file(file: Path, *suffixes: str) -> None:
     if file.suffix.lower() not in suffixes or file.is_dir():
         raise UserError(f'--out {file}: choose a file name that ends in {" or ".join(suffixes)}.')
     make_folder(file.parent)
+
+
+def package_file(name: str) -> Path:
+    """Return the file of a module of mlp_dense without importing the package, which imports PyTorch."""
+    spec = find_spec('mlp_dense')
+    if spec is None or not spec.origin:
+        sys.exit('mlp_dense is not installed: pip install it into the environment of this command.')
+    return Path(spec.origin).with_name(f'{name}.py')
+
+
+def light_module(name: str) -> ModuleType:
+    """Return a module of mlp_dense that imports the standard library only, without importing the package."""
+    spec = spec_from_file_location(f'mlp_dense_{name}', package_file(name))
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run_tool(main: Callable[[], None]) -> None:

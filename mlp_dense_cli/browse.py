@@ -1,4 +1,4 @@
-"""Draw the output of a data pipeline: tools/browse.py CONFIG --out data.png."""
+"""Drawing of the output of a data pipeline."""
 
 import argparse
 from pathlib import Path
@@ -8,36 +8,28 @@ from .arguments import add_image_sizes, check_out_file, config_parser
 TILE = 384  # maximum height and width of an image on the sheet, in pixels
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = config_parser(
         'Draw images and labels after all transforms of the pipeline, as the network receives them, on one sheet. '
-        'Pixels that the training of a segmentor ignores are hatched in black and white.'
+        'Pixels that the training of a segmentor ignores are hatched in black and white.',
+        'hire_mlp_mask_rcnn_coco --data-root /data/coco --out data.png',
+        'hire_mlp_upernet_ade20k --out data.png --split val --num 4',
     )
-    parser.add_argument(
-        '--out', type=Path, required=True, metavar='FILE.png', help='image to write; an existing file is replaced'
-    )
+    text = 'image to write; an existing file is replaced'
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE.png', help=text)
     parser.add_argument('--num', type=int, default=16, metavar='N', help='number of random images (default: 16)')
-    parser.add_argument(
-        '--split',
-        choices=('train', 'val'),
-        default='train',
-        help='data to draw, after the transforms of their own pipeline (default: train)',
-    )
-    parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        metavar='N',
-        help='random seed; equal seeds select and augment the same images (default: 0)',
-    )
+    text = 'data to draw, after the transforms of their own pipeline (default: train)'
+    parser.add_argument('--split', choices=('train', 'val'), default='train', help=text)
+    text = 'random seed; equal seeds select and augment the same images (default: 0)'
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help=text)
     add_image_sizes(parser)
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
     """Run the tool."""
-    args = parse_args()
+    args = make_parser().parse_args()
     import numpy as np
     from mmengine.runner import set_random_seed
     from rich.progress import track

@@ -1,4 +1,4 @@
-"""Inspection of checkpoints, and publishing of their weights: tools/checkpoint.py inspect|publish FILE ..."""
+"""Inspection of checkpoints, and publishing of their weights."""
 
 import argparse
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 from .arguments import tool_parser
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = tool_parser(
-        'Inspect checkpoints and publish their weights; see "checkpoint.py inspect --help" and "checkpoint.py publish '
-        '--help". No code in a file is executed.'
+        'Inspect a checkpoint or publish its weights. No code in a file is executed.',
+        'inspect epoch_15.pth --config hire_mlp_mask_rcnn_shapes',
+        'publish epoch_15.pth hire.safetensors',
     )
     commands = parser.add_subparsers(dest='command', required=True, metavar='inspect|publish')
     text = (
@@ -18,33 +19,23 @@ def parse_args() -> argparse.Namespace:
     )
     inspect = commands.add_parser('inspect', help=text, description=text)
     inspect.add_argument('file', metavar='FILE', help='file or https URL of a checkpoint')
-    inspect.add_argument(
-        '--config',
-        metavar='CONFIG',
-        help='also print whether the file loads into the complete model of this config',
-    )
+    text = 'also print whether the file loads into the complete model of this config'
+    inspect.add_argument('--config', metavar='CONFIG', help=text)
     text = 'write only the weights and class names, as float32; the hash of the new file is added to its name'
     publish = commands.add_parser('publish', help=text, description=text)
     publish.add_argument('file', metavar='FILE', help='file or https URL of a checkpoint')
-    publish.add_argument(
-        'out',
-        type=Path,
-        metavar='OUT',
-        help='file name that ends in .pth or .safetensors; NAME.pth becomes NAME-1a2b3c4d.pth (start of the SHA-256)',
-    )
-    publish.add_argument(
-        '--ema',
-        action='store_true',
-        help='publish the exponential moving average of the weights, which the file must contain',
-    )
+    text = 'file that ends in .pth or .safetensors; NAME.pth becomes NAME-1a2b3c4d.pth (start of the SHA-256)'
+    publish.add_argument('out', type=Path, metavar='OUT', help=text)
+    text = 'publish the exponential moving average of the weights, which the file must contain'
+    publish.add_argument('--ema', action='store_true', help=text)
     for command in (inspect, publish):  # also accept --debug after the command
         command.add_argument('--debug', action='store_true', help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
     """Run the command line."""
-    args = parse_args()
+    args = make_parser().parse_args()
     if args.command == 'publish':
         from mlp_dense.checkpoints.writing import publish
 

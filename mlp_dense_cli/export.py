@@ -1,10 +1,10 @@
-"""Export a model: tools/export.py configs/segmentation/hire_mlp_upernet_ade20k.py CHECKPOINT model.onnx."""
+"""Export of a model to a file."""
 
 import argparse
 import re
 from pathlib import Path
 
-from .arguments import config_parser
+from .arguments import add_fuse, config_parser
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -14,44 +14,35 @@ def image_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = config_parser(
         'Export a detector or segmentor, or a part of it, to ONNX or torch.export. The exported model takes images '
         '(B, 3, H, W) of uint8 in BGR, as OpenCV reads them; it normalizes and pads them itself. Before the file is '
-        'written, the tool runs it on images of two sizes in two batches, and compares the results with PyTorch.'
+        'written, the tool runs it on images of two sizes in two batches, and compares the results with PyTorch.',
+        'hire_mlp_mask_rcnn_shapes epoch_15.pth model.onnx',
+        'hire_mlp_upernet_ade20k none model.pt2 --static 512x512 --part backbone',
     )
-    parser.add_argument(
-        'checkpoint', metavar='CHECKPOINT', help='file or URL of a checkpoint, or the word none for random weights'
-    )
+    text = 'file or URL of a checkpoint, or the word none for random weights'
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help=text)
     parser.add_argument('out', type=Path, metavar='OUT', help='new file: .onnx, or .pt2 for torch.export')
-    parser.add_argument(
-        '--part', choices=('model', 'neck', 'backbone'), default='model', help='part to export (default: model)'
-    )
-    parser.add_argument(
-        '--dtype', choices=('fp32', 'fp16', 'bf16'), default='fp32', help='dtype of the network (default: fp32)'
-    )
-    parser.add_argument(
-        '--int8',
-        action='store_true',
-        help='quantize to int8 (activations 8 bits, weights 7), calibrated on up to 64 images of --images',
-    )
-    parser.add_argument('--fuse', action='store_true', help='fold BatchNorms into neighbouring layers first, for speed')
-    parser.add_argument(
-        '--static', type=image_size, metavar='HxW', help='fix the height and width of images; the batch size stays free'
-    )
-    parser.add_argument(
-        '--images',
-        type=Path,
-        metavar='DIR',
-        help='folder of images for the check and --int8 (default: the test data of the config, else generated images)',
-    )
-    return parser.parse_args()
+    text = 'part to export: model, neck or backbone (default: model)'
+    parser.add_argument('--part', choices=('model', 'neck', 'backbone'), default='model', metavar='PART', help=text)
+    text = 'dtype of the network: fp32, fp16 or bf16 (default: fp32)'
+    parser.add_argument('--dtype', choices=('fp32', 'fp16', 'bf16'), default='fp32', metavar='DTYPE', help=text)
+    text = 'quantize to int8 (weights 7 bits), calibrated on up to 64 --images'
+    parser.add_argument('--int8', action='store_true', help=text)
+    add_fuse(parser)
+    text = 'fix the height and width of images; the batch size stays free'
+    parser.add_argument('--static', type=image_size, metavar='HxW', help=text)
+    text = 'images for the check and --int8 (default: the test data, else generated)'
+    parser.add_argument('--images', type=Path, metavar='DIR', help=text)
+    return parser
 
 
 def main() -> None:
     """Run the tool."""
-    args = parse_args()
+    args = make_parser().parse_args()
     from mlp_dense.config.config_file import read_config
     from mlp_dense.export.exporting import export
 

@@ -1,4 +1,4 @@
-"""Draw the learning curves of trainings: tools/plot_log.py work_dirs/demo_detection --out curves.png."""
+"""Learning curves of trainings."""
 
 import argparse
 from pathlib import Path
@@ -6,31 +6,26 @@ from pathlib import Path
 from .arguments import check_out_file, tool_parser
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = tool_parser(
         'Draw losses, learning rate and validation metrics of a training into a PNG. If several trainings are given, '
-        'each has one colour and only its main metrics (mAP, mIoU, top1).'
+        'each has one colour and only its main metrics (mAP, mIoU, top1).',
+        'work_dirs/hire_mlp_mask_rcnn_coco --out curves.png --smooth 0.8',
+        'work_dirs/small work_dirs/base --out curves.png',
     )
-    parser.add_argument(
-        'runs', nargs='+', type=Path, metavar='RUN', help='work dir of a training, or a scalars.json in it'
-    )
-    parser.add_argument(
-        '--out', type=Path, required=True, metavar='FILE.png', help='image to write; an existing file is replaced'
-    )
-    parser.add_argument(
-        '--smooth',
-        type=float,
-        default=0.0,
-        metavar='WEIGHT',
-        help='weight of the past in the moving average of the losses, from 0 to below 1 (default: 0, no average)',
-    )
-    return parser.parse_args()
+    text = 'work dir of a training, or a scalars.json in it'
+    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help=text)
+    text = 'image to write; an existing file is replaced'
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE.png', help=text)
+    text = 'weight of the past in the average of the losses, from 0 to below 1 (default: 0)'
+    parser.add_argument('--smooth', type=float, default=0.0, metavar='WEIGHT', help=text)
+    return parser
 
 
 def main() -> None:
     """Run the tool."""
-    args = parse_args()
+    args = make_parser().parse_args()
     from mlp_dense.errors import UserError
     from mlp_dense.tasks import TASKS
     from mlp_dense.visualization.curves import distinct_names, plot_runs, read_run

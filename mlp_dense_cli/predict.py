@@ -1,48 +1,40 @@
-"""Predict on images or a video: tools/predict.py INPUT CONFIG CHECKPOINT --out-dir DIR."""
+"""Predictions on images or a video."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from .arguments import add_cfg_options, add_image_sizes, add_score_thr, tool_parser
+from .arguments import CONFIG_HELP, add_cfg_options, add_fuse, add_image_sizes, add_score_thr, tool_parser
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = tool_parser(
-        'Detect objects in images or a video, or segment or classify them. The tool writes drawn images '
-        '(DIR/vis/NAME.png) or a drawn video (DIR/VIDEO.mp4), DIR/images.json, and the results. Detectors: COCO '
-        'results in DIR/predictions.json. Classifiers: the top five classes of each image in DIR/predictions.json. '
-        'Segmentors: label maps in DIR/labels/NAME.png, with the index of the class in each pixel. Sub-folders are '
-        'kept. The image_id is the number in the file name if all names are numbers, else the position from 0. The '
-        'exit status is 1 if an image cannot be decoded.'
+        'Detect objects in images or a video, or segment or classify them. DIR receives drawn images or a drawn video, '
+        'images.json, and COCO results (detection), the top five classes (classification) or label maps '
+        '(segmentation). The exit status is 1 if an image cannot be decoded.',
+        'images/ hire_mlp_mask_rcnn_shapes epoch_15.pth --out-dir predicted',
+        'video.mp4 hire_mlp_mask_rcnn_coco model.onnx --out-dir predicted --score-thr 0.5',
     )
     parser.add_argument('input', type=Path, metavar='INPUT', help='image, folder of images, or video')
-    parser.add_argument('config', metavar='CONFIG', help='config file, for example one under configs/')
-    parser.add_argument(
-        'checkpoint', metavar='CHECKPOINT', help='file or URL of a checkpoint, or an exported .onnx or .pt2 file'
-    )
-    parser.add_argument(
-        '--out-dir', type=Path, required=True, metavar='DIR', help='new or empty folder for the results'
-    )
-    parser.add_argument(
-        '--batch-size',
-        type=int,
-        default=1,
-        metavar='N',
-        help='maximum number of images in a batch; only consecutive images of equal size share a batch (default: 1)',
-    )
+    parser.add_argument('config', metavar='CONFIG', help=CONFIG_HELP)
+    text = 'file or URL of a checkpoint, or an exported .onnx or .pt2 file'
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help=text)
+    text = 'new or empty folder for the results'
+    parser.add_argument('--out-dir', type=Path, required=True, metavar='DIR', help=text)
+    text = 'number of images of equal size in a batch (default: 1)'
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help=text)
     add_score_thr(parser, 'drawn and written')
     add_image_sizes(parser)
     parser.add_argument('--device', metavar='DEVICE', help='cpu, cuda or cuda:N (default: a GPU if available)')
-    parser.add_argument('--fuse', action='store_true', help='fold BatchNorms into neighbouring layers first, for speed')
+    add_fuse(parser)
     add_cfg_options(parser)
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
     """Run the tool."""
-    args = parse_args()
+    args = make_parser().parse_args()
     from rich.progress import track
 
     from mlp_dense import fuse, load_model

@@ -1,4 +1,4 @@
-"""Make the report of a test, or compare tests: tools/report.py DIR [DIR ...]."""
+"""Report of a test, or a comparison of tests."""
 
 import argparse
 from pathlib import Path
@@ -6,45 +6,33 @@ from pathlib import Path
 from .arguments import tool_parser
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = tool_parser(
-        'Rebuild the page of a test from the results that tools/test.py --report DIR wrote, without testing again. '
+        'Rebuild the page of a test from the results that mlp-dense test --report DIR wrote, without testing again. '
         'The page is DIR/index.html; its values are in DIR/report.json, and its plots in DIR/plots. Several DIRs are '
-        'compared with the first, in a page that is written to --out.'
+        'compared with the first, in a page that is written to --out.',
+        'report --score-thr 0.5',
+        'report_old report_new --out comparison',
     )
-    parser.add_argument('folders', nargs='+', type=Path, metavar='DIR', help='folder of a report of tools/test.py')
-    parser.add_argument(
-        '--out', type=Path, metavar='DIR', help='new folder for the page of a comparison; required with several DIRs'
-    )
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        metavar='SCORE',
-        help='lowest score of detections that are drawn or counted in confusion tables (default: 0.3)',
-    )
-    parser.add_argument(
-        '--max-images',
-        '--pictures',
-        type=int,
-        default=300,
-        metavar='N',
-        help='maximum number of images to draw (default: 300)',
-    )
-    parser.add_argument(
-        '--resamples',
-        type=int,
-        default=200,
-        metavar='N',
-        help='bootstrap samples of the images for the intervals of a comparison (default: 200)',
-    )
-    return parser.parse_args()
+    text = 'folder of a report of mlp-dense test'
+    parser.add_argument('folders', nargs='+', type=Path, metavar='DIR', help=text)
+    text = 'new folder for the page of a comparison; required with several DIRs'
+    parser.add_argument('--out', type=Path, metavar='DIR', help=text)
+    text = 'lowest score of detections that are drawn or counted in confusion tables (default: 0.3)'
+    parser.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE', help=text)
+    text = 'maximum number of images to draw (default: 300)'
+    for name in ('--max-images', '--pictures'):
+        shown = text if name == '--max-images' else argparse.SUPPRESS
+        parser.add_argument(name, type=int, default=300, metavar='N', help=shown)
+    text = 'bootstrap samples of the images for the intervals of a comparison (default: 200)'
+    parser.add_argument('--resamples', type=int, default=200, metavar='N', help=text)
+    return parser
 
 
 def main() -> None:
     """Run the tool."""
-    args = parse_args()
+    args = make_parser().parse_args()
     from mlp_dense.errors import UserError
     from mlp_dense.reports.making import make_comparison, make_report
 

@@ -1,57 +1,42 @@
-"""Test of a checkpoint.
-
-Example: python tools/test.py configs/detection/hire_mlp_mask_rcnn_coco.py CHECKPOINT
-"""
+"""Test of a checkpoint."""
 
 import argparse
 import json
 import math
 from pathlib import Path
 
-from .arguments import add_score_thr, check_out_file, common_parser, read_run_config
+from .arguments import add_fuse, add_score_thr, check_out_file, common_parser, read_run_config
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = common_parser(
         'Test a checkpoint on the test data of a config. The metrics are printed and written to metrics.json in the '
         'work dir.',
-        'test',
+        ['test'],
+        'hire_mlp_mask_rcnn_shapes epoch_15.pth --report report',
+        'hire_mlp_mask_rcnn_coco model.onnx --data-root /data/coco --out predictions.pkl',
     )
-    parser.add_argument(
-        'checkpoint', metavar='CHECKPOINT', help='file or URL of a checkpoint, or an exported .onnx or .pt2 file'
-    )
-    parser.add_argument(
-        '--out',
-        default='',
-        metavar='FILE',
-        help='write the predictions to this file: .pkl for detection and segmentation, .json for classification',
-    )
-    parser.add_argument(
-        '--show-dir',
-        default='',
-        metavar='DIR',
-        help='draw ground truth and predictions side by side into this folder, one PNG per image',
-    )
-    add_score_thr(parser, 'drawn by --show-dir and counted by --report')
-    parser.add_argument(
-        '--tta',
-        action='store_true',
-        help='merge the predictions for augmented images: flipped ones, for segmentation also in several sizes',
-    )
-    parser.add_argument('--fuse', action='store_true', help='fold BatchNorms into neighbouring layers first, for speed')
-    parser.add_argument(
-        '--report',
-        default='',
-        metavar='DIR',
-        help='write a page about the errors to DIR/index.html; tools/report.py makes it again or compares tests',
-    )
-    return parser.parse_args()
+    text = 'file or URL of a checkpoint, or an exported .onnx or .pt2 file'
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help=text)
+    testing = parser.add_argument_group('testing')
+    text = 'merge the predictions for flipped images (segmentation: and several sizes)'
+    testing.add_argument('--tta', action='store_true', help=text)
+    add_fuse(testing)
+    output = parser.add_argument_group('output')
+    text = 'write a page about the errors to DIR/index.html (see mlp-dense report)'
+    output.add_argument('--report', default='', metavar='DIR', help=text)
+    text = 'draw ground truth and predictions side by side, one PNG per image'
+    output.add_argument('--show-dir', default='', metavar='DIR', help=text)
+    text = 'write the predictions (.pkl; .json for classification)'
+    output.add_argument('--out', default='', metavar='FILE', help=text)
+    add_score_thr(output, 'drawn and counted')
+    return parser
 
 
 def main() -> None:
     """Run the tool."""
-    args = parse_args()
+    args = make_parser().parse_args()
     from mmengine.dist import is_main_process
 
     from mlp_dense.config.config_file import make_folder

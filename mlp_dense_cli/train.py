@@ -1,4 +1,4 @@
-"""Train the model of a config, for example configs/detection/hire_mlp_mask_rcnn_coco.py."""
+"""Training of the model of a config."""
 
 import argparse
 import sys
@@ -7,53 +7,41 @@ from contextlib import nullcontext, redirect_stdout
 from .arguments import common_parser, read_run_config
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = common_parser(
-        'Train the model of a config. Checkpoints, logs and images go to the work dir.', 'train', 'val', 'test'
+        'Train the model of a config. Checkpoints, logs and images go to the work dir.',
+        ('train', 'val', 'test'),
+        'hire_mlp_mask_rcnn_shapes --seed 0',
+        'hire_mlp_mask_rcnn_coco --data-root /data/coco --batch-size 4 --auto-scale-lr',
     )
-    length = parser.add_mutually_exclusive_group()
+    training = parser.add_argument_group('training')
+    length = training.add_mutually_exclusive_group()
     for option, unit in (('--epochs', 'epochs'), ('--iters', 'iterations')):
-        text = f'train N {unit}, if the config counts in {unit}; the learning-rate schedule scales with them'
+        text = f'train N {unit} if the config counts {unit}; the schedule follows'
         length.add_argument(option, type=int, metavar='N', help=text)
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='FILE',
-        help='resume from a checkpoint with its optimizer and schedule (without FILE: the newest in the work dir)',
-    )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision on a GPU')
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='multiply the learning rate by (processes x batch size) / auto_scale_lr.base_batch_size of the config',
-    )
-    parser.add_argument('--seed', type=int, metavar='N', help='seed of all random numbers (default: drawn and logged)')
-    parser.add_argument(
-        '--deterministic',
-        action='store_true',
-        help='equal bits in every run with the same --seed; slower; fails if an operation has no deterministic kernel',
-    )
-    parser.add_argument('--check-data', action='store_true', help='check all images, labels and annotations, then end')
-    parser.add_argument('--train', action='store_true', help='continue with the training after --check-data')
-    parser.add_argument(
-        '--print-config',
-        action='store_true',
-        help='print the config that would run, with all options and the changes for this machine, and exit',
-    )
-    parser.add_argument(
-        '--dry-run',
-        action='store_true',
-        help='run a few iterations and one validation batch at full size; print memory, time per iteration and the '
-        'estimated end; keep no file',
-    )
-    return parser.parse_args()
+    text = 'resume from a checkpoint (without FILE: the newest in the work dir)'
+    training.add_argument('--resume', nargs='?', const='auto', metavar='FILE', help=text)
+    training.add_argument('--amp', action='store_true', help='automatic mixed precision on a GPU')
+    text = 'scale the learning rate with the total batch size'
+    training.add_argument('--auto-scale-lr', action='store_true', help=text)
+    training.add_argument('--seed', type=int, metavar='N', help='seed of all random numbers (default: drawn, logged)')
+    text = 'equal bits in every run with the same --seed; slower'
+    training.add_argument('--deterministic', action='store_true', help=text)
+    before = parser.add_argument_group('before a training')
+    text = 'check all images, labels and annotations, then end'
+    before.add_argument('--check-data', action='store_true', help=text)
+    before.add_argument('--train', action='store_true', help='continue with the training after --check-data')
+    text = 'print the config that would run on this machine, and exit'
+    before.add_argument('--print-config', action='store_true', help=text)
+    text = 'run a few iterations; print memory, time and the estimated end'
+    before.add_argument('--dry-run', action='store_true', help=text)
+    return parser
 
 
 def main() -> None:
     """Run the tool."""
-    args = parse_args()
+    args = make_parser().parse_args()
     from mmengine.dist import is_main_process
 
     from mlp_dense.training.runner import build_runner, config_text

@@ -13,7 +13,7 @@ from support.tools import run
 
 PACKAGE = ROOT / 'mlp_dense'
 FLOORS = (  # from bottom to top
-    ('errors', 'mmengine_privates'),
+    ('errors', 'mmengine_privates', 'catalog'),
     ('checkpoints', 'visualization', 'datasets', 'operators', 'kernels'),
     ('backbones', 'tasks'),
     ('registry', 'timm', 'torchvision'),

@@ -22,6 +22,7 @@ ATTRIBUTES = {
     '_save_checkpoint': [CheckpointHook],
     '_schemes': [CheckpointLoader],
     '_global_step': [_ParamScheduler],
+    '_get_cfg_path': [Config],
     '_file2dict': [Config],
     '_is_lazy_import': [Config],
     '_parse_lazy_import': [Config],

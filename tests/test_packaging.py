@@ -24,6 +24,19 @@ init_default_scope('mmdet')
 with torch.device('meta'):
     print(type(MODELS.build(cfg.model).backbone).__name__)
 """
+ENTRY_POINT = """
+import sys
+from importlib.metadata import distribution
+(script,) = distribution('mlp_dense').entry_points.select(group='console_scripts', name='mlp-dense')
+sys.argv = ['mlp-dense', *{arguments}]
+script.load()()
+"""
+COMMANDS = {
+    '--version': f'mlp-dense {mlp_dense.__version__}',
+    'configs vip_mask_rcnn_coco': '/unpacked/mlp_dense/.mim/configs/detection/vip_mask_rcnn_coco.py',
+    'train vip_mask_rcnn_coco --print-config': "type='mlp_dense.VisionPermutator'",
+    'train mine.py --print-config': "type='mlp_dense.CycleMLP'",
+}
 
 
 def start(*command, cwd: Path, **environment: str) -> str:
@@ -61,10 +74,14 @@ def test_wheel_contains_tracked_configs_and_works(clone, tmp_path):
     for folder in ('configs', 'tools'):
         files = {path.relative_to(clone).as_posix() for path in (clone / folder).rglob('*.*') if path.is_file()}
         assert {f'mlp_dense/.mim/{file}' for file in files - {'configs/detection/mine.py'}} <= names
-    assert {'mlp_dense/.mim/model-index.yml', 'mlp_dense/py.typed'} <= names
+    assert {'mlp_dense/.mim/model-index.yml', 'mlp_dense/py.typed', 'mlp_dense_cli/train.py'} <= names
     assert not any(name.startswith('tests') or 'mine' in name for name in names)
     printed = start(sys.executable, '-c', USE.format(unpacked=str(unpacked)), cwd=tmp_path, PYTHONPATH=str(unpacked))
     assert printed.split()[-1:] == ['CycleMLP']
+    (tmp_path / 'mine.py').write_text("_base_ = 'mlp_dense::detection/cycle_mlp_b1_retinanet_1x_coco.py'\n")
+    for command, expected in COMMANDS.items():
+        program = ENTRY_POINT.format(arguments=command.split())
+        assert expected in start(sys.executable, '-W', 'ignore', '-c', program, cwd=tmp_path, PYTHONPATH=str(unpacked))
 
 
 @pytest.mark.slow

@@ -1,40 +1,6 @@
-"""Generator of the embedded data set of shapes."""
+"""Same as ``mlp-dense data shapes``."""
 
-import argparse
-from pathlib import Path
-
-from mlp_dense_cli.arguments import run_tool, tool_parser
-
-
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = tool_parser(
-        'Generate the embedded data set: images of shapes with COCO annotations and label maps, or with --classify in '
-        'one folder per class. No download is needed.'
-    )
-    parser.add_argument('root', type=Path, metavar='DIR', help='new folder, for example data/shapes')
-    parser.add_argument(
-        '--num-train', type=int, default=320, metavar='N', help='number of training images (default: 320)'
-    )
-    parser.add_argument(
-        '--num-val', type=int, default=64, metavar='N', help='number of validation images (default: 64)'
-    )
-    parser.add_argument(
-        '--size', type=int, default=128, metavar='PIXELS', help='height and width of the images (default: 128)'
-    )
-    parser.add_argument('--classify', action='store_true', help='draw one shape per image, in a folder per class')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the images (default: 0)')
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Run the tool."""
-    args = parse_args()
-    from mlp_dense.datasets.shapes import write_shapes
-
-    write_shapes(args.root, args.num_train, args.num_val, args.size, args.seed, args.classify)
-    print(f'{args.num_train} training and {args.num_val} validation images are in {args.root}')
-
+from mlp_dense_cli import run
 
 if __name__ == '__main__':
-    run_tool(main)
+    run('data shapes')

@@ -1,6 +1,5 @@
 """Reading a config, changing it by options, and looking things up in it."""
 
-import difflib
 import inspect
 import json
 import tempfile
@@ -15,6 +14,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from .. import catalog
 from ..errors import UserError, explained_imports
 from ..mmengine_privates import CONFIG_READERS
 from ..tasks import TASKS
@@ -26,15 +26,11 @@ READ_IF_THERE = ('auto_scale_lr', 'find_unused_parameters', 'sync_bn', 'compile'
 def read_config(file: str | Path, options: Sequence[str] = (), data_root: Path | None = None) -> Config:
     """Read a .py, .json or .yaml file, and change it by ``KEY=VALUE`` options. Raises UserError if one is unusable.
 
+    If no such file exists, `file` is the name of a config of this package, such as ``hire_mlp_mask_rcnn_coco``.
+
     The folder `data_root` replaces every data root of the config, also in its evaluators.
     """
-    path = Path(file)
-    if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
-        raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml; see --help for the order.')
-    if not path.is_file():
-        known = [str(file) for file in Path('configs').glob('*/*.py') if file.parent.name != '_base_']
-        close = difflib.get_close_matches(str(file), known, n=1)
-        raise UserError(f'Config {path} does not exist{f"; did you mean {close[0]}?" if close else "."}')
+    path = _config_file(file)
     try:
         cfg = Config.fromfile(path)
         list(walk(cfg))  # imports the modules that a lazy config names
@@ -134,6 +130,20 @@ def need(cfg: Config, *paths: str) -> None:
     for path in paths:
         if not isinstance(setting(cfg, path), dict):
             raise UserError(f'{cfg.filename or "The config"} has no {path} with settings; pass a complete config.')
+
+
+def _config_file(name: str | Path) -> Path:
+    """Return an existing file, or the config of this package with this name."""
+    path = Path(name)
+    if not path.is_file() and (config := catalog.find(str(name))):
+        return config
+    if path.suffix not in ('', '.py', '.json', '.yaml', '.yml') or (path.exists() and not path.suffix):
+        raise UserError(f'{path} is not a config: its name must end in .py, .json or .yaml; see --help for the order.')
+    if not path.is_file():
+        close = catalog.similar(str(name))
+        remedy = f'did you mean {close}?' if close else 'mlp-dense configs lists the names of configs.'
+        raise UserError(f'Config {path} does not exist; {remedy}')
+    return path
 
 
 def _location(path: Path, error: Exception) -> str:

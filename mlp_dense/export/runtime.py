@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .. import backbones  # noqa: F401  registers operators that a program may call
-from ..errors import UserError, explained_imports
+from ..errors import UserError, command, explained_imports
 from . import boxes  # noqa: F401  registers operators that a program may call
 
 KEYS = (
@@ -34,12 +34,12 @@ class ExportedFile:
         self.name = 'the exported model'
         if isinstance(content, Path):
             if not content.is_file():
-                raise UserError(f'{content} does not exist; pass a file that tools/export.py wrote.')
+                raise UserError(f'{content} does not exist; pass a file that {command("export")} wrote.')
             self.name, suffix, content = str(content), content.suffix, content.read_bytes()
         self._run, texts = self._load_onnx(content) if suffix == '.onnx' else self._load_pt2(content)
         self.metadata = {key: json.loads(text) for key, text in texts.items() if key in KEYS and text}
         if 'outputs' not in self.metadata:
-            raise UserError(f'{self.name} was not written by tools/export.py; export the checkpoint with this tool.')
+            raise UserError(f'{self.name} was not written by {command("export")}; export the checkpoint with it.')
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the outputs by name for uint8 images (B, 3, H, W) in BGR; raise UserError if onnxruntime fails."""
@@ -55,7 +55,7 @@ class ExportedFile:
         if (part, exported_task) != ('model', task):
             raise UserError(
                 f'{self.name} contains the {part} of a model of {exported_task}; '
-                f'export a whole model of {task} (tools/export.py without --part).'
+                f'export a whole model of {task} ({command("export")} without --part).'
             )
         if classes is not None and list(classes) != self.metadata['classes']:
             raise UserError(f'{self.name} has other classes than the data of the config; use the config of its export.')

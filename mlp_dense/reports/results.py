@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, command
 
 FOLDER = 'results'  # inside the folder of the report
 
@@ -68,7 +68,9 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise UserError(f'{file} cannot be read ({error}); restore it, or run tools/test.py with --report.') from error
+        raise UserError(
+            f'{file} cannot be read ({error}); restore it, or run {command("test")} with --report.'
+        ) from error
 
 
 @dataclass

@@ -53,7 +53,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         if backend_args or kwargs.get('published_keys') or '://' in str(kwargs.get('out_dir')):
             raise UserError(
                 'mlp_dense.CheckpointHook writes complete local files only; for backend_args or a remote out_dir set '
-                "default_hooks.checkpoint.type='CheckpointHook', for published_keys use tools/checkpoint.py publish."
+                "default_hooks.checkpoint.type='CheckpointHook', for published_keys use mlp-dense checkpoint publish."
             )
         super().__init__(*args, **kwargs, backend_args=dict(backend='mlp_dense'))
         self.minutes = minutes

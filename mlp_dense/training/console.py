@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from .. import operators
 from ..datasets.layout import leaves
-from ..errors import counted
+from ..errors import command, counted
 from ..registry import HOOKS, LOG_PROCESSORS
 from ..tasks import task_of
 from .loops import validations_left
@@ -93,7 +93,7 @@ class ConsoleHook(Hook):
         if checkpoint := best or info.get('last_ckpt'):
             # The config in the work dir contains the data root and the options of the training.
             config = Path(runner.work_dir, Path(runner.cfg.filename).name)
-            lines.append(f'Next: python tools/test.py {config} {checkpoint}')
+            lines.append(f'Next: {command("test")} {config} {checkpoint}')
         runner.logger.info('\n    '.join(lines))
 
     def _open(self, runner: Any, action: str, loader: Any, schedule: str = '') -> None:

@@ -12,7 +12,7 @@ from ..checkpoints.atomic import checkpoints_in
 from ..config.config_file import Edits, enter_scope, evaluators, make_folder, need, setting
 from ..config.scaling import set_duration, set_image_sizes
 from ..datasets.layout import dataset_meta, leaves
-from ..errors import UserError
+from ..errors import UserError, command
 from ..reports.page import check_folder
 from ..reports.results import FOLDER
 from ..tasks import task_of
@@ -102,7 +102,7 @@ def for_test(
     cfg.load_from, cfg.resume = checkpoint, False
     if is_exported(checkpoint):
         if fuse:
-            raise UserError(f'--fuse: {checkpoint} is exported; use tools/export.py --fuse instead.')
+            raise UserError(f'--fuse: {checkpoint} is exported; use {command("export")} --fuse instead.')
         enter_scope(cfg)
         run_exported(cfg, checkpoint, dataset_meta(cfg.test_dataloader.dataset).get('classes'))
         cfg.load_from = None
