@@ -15,7 +15,7 @@ PACKAGE = ROOT / 'mlp_dense'
 FLOORS = (  # from bottom to top
     ('errors', 'mmengine_privates', 'catalog'),
     ('checkpoints', 'visualization', 'datasets', 'operators', 'kernels'),
-    ('backbones', 'tasks'),
+    ('backbones', 'formats', 'tasks'),
     ('registry', 'timm', 'torchvision'),
     ('config', 'reports'),
     ('checks',),

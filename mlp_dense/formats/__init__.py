@@ -1,0 +1,29 @@
+"""Formats of annotations: reading, writing and splitting of data sets.
+
+:func:`read` returns a :class:`DataSet`; :func:`write` and :func:`places_of` accept it.
+"""
+
+from .converting import WRITERS, Written, convert, detect, places_of, read, write
+from .detecting import FORMATS
+from .records import Annotation, Box, DataSet, Place, Record, counts
+from .semantic import label_map
+from .splitting import split
+
+__all__ = [
+    'FORMATS',
+    'WRITERS',
+    'Annotation',
+    'Box',
+    'DataSet',
+    'Place',
+    'Record',
+    'Written',
+    'convert',
+    'counts',
+    'detect',
+    'label_map',
+    'places_of',
+    'read',
+    'split',
+    'write',
+]

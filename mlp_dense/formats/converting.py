@@ -1,0 +1,247 @@
+"""Reading in any format, and writing in COCO's, YOLO's, VOC's or as label maps, without moving an image."""
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import UserError, counted, some
+from .coco import write_coco
+from .detecting import FORMATS, find
+from .labelme import image_bytes
+from .records import DataSet, Losses, Place, Record, counts
+from .semantic import IGNORED, write_labels
+from .sources import Source, check_sizes, common_folder
+from .splitting import split
+from .voc import write_voc
+from .yolo import write_yolo
+
+WRITERS = ('coco', 'yolo', 'voc', 'labels')
+"""Formats of :func:`write`."""
+
+
+class Written(NamedTuple):
+    """The files of each split that a config can name, and the lines that compare the written data with the source."""
+
+    places: dict[str, Place]
+    lines: list[str]
+
+
+def detect(path: Path, format: str | None = None) -> str:
+    """Return the name of the format of a folder or annotation file. Raises UserError if it is unknown or ambiguous."""
+    return find(Source(Path(path)), format)[0]
+
+
+def read(
+    path: Path,
+    format: str | None = None,
+    images: Path | None = None,
+    colors: Mapping[str, Any] | Path | None = None,
+) -> DataSet:
+    """Read the annotations of a folder or of an annotation file.
+
+    Images are sorted by name, and the objects of an image have the order of the file, in all formats.
+
+    Args:
+        path: Folder of the data, or an annotation file.
+        format: Name in ``FORMATS``, if several are found.
+        images: Folder of the images, if they are elsewhere.
+        colors: For label maps: the value or the colour (red, green, blue) of each class, or a file with them.
+    """
+    source = Source(Path(path), images and Path(images), Path(colors) if isinstance(colors, str) else colors)
+    name, files = find(source, format)
+    data = FORMATS[name].read(source, files)
+    if not data.splits:
+        raise UserError(f'{path} has no image; set the folder of the data.')
+    if name != 'labels':
+        check_sizes(data)
+    used = {record.file for record in data.records()}
+    unused = sorted({file for paths in source.images.values() for file in paths} - used)
+    if unused and name in ('coco', 'voc', 'labelme', 'cvat') and not source.file:
+        files_text = some([source.relative(file) for file in unused])
+        data.notes.append(f'{counted(len(unused), "image")} without annotations are not read ({files_text}).')
+    return data
+
+
+def convert(
+    path: Path,
+    out: Path,
+    format: str | None = None,
+    fractions: Sequence[float] = (),
+    seed: int = 0,
+    colors: Mapping[str, Any] | Path | None = None,
+) -> list[str]:
+    """Read a data set, split it if `fractions` are given, write it, and return the lines to print.
+
+    The default format is COCO's for objects, and label maps for label maps.
+    """
+    data = read(path, colors=colors)
+    if fractions:
+        data = split(data, fractions, seed)
+    written = write(data, out, format or ('labels' if data.format == 'labels' else 'coco'))
+    return [*data.lines(), *written.lines]
+
+
+def places_of(data: DataSet, folder: Path) -> Written:
+    """Return files that a config can name: those of the source, or annotations that are written into a new `folder`.
+
+    Images stay where they are, if possible. mmdet and mmsegmentation cannot read the source in another format, in a
+    dialect that the notes of `data` describe, or after :func:`split`.
+    """
+    if data.places and all(place.annotations for place in data.places.values()):
+        return Written(data.places, [])
+    keep = not any(record.embedded for record in data.records())
+    if data.format == 'labels':
+        keep = all(len({record.file.suffix for record in records}) == 1 for records in data.splits.values())
+    format = 'labels' if data.format == 'labels' else 'coco'
+    return write(data, folder, format, images='keep' if keep else 'link')
+
+
+def write(data: DataSet, out: Path, format: str, images: str = 'link') -> Written:
+    """Write a data set into a new or empty folder, and compare it with the source.
+
+    Images are linked (hard links), or copied to another file system. They are never moved or overwritten. With
+    ``images='keep'`` only annotations are written, which refer to the images of the source.
+    """
+    out = Path(out)
+    _check_writable(data, format, images)
+    image_folders = {name: common_folder(record.file for record in records) for name, records in data.splits.items()}
+    writing = _Writing(data, out, None if images == 'link' else image_folders)
+    with _new_folder(out, data) as folder:
+        getattr(writing, format)(folder)
+    return writing.result(format)
+
+
+class _Writing:
+    """Files that are written into a folder, which then becomes `out`; images are linked if `kept` is None."""
+
+    def __init__(self, data: DataSet, out: Path, kept: Mapping[str, Path] | None):
+        self.data, self.out, self.kept = data, out, kept
+        self.losses, self.pixels, self.places = Losses(), Counter[int](), dict[str, Place]()
+
+    def coco(self, folder: Path) -> None:
+        for name, records in self.data.splits.items():
+            images = self.kept[name] if self.kept else self.out / name
+            file = Path('annotations', f'instances_{name}.json')
+            write_coco(folder / file, records, self.data.classes, images)
+            self.places[name] = Place(self.out / file, images)
+            self.link(records, folder / name)
+
+    def yolo(self, folder: Path) -> None:
+        write_yolo(folder, self.data.splits, self.data.classes, self.losses)
+        for name, records in self.data.splits.items():
+            self.link(records, folder / 'images' / name)
+
+    def voc(self, folder: Path) -> None:
+        parents = write_voc(folder, self.data.splits, self.data.classes, self.losses)
+        for name, records in self.data.splits.items():
+            self.link(records, folder / 'JPEGImages' / parents[name])
+
+    def labels(self, folder: Path) -> None:
+        lines = [f'{i} {name}\n' for i, name in enumerate(self.data.classes)]
+        (folder / 'classes.txt').write_text(''.join(lines), encoding='utf-8')
+        for name, records in self.data.splits.items():
+            self.pixels += write_labels(folder / 'labels' / name, records, self.data)
+            suffix = Counter(record.file.suffix for record in records).most_common(1)[0][0]
+            images = self.kept[name] if self.kept else self.out / name
+            self.places[name] = Place(self.out / 'labels' / name, images, (suffix, '.png'))
+            others = [record.name for record in records if record.file.suffix != suffix]
+            if others:
+                reason = f'mmsegmentation reads one suffix, so the names of all end in {suffix}'
+                self.losses.renamed[reason] += others
+            self.link(records, folder / name, suffix)
+
+    def link(self, records: Sequence[Record], folder: Path, suffix: str | None = None) -> None:
+        for record in () if self.kept else records:
+            _link(record, (folder / record.name).with_suffix(suffix or Path(record.name).suffix))
+
+    def result(self, format: str) -> Written:
+        if format == 'labels':
+            return Written(self.places, [*_pixel_lines(self.data, self.pixels), *self.losses.lines()])
+        return Written(self.places, _compared(self.data, read(self.out, format), self.losses))
+
+
+def _check_writable(data: DataSet, format: str, images: str) -> None:
+    if format not in WRITERS or images not in ('link', 'keep'):
+        raise UserError(f'{format!r} with images={images!r} cannot be written; use {", ".join(WRITERS)} with "link".')
+    if (format == 'labels') != (data.format == 'labels'):
+        kinds = ('label maps', 'objects') if data.format == 'labels' else ('objects', 'label maps')
+        raise UserError(f'{data.root} has {kinds[0]}, but {format} contains {kinds[1]}; use another format.')
+    suffixes = [{record.file.suffix for record in records} for records in data.splits.values()]
+    if images == 'keep' and format == 'labels' and max(map(len, suffixes)) > 1:
+        raise UserError(f'The images have the suffixes {max(suffixes, key=len)}, not one; use images="link".')
+    if images == 'keep' and (format in ('yolo', 'voc') or any(record.embedded for record in data.records())):
+        raise UserError(f'{format} needs the images of {data.root} in its folder; use images="link".')
+
+
+def _pixel_lines(data: DataSet, pixels: Counter[int]) -> list[str]:
+    """Return the pixels of each class before and after. Binary masks have no count before."""
+    before = data.pixels or pixels
+    if +before != +pixels:
+        raise RuntimeError(f'The written label maps have {pixels} instead of {before} pixels of each class.')
+    names = [*enumerate(data.classes), (IGNORED, 'ignored')]
+    lines = [f'images of {split}: {len(records)} -> {len(records)}' for split, records in data.splits.items()]
+    return lines + [f'pixels of {name}: {before[i]} -> {pixels[i]}' for i, name in names if pixels[i]]
+
+
+@contextmanager
+def _new_folder(out: Path, data: DataSet) -> Iterator[Path]:
+    """Yield a folder that becomes `out` at the end; after an error nothing remains."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        problem = 'not empty' if out.is_dir() else 'a file'
+        raise UserError(f'{out} is {problem}; choose another folder.')
+    if out.resolve().is_relative_to(data.root.resolve()):
+        raise UserError(f'{out} lies in the folder of the data; choose a folder outside of {data.root}.')
+    unfinished = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+        unfinished.chmod(0o777 & ~_umask())
+        yield unfinished
+        if out.exists():
+            out.rmdir()
+        unfinished.replace(out)
+    except OSError as error:
+        raise UserError(f'{out} cannot be written ({error}); choose another folder.') from error
+    finally:
+        if unfinished:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _link(record: Record, target: Path) -> None:
+    """Link or copy an image; an existing target is an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        raise UserError(f'Two images are called {record.name}; rename one.')
+    if record.embedded:
+        target.write_bytes(image_bytes(record.file))
+        return
+    try:
+        os.link(record.file.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(record.file, target)
+
+
+def _compared(before: DataSet, after: DataSet, losses: Losses) -> list[str]:
+    """Return the counts of the source and of the written data, and a sentence for each loss."""
+    first, second = counts(before), counts(after)
+    lines = [
+        f'{name}: {first.get(name, 0)} -> {second.get(name, 0)}'
+        for name in {**first, **second}
+        if not name.startswith('class ') or first.get(name) != second.get(name)
+    ]
+    lines.append(f'classes: {len(before.classes)} -> {len(after.classes)}')
+    dropped = sum(map(len, losses.dropped.values()))
+    if first['objects'] - dropped != second['objects'] or before.classes != after.classes:
+        raise RuntimeError(f'The written data differ from the source without a reason: {"; ".join(lines)}')
+    return lines + losses.lines()

@@ -1,0 +1,159 @@
+"""Splits of a data set that are stratified by class and keep near-duplicate images together."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..errors import UnreadableError, UserError, counted, some
+from .labelme import image_bytes
+from .records import DataSet, Record
+from .semantic import label_map
+from .sources import ORDER, common_folder
+
+BITS = 3  # near-duplicates differ in at most so many of the 64 bits of their difference hashes
+GREY = 8.0  # and in at most so many of 255 grey levels, in the mean of their thumbnails
+
+
+def split(data: DataSet, fractions: Sequence[float], seed: int = 0) -> DataSet:
+    """Return a data set with new splits: train and val, or train, val and test, by the given fractions.
+
+    Every class reaches every split if it is in enough images. Near-duplicates stay in one split: their difference
+    hashes of 64 bits differ in at most 3 bits, and their thumbnails in at most 8 of 255 grey levels. The splits of the
+    source are merged. The result depends only on the data, the fractions and the seed.
+    """
+    if len(fractions) not in (2, 3) or min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        raise UserError(f'The fractions are {[*fractions]}; set two or three positive numbers with the sum 1.')
+    names = ORDER[: len(fractions)]
+    common = common_folder(record.file for record in data.records())
+    parents = [(record, record.file.parent.relative_to(common)) for record in data.records()]
+    records = [replace(record, name=(parent / Path(record.name).name).as_posix()) for record, parent in parents]
+    records.sort(key=lambda record: record.name)
+    groups = near_duplicates(records)
+    if len(groups) < len(names):
+        raise UserError(f'{counted(len(groups), "different image")} cannot be split into {len(names)}; add images.')
+    labels = [{label for i in group for label in _labels(records[i], data)} for group in groups]
+    sizes = [len(group) for group in groups]
+    parts = assign(labels, sizes, fractions, seed)
+    splits: dict[str, list[Record]] = {name: [] for name in names}
+    for group, part in sorted(zip(groups, parts, strict=True)):
+        splits[names[part]] += [records[i] for i in group]
+    for members in splits.values():
+        members.sort(key=lambda record: record.name)
+    sizes_of_splits = ', '.join(f'{len(splits[name])} of {name}' for name in names)
+    notes = [*data.notes, f'Split with the seed {seed}: images {sizes_of_splits}.']
+    if len(data.splits) > 1:
+        notes.append(f'The splits {", ".join(data.splits)} of the source are merged.')
+    if repeated := [records[group[0]].name for group in groups if len(group) > 1]:
+        total = sum(size for size in sizes if size > 1)
+        notes.append(f'{total} near-duplicate images in {len(repeated)} groups stay together ({some(repeated)}).')
+    for part, name in enumerate(names):
+        present = {label for i, each in enumerate(labels) if parts[i] == part for label in each}
+        absent = sorted({label for each in labels for label in each} - present)
+        if absent:
+            classes = some([data.classes[label] for label in absent])
+            notes.append(f'{counted(len(absent), "class")} without an image in {name}: {classes}; add images of them.')
+    return replace(data, splits=splits, notes=notes, places={})
+
+
+def _labels(record: Record, data: DataSet) -> set[int]:
+    """Return the classes in an image."""
+    if record.label_maps:
+        return {*np.unique(label_map(record, data)).tolist()} & {*range(len(data.classes))}
+    return {annotation.label for annotation in record.annotations}
+
+
+def assign(labels: Sequence[set[int]], sizes: Sequence[int], fractions: Sequence[float], seed: int = 0) -> list[int]:
+    """Return the part of each group of images, from the classes in the groups and their sizes.
+
+    Rare classes are assigned first, each group to the part that lacks most images of the class (Sechidis et al., "On
+    the stratification of multi-label data", ECML 2011). Then groups move to parts that lack one of their classes.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels)).tolist()
+    images: Counter[int] = Counter()
+    for i in order:
+        images.update(dict.fromkeys(labels[i], sizes[i]))
+    wanted = {label: [fraction * number for fraction in fractions] for label, number in images.items()}
+    missing = [fraction * sum(sizes) for fraction in fractions]
+    parts = [-1] * len(labels)
+    for label in [*sorted(images, key=lambda label: (images[label], label)), None]:  # None: images without an object
+        for i in order:
+            if parts[i] < 0 and (label is None or label in labels[i]):
+                scores = missing if label is None else wanted[label]
+                part = max(range(len(fractions)), key=lambda p: (round(scores[p], 9), round(missing[p], 9)))
+                parts[i] = part
+                missing[part] -= sizes[i]
+                for each in labels[i]:
+                    wanted[each][part] -= sizes[i]
+    _fill(parts, labels, order, len(fractions))
+    return parts
+
+
+def _fill(parts: list[int], labels: Sequence[set[int]], order: Sequence[int], number: int) -> None:
+    """Move groups into parts without one of their classes, unless another class would leave a part thereby."""
+    groups = Counter((parts[i], label) for i in order for label in labels[i])
+    groups.update((parts[i], None) for i in order)  # all groups of a part
+    totals = Counter(label for i in order for label in labels[i])
+    needs = [(label, part) for label in sorted(totals, key=lambda each: (totals[each], each)) for part in range(number)]
+    for label, part in [*needs, *((None, part) for part in range(number))]:
+        if groups[part, label]:
+            continue
+        movable = [
+            i
+            for i in order
+            if (label is None or label in labels[i]) and all(groups[parts[i], each] > 1 for each in (*labels[i], None))
+        ]
+        if movable:
+            i = max(movable, key=lambda i: (groups[parts[i], label], -len(labels[i])))
+            for each in (*labels[i], None):
+                groups[parts[i], each] -= 1
+                groups[part, each] += 1
+            parts[i] = part
+
+
+def near_duplicates(records: Sequence[Record]) -> list[list[int]]:
+    """Return groups of indices of images that are equal or nearly so; a chain of similar images is one group."""
+    thumbnails = [_thumbnail(record) for record in records]
+    hashes = [int(''.join('01'[bit] for bit in (t[:, 1:] > t[:, :-1]).ravel().tolist()), 2) for t in thumbnails]
+    group = list(range(len(records)))
+
+    def root(i: int) -> int:
+        while group[i] != i:
+            group[i] = group[group[i]]
+            i = group[i]
+        return i
+
+    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i, value in enumerate(hashes):
+        for quarter in range(BITS + 1):  # of four quarters of equal length, one is equal if three bits differ
+            bucket = buckets[quarter, value >> 16 * quarter & 0xFFFF]
+            for j in bucket:
+                near = root(i) != root(j) and (value ^ hashes[j]).bit_count() <= BITS
+                if near and np.abs(thumbnails[i] - thumbnails[j]).mean() <= GREY:
+                    group[root(i)] = root(j)
+            bucket.append(i)
+    members: dict[int, list[int]] = defaultdict(list)
+    for i in range(len(records)):
+        members[root(i)].append(i)
+    return sorted(members.values())
+
+
+def _thumbnail(record: Record) -> np.ndarray:
+    """Return grey levels (8, 9) of an image, from the first bands of images with several."""
+    content = image_bytes(record.file) if record.embedded else record.file.read_bytes()
+    try:
+        with Image.open(BytesIO(content)) as image:
+            image.draft('L', (72, 64))  # decodes JPEG at a reduced size
+            pixels = np.asarray(image.convert('L'))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+        if decoded is None:
+            raise UnreadableError(f'{record.file} is not a readable image; replace or remove it.') from None
+        pixels = decoded
+    return cv2.resize(pixels, (9, 8), interpolation=cv2.INTER_AREA).astype(np.float32)
