@@ -24,6 +24,7 @@ COMMANDS = {
     'plot': 'draw learning curves',
     'checkpoint': 'inspect a checkpoint or publish its weights',
     'configs': 'list the configs of this package',
+    'new': 'write a config for the data in a folder',
     'data shapes': 'generate the embedded data set of shapes',
     'doctor': 'check the installed packages and the machine',
     'completion': 'print a script that completes commands in bash or zsh',
