@@ -42,5 +42,6 @@ def main() -> None:
     config, lines = new_config(args.data, out, started, args.family, **options)
     print(*lines, f'Written: {config}', 'Next:', sep='\n')
     run = Path('work_dirs', config.stem)
-    for name, rest in (('browse', '--out look.png'), ('train', ''), ('test', f'{run}/best_*.pth --report {run}/report')):
-        print(f'    {command(name)} {config} {rest}'.rstrip())
+    print(f'    {command("browse")} {config} --out look.png')
+    print(f'    {command("train")} {config}')
+    print(f'    {command("test")} {config} {run}/best_*.pth --report {run}/report')

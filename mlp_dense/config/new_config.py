@@ -44,9 +44,6 @@ class Plan(NamedTuple):
     def iterations(self) -> int:
         return max(200, math.ceil(self.images['train'] * self.epochs / self.batch_size))
 
-    def learning_rate(self, base: float, base_batch: int) -> float:
-        return float(f'{base * self.batch_size / base_batch:.2g}')
-
     def backbone(self) -> str:
         init = f", init_cfg=dict(type='Pretrained', checkpoint={self.weights!r})" if self.weights else ''
         return f"dict(type='mlp_dense.{BACKBONES[self.family].__name__}', arch={self.arch!r}, drop_path_rate=0.1{init})"
@@ -213,108 +210,117 @@ def channels_of(plan: Plan) -> list[int]:
 
 
 def _detector(plan: Plan, data: DataSet, places: dict[str, Place]) -> str:
-    labels = Counter(each.label for record in data.splits['train'] for each in record.annotations if not each.crowd)
+    records = data.splits['train']
+    labels = Counter(each.label for record in records for each in record.annotations if not each.crowd)
     amounts = [labels[i] for i in range(len(data.classes))]
-    masks, channels, count = plan.head == 'mask_rcnn', channels_of(plan), len(data.classes)
-    heads = f'bbox_head=dict(num_classes={count})'
+    masks, channels, root = plan.head == 'mask_rcnn', channels_of(plan), common_root(places)
+    heads = f'bbox_head=dict(num_classes={len(amounts)})'
     if masks:
-        heads = f'roi_head=dict({heads}, mask_head=dict(num_classes={count}))'
-    root = common_root(places)
-    training = 'dataset=train)'
-    if max(amounts) >= UNBALANCED * max(1, min(amounts)):
-        training = (  # rare classes are repeated
-            "dataset=dict(_delete_=True,\n                        type='ClassBalancedDataset', oversample_thr=0.1,"
-            ' dataset=dict(_base_.train_dataloader.dataset, **train)))'
-        )
-    test = 'test' if 'test' in places else 'val'
-    splits = [
-        f'{name} = dict(**own, {_data(places[name], root)}, pipeline={"train" if name == "train" else "test"}_pipeline'
-        + (', filter_cfg=dict(filter_empty_gt=False, min_size=1))' if name == 'train' else ')')
-        for name in SPLITS
-        if name in places
-    ]
-    return '\n'.join([
-        *_first_lines(plan, f'models/{plan.head}',
-                     f'datasets/coco_{"instance" if masks else "detection"}',
-                     'schedules/detection_1x', 'runtime_detection'),
+        heads = f'roi_head=dict({heads}, mask_head=dict(num_classes={len(amounts)}))'
+    lines = [
+        *_first_lines(
+            plan, f'models/{plan.head}', f'datasets/coco_{"instance" if masks else "detection"}', 'detection'
+        ),
         f'metainfo = dict(classes={_tuple(data.classes)})  # objects in the training data: {_amounts(amounts)}',
         f'data_root = {str(root)!r}',
         f'scale = {plan.size}  # long and short side of the images for the network: the median of the images',
-        f'batch_size, max_iters = {plan.batch_size}, {plan.iterations}  # {plan.epochs} epochs of {counted(plan.images["train"], "image")}',
-        'train_pipeline, test_pipeline, tta_pipeline = _base_.train_pipeline, _base_.test_pipeline, _base_.tta_pipeline',
+        *_length(plan),
         "train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = tta_pipeline[1]['transforms'][0][0]['scale'] = scale",
         'own = dict(metainfo=metainfo, data_root=data_root)',
-        *splits,
-        "train_dataloader = dict(batch_size=batch_size, sampler=dict(type='InfiniteSampler'), " + training,
+    ]
+    for name, place in places.items():
+        lines.append(f'{name} = dict(**own, {_annotations(place, root)},')
+        rest = ', filter_cfg=dict(filter_empty_gt=False, min_size=1))  # uses images without objects'
+        lines.append(f'{" " * len(name)}        pipeline={_pipeline(name)}{rest if name == "train" else ")"}')
+    if max(amounts) >= UNBALANCED * max(1, min(amounts)):
+        lines += [
+            "train = dict(_delete_=True, type='ClassBalancedDataset', oversample_thr=0.1,  # repeats rare classes",
+            '             dataset=dict(_base_.train_dataloader.dataset, **train))',
+        ]
+    test = 'test' if 'test' in places else 'val'
+    files = [f"dict(ann_file=data_root + '/{_relative(places[name].annotations, root)}')" for name in ('val', test)]
+    lines += [
+        "train_dataloader = dict(batch_size=batch_size, sampler=dict(type='InfiniteSampler'), dataset=train)",
         f'val_dataloader, test_dataloader = dict(dataset=val), dict(dataset={test})',
-        f'val_evaluator = dict(ann_file={str(places["val"].annotations)!r})',
-        f'test_evaluator = dict(ann_file={str(places[test].annotations)!r})',
+        f'val_evaluator = {"test_evaluator = " if test == "val" else ""}{files[0]}',
+        *([f'test_evaluator = {files[1]}'] if test == 'test' else []),
         f'model = dict(backbone={plan.backbone()},',
-        f'             neck=dict(in_channels={channels if masks else channels[1:]}), {heads})',
-        *_schedule(plan, 1e-4, 16),
-    ]) + '\n'  # fmt: skip
+        f'             neck=dict(in_channels={channels if masks else channels[1:]}),',
+        f'             {heads})',
+    ]
+    return '\n'.join([*lines, *_schedule(plan, 1e-4)]) + '\n'
 
 
 def _segmentor(plan: Plan, data: DataSet, places: dict[str, Place]) -> str:
     pixels = [data.pixels[i] for i in range(len(data.classes))]
-    channels, count, root = channels_of(plan), len(data.classes), common_root(places)
+    percentages = [round(100 * amount / max(1, sum(pixels)), 1) for amount in pixels]
+    channels, count, root = channels_of(plan), len(pixels), common_root(places)
     crop = (min(512, plan.size[1]), min(512, plan.size[0]))
-    suffixes = places['train'].suffixes or ('.jpg', '.png')
-    weights = [round(min(4.0, max(0.25, math.sqrt(statistics.median(pixels) / max(1, n)))), 2) for n in pixels]
+    suffixes = 'img_suffix={!r}, seg_map_suffix={!r}'.format(*(places['train'].suffixes or ('.jpg', '.png')))
     loss = "loss = dict(type='CrossEntropyLoss', use_sigmoid=False)"
-    if max(pixels) >= UNBALANCED * max(1, min(pixels)):
-        loss = f"loss = dict(type='mlp_dense.WeightedCrossEntropyLoss', class_weight={weights})  # of each class: more for rare ones"
-    heads = f'decode_head=dict(num_classes={count}, loss_decode=loss'
+    if max(pixels) >= UNBALANCED * max(1, min(pixels)):  # the root, because full weights make training unstable
+        median = statistics.median(pixels)
+        weights = [round(min(4.0, max(0.25, math.sqrt(median / max(1, amount)))), 2) for amount in pixels]
+        loss = f"loss = dict(type='mlp_dense.WeightedCrossEntropyLoss',\n            class_weight={weights})"
+    heads = [f'decode_head=dict(num_classes={count}, loss_decode=loss']
     if plan.head == 'upernet':
-        heads += f', in_channels={channels}), auxiliary_head=dict(in_channels={channels[2]}, num_classes={count})'
+        heads[0] += f', in_channels={channels}),'
+        heads.append(f'auxiliary_head=dict(in_channels={channels[2]}, num_classes={count})')
     else:
-        heads = f'neck=dict(in_channels={channels}), {heads})'
-    test = 'test' if 'test' in places else 'val'
-    return '\n'.join([
-        *_first_lines(plan, f'models/{plan.head}', 'datasets/ade20k',
-                     'schedules/segmentation_80k', 'runtime_segmentation'),
-        f'# pixels of each class in per cent: {_amounts([round(100 * n / max(1, sum(pixels)), 1) for n in pixels])}',
-        f'metainfo = dict(classes={_tuple(data.classes)})',
+        heads = [f'neck=dict(in_channels={channels}),', f'{heads[0]})']
+    lines = [
+        *_first_lines(plan, f'models/{plan.head}', 'datasets/ade20k', 'segmentation'),
+        f'metainfo = dict(classes={_tuple(data.classes)})  # per cent of pixels: {_amounts(percentages)}',
         f'data_root = {str(root)!r}',
-        f'scale, crop_size = {plan.size}, {crop}  # (long, short) side of the images, their median; (height, width)',
-        f'batch_size, max_iters = {plan.batch_size}, {plan.iterations}  # {plan.epochs} epochs of {counted(plan.images["train"], "image")}',
-        'train_pipeline, test_pipeline, tta_pipeline = _base_.train_pipeline, _base_.test_pipeline, _base_.tta_pipeline',
+        f'scale, crop_size = {plan.size}, {crop}  # (long, short) side of the images: the median; (height, width)',
+        *_length(plan),
         "train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = scale",
         "train_pipeline[3]['crop_size'] = crop_size",
         "tta_pipeline[1]['transforms'][0] = [dict(type='Resize', scale=scale, keep_ratio=True)]",
-        f"own = dict(type='BaseSegDataset', metainfo=metainfo, data_root=data_root, img_suffix={suffixes[0]!r}, seg_map_suffix={suffixes[1]!r})",
-        *(f'{name} = dict(**own, {_folders(places[name], root)}, pipeline={"train" if name == "train" else "test"}_pipeline)'
-          for name in SPLITS if name in places),
+        f"own = dict(type='BaseSegDataset', metainfo=metainfo, data_root=data_root, {suffixes})",
+    ]
+    for name, place in places.items():
+        lines.append(f'{name} = dict(**own, pipeline={_pipeline(name)}, {_label_maps(place, root)})')
+    test = 'test' if 'test' in places else 'val'
+    lines += [
         'train_dataloader = dict(batch_size=batch_size, dataset=train)',
         f'val_dataloader, test_dataloader = dict(dataset=val), dict(dataset={test})',
         loss,
         f'model = dict(data_preprocessor=dict(size=crop_size), backbone={plan.backbone()},',
-        f'             {heads})',
-        *_schedule(plan, 6e-5, 16),
-    ]) + '\n'  # fmt: skip
+        f'             {heads[0]} {heads[1]})',
+    ]
+    return '\n'.join([*lines, *_schedule(plan, 6e-5)]) + '\n'
 
 
-def _first_lines(plan: Plan, *bases: str) -> list[str]:
+def _first_lines(plan: Plan, model: str, data: str, task: str, schedule: str | None = None) -> list[str]:
     counts = ', '.join(f'{plan.images[name]} {name}' for name in SPLITS if name in plan.images)
-    names = ', '.join(map(repr, bases))
+    schedule = schedule or dict(detection='detection_1x', segmentation='segmentation_80k')[task]
     return [
         f'# {plan.command}',
-        f'# {counts} images',
-        f"_base_ = [f'mlp_dense::_base_/{{name}}.py' for name in ({names})]",
+        f'# {counts} images. The other settings are those of the base files: add --print-config to a training.',
+        "_base_ = [f'mlp_dense::_base_/{name}.py' for name in (",
+        f'    {model!r}, {data!r}, {"schedules/" + schedule!r}, {"runtime_" + task!r})]',
     ]
 
 
-def _schedule(plan: Plan, base_rate: float, base_batch: int) -> list[str]:
-    """Return the lines of a schedule that counts iterations, with ten validations."""
-    rate = plan.learning_rate(base_rate, base_batch)
+def _length(plan: Plan) -> list[str]:
+    epochs = f'{plan.epochs} epochs of {counted(plan.images["train"], "image")}'
     return [
-        f'optim_wrapper = dict(optimizer=dict(lr={rate}))  # {base_rate} for a batch of {base_batch} images',
+        f'batch_size, max_iters = {plan.batch_size}, {plan.iterations}  # {epochs}',
+        "train_pipeline, test_pipeline, tta_pipeline = map(_base_.get, ('train_pipeline', 'test_pipeline', 'tta_pipeline'))",
+    ]
+
+
+def _schedule(plan: Plan, base_rate: float) -> list[str]:
+    """Return the lines of a schedule that counts iterations, with ten validations."""
+    rate = float(f'{base_rate * plan.batch_size / 16:.2g}')
+    return [
+        f'optim_wrapper = dict(optimizer=dict(lr={rate}))  # {base_rate} for a batch of 16 images',
         f'auto_scale_lr = dict(base_batch_size={plan.batch_size})',
         "train_cfg = dict(_delete_=True, type='mlp_dense.IterLoop', max_iters=max_iters, val_interval=max_iters // 10)",
         'param_scheduler = [',
         "    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=max_iters // 10),",
-        "    dict(type='CosineAnnealingLR', by_epoch=False, begin=max_iters // 10, end=max_iters, eta_min=0.0),",
-        ']',
+        "    dict(type='CosineAnnealingLR', by_epoch=False, begin=max_iters // 10, end=max_iters, eta_min=0.0)]",
         'default_hooks = dict(checkpoint=dict(by_epoch=False, interval=max_iters // 10))',
         'log_processor = dict(by_epoch=False)',
     ]
@@ -325,19 +331,27 @@ def common_root(places: dict[str, Place]) -> Path:
     return Path(os.path.commonpath([str(path) for place in places.values() for path in place[:2]]))
 
 
-def _data(place: Place, root: Path) -> str:
-    images, file = place.images.relative_to(root), place.annotations.relative_to(root)
-    prefix = f'{images.as_posix()}/' if images.parts else ''
-    return f'ann_file={file.as_posix()!r}, data_prefix=dict(img={prefix!r})'
+def _annotations(place: Place, root: Path) -> str:
+    prefix = _relative(place.images, root)
+    return f'ann_file={_relative(place.annotations, root)!r}, data_prefix=dict(img={prefix and prefix + "/"!r})'
 
 
-def _folders(place: Place, root: Path) -> str:
-    images, labels = (path.relative_to(root).as_posix() for path in (place.images, place.annotations))
+def _label_maps(place: Place, root: Path) -> str:
+    images, labels = _relative(place.images, root), _relative(place.annotations, root)
     return f'data_prefix=dict(img_path={images!r}, seg_map_path={labels!r})'
 
 
+def _relative(path: Path | None, root: Path) -> str:
+    assert path is not None  # places_of has written it
+    return '/'.join(path.relative_to(root).parts)
+
+
+def _pipeline(split: str) -> str:
+    return 'train_pipeline' if split == 'train' else 'test_pipeline'
+
+
 def _tuple(names: Sequence[str]) -> str:
-    return f'({", ".join(map(repr, names))},)'
+    return f'({", ".join(map(repr, names))}{"," * (len(names) == 1)})'
 
 
 def _amounts(values: Sequence[float]) -> str:
@@ -361,14 +375,14 @@ def _classifier(root: Path, command: str, family: str, arch: str, weights: str |
     size = 224 if short >= 160 else max(32, round(short / 32) * 32)
     images = {name: counts.total() for name, counts in splits.items()}
     classes = sorted(splits['train'])
+    amounts = [splits['train'][name] for name in classes]
     plan = _plan(command, family, arch, 'classifier', weights, images, [(size, size)])
     batch, epochs = max(1, min(128, images['train'] // 4)), min(300, max(20, plan.epochs))
     rate = float(f'{1e-3 * batch / 1024:.2g}')
     test = 'test' if 'test' in splits else 'val'
     text = '\n'.join([
-        *_first_lines(plan, 'models/classifier', 'datasets/imagenet',
-                     'schedules/imagenet', 'runtime_classification'),
-        f'metainfo = dict(classes={_tuple(classes)})  # training images: {_amounts([splits["train"][name] for name in classes])}',
+        *_first_lines(plan, 'models/classifier', 'datasets/imagenet', 'classification', 'imagenet'),
+        f'metainfo = dict(classes={_tuple(classes)})  # training images: {_amounts(amounts)}',
         f'data_root = {str(root)!r}',
         f'size, batch_size, max_epochs = {size}, {batch}, {epochs}',
         'train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline',
