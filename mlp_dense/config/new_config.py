@@ -307,7 +307,8 @@ def _length(plan: Plan) -> list[str]:
     epochs = f'{plan.epochs} epochs of {counted(plan.images["train"], "image")}'
     return [
         f'batch_size, max_iters = {plan.batch_size}, {plan.iterations}  # {epochs}',
-        "train_pipeline, test_pipeline, tta_pipeline = map(_base_.get, ('train_pipeline', 'test_pipeline', 'tta_pipeline'))",
+        'train_pipeline, test_pipeline, tta_pipeline = '
+        "map(_base_.get, ('train_pipeline', 'test_pipeline', 'tta_pipeline'))",
     ]
 
 
@@ -403,4 +404,4 @@ def _classifier(root: Path, command: str, family: str, arch: str, weights: str |
         'default_hooks = dict(checkpoint=dict(interval=max_epochs // 10))',
     ]) + '\n'  # fmt: skip
     counts = '; '.join(f'{name} {counted(amount, "image")}' for name, amount in images.items())
-    return text, [f'{root}: folders of {counted(len(classes), "class", "classes")}; {counts}.']
+    return text, [f'{root}: folders of {counted(len(classes), "class")}; {counts}.']
