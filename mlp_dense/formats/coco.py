@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from .sources import Source, common_folder, missing_images, named_splits, number
 
 def is_coco(content: Any) -> bool:
     """Whether the content of a JSON file has COCO's lists."""
-    return isinstance(content, dict) and isinstance(content.get('images'), list) and 'categories' in content
+    lists = ('images', 'categories')
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in lists)
 
 
 def read_coco(source: Source, files: Sequence[Path]) -> DataSet:
@@ -47,6 +49,11 @@ def read_coco(source: Source, files: Sequence[Path]) -> DataSet:
     return data
 
 
+def _annotations(content: Mapping) -> list:
+    annotations = content.get('annotations')
+    return annotations if isinstance(annotations, list) else []
+
+
 def _by_split(source: Source, files: Sequence[Path]) -> dict[str, Path]:
     """Return the annotation file of each split; ``instances_*.json`` are preferred to other annotations of COCO."""
     instances = [file for file in files if file.name.startswith('instances_')]
@@ -65,10 +72,11 @@ def _group(contents: Iterable[Mapping]) -> Mapping | None:
     """Return the category that only groups the others, as in exports of Roboflow, None if there is no such category."""
     first: Mapping = {}
     for content in contents:
-        first, *others = filter(lambda category: isinstance(category, dict), content['categories'] or [{}])
-        groups = {category.get('supercategory') for category in others}
-        used = {entry.get('category_id') for entry in content.get('annotations') or () if isinstance(entry, dict)}
-        if first.get('supercategory') != 'none' or groups != {first.get('name')} or first.get('id') in used:
+        first, *others = [category for category in content['categories'] if isinstance(category, dict)] or [{}]
+        groups = {str(category.get('supercategory')) for category in others}
+        used = {str(entry.get('category_id')) for entry in _annotations(content) if isinstance(entry, dict)}
+        is_group = first.get('supercategory') == 'none' and groups == {str(first.get('name'))}
+        if not is_group or str(first.get('id')) in used:
             return None
     return first
 
@@ -76,8 +84,9 @@ def _group(contents: Iterable[Mapping]) -> Mapping | None:
 def _categories(content: Mapping, file: Path, group: Mapping | None) -> dict[Any, str]:
     """Return the names of the classes by category id, in the order of the file."""
     names: dict[Any, str] = {}
-    for category in content['categories'] or ():
-        if not isinstance(category, dict) or not {'id', 'name'} <= category.keys():
+    for category in content['categories']:
+        is_named = isinstance(category, dict) and {'id', 'name'} <= category.keys()
+        if not is_named or isinstance(category['id'], (list, dict)):
             raise UserError(f'{file}: the category {category!r} has no id or name; add both.')
         if category == group:
             continue
@@ -122,7 +131,7 @@ class _Reading:
         if not isinstance(content.get('annotations'), list):
             self.irregular['the list "annotations" is missing'].append(self.file.name)
         ids: Counter[str] = Counter()
-        for i, entry in enumerate(content.get('annotations') or ()):
+        for i, entry in enumerate(_annotations(content)):
             if not isinstance(entry, dict):
                 raise UserError(f'{self.file}: annotation number {i + 1} is {entry!r}; remove it.')
             ids[self.check_id('annotation', entry.get('id'))] += 1
@@ -144,7 +153,7 @@ class _Reading:
         for folder in self.folders:  # a folder with all images
             if all((folder / name).is_file() for name in names):
                 self.folder = folder
-                return [folder / name for name in names]
+                return [Path(os.path.normpath(folder / name)) for name in names]
         found = [self.source.find(name, self.folders) for name in names]
         files = [file for file in found if file]
         if missing := [name for name, file in zip(names, found, strict=True) if not file]:
@@ -162,6 +171,7 @@ class _Reading:
             raise UserError(f'{place} has the category {entry.get("category_id")!r}, which is not listed; add it.')
         polygons, rle = self.segmentation(entry, place, origin)
         values, area, crowd = (entry.get(key) for key in ('bbox', 'area', 'iscrowd'))
+        values = values if isinstance(values, list) else [values] * (values is not None)
         for name, given in (('boxes', values or [None]), ('areas', [area]), ('values of iscrowd', [crowd])):
             if not all(type(value) in (int, float) for value in given):
                 self.irregular[f'{name} are missing or text'].append(entry.get('id'))
@@ -178,18 +188,20 @@ class _Reading:
         shapes = entry.get('segmentation') or ()
         if entry.get('keypoints'):
             self.losses.changed['keypoints are not read'].append(origin)
-        if isinstance(shapes, Sequence) and len(shapes) == 1 and isinstance(shapes[0], dict):
+        if isinstance(shapes, list) and len(shapes) == 1 and isinstance(shapes[0], dict):
             self.irregular['run-length encodings are in lists'].append(entry.get('id'))
             shapes = shapes[0]
         if isinstance(shapes, dict):
             check_mask(shapes, place)
             return (), shapes
-        if shapes and not isinstance(shapes[0], (list, tuple)):  # one polygon without its list
+        if not isinstance(shapes, (list, tuple)):
+            raise UserError(f'{place} has the segmentation {shapes!r}; set a list of polygons.')
+        if shapes and not isinstance(shapes[0], list):  # one polygon without its list
             self.irregular['polygons are not in lists'].append(entry.get('id'))
             shapes = [shapes]
         polygons = []
         for shape in shapes:
-            if len(shape) < 6 or len(shape) % 2:
+            if not isinstance(shape, list) or len(shape) < 6 or len(shape) % 2:
                 reason = 'polygons with fewer than three points, or with half a point, are not read'
                 self.losses.changed[reason].append(origin)
                 self.irregular['polygons have fewer than three points'].append(entry.get('id'))
@@ -216,8 +228,8 @@ def _image_folders(source: Source, file: Path, split: str) -> list[Path]:
     return [path for path in dict.fromkeys(candidates) if path.is_dir()]
 
 
-def write_coco(file: Path, records: Sequence[Record], classes: Sequence[str], image_folder: Path) -> None:
-    """Write records as an annotation file, whose file names are relative to the folder of images."""
+def write_coco(file: Path, records: Sequence[Record], classes: Sequence[str], image_folder: Path | None = None) -> None:
+    """Write records as an annotation file. It contains the path of the images if these lie in another data set."""
     annotations: list[dict] = []
     for image_id, record in enumerate(records, start=1):
         for annotation in record.annotations:
@@ -237,7 +249,7 @@ def write_coco(file: Path, records: Sequence[Record], classes: Sequence[str], im
         for i, record in enumerate(records, start=1)
     ]
     categories = [dict(id=i, name=name, supercategory='') for i, name in enumerate(classes, start=1)]
-    info = dict(image_folder=str(image_folder.resolve()))  # found by `read` if the images are elsewhere
+    info = dict(image_folder=str(image_folder.resolve())) if image_folder else {}
     content = dict(info=info, images=images, annotations=annotations, categories=categories)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content), encoding='utf-8')

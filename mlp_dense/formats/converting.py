@@ -125,10 +125,10 @@ class _Writing:
 
     def coco(self, folder: Path) -> None:
         for name, records in self.data.splits.items():
-            images = self.kept[name] if self.kept else self.out / name
+            images = self.kept[name] if self.kept else None
             file = Path('annotations', f'instances_{name}.json')
             write_coco(folder / file, records, self.data.classes, images)
-            self.places[name] = Place(self.out / file, images)
+            self.places[name] = Place(self.out / file, images or self.out / name)
             self.link(records, folder / name)
 
     def yolo(self, folder: Path) -> None:

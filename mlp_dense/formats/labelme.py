@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -31,7 +32,8 @@ MINIMUM = dict(polygon=3, rectangle=2, circle=2, mask=2)
 
 def is_labelme(content: Any) -> bool:
     """Whether the content of a JSON file has LabelMe's shapes of one image."""
-    return isinstance(content, dict) and isinstance(content.get('shapes'), list) and 'imagePath' in content
+    shapes = content.get('shapes') if isinstance(content, dict) else None
+    return isinstance(shapes, list) and all(isinstance(shape, dict) for shape in shapes) and 'imagePath' in content
 
 
 def read_labelme(source: Source, files: Sequence[Path]) -> DataSet:
@@ -80,10 +82,10 @@ def _content(file: Path) -> Any:
 
 def _image(source: Source, file: Path, name: str | None) -> Path | None:
     folders = [file.parent, file.parent.parent / 'images', file.parent.parent]
-    name = (name or file.with_suffix('.jpg').name).replace('\\', '/')
+    name = str(name or file.with_suffix('.jpg').name).replace('\\', '/')
     exact = file.parent / name  # may begin with ../
     if exact.is_file():
-        return exact.resolve() if '..' in exact.parts else exact
+        return Path(os.path.normpath(exact))
     return source.find(Path(name).name, folders) or source.find(file.stem, folders, stem=True)
 
 
@@ -102,7 +104,8 @@ def _record(file: Path, content: dict, image: Path | None, common: Path, data: D
     parts = []
     for i, shape in enumerate(content['shapes'], start=1):
         if part := _annotation(shape, f'{file}: shape {i}', data.classes, record, data.losses):
-            parts.append((shape.get('group_id'), part))
+            group = shape.get('group_id')
+            parts.append((None if group is None else str(group), part))
     record.annotations = joined_groups(parts, record.height, record.width)
     return record
 
@@ -118,11 +121,16 @@ def image_bytes(file: Path) -> bytes:
 
 
 def _annotation(shape: dict, place: str, classes: list[str], record: Record, losses: Losses) -> Annotation | None:
-    kind = shape.get('shape_type') or 'polygon'  # old versions have polygons only
+    kind = str(shape.get('shape_type') or 'polygon')  # old versions have polygons only
     if kind not in MINIMUM:
         losses.dropped[f'they are of the type {kind!r}, which has no area'].append(place)
         return None
-    points = [(number(x, place), number(y, place)) for x, y in shape.get('points') or ()]
+    try:
+        points = [(number(x, place), number(y, place)) for x, y in shape.get('points') or ()]
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'{place} has a point that is not a pair of numbers; draw it again.') from error
     label = classes.index(str(shape.get('label')))
     if len(points) < MINIMUM[kind]:
         losses.dropped[f'they have fewer points than a {kind}'].append(place)
@@ -132,7 +140,7 @@ def _annotation(shape: dict, place: str, classes: list[str], record: Record, los
         return Annotation(label, box_of([polygon]), origin=place)
     if kind == 'circle':
         (x, y), (edge_x, edge_y) = points[:2]
-        radius = float(np.hypot(edge_x - x, edge_y - y))
+        radius = number(np.hypot(edge_x - x, edge_y - y), place)
         losses.changed['circles become outlines that differ by at most 0.1 pixel'].append(place)
         box, outline = ellipse((x, y), (radius, radius))
         return Annotation(label, box, (outline,), origin=place)

@@ -153,8 +153,7 @@ def box_around(boxes: Sequence[Box]) -> Box:
 def ellipse(centre: Sequence[float], radii: Sequence[float], degrees: float = 0.0) -> tuple[Box, Polygon]:
     """Return the box of an ellipse, and an outline that differs from it by at most 0.1 pixel."""
     (x, y), (radius_x, radius_y) = centre, radii
-    longest = max(radii)
-    count = max(12, math.ceil(math.pi / math.acos(max(0.0, 1 - 0.1 / longest)))) if longest > 0.1 else 12
+    count = max(12, min(2000, math.ceil(math.pi * math.sqrt(5) * math.sqrt(max(*radii, 0.0)))))  # points
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     points = []
     for i in range(count):
@@ -215,7 +214,7 @@ def check_mask(rle: Mapping, place: str) -> None:
         masks.area(_compressed(rle))
         if isinstance(rle['counts'], list) and sum(rle['counts']) != rle['size'][0] * rle['size'][1]:
             raise ValueError(f'its runs have {sum(rle["counts"])} pixels')
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(f'{place} has an invalid run-length encoding ({error!r}); remove it.') from error
 
 

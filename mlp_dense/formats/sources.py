@@ -81,7 +81,7 @@ class Source:
         name, folders = name.replace('\\', '/'), [*folders]
         for folder in folders:
             if (file := folder / name).is_file() and file.suffix.lower() in SUFFIXES:
-                return file
+                return Path(os.path.normpath(file))  # without "..", which a writer would follow out of its folder
         tail = Path(name)
         found = self.images.get(tail.name.lower(), []) or (self.images.get(tail.stem.lower(), []) if stem else [])
         for depth in range(1, len(tail.parts)):  # of several, the one in the folder of the same name

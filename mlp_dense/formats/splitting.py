@@ -46,8 +46,8 @@ def split(data: DataSet, fractions: Sequence[float], seed: int = 0) -> DataSet:
         splits[names[part]] += [records[i] for i in group]
     for members in splits.values():
         members.sort(key=lambda record: record.name)
-    sizes_of_splits = ', '.join(f'{len(splits[name])} of {name}' for name in names)
-    notes = [*data.notes, f'Split with the seed {seed}: images {sizes_of_splits}.']
+    sizes_of_splits = ', '.join(f'{name} {len(splits[name])}' for name in names)
+    notes = [*data.notes, f'Split with the seed {seed}: {sizes_of_splits} images.']
     if len(data.splits) > 1:
         notes.append(f'The splits {", ".join(data.splits)} of the source are merged.')
     if repeated := [records[group[0]].name for group in groups if len(group) > 1]:
@@ -79,42 +79,54 @@ def assign(labels: Sequence[set[int]], sizes: Sequence[int], fractions: Sequence
     images: Counter[int] = Counter()
     for i in order:
         images.update(dict.fromkeys(labels[i], sizes[i]))
-    wanted = {label: [fraction * number for fraction in fractions] for label, number in images.items()}
+    target = {label: [fraction * number for fraction in fractions] for label, number in images.items()}
     missing = [fraction * sum(sizes) for fraction in fractions]
     parts = [-1] * len(labels)
     for label in [*sorted(images, key=lambda label: (images[label], label)), None]:  # None: images without an object
         for i in order:
             if parts[i] < 0 and (label is None or label in labels[i]):
-                scores = missing if label is None else wanted[label]
+                scores = missing if label is None else target[label]
                 part = max(range(len(fractions)), key=lambda p: (round(scores[p], 9), round(missing[p], 9)))
                 parts[i] = part
                 missing[part] -= sizes[i]
                 for each in labels[i]:
-                    wanted[each][part] -= sizes[i]
-    _fill(parts, labels, order, len(fractions))
+                    target[each][part] -= sizes[i]
+    _refine(parts, labels, sizes, order, fractions)
     return parts
 
 
-def _fill(parts: list[int], labels: Sequence[set[int]], order: Sequence[int], number: int) -> None:
-    """Move groups into parts without one of their classes, unless another class would leave a part thereby."""
-    groups = Counter((parts[i], label) for i in order for label in labels[i])
-    groups.update((parts[i], None) for i in order)  # all groups of a part
-    totals = Counter(label for i in order for label in labels[i])
-    needs = [(label, part) for label in sorted(totals, key=lambda each: (totals[each], each)) for part in range(number)]
-    for label, part in [*needs, *((None, part) for part in range(number))]:
-        if groups[part, label]:
-            continue
-        movable = [
-            i
-            for i in order
-            if (label is None or label in labels[i]) and all(groups[parts[i], each] > 1 for each in (*labels[i], None))
-        ]
-        if movable:
-            i = max(movable, key=lambda i: (groups[parts[i], label], -len(labels[i])))
-            for each in (*labels[i], None):
-                groups[parts[i], each] -= 1
-                groups[part, each] += 1
-            parts[i] = part
+def _refine(
+    parts: list[int], labels: Sequence[set[int]], sizes: Sequence[int], order: Sequence[int], fractions: Sequence[float]
+) -> None:
+    """Move groups into parts without one of their classes, then out of parts with too many images.
+
+    No class loses its last group of a part. The label None stands for all groups.
+    """
+    keys: list[tuple[int | None, ...]] = [(*each, None) for each in labels]
+    groups = Counter((parts[i], label) for i in order for label in keys[i])
+    totals = Counter(label for i in order for label in keys[i])
+
+    def move(i: int, part: int) -> None:
+        for label in keys[i]:
+            groups[parts[i], label] -= 1
+            groups[part, label] += 1
+        excess[parts[i]] -= sizes[i]
+        excess[part] += sizes[i]
+        parts[i] = part
+
+    excess = [-fraction * sum(sizes) for fraction in fractions]
+    for i in order:
+        excess[parts[i]] += sizes[i]
+    for label in sorted(totals, key=lambda each: (totals[each], -1 if each is None else each)):
+        for part in (part for part in range(len(fractions)) if not groups[part, label]):
+            if movable := [i for i in order if label in keys[i] and all(groups[parts[i], key] > 1 for key in keys[i])]:
+                move(max(movable, key=lambda i: (groups[parts[i], label], -len(keys[i]))), part)
+    for exact in (True, False):  # first only images whose classes are all too frequent in the part
+        for i in order:
+            part, least = parts[i], min(range(len(fractions)), key=lambda p: excess[p])
+            kept = {key: max(1.0, fractions[part] * totals[key] * exact) for key in keys[i]}
+            if excess[part] >= sizes[i] and all(groups[part, key] > kept[key] for key in keys[i]):
+                move(i, least)
 
 
 def near_duplicates(records: Sequence[Record]) -> list[list[int]]:
@@ -130,7 +142,11 @@ def near_duplicates(records: Sequence[Record]) -> list[list[int]]:
         return i
 
     buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
+    first: dict[bytes, int] = {}  # thousands of equal images are not compared with each other
     for i, value in enumerate(hashes):
+        group[i] = first.setdefault(thumbnails[i].tobytes(), i)
+        if group[i] != i:
+            continue
         for quarter in range(BITS + 1):  # of four quarters of equal length, one is equal if three bits differ
             bucket = buckets[quarter, value >> 16 * quarter & 0xFFFF]
             for j in bucket:

@@ -57,7 +57,7 @@ def read_table(file: Path) -> Table:
         if not (text := line.strip()) or text.startswith('#'):
             continue
         if file.name == 'labelmap.txt':
-            text = ' '.join(text.split(':')[:2]).strip()
+            text = ' '.join(text.rsplit(':', 3)[:2]).strip()
         for form, name, numbers in FORMS:
             if match := re.fullmatch(form, text):
                 values = tuple(map(int, match.group(*numbers))) if len(numbers) > 1 else int(match[1])

@@ -78,8 +78,8 @@ def _classes(source: Source, used: set[str], notes: list[str]) -> list[str]:
         notes.append('The classes are sorted by name, because VOC does not list them.')
         return sorted(used)
     lines = [line.strip() for line in read_text(files[0]).splitlines()]
-    names = [line.partition(':')[0] for line in lines if line and not line.startswith('#')]
-    names = [name for name in names if name != 'background' or name in used]
+    rows = [line.rsplit(':', 3) for line in lines if line and not line.startswith('#')]  # name, colour, parts, actions
+    names = [row[0] for row in rows if row[0] != 'background' or row[0] in used or not row[1]]
     if unknown := sorted(used - {*names}):
         raise UserError(f'{files[0]} does not list the classes {some(unknown)}; add them.')
     return list(dict.fromkeys(names))
@@ -127,7 +127,8 @@ def _splits(source: Source, files: Sequence[Path], notes: list[str]) -> dict[str
         if name not in SPLITS and len(lists) > 1:  # lists of single classes, and others
             continue
         base = list_file.parents[2] / 'Annotations'
-        ids = [(i, line.split()[0]) for i, line in enumerate(read_text(list_file).splitlines(), 1) if line.strip()]
+        lines = [(i, line.strip()) for i, line in enumerate(read_text(list_file).splitlines(), start=1)]
+        ids = [(i, re.sub(r'\s+-?[01]$', '', line)) for i, line in lines if line]  # a number after the name, or none
         paths = [known.get(base / name) for _, name in ids]
         if not any(paths):
             notes.append(f'{source.relative(list_file)} lists images without annotations; it is not read.')

@@ -1,5 +1,6 @@
 """YOLO's text files with boxes and polygons, read and written."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -124,7 +125,7 @@ def _resolve(entry: str, base: Path, notes: list[str]) -> list[Path]:
     """Return the existing path of an entry, which may have been written for another folder or machine."""
     path = PurePosixPath(entry.replace('\\', '/'))
     if (exact := base / path).exists():
-        return [exact]
+        return [Path(os.path.normpath(exact))]
     parts = [part for part in path.parts if part not in ('..', '.', '/')]
     for start in range(len(parts)):  # Roboflow writes ../train/images for train/images
         if (shorter := base.joinpath(*parts[start:])).exists():
@@ -182,7 +183,7 @@ def _records(source: Source, images: list[Path], data: DataSet) -> list[Record]:
         source.relative(file)
         for folder in sorted(folders)
         for file in sorted(folder.glob('*.txt'))
-        if file not in paired and file.name not in CLASS_FILES
+        if file not in paired and file.name not in CLASS_FILES and not file.name.startswith('.')
     ]
     if unpaired:
         data.notes.append(f'{counted(len(unpaired), "label file")} without an image are not read ({some(unpaired)}).')

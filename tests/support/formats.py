@@ -14,34 +14,37 @@ from PIL import Image
 CLASSES = ('person', 'car', 'chair')
 
 
-class Picture(NamedTuple):
+class Sample(NamedTuple):
     file: Path
     width: int
     height: int
     objects: list[tuple[int, list[float]]]  # class and one polygon, with two decimals
 
 
-Splits = dict[str, list[Picture]]
+Splits = dict[str, list[Sample]]
 
 
 def genuine_set(shared: Path, train: int = 30, val: int = 10) -> Splits:
     """Return genuine images of COCO with three classes; every object has one polygon, and none is a crowd."""
     return {
-        split: _pictures(shared / 'data' / 'coco_tiny', f'instances_{split}2017.json', f'{split}2017', CLASSES, number)
+        split: _samples(shared / 'data' / 'coco_tiny', f'instances_{split}2017.json', f'{split}2017', CLASSES, number)
         for split, number in (('train', train), ('val', val))
     }
 
 
-def shapes_set(root: Path, train: int = 6, val: int = 3) -> Splits:
-    """Return images of the embedded data set in `root`."""
-    names = ('disc', 'square', 'star')
-    return {
-        split: _pictures(root, f'instances_{split}.json', split, names, number)
-        for split, number in (('train', train), ('val', val))
-    }
+def shapes_set(root: Path, folder: Path, train: int = 6, val: int = 3) -> Splits:
+    """Return images of the embedded data set in `root`, which are linked into a folder under names of their own."""
+    folder.mkdir()
+    splits = {}
+    for split, number in (('train', train), ('val', val)):
+        samples = _samples(root, f'instances_{split}.json', split, ('disc', 'square', 'star'), number)
+        splits[split] = [p._replace(file=folder / f'{split} é {p.file.name}') for p in samples]
+        for sample, renamed in zip(samples, splits[split], strict=True):
+            os.link(sample.file, renamed.file)
+    return splits
 
 
-def _pictures(root: Path, annotations: str, folder: str, names: tuple[str, ...], number: int) -> list[Picture]:
+def _samples(root: Path, annotations: str, folder: str, names: tuple[str, ...], number: int) -> list[Sample]:
     content = json.loads((root / 'annotations' / annotations).read_text())
     labels = {c['id']: names.index(c['name']) for c in content['categories'] if c['name'] in names}
     objects: dict[int, list] = {}
@@ -50,7 +53,7 @@ def _pictures(root: Path, annotations: str, folder: str, names: tuple[str, ...],
             polygon = [round(float(value), 2) for value in entry['segmentation'][0]]
             objects.setdefault(entry['image_id'], []).append((labels[entry['category_id']], polygon))
     images = sorted((image for image in content['images'] if image['id'] in objects), key=lambda i: i['file_name'])
-    return [Picture(root / folder / i['file_name'], i['width'], i['height'], objects[i['id']]) for i in images[:number]]
+    return [Sample(root / folder / i['file_name'], i['width'], i['height'], objects[i['id']]) for i in images[:number]]
 
 
 def box(polygon: list[float]) -> list[float]:
@@ -70,13 +73,13 @@ def link(file: Path, folder: Path) -> None:
     os.link(file.resolve(), folder / file.name)
 
 
-def coco_content(pictures: list[Picture], classes: tuple[str, ...], first: int = 1, prefix: str = '') -> dict:
+def coco_content(samples: list[Sample], classes: tuple[str, ...], first: int = 1, prefix: str = '') -> dict:
     """Return the content of an annotation file with ids from `first` on."""
     images, annotations = [], []
-    for i, picture in enumerate(pictures, start=first):
-        name = prefix + picture.file.name
-        images.append(dict(id=i, file_name=name, width=picture.width, height=picture.height))
-        for label, polygon in picture.objects:
+    for i, sample in enumerate(samples, start=first):
+        name = prefix + sample.file.name
+        images.append(dict(id=i, file_name=name, width=sample.width, height=sample.height))
+        for label, polygon in sample.objects:
             ids = dict(id=len(annotations) + first, image_id=i, category_id=label + first)
             area = box(polygon)[2] * box(polygon)[3]
             annotations.append(dict(ids, segmentation=[polygon], area=area, bbox=box(polygon), iscrowd=0))
@@ -90,55 +93,55 @@ def write_json(file: Path, content: object) -> None:
 
 
 def _coco(root: Path, splits: Splits, classes: tuple[str, ...]) -> None:
-    for split, pictures in splits.items():
-        write_json(root / 'annotations' / f'instances_{split}2017.json', coco_content(pictures, classes))
-        for picture in pictures:
-            link(picture.file, root / f'{split}2017')
+    for split, samples in splits.items():
+        write_json(root / 'annotations' / f'instances_{split}2017.json', coco_content(samples, classes))
+        for sample in samples:
+            link(sample.file, root / f'{split}2017')
 
 
 def _roboflow(root: Path, splits: Splits, classes: tuple[str, ...]) -> None:
-    for split, pictures in splits.items():
+    for split, samples in splits.items():
         folder = root / dict(val='valid').get(split, split)
-        content = coco_content(pictures, ('things', *classes), first=0)
+        content = coco_content(samples, ('things', *classes), first=0)
         for category in content['categories']:
             category['supercategory'] = 'things' if category['id'] else 'none'
         for annotation in content['annotations']:
             annotation['category_id'] += 1
-        for picture in pictures:
-            link(picture.file, folder)
+        for sample in samples:
+            link(sample.file, folder)
         write_json(folder / '_annotations.coco.json', content)
 
 
 def _cvat_coco(root: Path, splits: Splits, classes: tuple[str, ...]) -> None:
-    for split, pictures in splits.items():
-        write_json(root / 'annotations' / f'instances_{split.capitalize()}.json', coco_content(pictures, classes))
-        for picture in pictures:
-            link(picture.file, root / 'images' / split.capitalize())
+    for split, samples in splits.items():
+        write_json(root / 'annotations' / f'instances_{split.capitalize()}.json', coco_content(samples, classes))
+        for sample in samples:
+            link(sample.file, root / 'images' / split.capitalize())
 
 
 def _label_studio(root: Path, splits: Splits, classes: tuple[str, ...]) -> None:
     """Label Studio has no splits, so each is an export of its own."""
-    for split, pictures in splits.items():
-        content = coco_content(pictures, classes, first=0, prefix='images\\')
+    for split, samples in splits.items():
+        content = coco_content(samples, classes, first=0, prefix='images\\')
         for annotation in content['annotations']:
             annotation['ignore'] = 0
         write_json(root / split / 'result.json', content)
-        for picture in pictures:
-            link(picture.file, root / split / 'images')
+        for sample in samples:
+            link(sample.file, root / split / 'images')
 
 
 def _yolo(root: Path, splits: Splits, classes: tuple[str, ...], boxes: bool = False) -> None:
-    for split, pictures in splits.items():
-        for picture in pictures:
-            link(picture.file, root / 'images' / split)
+    for split, samples in splits.items():
+        for sample in samples:
+            link(sample.file, root / 'images' / split)
             rows = []
-            for label, polygon in picture.objects:
+            for label, polygon in sample.objects:
                 left, top, width, height = box(polygon)
                 values = [left + width / 2, top + height / 2, width, height] if boxes else polygon
-                sides = (picture.width, picture.height)
+                sides = (sample.width, sample.height)
                 fractions = (f'{value / sides[i % 2]:.8f}' for i, value in enumerate(values))
                 rows.append(' '.join([str(label), *fractions]))
-            file = root / 'labels' / split / f'{picture.file.stem}.txt'
+            file = root / 'labels' / split / f'{sample.file.stem}.txt'
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text('\n'.join(rows) + '\n')
     lines = [f'{split}: images/{split}' for split in splits] + [f'nc: {len(classes)}', f'names: {[*classes]}']
@@ -150,38 +153,38 @@ def _yolo_boxes(root: Path, splits: Splits, classes: tuple[str, ...]) -> None:
 
 
 def _voc(root: Path, splits: Splits, classes: tuple[str, ...]) -> None:
-    for split, pictures in splits.items():
-        for picture in pictures:
-            link(picture.file, root / 'JPEGImages')
+    for split, samples in splits.items():
+        for sample in samples:
+            link(sample.file, root / 'JPEGImages')
             objects = []
-            for label, polygon in picture.objects:
+            for label, polygon in sample.objects:
                 left, top, width, height = box(polygon)
                 right, bottom = round(left + width, 2), round(top + height, 2)
                 corners = f'<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>'
                 name = f'<name>{classes[label]}</name><pose>Unspecified</pose><difficult>0</difficult>'
                 objects.append(f'<object>{name}<bndbox>{corners}</bndbox></object>')
-            size = f'<size><width>{picture.width}</width><height>{picture.height}</height><depth>3</depth></size>'
-            text = f'<annotation><filename>{picture.file.name}</filename>{size}{"".join(objects)}</annotation>'
-            _write(root / 'Annotations' / f'{picture.file.stem}.xml', text)
-        names = ''.join(f'{picture.file.stem}\n' for picture in pictures)
+            size = f'<size><width>{sample.width}</width><height>{sample.height}</height><depth>3</depth></size>'
+            text = f'<annotation><filename>{sample.file.name}</filename>{size}{"".join(objects)}</annotation>'
+            _write(root / 'Annotations' / f'{sample.file.stem}.xml', text)
+        names = ''.join(f'{sample.file.stem}\n' for sample in samples)
         _write(root / 'ImageSets' / 'Main' / f'{split}.txt', names)
     _write(root / 'labelmap.txt', '# label:color_rgb:parts:actions\n' + ''.join(f'{name}:::\n' for name in classes))
 
 
 def _labelme(root: Path, splits: Splits, classes: tuple[str, ...], embedded: bool = False) -> None:
-    for split, pictures in splits.items():
-        for picture in pictures:
+    for split, samples in splits.items():
+        for sample in samples:
             shapes = [
                 dict(label=classes[label], points=np.reshape(polygon, (-1, 2)).tolist(), group_id=None, flags={},
                      shape_type='polygon')
-                for label, polygon in picture.objects
+                for label, polygon in sample.objects
             ]  # fmt: skip
-            image = base64.b64encode(picture.file.read_bytes()).decode() if embedded else None
-            content = dict(version='5.4.1', flags={}, shapes=shapes, imagePath=picture.file.name, imageData=image)
-            content |= dict(imageHeight=picture.height, imageWidth=picture.width)
-            write_json(root / split / f'{picture.file.stem}.json', content)
+            image = base64.b64encode(sample.file.read_bytes()).decode() if embedded else None
+            content = dict(version='5.4.1', flags={}, shapes=shapes, imagePath=sample.file.name, imageData=image)
+            content |= dict(imageHeight=sample.height, imageWidth=sample.width)
+            write_json(root / split / f'{sample.file.stem}.json', content)
             if not embedded:
-                link(picture.file, root / split)
+                link(sample.file, root / split)
     _write(root / 'labels.txt', '__ignore__\n_background_\n' + '\n'.join(classes) + '\n')
 
 
@@ -191,17 +194,17 @@ def _labelme_embedded(root: Path, splits: Splits, classes: tuple[str, ...]) -> N
 
 def _cvat(root: Path, splits: Splits, classes: tuple[str, ...]) -> None:
     images = []
-    for split, pictures in splits.items():
-        for picture in pictures:
-            link(picture.file, root / 'images' / split)
+    for split, samples in splits.items():
+        for sample in samples:
+            link(sample.file, root / 'images' / split)
             shapes = []
-            for label, polygon in picture.objects:
+            for label, polygon in sample.objects:
                 points = ';'.join(f'{x},{y}' for x, y in np.reshape(polygon, (-1, 2)).tolist())
                 shapes.append(
                     f'<polygon label={quoteattr(classes[label])} occluded="0" points="{points}" z_order="0"/>'
                 )
-            name = f'name={quoteattr(picture.file.name)} subset="{split}"'
-            size = f'width="{picture.width}" height="{picture.height}"'
+            name = f'name={quoteattr(sample.file.name)} subset="{split}"'
+            size = f'width="{sample.width}" height="{sample.height}"'
             images.append(f'<image id="{len(images)}" {name} {size}>{"".join(shapes)}</image>')
     labels = ''.join(f'<label><name>{name}</name><color>#ff0000</color><type>any</type></label>' for name in classes)
     meta = f'<version>1.1</version><meta><task><id>1</id><labels>{labels}</labels></task></meta>'
