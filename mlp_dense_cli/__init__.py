@@ -25,6 +25,7 @@ COMMANDS = {
     'checkpoint': 'inspect a checkpoint or publish its weights',
     'configs': 'list the configs of this package',
     'new': 'write a config for the data in a folder',
+    'data convert': 'convert annotations between formats, and split data sets',
     'data shapes': 'generate the embedded data set of shapes',
     'doctor': 'check the installed packages and the machine',
     'completion': 'print a script that completes commands in bash or zsh',

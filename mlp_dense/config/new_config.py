@@ -314,9 +314,9 @@ def _length(plan: Plan) -> list[str]:
 
 def _schedule(plan: Plan, base_rate: float) -> list[str]:
     """Return the lines of a schedule that counts iterations, with ten validations."""
-    rate = float(f'{base_rate * plan.batch_size / 16:.2g}')
+    rate = scaled_rate(base_rate, plan.batch_size, 16)
     return [
-        f'optim_wrapper = dict(optimizer=dict(lr={rate}))  # {base_rate} for a batch of 16 images',
+        f'optim_wrapper = dict(optimizer=dict(lr={rate}))  # {base_rate} for 16 images, times the root of {plan.batch_size}/16',
         f'auto_scale_lr = dict(base_batch_size={plan.batch_size})',
         "train_cfg = dict(_delete_=True, type='mlp_dense.IterLoop', max_iters=max_iters, val_interval=max_iters // 10)",
         'param_scheduler = [',
@@ -325,6 +325,11 @@ def _schedule(plan: Plan, base_rate: float) -> list[str]:
         'default_hooks = dict(checkpoint=dict(by_epoch=False, interval=max_iters // 10))',
         'log_processor = dict(by_epoch=False)',
     ]
+
+
+def scaled_rate(rate: float, batch_size: int, base_batch_size: int) -> float:
+    """Return the learning rate of AdamW for another batch size, by the square-root rule (arXiv 2205.10287)."""
+    return float(f'{rate * math.sqrt(batch_size / base_batch_size):.2g}')
 
 
 def common_root(places: dict[str, Place]) -> Path:
@@ -379,7 +384,7 @@ def _classifier(root: Path, command: str, family: str, arch: str, weights: str |
     amounts = [splits['train'][name] for name in classes]
     plan = _plan(command, family, arch, 'classifier', weights, images, [(size, size)])
     batch, epochs = max(1, min(128, images['train'] // 4)), min(300, max(20, plan.epochs))
-    rate = float(f'{1e-3 * batch / 1024:.2g}')
+    rate = scaled_rate(1e-3, batch, 1024)
     test = 'test' if 'test' in splits else 'val'
     text = '\n'.join([
         *_first_lines(plan, 'models/classifier', 'datasets/imagenet', 'classification', 'imagenet'),
@@ -397,7 +402,7 @@ def _classifier(root: Path, command: str, family: str, arch: str, weights: str |
         'val_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=val)',
         'test_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=test)',
         f'model = dict(backbone={plan.backbone()}, head=dict(num_classes={len(classes)}))',
-        f'optim_wrapper = dict(optimizer=dict(lr={rate}), clip_grad=dict(max_norm=5.0))  # 1e-3 for 1024 images',
+        f'optim_wrapper = dict(optimizer=dict(lr={rate}), clip_grad=dict(max_norm=5.0))  # 1e-3 for 1024 images, times the root of the ratio',
         'auto_scale_lr = dict(base_batch_size=batch_size)',
         'train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs // 10)',
         'param_scheduler = dict(length=max_epochs, warmup=max_epochs // 10, convert_to_iter_based=True)',
