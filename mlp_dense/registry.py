@@ -19,7 +19,8 @@ class LazyRegistry(Registry):
     """A registry of scope `mlp_dense`; `modules` maps modules below mlp_dense to the names of their types."""
 
     def __init__(self, parent: Registry, modules: dict[str, str] | None = None):
-        super().__init__(parent.name, parent=parent, scope='mlp_dense')
+        # Without a location, mmengine would import mlp_dense.utils, because add_config_source lists the package.
+        super().__init__(parent.name, parent=parent, scope='mlp_dense', locations=['mlp_dense'])
         self.module_of = {name: module for module, names in (modules or {}).items() for name in names.split()}
 
     def get(self, key: str) -> type | None:

@@ -67,6 +67,14 @@ def test_each_row_names_a_type_of_its_module(registry):
         assert registry.get(name).__name__ == name and registry.get(f'mlp_dense.{name}').__name__ == name
 
 
+@pytest.mark.parametrize('registry', [value for value in vars(registry).values() if isinstance(value, LazyRegistry)])
+def test_no_registry_warns_about_its_package(registry, log_lines, monkeypatch):
+    """Mmengine lists the package because of mlp_dense::NAME, and would import its module `utils`."""
+    monkeypatch.setattr(registry, '_imported', False)
+    registry.import_from_location()
+    assert not any('not installed' in line for line in log_lines)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('method', ['import', 'custom_imports'])
 def test_bare_name_is_found_after_an_import(tmp_path, method):
