@@ -316,7 +316,7 @@ def _schedule(plan: Plan, base_rate: float) -> list[str]:
     """Return the lines of a schedule that counts iterations, with ten validations."""
     rate = scaled_rate(base_rate, plan.batch_size, 16)
     return [
-        f'optim_wrapper = dict(optimizer=dict(lr={rate}))  # {base_rate} for 16 images, times the root of {plan.batch_size}/16',
+        f'optim_wrapper = dict(optimizer=dict(lr={rate}))  # {base_rate} for 16 images; it grows with the root',
         f'auto_scale_lr = dict(base_batch_size={plan.batch_size})',
         "train_cfg = dict(_delete_=True, type='mlp_dense.IterLoop', max_iters=max_iters, val_interval=max_iters // 10)",
         'param_scheduler = [',
@@ -402,7 +402,7 @@ def _classifier(root: Path, command: str, family: str, arch: str, weights: str |
         'val_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=val)',
         'test_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=test)',
         f'model = dict(backbone={plan.backbone()}, head=dict(num_classes={len(classes)}))',
-        f'optim_wrapper = dict(optimizer=dict(lr={rate}), clip_grad=dict(max_norm=5.0))  # 1e-3 for 1024 images, times the root of the ratio',
+        f'optim_wrapper = dict(optimizer=dict(lr={rate}), clip_grad=dict(max_norm=5.0))  # 1e-3 for 1024 images',
         'auto_scale_lr = dict(base_batch_size=batch_size)',
         'train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs // 10)',
         'param_scheduler = dict(length=max_epochs, warmup=max_epochs // 10, convert_to_iter_based=True)',
