@@ -161,6 +161,7 @@ class _Writing:
 
     def result(self, format: str) -> Written:
         if format == 'labels':
+            self.data.pixels = self.pixels  # reading does not count those of binary masks
             return Written(self.places, [*_pixel_lines(self.data, self.pixels), *self.losses.lines()])
         return Written(self.places, _compared(self.data, read(self.out, format), self.losses))
 
