@@ -19,7 +19,7 @@ COCO_EPOCHS, COCO_IMAGES, MAX_EPOCHS = 12, 118_287, 100
 """The schedule 1x of COCO. Smaller data get epochs in inverse proportion to the square root of their images."""
 LONGEST, SHORTEST, LEAST = 1333, 800, 128
 """Greatest long and short side of images, as for COCO, and the least short side, which has pixels for all strides."""
-ACTIVATIONS = dict(mask_rcnn=1.6, retinanet=2.0, upernet=3.3, semantic_fpn=2.0, classifier=1.0)
+ACTIVATIONS = dict(mask_rcnn=1.6, retinanet=1.1, upernet=3.3, semantic_fpn=1.5, classifier=1.0)
 """Memory of a training for an image, relative to what its backbone keeps for the gradients.
 
 Measured with Hire-MLP tiny at 640x448 and 320x224, as the growth of the memory with the batch size.
