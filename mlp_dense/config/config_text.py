@@ -222,10 +222,10 @@ def _test_loaders(places: Mapping[str, Place]) -> list[str]:
 def _evaluators(places: Mapping[str, Place], folder: str) -> str:
     inside = all(place.annotations and place.annotations.is_relative_to(folder) for place in places.values())
     file = "data_root + '/' + {}['ann_file']" if inside else "{}['ann_file']"
-    val, test = (f'dict(ann_file={file.format(name)})' for name in ('val', 'test'))
-    if 'test' not in places:
-        return f'val_evaluator = test_evaluator = {val}'
-    return f'val_evaluator, test_evaluator = {val}, {test}'
+    if 'test' in places:
+        file = file.format('data')
+        return f'val_evaluator, test_evaluator = (dict(ann_file={file}) for data in (val, test))'
+    return f'val_evaluator = test_evaluator = dict(ann_file={file.format("val")})'
 
 
 def _balanced(frequencies: Sequence[float]) -> list[str]:
