@@ -15,7 +15,7 @@ from .detecting import FORMATS, find
 from .labelme import image_bytes
 from .records import DataSet, Losses, Place, Record, counts
 from .semantic import IGNORED, write_labels
-from .sources import Source, check_sizes, common_folder
+from .sources import Source, check_sizes
 from .voc import write_voc
 from .yolo import write_yolo
 
@@ -89,7 +89,7 @@ def write(data: DataSet, out: Path, format: str, images: str = 'link') -> Writte
     """
     out = Path(out)
     _check_writable(data, format, images)
-    image_folders = {name: common_folder(record.file for record in records) for name, records in data.splits.items()}
+    image_folders = {name: _image_folder(records[0]) for name, records in data.splits.items()}
     writing = _Writing(data, out, None if images == 'link' else image_folders)
     with _new_folder(out, data) as folder:
         getattr(writing, format)(folder)
@@ -141,8 +141,14 @@ class _Writing:
 
     def result(self, format: str) -> Written:
         if format == 'labels':
+            self.data.pixels = self.pixels  # reading does not count those of binary masks
             return Written(self.places, [*_pixel_lines(self.data, self.pixels), *self.losses.lines()])
         return Written(self.places, _compared(self.data, read(self.out, format), self.losses))
+
+
+def _image_folder(record: Record) -> Path:
+    """Return the folder to which the name of an image is relative."""
+    return record.file.parents[len(Path(record.name).parts) - 1]
 
 
 def _check_writable(data: DataSet, format: str, images: str) -> None:
