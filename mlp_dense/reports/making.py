@@ -109,7 +109,8 @@ def _run_table(runs: Sequence, names: Sequence[str], metric: str, means: np.ndar
     ]
     note = (
         'Intervals contain 95 % of the resamples of the images, which are the same for all runs. A difference whose '
-        'interval contains 0 may be chance on these images. The intervals do not cover the variation between trainings.'
+        'interval contains 0 may be chance on these images. The intervals do not cover the variation between '
+        'training runs.'
     )
     return Table('Runs', note, columns)
 
