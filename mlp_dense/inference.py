@@ -23,11 +23,14 @@ from .checks.band_agreement import band_count, check_bands, check_image
 from .checks.channels import check_channels
 from .checks.data_config import check_class_count
 from .config.config_file import enter_scope, need, read_config
+from .config.unread import check_unread
 from .config.validation import building
 from .datasets import SUFFIXES
 from .datasets.bands import BAND_SUFFIXES, LoadMultiBandImage, multi_band_loader
+from .datasets.image_files import write_image
 from .datasets.layout import dataset_meta, leaves
 from .errors import CheckpointError, UnreadableError, UserError
+from .outputs import GrowingList
 from .tasks import task_of
 from .training.machine import adapt_to_cpu
 from .training.runner import load_weights
@@ -130,6 +133,7 @@ def load_model(
     device = checked_device(device)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config(config)
     need(cfg, 'model')
+    check_unread(cfg)
     if device.type == 'cpu':
         adapt_to_cpu(cfg)
     enter_scope(cfg)
@@ -251,6 +255,7 @@ class ImageSource:
         elif path.is_file() and self.reader.loader:
             raise UserError(f'{path} is not an image; choose a file of {", ".join(suffixes)}.')
         elif path.is_file():
+            check_video_name(path)
             video = cv2.VideoCapture(str(path))
             if not video.grab():
                 raise UserError(f'{path} is neither an image nor a video that OpenCV reads; choose such a file.')
@@ -276,48 +281,62 @@ class ImageSource:
             yield Frame(dict(id=image_id, file_name=path.as_posix()), name, self.reader(file))
 
 
+def check_video_name(file: Path) -> None:
+    """Raise UserError if the path of a video is not UTF-8: OpenCV would crash the process."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f'{file}: OpenCV cannot open a video whose path is not UTF-8; rename it.') from error
+
+
 class PredictionWriter(AbstractContextManager):
     """Writer of predictions into a folder, in the files of docs/tools.md.
 
-    Objects with a score above `score_thr` are written and drawn. An interrupted prediction keeps what is done.
+    Objects with a score above `score_thr` are written and drawn. If the process ends at any image, for any reason, the
+    results of the earlier images are complete.
     """
 
     def __init__(self, folder: Path, model: Any, score_thr: float, source: ImageSource):
         self.folder, self.score_thr, self.source = folder, score_thr, source
         self.task, self.meta = task_of(model.cfg.default_scope), model.dataset_meta
         self.ids = self.task.category_ids(test_data(model.cfg), self.meta['classes'])
-        self.images: list[dict] = []
-        self.objects: list[dict] = []
+        self.count = 0
         self.undecodable: list[str] = []
         self.video: cv2.VideoWriter | None = None
+        categories = [dict(id=i, name=name) for i, name in zip(self.ids, self.meta['classes'], strict=True)]
+        start = f'{{"categories": {json.dumps(categories)}, "images": ['
+        self.images = GrowingList(folder / 'images.json', start, ']}')
+        self.objects = GrowingList(folder / 'predictions.json') if self.task.objects else None
 
     def __exit__(self, *_: Any) -> None:
         if self.video:
             self.video.release()
-        categories = [dict(id=i, name=name) for i, name in zip(self.ids, self.meta['classes'], strict=True)]
-        images = dict(images=self.images, categories=categories)
-        (self.folder / 'images.json').write_text(json.dumps(images) + '\n', encoding='utf-8')
-        if self.task.objects:
-            (self.folder / 'predictions.json').write_text(json.dumps(self.objects) + '\n', encoding='utf-8')
+        for file in filter(None, (self.images, self.objects)):
+            file.close()
 
     def add(self, frame: Frame, sample: Any) -> None:
         if frame.image is None:
             self.undecodable.append(frame.info['file_name'])
             return
         height, width = frame.image.shape[:2]
-        self.images.append(dict(frame.info, height=height, width=width))
         labels = self.task.labels_of(sample, 'pred', self.score_thr)
-        if self.task.objects:
-            self.objects += self.task.objects(labels, frame.info['id'], self.ids)
         if self.task.label_map:
             dtype = np.uint8 if len(self.ids) <= 256 else np.uint16
             write_image(self.folder / f'labels/{frame.name}.png', self.task.label_map(labels).astype(dtype))
         drawn = draw_labels(self.source.reader.to_bgr(frame.image), [labels], self.task.draw, self.meta, bgr=True)
-        if not self.source.fps:
+        if self.source.fps:
+            self._add_frame(drawn)
+        else:
             write_image(self.folder / f'vis/{frame.name}.png', drawn)
-            return
+        if self.task.objects and self.objects:
+            self.objects.extend(self.task.objects(labels, frame.info['id'], self.ids))
+        self.images.extend([dict(frame.info, height=height, width=width)])  # last: all results of the image exist
+        self.count += 1
+
+    def _add_frame(self, drawn: np.ndarray) -> None:
         if self.video is None:
             file, size = self.folder / f'{self.source.path.stem}.mp4', drawn.shape[1::-1]
+            check_video_name(file)
             self.video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), self.source.fps, size)
             if not self.video.isOpened():
                 raise UserError(f'OpenCV cannot write {file} with {size[0]} x {size[1]} pixels; use images instead.')
@@ -378,16 +397,6 @@ def read_image(image: str | Path | np.ndarray, reader: Reader) -> np.ndarray:
             'pass (height, width, 3) in RGB order as uint8, with values from 0 to 255.'
         )
     return np.ascontiguousarray(image[..., ::-1])
-
-
-def write_image(file: Path, image: np.ndarray) -> None:
-    """Write a BGR image or a label map; raise UserError if OpenCV has no such format or the file cannot be written."""
-    try:
-        mmcv.imwrite(image, str(file))
-    except cv2.error as error:
-        raise UserError(f'{file}: OpenCV cannot write this format; use a name that ends in .png or .jpg.') from error
-    except OSError as error:
-        raise UserError(f'{file} cannot be written ({error.strerror}); choose another folder.') from error
 
 
 def test_data(cfg: Config) -> Any:

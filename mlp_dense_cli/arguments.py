@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -134,8 +135,8 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config':
 
 def check_out_file(file: Path, *suffixes: str) -> None:
     """Make the folder of an output file. Raises UserError if the name has another suffix."""
-    from mlp_dense.config.config_file import make_folder
     from mlp_dense.errors import UserError
+    from mlp_dense.outputs import make_folder
 
     if file.suffix.lower() not in suffixes or file.is_dir():
         raise UserError(f'--out {file}: choose a file name that ends in {" or ".join(suffixes)}.')
@@ -161,6 +162,9 @@ def light_module(name: str) -> ModuleType:
 
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool. An error that the user can fix becomes one sentence on stderr and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')  # for names of files that are not UTF-8
     statuses: list[int] = []
     atexit.register(_end_at_once, statuses)  # the first function registered is the last to run
     try:

@@ -16,7 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
         'hire_mlp_mask_rcnn_coco --data-root /data/coco --out data.png',
         'hire_mlp_upernet_ade20k --out data.png --split val --num 4',
     )
-    text = 'image to write; an existing file is replaced'
+    text = 'image to write; an earlier one is replaced'
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.png', help=text)
     parser.add_argument('--num', type=int, default=16, metavar='N', help='number of random images (default: 16)')
     text = 'data to draw, after the transforms of their own pipeline (default: train)'
@@ -41,6 +41,7 @@ def main() -> None:
     from mlp_dense.datasets.bands import multi_band_loader
     from mlp_dense.datasets.layout import leaves
     from mlp_dense.errors import UserError, counted
+    from mlp_dense.outputs import check_file, write_png
     from mlp_dense.tasks import task_of
     from mlp_dense.training.runner import DenseRunner
     from mlp_dense.training.setup import shrink
@@ -51,6 +52,7 @@ def main() -> None:
     if not 0 <= args.seed < 2**32:
         raise UserError(f'--seed is {args.seed}; set it from 0 to {2**32 - 1}.')
     check_out_file(args.out, '.png')
+    check_file(args.out)
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     if args.img_scale or args.crop_size:
         print(*shrink(cfg, ['train', 'val', 'test'], args.img_scale, args.crop_size), sep='\n')
@@ -76,5 +78,5 @@ def main() -> None:
         item = dataset[int(i)]
         labels = task.labels_of(item['data_samples'], 'gt')
         tiles.append(draw_item(item, labels, TILE, keep_size, task.draw, dataset.metainfo, to_rgb))
-    contact_sheet(tiles, TILE).save(args.out, optimize=True)
+    write_png(args.out, contact_sheet(tiles, TILE))
     print(f'{args.out} shows {len(tiles)} of {counted(len(dataset), "image")}')

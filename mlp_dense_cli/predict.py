@@ -39,10 +39,11 @@ def main() -> None:
 
     from mlp_dense import fuse, load_model
     from mlp_dense.checks.band_agreement import band_count
-    from mlp_dense.config.config_file import make_folder, need, read_config
+    from mlp_dense.config.config_file import need, read_config
     from mlp_dense.errors import UserError, counted
     from mlp_dense.inference import ImageSource, PredictionWriter, checked_device, predict, reader_of
     from mlp_dense.kernels.memory import keep_freed_memory
+    from mlp_dense.outputs import make_folder
     from mlp_dense.training.setup import shrink
 
     if args.batch_size < 1 or not 0 <= args.score_thr <= 1:
@@ -70,8 +71,8 @@ def main() -> None:
             writer.add(frame, sample)
     if source.reader.loader is not None:
         print(f'drawn: {source.reader.loader.description(band_count(cfg))}')
-    print(f'{counted(len(writer.images), "frame" if source.fps else "image")}: results are in {args.out_dir}')
-    if source.fps and len(writer.images) < source.length:
+    print(f'{counted(writer.count, "frame" if source.fps else "image")}: results are in {args.out_dir}')
+    if source.fps and writer.count < source.length:
         print(
             f'{args.input} should have {counted(source.length, "frame")}; the others cannot be decoded.',
             file=sys.stderr,

@@ -56,6 +56,10 @@ def main() -> None:
     from mmengine.logging import MMLogger
 
     from mlp_dense import operators
+    from mlp_dense.errors import UserError
+
+    if args.out.exists() and not args.out.read_text(encoding='utf-8', errors='replace').startswith(HEAD):
+        raise UserError(f'--out {args.out}: this file is not a page of the model zoo; choose another name.')
 
     operators.install()  # before the configs import mmdet and mmsegmentation
     warnings.filterwarnings('ignore', module='mmseg')

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from PIL import Image
 
 from ..config.config_file import evaluators, first_line, walk
@@ -75,21 +76,34 @@ def labels_keep_their_size(dataset: Any) -> bool:
 
 
 def check_built(dataset: Any) -> None:
-    """Raise UserError if an annotation file has other classes than its data set, and make its pipeline robust."""
+    """Raise UserError if an annotation file has other classes than its data set; its loading errors name the file."""
     classes, ids = dataset.metainfo.get('classes', ()), getattr(dataset, 'cat_ids', None)
     if ids is not None and len(ids) != len(classes):
         file = Path(dataset.ann_file)
         problem = f'{file} has {len(ids)} of the {len(classes)} classes of the data set'
         details = _difference(classes, category_names(file), 'the file') + _contents(file)
         raise UserError(f'{problem}; set metainfo=dict(classes=...) to the names in the file.{details}')
-    transforms: list[Any] = []
-    for transform in dataset.pipeline.transforms:
-        if type(transform).__name__.startswith('Load'):
-            transform = Reading(transform, len(classes), getattr(dataset, 'ignore_index', 255))
-        elif type(transform).__name__.startswith('Pack'):
-            transforms.append(copy_flipped)
-        transforms.append(transform)
-    dataset.pipeline.transforms = transforms
+    ignored = getattr(dataset, 'ignore_index', 255)
+    dataset.pipeline.transforms = [
+        Reading(transform, len(classes), ignored) if type(transform).__name__.startswith('Load') else transform
+        for transform in dataset.pipeline.transforms
+    ]
+
+
+def copy_before_packing(dataset: Any) -> None:
+    """Let the pipelines of a data set and its wrappers call :func:`copy_flipped` before each Pack transform."""
+    pipeline = getattr(dataset, 'pipeline', ())
+    _copy_before_packing(getattr(pipeline, 'transforms', pipeline))  # a MultiImageMixDataset has a list
+    for child in (*getattr(dataset, 'datasets', ()), *filter(None, [getattr(dataset, 'dataset', None)])):
+        copy_before_packing(child)
+
+
+def _copy_before_packing(transforms: Any) -> None:
+    for i, transform in enumerate(transforms):
+        for subroutine in getattr(transform, 'subroutines', ()):  # of TestTimeAug
+            _copy_before_packing(subroutine.transforms)
+        if type(transform).__name__.startswith('Pack'):
+            transforms[i] = Compose([copy_flipped, transform])
 
 
 def copy_flipped(results: dict) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,7 +67,12 @@ class ImageClassifier(BaseModel):
             torch.nn.init.constant_(self.backbone.get_classifier().get_parameter('bias'), head['bias'])
         loss = dict(train_cfg.get('loss') or dict(type='CrossEntropyLoss'))
         loss_type = loss.pop('type')
-        self.loss = (getattr(timm.loss, loss_type, None) or getattr(torch.nn, loss_type))(**loss)
+        loss_class = getattr(timm.loss, loss_type, None) or getattr(torch.nn, loss_type, None)
+        if loss_class is None:
+            close = get_close_matches(loss_type, [*dir(timm.loss), *dir(torch.nn)], 1)
+            hint = f'; did you mean {close[0]}?' if close else '.'
+            raise UserError(f'train_cfg.loss.type: timm.loss and torch.nn have no {loss_type}{hint}')
+        self.loss = loss_class(**loss)
         mixup, erasing = train_cfg.get('mixup'), train_cfg.get('erasing')
         self.mixup = Mixup(num_classes=classes, **mixup) if mixup else None
         self.erasing = RandomErasing(**erasing, device='cpu') if erasing else None

@@ -27,6 +27,7 @@ from ..errors import ArgumentError, CheckpointError, NotInstalledError, UserErro
 from ..mmengine_privates import checkpoint_reader
 from ..tasks import TASKS
 from .config_file import first_line, need, setting, walk
+from .unread import check_unread
 
 COUNTS = {  # settings that count something, and their least value
     **{f'{name}_dataloader.batch_size': 1 for name in ('train', 'val', 'test')},
@@ -63,10 +64,11 @@ LOADER_KEYS = ['num_batch_per_epoch', 'disable_subprocess_warning', *inspect.sig
 
 
 def check_settings(cfg: Config) -> None:
-    """Raise UserError if a setting that users often change is impossible, or misspelled in a loader or the saving hook.
+    """Raise UserError if a setting that users often change is impossible, or misspelled where no constructor checks it.
 
     The default scope must be that of the config.
     """
+    check_unread(cfg)
     for path, least in {**COUNTS, **NUMBERS}.items():
         value, whole = setting(cfg, path), path in COUNTS
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

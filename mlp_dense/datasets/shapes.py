@@ -16,6 +16,7 @@ distinguish the first two classes.
 
 import colorsys
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -25,6 +26,7 @@ import cv2
 import numpy as np
 
 from ..errors import UserError, explained_imports
+from .image_files import write_image
 
 CLASSES = ('disc', 'square', 'triangle', 'star', 'cross')
 """Classes of the objects. In the label maps label 1 is the background, and the classes follow."""
@@ -32,6 +34,7 @@ CLASSES = ('disc', 'square', 'triangle', 'star', 'cross')
 BAND_CLASSES = ('cold disc', 'warm disc', *CLASSES[2:])
 """Classes of the objects in images of more than three bands. Both discs look the same in red, green and blue."""
 
+JPEG = cv2.IMWRITE_JPEG_QUALITY, 95  # options of OpenCV
 _ZOOM = 4  # shapes are drawn at this multiple of the image size and averaged, so that their edges are smooth
 
 
@@ -55,14 +58,16 @@ def write_shapes(
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         problem = 'not empty' if root.is_dir() else 'a file'
         raise UserError(f'{root} is {problem}; choose another folder, or delete it first.')
-    unfinished = root.with_name(root.name + '.partial')  # an interrupted call does not leave an incomplete data set
+    unfinished = root.with_name(f'.{root.name}.{os.getpid()}.unfinished')  # a killed call leaves no incomplete data set
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        write = _write_classes if classify else partial(_write_split, bands=bands)
-        for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
-            write(unfinished, name, count, size, (seed, split))
-        unfinished.replace(root)
+        try:
+            write = _write_classes if classify else partial(_write_split, bands=bands)
+            for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
+                write(unfinished, name, count, size, (seed, split))
+            unfinished.replace(root)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise UserError(f'{root} cannot be written ({error}); choose another folder.') from error
 
@@ -113,16 +118,15 @@ def _write_classes(root: Path, split: str, count: int, size: int, seed: tuple[in
     for index in range(count):
         label = index % len(CLASSES)
         file = root / split / CLASSES[label] / f'{index:06}.jpg'
-        file.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng((*seed, index))
         image, radius = _background(rng, size), size * rng.uniform(0.2, 0.45)
         image = _paint(rng, image, _coverage(_outline(CLASSES[label], rng, radius, size), size), label)
-        cv2.imwrite(str(file), _with_noise(rng, image), [cv2.IMWRITE_JPEG_QUALITY, 95])
+        write_image(file, _with_noise(rng, image), JPEG)
 
 
 def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int, int], bands: int) -> None:
     suffix, classes = ('.jpg', CLASSES) if bands == 3 else ('.tif', BAND_CLASSES)
-    for folder in (root / split, root / 'labels' / split, root / 'annotations'):
+    for folder in (root / split, root / 'annotations'):
         folder.mkdir(parents=True, exist_ok=True)
     images = [dict(id=index, file_name=f'{index:06}{suffix}', height=size, width=size) for index in range(count)]
     annotations: list[dict] = []
@@ -138,7 +142,7 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int,
             ids = dict(id=len(annotations) + 1, image_id=index, category_id=label + 1)
             annotations.append(dict(ids, segmentation=_polygons(mask), area=int(mask.sum()), bbox=bbox, iscrowd=0))
         _write_image(root / split / f'{index:06}{suffix}', image)
-        cv2.imwrite(str(root / 'labels' / split / f'{index:06}.png'), labels)
+        write_image(root / 'labels' / split / f'{index:06}.png', labels)
     categories = [dict(id=i, name=name, supercategory='shape') for i, name in enumerate(classes, start=1)]
     content = dict(images=images, annotations=annotations, categories=categories)
     (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
@@ -146,7 +150,7 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int,
 
 def _write_image(file: Path, image: np.ndarray) -> None:
     if file.suffix == '.jpg':
-        cv2.imwrite(str(file), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        write_image(file, image, JPEG)
         return
     import tifffile
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from ..backbones.fusion import fuse
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.files import local_file, sha256_of
-from ..config.config_file import make_folder
 from ..errors import UserError, counted, explained_imports
 from ..inference import load_model, test_data
+from ..outputs import make_folder
 from ..tasks import task_of
 from ..training.machine import versions
 from ..training.setup import EXPORTED

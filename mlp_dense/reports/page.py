@@ -20,8 +20,8 @@ from rich.progress import track
 
 from ..datasets import Archive
 from ..datasets.bands import LoadMultiBandImage
-from ..errors import UnreadableError, UserError
-from .results import FOLDER
+from ..datasets.image_files import read_file, write_image
+from ..errors import UnreadableError
 
 HOVER = 'Hover over a column to see its meaning.'
 IMAGES = 'pictures'  # folder of the drawn images, inside the folder of the report
@@ -136,13 +136,9 @@ def draw_all(
 ) -> list[GalleryImage]:
     """Draw images into the folder of a report with ``draw(file, image)``, by default :func:`draw_scaled`.
 
-    `loading` is that of the results. Unreadable images are skipped. Images of an earlier report are removed.
+    `loading` is that of the results. Unreadable images are skipped.
     """
-    images = folder / IMAGES
-    images.mkdir(exist_ok=True)
-    for stale in images.glob('*.jpg'):
-        stale.unlink()
-    files = [images / f'{number:05}.jpg' for number in range(len(gallery))]
+    files = [folder / IMAGES / f'{number:05}.jpg' for number in range(len(gallery))]
     draw = draw or partial(draw_scaled, loading=loading)
     drawn = track(pool.map(draw, files, gallery, chunksize=8), 'drawing', len(gallery))
     return [image for image in drawn if image]
@@ -163,7 +159,7 @@ def draw_scaled(target: Path, image: GalleryImage, loading: Mapping[str, Any]) -
 
 def written(target: Path, pixels: np.ndarray, image: GalleryImage) -> GalleryImage:
     """Write a BGR image (H, W, 3) as JPEG, and return its record."""
-    cv2.imwrite(str(target), pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    write_image(target, pixels, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
     height, width = pixels.shape[:2]
     return replace(image, file=f'{IMAGES}/{target.name}', width=width, height=height)
 
@@ -179,7 +175,7 @@ def read(source: str, loading: Mapping[str, Any]) -> np.ndarray | None:
     if path.parent.suffix == '.npz':
         content = np.frombuffer(_open(str(path.parent)).bytes_of(int(path.name)), np.uint8)
         return cv2.imdecode(content, cv2.IMREAD_COLOR)
-    return cv2.imread(source, cv2.IMREAD_COLOR)
+    return read_file(path, cv2.IMREAD_COLOR)
 
 
 def outline(mask: Any, height: int, width: int) -> str:
@@ -190,16 +186,8 @@ def outline(mask: Any, height: int, width: int) -> str:
     return ''.join('M' + 'L'.join(f'{x} {y}' for x, y in points) + 'Z' for points in simplified if len(points) > 2)
 
 
-def check_folder(folder: Path) -> None:
-    """Check that a folder is new or contains a report only. Raises UserError if it contains other files."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if others := sorted(names - {FOLDER, 'index.html', 'data.js', 'report.json', 'plots', IMAGES}):
-        raise UserError(f'{folder} contains files that are not part of a report ({others[0]}); choose an empty folder.')
-
-
-def write_report(report: Report, folder: Path) -> Path:
-    """Write ``index.html``, ``data.js``, ``report.json`` and ``plots/``; return the path of the page."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_report(report: Report, folder: Path) -> None:
+    """Write ``index.html``, ``data.js``, ``report.json`` and ``plots/`` into a folder."""
     head = dict(title=report.title, facts=report.facts)
     sections, tables = [], {}
     for section in report.sections:
@@ -227,7 +215,6 @@ def write_report(report: Report, folder: Path) -> Path:
     (folder / 'report.json').write_text(f'{values}\n', encoding='utf-8')
     html = Environment(loader=PackageLoader('mlp_dense.reports', 'template'), autoescape=True)
     (folder / 'index.html').write_text(html.get_template('index.html').render(title=report.title), encoding='utf-8')
-    return folder / 'index.html'
 
 
 def _finite(value: Any) -> Any:

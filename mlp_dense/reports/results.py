@@ -1,6 +1,7 @@
 """Results folder of a test: everything that its report needs, so that no second inference is necessary."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..datasets.bands import LoadMultiBandImage
 from ..errors import UserError, command
+from ..outputs import settle
 
 FOLDER = 'results'  # inside the folder of the report
 
@@ -45,8 +47,8 @@ class Results:
         return self.folder.joinpath(FOLDER, *parts)
 
     def facts(self, images: int) -> dict[str, str]:
-        """Return the facts at the top of a page; COCO reports -1 if no object has the size."""
-        metrics = {name: f'{value:.3f}' for name, value in self.metrics.items() if value not in (None, -1)}
+        """Return the facts at the top of a page."""
+        metrics = {name: 'undefined' if value is None else f'{value:.3f}' for name, value in self.metrics.items()}
         model = {name: f'{value:.3g}' for name, value in self.model.items()}
         drawn = {'drawn': LoadMultiBandImage(**self.loading).description(0)} if self.loading else {}
         return metrics | {'images': str(images), 'checkpoint': self.checkpoint} | model | drawn
@@ -58,8 +60,21 @@ class Results:
         self.file('run.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
 
 
+def without_undefined(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return metrics as numbers; None for those that are not finite, or -1, as COCO writes undefined values."""
+    values = {name: float(value) for name, value in metrics.items()}
+    return {name: value if math.isfinite(value) and value != -1 else None for name, value in values.items()}
+
+
+def mean_of_classes(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the last axis without NaN, which classes without a value have; NaN if all are NaN."""
+    with np.errstate(invalid='ignore'):
+        return np.nansum(values, -1) / np.isfinite(values).sum(-1)
+
+
 def read_results(folder: Path) -> Results:
     """Read the results in the folder of a report. Raises UserError if they are missing or damaged."""
+    settle(folder)
     file = folder / FOLDER / 'run.json'
     try:
         return Results(**read_json(file), folder=folder)

@@ -22,9 +22,10 @@ from ..backbones.fusion import fuse
 from ..checks.band_agreement import band_count
 from ..config.config_file import evaluators
 from ..datasets.bands import multi_band_loader
+from ..datasets.image_files import write_image
 from ..datasets.layout import image_folder, leaves
 from ..registry import HOOKS
-from ..reports.results import Results
+from ..reports.results import Results, without_undefined
 from ..tasks import task_of
 from ..visualization.drawing import draw_labels
 from .machine import seconds_now, unwrapped, versions
@@ -152,7 +153,7 @@ class DrawPredictionsHook(Hook):
             drawn = draw_labels(image, labels, task.draw, meta, captions=('ground truth', f'predictions{above}'))
             # below their common folder, images of equal names stay distinct
             name = path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
-            mmcv.imwrite(drawn[..., ::-1], str(self.out_dir / name.with_suffix('.png')))
+            write_image(self.out_dir / name.with_suffix('.png'), drawn[..., ::-1])
 
 
 def _test_pipeline(runner: Any) -> list:
@@ -199,7 +200,7 @@ class ResultsHook(Hook):
             task=task_of(cfg.default_scope).name,
             classes=list(dataset.metainfo['classes']),
             palette=dataset.metainfo.get('palette'),
-            metrics={name: float(value) for name, value in (metrics or {}).items()},
+            metrics=without_undefined(metrics or {}),
             config=str(cfg.filename),
             checkpoint=str(cfg.load_from or tested.get('file')),
             images=str((image_folder(dataset) or Path()).absolute()),

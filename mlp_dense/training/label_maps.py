@@ -1,18 +1,19 @@
 """Loss, metrics and a transform of label maps that mmsegmentation lacks."""
 
 import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric, DumpResults
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor
 
+from ..datasets.image_files import write_image
 from ..errors import UserError
 from ..registry import METRICS, MODELS, TRANSFORMS
 
@@ -75,11 +76,10 @@ class WriteLabelMaps(BaseMetric):
         dtype = np.uint8 if len(self.dataset_meta['classes']) < 255 else np.uint16
         for sample in predictions:
             path = sample['img_path']
-            name = f'{Path(path).stem}_{zlib.crc32(path.encode()):08x}'  # images of several folders may share a name
+            # images of several folders may share a name
+            name = f'{Path(path).stem}_{zlib.crc32(os.fsencode(path)):08x}'
             for side, key in (('truth', 'gt_sem_seg'), ('labels', 'pred_sem_seg')):
-                file = self.folder / side / f'{name}.png'
-                file.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(file), sample[key]['data'][0].cpu().numpy().astype(dtype))
+                write_image(self.folder / side / f'{name}.png', sample[key]['data'][0].cpu().numpy().astype(dtype))
             self.results.append((name, path))
 
     def compute_metrics(self, results: list[tuple[str, str]]) -> dict[str, float]:

@@ -7,10 +7,12 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import master_only
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
@@ -19,12 +21,13 @@ from ..checkpoints.matching import loading, warn_if_not_finite
 from ..checkpoints.reading import Checkpoint
 from ..checks.band_agreement import check_bands, guard_bands
 from ..checks.channels import check_channels
-from ..checks.data_config import check_built, check_data
+from ..checks.data_config import check_built, check_data, copy_before_packing
 from ..checks.explained_data import explained_data
 from ..config.config_file import enter_scope, first_line
 from ..config.validation import building, check_backends, check_pretrained, check_settings
 from ..datasets.layout import leaves
 from ..errors import CheckpointError, UserError
+from ..outputs import check_file, write_listed
 from ..registry import RUNNERS
 from .checkpoint_hook import CheckpointHook, resume_from
 from .console import ConsoleFilter, ConsoleHook
@@ -89,6 +92,17 @@ class DenseRunner(Runner):
         backbone.forward = lambda x: (compiled if backbone.training else eager)(x)
         self.logger.info('The backbone is compiled: the first iteration of each image size takes long.')
 
+    @master_only
+    def dump_config(self) -> None:
+        """Write the config into the work dir, or next to the log if the work dir has another file of its name."""
+        file = Path(self.work_dir, Path(self.cfg.filename or f'{self.timestamp}.py').name)
+        try:
+            check_file(file)
+        except UserError:
+            self.logger.info(f'{file} was not written by mlp_dense and stays; the config is in {self.log_dir}.')
+            file = Path(self.log_dir, file.name)
+        write_listed(file, self.cfg.dump())
+
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger; a ConsoleHook opens the console only after the setup."""
         logger = super().build_logger(*args, **kwargs)
@@ -133,6 +147,7 @@ class DenseRunner(Runner):
             loader = Runner.build_dataloader(dataloader, *args, **kwargs)
         for dataset in leaves(loader.dataset):
             check_built(dataset)
+        copy_before_packing(loader.dataset)
         loader.generator = torch.Generator()  # else each pass over the data draws a random number of the training
         return loader
 

@@ -1,7 +1,6 @@
 """Changes of a config for the training or test that a command line requests."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,11 +8,11 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..checkpoints.atomic import checkpoints_in
-from ..config.config_file import Edits, enter_scope, evaluators, make_folder, need, setting
+from ..config.config_file import Edits, enter_scope, evaluators, need, setting
 from ..config.scaling import set_duration, set_image_sizes
 from ..datasets.layout import dataset_meta, leaves
 from ..errors import UserError, command
-from ..reports.page import check_folder
+from ..outputs import make_folder
 from ..reports.results import FOLDER
 from ..tasks import task_of
 from .checkpoint_hook import resume_from
@@ -75,11 +74,16 @@ def for_training(
     """Change a config, whose work dir is set, for a training run; refuse to overwrite another one in the work dir."""
     need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     start, template = cfg.get('load_from'), setting(cfg, 'default_hooks.checkpoint.filename_tmpl')
+    work_dir = Path(cfg.work_dir)
     if resume:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
     if cfg.get('resume'):
         resume_from(cfg, start)
-    elif files := [*checkpoints_in(Path(cfg.work_dir), template), *Path(cfg.work_dir).glob('last_checkpoint')]:
+    elif files := [
+        *checkpoints_in(work_dir, template),
+        *work_dir.glob('last_checkpoint'),
+        *work_dir.glob('best_*.pth'),
+    ]:
         existing = f'{cfg.work_dir} contains a training run already ({files[0].name})'
         raise UserError(f'{existing}: resume it with --resume, or choose another --work-dir.')
     if amp:
@@ -140,9 +144,7 @@ def for_test(
             raise UserError(f'--out {out}: for this config use a file that ends in {" or ".join(task.dumped_as)}.')
         cfg.test_evaluator = [*evaluators(cfg, 'test'), dict(type=task.dump, out_file_path=out)]
     if report:
-        check_folder(Path(report))
         results = Path(report, FOLDER)
-        shutil.rmtree(results, ignore_errors=True)  # results of an earlier test
         make_folder(results)
         cfg.test_evaluator = task_of(cfg.default_scope).keep_results(evaluators(cfg, 'test'), results)
         cfg.custom_hooks.append(dict(type='mlp_dense.ResultsHook', folder=report))

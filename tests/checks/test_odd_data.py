@@ -11,7 +11,7 @@ import torch
 from mmengine.dataset import Compose
 from PIL import Image
 
-from mlp_dense.checks.data_config import check_built
+from mlp_dense.checks.data_config import copy_before_packing
 from support.configs import DETECTION, SEGMENTATION
 
 BOTH = pytest.mark.parametrize('base', [DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
@@ -126,12 +126,18 @@ def test_unusual_image_sizes_are_accepted(data, change_annotations, train, base,
 def test_flipped_image_of_one_row_or_column_is_packed(types, size, direction):
     """A flip leaves a negative stride, which PyTorch refuses, at an axis of length 1."""
     flip, pack = dict(type=types[0], prob=1.0, direction=direction), dict(type=types[1], meta_keys=())
-    dataset = SimpleNamespace(metainfo={}, pipeline=Compose([flip, pack]))
-    check_built(dataset)
     image = np.arange(27, dtype=np.uint8).reshape(*size, 3)
-    packed = dataset.pipeline(dict(img=image, img_shape=size))
-    expected = mmcv.imflip(image, direction).transpose(2, 0, 1).copy()
-    assert torch.equal(packed['inputs'], torch.from_numpy(expected))
+    expected = torch.from_numpy(mmcv.imflip(image, direction).transpose(2, 0, 1).copy())
+    augment = dict(type='TestTimeAug', transforms=[[flip], [pack]])
+    for transforms in ([flip, pack], [augment]):
+        dataset = SimpleNamespace(pipeline=Compose(transforms))
+        copy_before_packing(SimpleNamespace(datasets=[dataset]))
+        packed = dataset.pipeline(dict(img=image, img_shape=size))['inputs']
+        assert torch.equal(packed[0] if isinstance(packed, list) else packed, expected)
+    mixed = SimpleNamespace(pipeline=Compose([flip, pack]).transforms)  # a MultiImageMixDataset
+    copy_before_packing(mixed)
+    assert len(mixed.pipeline) == 2, 'it pairs the transforms with their types'
+    assert torch.equal(Compose(mixed.pipeline)(dict(img=image, img_shape=size))['inputs'], expected)
 
 
 @pytest.mark.slow

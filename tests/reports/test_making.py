@@ -16,13 +16,15 @@ from mmengine.registry import MODELS, init_default_scope
 from pycocotools import mask as masks
 from safetensors.torch import save_file
 
+from mlp_dense.datasets.image_files import write_image
 from mlp_dense.errors import UserError
+from mlp_dense.outputs import replacing
 from mlp_dense.reports import segmentation
 from mlp_dense.reports.detection import match_shard, read_data
 from mlp_dense.reports.making import make_comparison, make_report, module_of, processes
 from mlp_dense.reports.matching import average_precision
 from mlp_dense.reports.page import choose, outline
-from mlp_dense.reports.results import Results, read_results
+from mlp_dense.reports.results import Results, read_results, without_undefined
 from mlp_dense.tasks import TASKS
 from mlp_dense.training.mmdet_fixes import CocoMetric
 from support.configs import DETECTION, SEGMENTATION, thin
@@ -51,11 +53,11 @@ def write_results(root: Path, seed: int, dropped: float = 0.0) -> Path:
         name=f'random {seed}', task='detection', classes=[f'class{i}' for i in range(CLASSES)], palette=None,
         metrics={'coco/bbox_mAP': 0.5}, config='config.py', checkpoint='weights.pth', images=str(images),
         annotations=str(root / 'truth.json'), model={'million parameters': 3.0 + seed, 'GMACs': 2.0},
-        folder=root / 'report',
     )  # fmt: skip
-    results.write()
-    for geometry in ('bbox', 'segm'):
-        results.file(f'predictions.{geometry}.json').write_text(json.dumps(kept))
+    with replacing(root / 'report') as results.folder:
+        results.write()
+        for geometry in ('bbox', 'segm'):
+            results.file(f'predictions.{geometry}.json').write_text(json.dumps(kept))
     return root / 'report'
 
 
@@ -141,7 +143,7 @@ def test_ap_is_the_same_in_metric_report_and_comparison_for_any_ids(name, tmp_pa
             )
         ap = metric.evaluate(len(truth['images']))[f'coco/{geometry}_mAP']
         assert measured is None or ap == pytest.approx(measured, abs=6e-4)
-    values = module_of(results).report(results, 0.3, 1, ThreadPoolExecutor(1)).values
+    values = module_of(results).report(results, 0.3, 1, ThreadPoolExecutor(1), tmp_path).values
     assert values['bbox']['AP'] == pytest.approx(ap, abs=6e-4)
     assert values['segm']['AP'] == pytest.approx(np.nanmean(ap_of_classes))
 
@@ -236,8 +238,7 @@ def test_report_of_the_test_tool_equals_its_metrics(config, shapes, tmp_path, ca
         for geometry in ('bbox', 'segm'):
             for name, metric in dict(AP='mAP', AP50='mAP_50', AP75='mAP_75', AP_large='mAP_l').items():
                 value = content[geometry][name]
-                expected = metrics[f'coco/{geometry}_{metric}']
-                assert round(-1 if value is None else value, 3) == pytest.approx(expected, abs=1e-9)
+                assert (value and round(value, 3)) == pytest.approx(metrics[f'coco/{geometry}_{metric}'], abs=1e-9)
     else:
         for name in ('mIoU', 'mAcc', 'aAcc'):
             assert 100 * content[name] == pytest.approx(metrics[name], abs=0.0051)
@@ -246,25 +247,26 @@ def test_report_of_the_test_tool_equals_its_metrics(config, shapes, tmp_path, ca
     assert json.loads((folder / 'report.json').read_text()) == content
     (folder / 'mine.txt').write_text('')
     assert call('test', tmp_path / 'thin.py', weights, *options) == 2
-    assert 'contains files that are not part of a report (mine.txt)' in capsys.readouterr().err
+    assert 'contains files that mlp_dense did not write (mine.txt)' in capsys.readouterr().err
 
 
 def segmented(folder: Path) -> Results:
     """Write two images of two classes and an ignored one: a square of 40 pixels, predicted 10 pixels to the right."""
     results = Results(
         name='squares', task='segmentation', classes=['ground', 'square'], palette=[[0, 0, 0], [255, 0, 0]],
-        metrics={}, config='', checkpoint='', images='', ignore_index=7, folder=folder,
+        metrics={}, config='', checkpoint='', images='', ignore_index=7,
     )  # fmt: skip
     truth, predicted = np.zeros((2, 100, 200), np.uint8)
     truth[30:70, 50:90], predicted[30:70, 60:100] = 1, 1
     truth[:10] = 7
-    for side, labels in (('truth', truth), ('labels', predicted)):
-        results.file(side).mkdir(parents=True)
-        for name in 'ab':
-            cv2.imwrite(str(results.file(side, f'{name}.png')), labels)
-    results.write()
-    cv2.imwrite(str(folder / 'image.jpg'), np.zeros((100, 200, 3), np.uint8))
-    results.file('images.json').write_text(json.dumps(dict.fromkeys('ab', str(folder / 'image.jpg'))))
+    with replacing(folder / 'report') as results.folder:
+        for side, labels in (('truth', truth), ('labels', predicted)):
+            for name in 'ab':
+                write_image(results.file(side, f'{name}.png'), labels)
+        results.write()
+        results.file('images.json').write_text(json.dumps(dict.fromkeys('ab', str(folder / 'image.jpg'))))
+    write_image(folder / 'image.jpg', np.zeros((100, 200, 3), np.uint8))
+    results.folder = folder / 'report'
     return results
 
 
@@ -272,7 +274,7 @@ def test_segmentation_report_equals_a_manual_count(tmp_path):
     results = segmented(tmp_path)
     with processes() as pool:
         image, _ = segmentation.count_images(results, dict.fromkeys('ab', ''), pool)
-        report = segmentation.report(results, 0.3, 5, pool)
+        report = segmentation.report(results, 0.3, 5, pool, tmp_path)
     assert image.confusion.tolist() == [[200 * 90 - 1600 - 400, 400], [400, 1200]]
     assert image.error == pytest.approx(800 / 18000)
     band = 0.02 * np.hypot(100, 200)
@@ -301,6 +303,48 @@ def test_damaged_results_raise_an_error(tmp_path, change, message):
     change(folder)
     with pytest.raises(UserError, match=message):
         make_report(folder)
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda content: content.pop('images'), "has no list 'images'"),
+    (lambda content: content['images'].clear(), 'lists no image; restore it'),
+    (lambda content: content.pop('categories'), "has no list 'categories'"),
+    (lambda content: content['images'][1].pop('height'), 'height of image 000001.jpg is None'),
+    (lambda content: content['images'][1].pop('file_name'), 'image 10 has the file_name None'),
+    (lambda content: content['categories'][1].pop('name'), 'category 3 has the name None'),
+])  # fmt: skip
+def test_incomplete_annotation_file_raises_an_error(tmp_path, change, message):
+    folder = write_results(tmp_path, seed=1)
+    content = json.loads((tmp_path / 'truth.json').read_text())
+    change(content)
+    (tmp_path / 'truth.json').write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf'truth\.json.*{message}'):
+        make_report(folder)
+
+
+def test_undefined_metrics_are_none():
+    metrics = without_undefined({'coco/bbox_mAP_s': -1.0, 'mIoU': np.float64(0.5), 'mAcc': float('nan'), 'top1': 0})
+    assert metrics == {'coco/bbox_mAP_s': None, 'mIoU': 0.5, 'mAcc': None, 'top1': 0.0}
+    facts = Results('name', 'detection', [], None, metrics, '', '', '').facts(3)
+    assert [facts[name] for name in metrics] == ['undefined', '0.500', 'undefined', '0.000']
+
+
+def test_report_of_older_results_goes_to_another_folder(tmp_path):
+    """Folders of earlier versions contain no marker; they can be read, but are not changed."""
+    folder = segmented(tmp_path).folder
+    (folder / '.mlp_dense.json').unlink()
+    before = sorted(folder.rglob('*'))
+    with pytest.raises(UserError, match='choose a new or empty folder'):
+        make_report(folder)
+    assert sorted(folder.rglob('*')) == before
+    assert make_report(folder, out=tmp_path / 'page') == tmp_path / 'page' / 'index.html'
+    assert sorted(folder.rglob('*')) == before and len(list((tmp_path / 'page' / 'pictures').iterdir())) == 2
+
+
+def test_comparison_keeps_the_results_of_its_folder(tmp_path):
+    folders = [segmented(tmp_path / name).folder for name in 'ab']
+    make_comparison(folders, folders[0], resamples=5)
+    assert read_results(folders[0]).task == 'segmentation'
 
 
 def test_outline_is_scaled_to_the_image():
