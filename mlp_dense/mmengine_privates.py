@@ -12,7 +12,7 @@ CONFIG_READERS = ('_file2dict', '_is_lazy_import', '_parse_lazy_import')
 
 
 def resumes(runner: Any) -> bool:
-    """Whether a Runner resumes a training."""
+    """Whether a Runner resumes a training run."""
     return runner._resume
 
 

@@ -41,7 +41,7 @@ class Task:
         return resolve_name(f'mlp_dense.visualization.drawing:{self.drawing}')
 
     def labels_of(self, sample: Any, side: str, score_thr: float = 0.0) -> Any:
-        """Return ground truth (``gt``) or predictions (``pred``, scored above `score_thr`) of a sample, or None."""
+        """Return ground truth (``gt``) or predictions (``pred``, scored `score_thr` or more) of a sample, or None."""
         labels = sample.get(f'{side}_{self.field}')
         return labels[labels.scores >= score_thr] if labels is not None and 'scores' in labels else labels
 

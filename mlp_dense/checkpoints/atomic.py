@@ -85,13 +85,13 @@ def newest_checkpoint(work_dir: Path, template: str | None = None) -> tuple[Path
     if skipped:
         raise CheckpointError(
             f'No checkpoint in {work_dir} is complete ({"; ".join(skipped)}); '
-            'choose another one with --resume FILE, or start a new training with another --work-dir.'
+            'choose another one with --resume FILE, or start a new training run with another --work-dir.'
         )
     return None, []
 
 
 def checkpoints_in(folder: Path, template: str | None = None) -> list[Path]:
-    """Return the checkpoints of a training in a folder, the one with the greatest number first."""
+    """Return the checkpoints of a training run in a folder, the one with the greatest number first."""
     steps = {}
     for path in folder.iterdir() if folder.is_dir() else ():
         for name_template in (*TEMPLATES, template or TEMPLATES[0]):

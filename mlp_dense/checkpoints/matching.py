@@ -34,7 +34,7 @@ class LeftOut(str):
 def loading(source: str | Path, inflates: bool = False) -> Iterator[None]:
     """Name the source of the state dicts that are loaded inside, for the log and for errors.
 
-    With `inflates` the first convolution is converted to other bands, as at the beginning of a training.
+    With `inflates` the first convolution is converted to other bands, as at the beginning of a training run.
     """
     tokens = SOURCE.set(source), INFLATES.set(inflates)
     try:

@@ -20,7 +20,7 @@ from .files import local_file, read_file
 CONTAINERS = ('state_dict', 'model', 'model_ema', 'ema_state_dict')
 """Keys of the weights in a file, by descending priority."""
 TRAINING = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'message_hub', 'mlp_dense_state')
-"""Keys of the state from which a training resumes."""
+"""Keys of the state from which a training run resumes."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class Checkpoint:
 
     @property
     def training(self) -> dict[str, Any]:
-        """The state from which a training resumes, without ``meta['config']``, which mmengine would execute."""
+        """The state from which a training run resumes, without ``meta['config']``, which mmengine would execute."""
         meta: Any = self.content.get('meta')
         is_training = isinstance(meta, Mapping) and {'optimizer', 'message_hub', 'state_dict'} <= self.content.keys()
         if not is_training or not all(type(meta.get(key)) is int and meta[key] >= 0 for key in ('epoch', 'iter')):
             raise CheckpointError(
-                f'{self.source} holds weights but not the state of a training, so it cannot be resumed. '
-                'Start a new training from it with --cfg-options load_from=FILE.'
+                f'{self.source} holds weights but not the state of a training run, so it cannot be resumed. '
+                'Start a new training run from it with --cfg-options load_from=FILE.'
             )
         state = {key: value for key, value in self.content.items() if key in TRAINING}
         kept = ('epoch', 'iter', 'seed', 'dataset_meta', 'run_id')

@@ -21,7 +21,7 @@ from .findings import Finding, exit_status, merged, table
 class DataCheckHook(Hook):
     """Check of the data before a run, reported in one table; an error if an image, label or annotation would stop it.
 
-    Before a training, it decodes images and labels and compares them with the annotations: a sample, or `everything`,
+    Before training, it decodes images and labels and compares them with the annotations: a sample, or `everything`,
     which ``check_data=True`` in a config sets too. Before a test, it checks the annotations alone.
     """
 
@@ -67,7 +67,7 @@ class SkippingHook(Hook):
 
 
 def check_training_data(runner: Any, everything: bool = True) -> int:
-    """Check the data of a training and its validation, and return the number of images."""
+    """Check the data of training and validation, and return the number of images."""
     with building(runner.cfg, running=True):  # the loops, on first use
         loops = dict(train=runner.train_loop, val=runner.val_loop)
     loaders = {name: loop.dataloader for name, loop in loops.items() if loop}

@@ -23,7 +23,7 @@ INVALID_NUMBER = re.compile(rb'(?<=[\[,:\s])-?(?:NaN|Infinity|\d[\d.]*[eE]\+?\d{
 
 def check_data(cfg: Config, name: str) -> None:
     """Check what a loader (``train``, ``val``, ``test``) reads. Raises UserError if it is missing or classes differ."""
-    if not cfg.get(f'{name}_dataloader'):  # a training without validation
+    if not cfg.get(f'{name}_dataloader'):  # a training run without validation
         return
     for dataset in leaves(cfg[f'{name}_dataloader'].dataset):
         metric_files = [Path(metric.ann_file) for metric in evaluators(cfg, name) if metric.get('ann_file')]

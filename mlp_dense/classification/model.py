@@ -38,11 +38,11 @@ class ImgDataPreprocessor(AnyBands, _ImgDataPreprocessor):
 
 @MODELS.register_module()
 class ImageClassifier(BaseModel):
-    """:class:`~mlp_dense.timm.VisionMLP` with the loss, Mixup, CutMix and random erasing of a training.
+    """:class:`~mlp_dense.timm.VisionMLP` with the loss, Mixup, CutMix and random erasing of a training run.
 
     Args:
         backbone: ``type``, ``arch``, ``in_channels`` and other arguments, as in a detector. An `init_cfg` may name a
-            published classifier, a backbone or a training of this package, from which to fine-tune.
+            published classifier, a backbone or a training run of this package, from which to fine-tune.
         head: ``num_classes``; ``drop_rate``, the dropout rate before the last layer; ``bias``, its initial bias.
         train_cfg: ``loss``, the ``type`` and arguments of a class in timm.loss or torch.nn; ``mixup``, the arguments of
             timm.data.Mixup; ``erasing``, those of timm's RandomErasing, which is applied to normalized images.

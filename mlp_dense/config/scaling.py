@@ -157,7 +157,7 @@ def _add_resize(edits: Edits, loader: str, scale: tuple[int, int]) -> None:
 
 
 def set_duration(edits: Edits, epochs: int | None, iters: int | None) -> None:
-    """Set the number of epochs or iterations of a training, and scale its schedule in proportion.
+    """Set the number of epochs or iterations of a training run, and scale its schedule in proportion.
 
     Intervals of validations and checkpoints stay, but are at most the new duration: a quick trial validates once, at
     its end. The interval of the log shrinks, so that a quick trial prints some lines.

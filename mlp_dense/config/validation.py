@@ -42,7 +42,7 @@ COUNTS = {  # settings that count something, and their least value
 NUMBERS = {f'optim_wrapper.{key}': 0 for key in ('optimizer.lr', 'optimizer.weight_decay', 'clip_grad.max_norm')}
 NUMBERS['max_unreadable'] = 0
 BACKENDS = ('Wandb', 'MLflow', 'Aim', 'ClearML', 'Neptune', 'DVCLive')
-"""Backends of mmengine, as XVisBackend, that import a package of their name in lower case when a training begins."""
+"""Backends of mmengine, as XVisBackend, that import a package of their name in lower case when training begins."""
 ZOOS = {'torchvision': get_torchvision_models, 'open-mmlab': get_external_models}
 """Functions of mmengine that return the URLs of ``torchvision://NAME`` and ``open-mmlab://NAME``."""
 

@@ -126,7 +126,7 @@ def _run_table(runs: Sequence, names: Sequence[str], metric: str, means: np.ndar
     note = (
         'Means are over the classes that occur. Intervals contain 95 % of the resamples of the images, which are the '
         'same for all runs, moved to the value of all images. A difference whose interval contains 0 may be chance on '
-        'these images. The intervals do not cover the variation between trainings.'
+        'these images. The intervals do not cover the variation between training runs.'
     )
     return Table('Runs', note, columns)
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: atomic, sufficient for an exact resume, and removed only after a newer one exists."""
+"""Checkpoints of a training run: atomic, sufficient for an exact resume, and removed only after a newer one exists."""
 
 import logging
 import math
@@ -146,7 +146,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         write_whole(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
         if name != BETWEEN:
             (self.folder / BETWEEN).unlink(missing_ok=True)
-            # Greater steps belong to a training that was not resumed from its end.
+            # Greater steps belong to a training run that was not resumed from its end.
             last = step_in(name, self.filename_tmpl) or 0
             paths = [path for step, path in self._saved('') if step <= last]
             for path in paths[self.max_keep_ckpts :] if self.max_keep_ckpts > 0 else []:
@@ -186,7 +186,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
 
 @HOOKS.register_module()
 class ResumeHook(mmengine.hooks.Hook):
-    """Restores the state of a checkpoint before a resumed training, and the random states after each validation."""
+    """Restores the state of a checkpoint before a resumed training run, and the random states after each validation."""
 
     priority = 95  # after CheckpointHook, before ConsoleHook
     state: Mapping[str, Any] = {}
@@ -282,7 +282,7 @@ def training_state(runner: Any, validated: bool) -> dict[str, Any]:
 def resume_from(cfg: Config, start: str | None = None) -> None:
     """Set `load_from` of a config that resumes, by default the newest checkpoint in its work dir, and its seed.
 
-    The order of the data depends on the seed, before the checkpoint is loaded. Without a checkpoint, a training starts
+    The order of the data depends on the seed, before the checkpoint is loaded. Without a checkpoint, training starts
     from the weights `start`.
     """
     file = cfg.get('load_from')

@@ -1,4 +1,4 @@
-"""Console output of a training or a test. The log file contains everything."""
+"""Console output of a training run or a test. The log file contains everything."""
 
 import logging
 import re
@@ -44,7 +44,7 @@ class ConsoleFilter(logging.Filter):
 
 @HOOKS.register_module()
 class ConsoleHook(Hook):
-    """Logs model, data, weights and folders before a training or test, and the next command after a training.
+    """Logs model, data, weights and folders before a training run or test, and the next command after a training run.
 
     While a test runs in a terminal, a progress bar replaces the lines of the log.
     """

@@ -1,4 +1,4 @@
-"""Trial of a training and its validation (``tools/train.py --dry-run``): memory, time and estimated end."""
+"""Trial of a training run and its validation (``tools/train.py --dry-run``): memory, time and estimated end."""
 
 import io
 import resource
@@ -45,7 +45,7 @@ def dry_run(cfg: Config) -> str:
             raise UserError(f'{hook.stage} needs more memory than the GPU has; {advice}.') from error
         except UserError:
             raise
-        except Exception as error:  # a training may raise anything
+        except Exception as error:  # a training run may raise anything
             raise UserError(f'{hook.stage} fails: {first_line(error)} (--debug shows where).') from error
         finally:
             for handler in runner.logger.handlers:
@@ -56,7 +56,7 @@ def dry_run(cfg: Config) -> str:
 
 
 class _Enough(Exception):  # noqa: N818
-    """The end of a training that could continue."""
+    """The end of a training run that could continue."""
 
 
 class _FewIterations(Hook):

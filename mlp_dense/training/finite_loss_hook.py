@@ -1,4 +1,4 @@
-"""Stop of a training at the iteration where it diverges."""
+"""Stop of a training run at the iteration where it diverges."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,14 +16,14 @@ from .data_order import random_states, set_random_states
 from .machine import unwrapped
 
 ADVICE = (
-    'Start a new training from an earlier checkpoint (--cfg-options load_from=FILE) with a lower learning rate, longer '
-    'warm-up, gradient clipping or full precision (optim_wrapper.type=OptimWrapper).'
+    'Start a new training run from an earlier checkpoint (--cfg-options load_from=FILE) with a lower learning rate, '
+    'longer warm-up, gradient clipping or full precision (optim_wrapper.type=OptimWrapper).'
 )
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops a training at the iteration where a loss, a gradient or a weight is not finite.
+    """Stops a training run at the iteration where a loss, a gradient or a weight is not finite.
 
     The error names the value and the first module with such an output. It is raised before the optimizer changes the
     weights and before any hook saves them: every checkpoint is finite. The checks reduce all tensors to one number on

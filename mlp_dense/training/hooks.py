@@ -1,4 +1,4 @@
-"""Hooks of tests, of mixtures of experts, and the record of a training."""
+"""Hooks of tests, of mixtures of experts, and the record of a training run."""
 
 import json
 import os
@@ -44,7 +44,7 @@ class FuseHook(Hook):
 
 @HOOKS.register_module()
 class RunHook(Hook):
-    """Writes ``run.json`` next to the log of a training, and its id as ``meta['run_id']`` into every checkpoint."""
+    """Writes ``run.json`` next to the log of a training run, and its id as ``meta['run_id']`` into every checkpoint."""
 
     priority = 'VERY_HIGH'  # before any hook saves a checkpoint
 

@@ -45,7 +45,7 @@ class DenseRunner(Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'DenseRunner':
-        """Build a Runner from a config, after the changes that this machine and a resumed training need."""
+        """Build a Runner from a config, after the changes that this machine and a resumed training run need."""
         cfg = copy.deepcopy(cfg)
         adapt_to_machine(cfg)
         if cfg.get('resume'):
@@ -115,7 +115,7 @@ class DenseRunner(Runner):
         return logger
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', strict: bool = False, **_: Any) -> dict:
-        """Load a checkpoint; only a training that starts from `load_from` may lack tensors of the model."""
+        """Load a checkpoint; only a training run that starts from `load_from` may lack tensors of the model."""
         checkpoint = Checkpoint.read(filename, map_location)
         content = checkpoint.training if self._resume else checkpoint.content
         if 'state_dict' not in content:  # the hooks of mmengine expect the weights there
@@ -136,8 +136,8 @@ class DenseRunner(Runner):
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             problem = f'its optimizer, schedule or log does not fit this config ({first_line(error)})'
             raise CheckpointError(
-                f'{filename}: {problem}. Resume with the config that it was trained with, or start a new training with '
-                '--cfg-options load_from=FILE.'
+                f'{filename}: {problem}. Resume with the config that it was trained with, or start a new training run '
+                'with --cfg-options load_from=FILE.'
             ) from error
 
     @staticmethod

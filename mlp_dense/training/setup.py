@@ -71,7 +71,7 @@ def for_training(
     seed: int | None = None,
     deterministic: bool = False,
 ) -> None:
-    """Change a config, whose work dir is set, for a training; refuse to overwrite another one in the work dir."""
+    """Change a config, whose work dir is set, for a training run; refuse to overwrite another one in the work dir."""
     need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     start, template = cfg.get('load_from'), setting(cfg, 'default_hooks.checkpoint.filename_tmpl')
     work_dir = Path(cfg.work_dir)
@@ -84,7 +84,7 @@ def for_training(
         *work_dir.glob('last_checkpoint'),
         *work_dir.glob('best_*.pth'),
     ]:
-        existing = f'{cfg.work_dir} contains a training already ({files[0].name})'
+        existing = f'{cfg.work_dir} contains a training run already ({files[0].name})'
         raise UserError(f'{existing}: resume it with --resume, or choose another --work-dir.')
     if amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -130,7 +130,7 @@ def for_test(
         for dataset in leaves(cfg.test_dataloader.dataset):
             dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    cfg.get('default_hooks', {}).pop('visualization', None)  # it draws during a training
+    cfg.get('default_hooks', {}).pop('visualization', None)  # it draws during a training run
     cfg.setdefault('custom_hooks', [])
     if not 0 <= score_thr <= 1:
         raise UserError(f'--score-thr is {score_thr}; use a number from 0 to 1.')

@@ -1,4 +1,4 @@
-"""Learning curves from the scalars that mmengine writes during a training."""
+"""Learning curves from the scalars that mmengine writes during a training run."""
 
 import json
 import math
@@ -28,7 +28,7 @@ Curve = dict[float, float]  # values by iteration
 
 @dataclass
 class Run:
-    """Curves of a training, by name."""
+    """Curves of a training run, by name."""
 
     name: str
     losses: dict[str, Curve] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Run:
 def read_run(path: Path) -> Run:
     """Read the curves of a work dir, of a time-stamped folder in it, or of a scalars.json.
 
-    Each later log of a resumed training overrides the earlier logs from its first iteration on.
+    Each later log of a resumed training run overrides the earlier logs from its first iteration on.
     """
     patterns = 'vis_data/scalars.json', '*/vis_data/scalars.json'
     files = [path] if path.is_file() else [file for pattern in patterns for file in sorted(path.glob(pattern))]
@@ -135,7 +135,7 @@ def _read_lines(file: Path) -> list[dict]:
         *lines, last = file.read_text(encoding='utf-8').splitlines() or ['']
         records = [dict(json.loads(line)) for line in lines]
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f'{file} has lines that are not JSON objects; pass the work dir of a training.') from error
+        raise UserError(f'{file} has lines that are not JSON objects; pass the work dir of a training run.') from error
     with suppress(ValueError, TypeError):
         records.append(dict(json.loads(last)))
     return records

@@ -78,4 +78,4 @@ def test_unsuitable_work_dir_is_refused(dry_run, tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'last_checkpoint').write_text('iter_1.pth')
     status, _, error = dry_run(SEGMENTATION)
-    assert status == 2 and 'contains a training already' in error
+    assert status == 2 and 'contains a training run already' in error

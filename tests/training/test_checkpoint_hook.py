@@ -110,7 +110,7 @@ def test_resuming_honours_filename_tmpl(shapes, tmp_path, capsys):
     assert sorted(path.name for path in work_dir.glob('step_*')) == ['step_0002.pth', 'step_0004.pth']
     (work_dir / 'last_checkpoint').unlink()
     assert call('train', file, '--work-dir', work_dir) == 2
-    assert 'contains a training already (step_0004.pth)' in capsys.readouterr().err
+    assert 'contains a training run already (step_0004.pth)' in capsys.readouterr().err
     (work_dir / 'step_0004.pth').write_bytes(b'half')
     assert call('train', file, '--work-dir', work_dir, '--resume', *MORE) == 0
     printed = capsys.readouterr().out
