@@ -88,7 +88,7 @@ def _check_new(out: Path, root: Path) -> None:
 
 def _checked_weights(choices: Choices) -> str:
     """Return the absolute path of pretrained weights, or their URL. Raises CheckpointError if they do not fit."""
-    assert choices.weights
+    assert choices.weights and choices.arch
     file = local_file(choices.weights)
     with torch.device('meta'):
         backbone = BACKBONES[choices.family](choices.arch)
