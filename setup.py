@@ -60,7 +60,7 @@ def link_mim_files() -> None:
 def mim_files() -> Iterator[Path]:
     """Yield the paths of configs, tools and the model index, without files that git does not track.
 
-    A config that somebody adds inside the clone is theirs and does not belong into the wheel.
+    A config that somebody adds inside the clone is theirs and does not belong in the wheel.
     """
     git = ['git', 'ls-files', '-z', '--', *MIM_FILES]
     if (ROOT / '.git').exists() and shutil.which('git'):
@@ -142,6 +142,8 @@ setup(
         'timm': ['timm>=1.0.31,<2', 'Pillow>=10.0,<13', 'numpy>=1.26', 'safetensors>=0.4'],
         # tools/export.py; PyTorch's own exporter writes ONNX through onnxscript
         'export': ['onnx>=1.23', 'onnxscript>=0.7', 'onnxruntime>=1.32'],
+        # images with other bands than R, G, B
+        'data': ['tifffile>=2024.1.30'],
         'timm-tests': ['segmentation-models-pytorch', 'transformers'],
         'docs': ['mkdocs-material'],
         'dev': ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'codespell', 'mypy'],

@@ -35,6 +35,7 @@ REMEDIES = {
     'mmcv': 'pip install mmcv-lite==2.1.0 to use the operators of mlp_dense, or compile mmcv with its own in 10 to 25 '
     'minutes (docs/troubleshooting.md). Never install both',
     'safetensors': 'pip install safetensors',
+    'tifffile': "pip install 'mlp_dense[data]'",
     **dict.fromkeys(('onnx', 'onnxscript', 'onnxruntime'), "pip install 'mlp_dense[export]'"),
 }
 """Commands that install missing packages."""

@@ -19,13 +19,18 @@ from mmengine.registry import MODELS
 
 from . import operators
 from .checkpoints.reading import Checkpoint
+from .checks.band_agreement import band_count, check_bands, check_image
 from .checks.channels import check_channels
 from .checks.data_config import check_class_count
 from .config.config_file import enter_scope, need, read_config
+from .config.unread import check_unread
 from .config.validation import building
 from .datasets import SUFFIXES
+from .datasets.bands import BAND_SUFFIXES, LoadMultiBandImage, multi_band_loader
+from .datasets.image_files import write_image
 from .datasets.layout import dataset_meta, leaves
-from .errors import CheckpointError, UserError
+from .errors import CheckpointError, UnreadableError, UserError
+from .outputs import GrowingList
 from .tasks import task_of
 from .training.machine import adapt_to_cpu
 from .training.runner import load_weights
@@ -42,7 +47,8 @@ class LoadedModel:
     def predict(self, images: Any, *args: Any, batch_size: int = 1, **kwargs: Any) -> Any:
         """Predict on `images`, prepared by the test pipeline of the config: a path, an RGB array, or a list of these.
 
-        An array is (H, W, 3) of uint8. Only consecutive images of one size share a batch.
+        An array is (H, W, 3) of uint8, or with LoadMultiBandImage (H, W, C) of any real dtype. Only consecutive images
+        of one size share a batch.
 
         Returns:
             A data sample for an image, a list of data samples for a list. Each has ``pred_instances`` (mmdet),
@@ -55,16 +61,17 @@ class LoadedModel:
             return super().predict(images, *args, **kwargs)  # type: ignore[misc]
         if batch_size < 1:
             raise UserError(f'batch_size is {batch_size}; set it to 1 or more.')
-        is_list, flag = isinstance(images, (list, tuple)), task_of(self.cfg.default_scope).flag
-        decoded = (read_image(image, flag) for image in (images if is_list else [images]))
-        frames = (Frame(dict(id=i), str(i), image) for i, image in enumerate(decoded))
+        is_list, reader = isinstance(images, (list, tuple)), reader_of(self.cfg)
+        numbered = enumerate(images if is_list else [images])
+        names = ((i, image, f'Image {i}' if isinstance(image, np.ndarray) else str(image)) for i, image in numbered)
+        frames = (Frame(dict(id=i, file_name=name), str(i), read_image(image, reader)) for i, image, name in names)
         samples = [sample for _, sample in predict(self, frames, batch_size)]
         return samples if is_list else samples[0]
 
     def draw(
         self, image: str | Path | np.ndarray, result: Any, out: str | Path | None = None, score_thr: float = 0.3
     ) -> np.ndarray:
-        """Draw the `result` of :meth:`predict` on its `image`: a path, or an RGB array (H, W, 3) of uint8.
+        """Draw the `result` of :meth:`predict` on its `image`: a path, or an array as for :meth:`predict`.
 
         Objects with a score below `score_thr` are not drawn. `out` is a file to write, in a new or existing folder.
 
@@ -75,7 +82,8 @@ class LoadedModel:
             UserError: the image is unusable or does not belong to the result, or the file cannot be written.
         """
         task = task_of(self.cfg.default_scope)
-        bgr = read_image(image, task.flag)
+        reader = reader_of(self.cfg)
+        bgr = reader.to_bgr(read_image(image, reader))
         size, expected = ('{}x{}'.format(*shape) for shape in (bgr.shape, result.get('ori_shape', bgr.shape)))
         if size != expected:
             raise UserError(
@@ -125,9 +133,11 @@ def load_model(
     device = checked_device(device)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else read_config(config)
     need(cfg, 'model')
+    check_unread(cfg)
     if device.type == 'cpu':
         adapt_to_cpu(cfg)
     enter_scope(cfg)
+    check_bands(cfg, ['test'])
     if checkpoint is not None and is_exported(checkpoint):
         device, model_cfg = torch.device('cpu'), cfg.model
         run_exported(cfg, checkpoint)
@@ -192,7 +202,35 @@ class Frame(NamedTuple):
 
     info: dict  # `id`, `file_name`, and `frame` of a video, as in COCO's `images`
     name: str  # of the files written for it: a relative path without a suffix
-    image: Any  # BGR array (H, W, 3), or None if it cannot be decoded
+    image: Any  # BGR array (H, W, 3), or bands (H, W, C); None if it cannot be decoded
+
+
+class Reader:
+    """Decoder of the images of a config: 8-bit BGR by mmcv, or bands by its LoadMultiBandImage."""
+
+    def __init__(self, flag: str = 'color', loader: LoadMultiBandImage | None = None):
+        self.flag, self.loader = flag, loader
+        self.suffixes = BAND_SUFFIXES if loader else SUFFIXES
+
+    def __call__(self, file: Path) -> np.ndarray | None:
+        """Return the image of a file, None if it cannot be decoded."""
+        if self.loader is not None:
+            with suppress(UnreadableError):
+                return self.loader.read(file)
+            return None
+        with suppress(cv2.error, OSError):
+            return mmcv.imread(file, self.flag)
+        return None
+
+    def to_bgr(self, image: np.ndarray) -> np.ndarray:
+        """Return a decoded image as uint8 (H, W, 3) in BGR, to draw on."""
+        return image if self.loader is None else np.ascontiguousarray(self.loader.rgb(image)[..., ::-1])
+
+
+def reader_of(cfg: Config) -> Reader:
+    """Return the reader of the images that the test pipeline of a config loads."""
+    pipeline = test_data(cfg).get('pipeline') if 'test_dataloader' in cfg else None
+    return Reader(task_of(cfg.get('default_scope')).flag, multi_band_loader(pipeline or []))
 
 
 class ImageSource:
@@ -205,15 +243,19 @@ class ImageSource:
     length: int  # 0 if unknown
     fps = 0.0  # frames per second of a video
 
-    def __init__(self, path: Path, flag: str = 'color'):
-        self.path, self.flag = path, flag
+    def __init__(self, path: Path, reader: Reader | None = None):
+        self.path, self.reader = path, reader or Reader()
+        suffixes = self.reader.suffixes
         if path.is_dir():
-            self.files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file())
+            self.files = sorted(file for file in path.rglob('*') if file.suffix.lower() in suffixes and file.is_file())
             if not self.files:
-                raise UserError(f'{path} contains no images; choose a folder with files of {", ".join(SUFFIXES)}.')
-        elif path.suffix.lower() in SUFFIXES and path.is_file():
+                raise UserError(f'{path} contains no images; choose a folder with files of {", ".join(suffixes)}.')
+        elif path.suffix.lower() in suffixes and path.is_file():
             self.files = [path]
+        elif path.is_file() and self.reader.loader:
+            raise UserError(f'{path} is not an image; choose a file of {", ".join(suffixes)}.')
         elif path.is_file():
+            check_video_name(path)
             video = cv2.VideoCapture(str(path))
             if not video.grab():
                 raise UserError(f'{path} is neither an image nor a video that OpenCV reads; choose such a file.')
@@ -236,51 +278,65 @@ class ImageSource:
         numbers = [int(file.stem) for file in self.files if file.stem.isdecimal()]
         ids = numbers if len(set(numbers)) == len(names) else range(len(names))
         for image_id, path, name, file in zip(ids, relative, names, self.files, strict=True):
-            yield Frame(dict(id=image_id, file_name=path.as_posix()), name, _decode(file, self.flag))
+            yield Frame(dict(id=image_id, file_name=path.as_posix()), name, self.reader(file))
+
+
+def check_video_name(file: Path) -> None:
+    """Raise UserError if the path of a video is not UTF-8: OpenCV would crash the process."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f'{file}: OpenCV cannot open a video whose path is not UTF-8; rename it.') from error
 
 
 class PredictionWriter(AbstractContextManager):
     """Writer of predictions into a folder, in the files of docs/tools.md.
 
-    Objects with a score above `score_thr` are written and drawn. An interrupted prediction keeps what is done.
+    Objects with a score above `score_thr` are written and drawn. If the process ends at any image, for any reason, the
+    results of the earlier images are complete.
     """
 
     def __init__(self, folder: Path, model: Any, score_thr: float, source: ImageSource):
         self.folder, self.score_thr, self.source = folder, score_thr, source
         self.task, self.meta = task_of(model.cfg.default_scope), model.dataset_meta
         self.ids = self.task.category_ids(test_data(model.cfg), self.meta['classes'])
-        self.images: list[dict] = []
-        self.objects: list[dict] = []
+        self.count = 0
         self.undecodable: list[str] = []
         self.video: cv2.VideoWriter | None = None
+        categories = [dict(id=i, name=name) for i, name in zip(self.ids, self.meta['classes'], strict=True)]
+        start = f'{{"categories": {json.dumps(categories)}, "images": ['
+        self.images = GrowingList(folder / 'images.json', start, ']}')
+        self.objects = GrowingList(folder / 'predictions.json') if self.task.objects else None
 
     def __exit__(self, *_: Any) -> None:
         if self.video:
             self.video.release()
-        categories = [dict(id=i, name=name) for i, name in zip(self.ids, self.meta['classes'], strict=True)]
-        images = dict(images=self.images, categories=categories)
-        (self.folder / 'images.json').write_text(json.dumps(images) + '\n', encoding='utf-8')
-        if self.task.objects:
-            (self.folder / 'predictions.json').write_text(json.dumps(self.objects) + '\n', encoding='utf-8')
+        for file in filter(None, (self.images, self.objects)):
+            file.close()
 
     def add(self, frame: Frame, sample: Any) -> None:
         if frame.image is None:
             self.undecodable.append(frame.info['file_name'])
             return
         height, width = frame.image.shape[:2]
-        self.images.append(dict(frame.info, height=height, width=width))
         labels = self.task.labels_of(sample, 'pred', self.score_thr)
-        if self.task.objects:
-            self.objects += self.task.objects(labels, frame.info['id'], self.ids)
         if self.task.label_map:
             dtype = np.uint8 if len(self.ids) <= 256 else np.uint16
             write_image(self.folder / f'labels/{frame.name}.png', self.task.label_map(labels).astype(dtype))
-        drawn = draw_labels(frame.image, [labels], self.task.draw, self.meta, bgr=True)
-        if not self.source.fps:
+        drawn = draw_labels(self.source.reader.to_bgr(frame.image), [labels], self.task.draw, self.meta, bgr=True)
+        if self.source.fps:
+            self._add_frame(drawn)
+        else:
             write_image(self.folder / f'vis/{frame.name}.png', drawn)
-            return
+        if self.task.objects and self.objects:
+            self.objects.extend(self.task.objects(labels, frame.info['id'], self.ids))
+        self.images.extend([dict(frame.info, height=height, width=width)])  # last: all results of the image exist
+        self.count += 1
+
+    def _add_frame(self, drawn: np.ndarray) -> None:
         if self.video is None:
             file, size = self.folder / f'{self.source.path.stem}.mp4', drawn.shape[1::-1]
+            check_video_name(file)
             self.video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), self.source.fps, size)
             if not self.video.isOpened():
                 raise UserError(f'OpenCV cannot write {file} with {size[0]} x {size[1]} pixels; use images instead.')
@@ -292,18 +348,20 @@ def predict(model: Any, frames: Iterable[Frame], batch_size: int) -> Iterator[tu
 
     Only consecutive images of one size share a batch, so no image is padded to the size of another.
     """
-    prepare = pipeline_of(model.cfg)
+    prepare, bands = pipeline_of(model.cfg), band_count(model.cfg)
     for shape, group in groupby(frames, lambda frame: None if frame.image is None else frame.image.shape):
         if shape is None:
             yield from ((frame, None) for frame in group)
         while batch := list(islice(group, batch_size)):
             with torch.no_grad():
+                for info, _, image in batch:
+                    check_image(info['file_name'], image.shape[2], bands)
                 inputs = pseudo_collate([prepare(image, info['id']) for info, _, image in batch])
                 yield from zip(batch, model.test_step(inputs), strict=True)
 
 
 def pipeline_of(cfg: Config) -> Callable[[np.ndarray, int], dict]:
-    """Return the test pipeline of a config, without loading, as a function of a BGR image and its id."""
+    """Return the test pipeline of a config, without loading, as a function of a decoded image and its id."""
     transforms = Compose([transform for transform in test_data(cfg).pipeline if 'Load' not in str(transform['type'])])
 
     def prepare(image: np.ndarray, image_id: int) -> dict:
@@ -313,17 +371,26 @@ def pipeline_of(cfg: Config) -> Callable[[np.ndarray, int], dict]:
     return prepare
 
 
-def read_image(image: str | Path | np.ndarray, flag: str) -> np.ndarray:
-    """Return an image, the path of a file or an RGB array (H, W, 3) of uint8, in BGR; raise UserError if unusable."""
+def read_image(image: str | Path | np.ndarray, reader: Reader) -> np.ndarray:
+    """Return an image, the path of a file or an array, as a reader decodes it; raise UserError if unusable.
+
+    An array is RGB (H, W, 3) of uint8, or with LoadMultiBandImage (H, W, C) of any real dtype.
+    """
     if isinstance(image, (str, Path)):
         if not Path(image).is_file():
             raise UserError(f'{image} does not exist or is not a file; pass the path of an image.')
-        decoded = _decode(Path(image), flag)
+        decoded = reader(Path(image))
         if decoded is None:
-            raise UserError(f'{image} cannot be decoded; pass an image that OpenCV reads.')
+            decoder = 'OpenCV' if reader.loader is None else 'LoadMultiBandImage'
+            raise UserError(f'{image} cannot be decoded; pass an image that {decoder} reads.')
         return decoded
     if not isinstance(image, np.ndarray):
         raise UserError(f'An image is of type {type(image).__name__}; pass a path or a NumPy array.')
+    if reader.loader is not None:
+        if image.ndim != 3 or image.dtype.kind not in 'buif' or not image.size or not np.isfinite(image).all():
+            problem = f'An image array has shape {image.shape} and dtype {image.dtype}'
+            raise UserError(f'{problem}; pass (height, width, bands) of finite numbers, in the order of the files.')
+        return np.ascontiguousarray(image, np.float32)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise UserError(
             f'An image array has shape {image.shape} and dtype {image.dtype}; '
@@ -332,22 +399,6 @@ def read_image(image: str | Path | np.ndarray, flag: str) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def write_image(file: Path, image: np.ndarray) -> None:
-    """Write a BGR image or a label map; raise UserError if OpenCV has no such format or the file cannot be written."""
-    try:
-        mmcv.imwrite(image, str(file))
-    except cv2.error as error:
-        raise UserError(f'{file}: OpenCV cannot write this format; use a name that ends in .png or .jpg.') from error
-    except OSError as error:
-        raise UserError(f'{file} cannot be written ({error.strerror}); choose another folder.') from error
-
-
 def test_data(cfg: Config) -> Any:
     """Return the innermost data set of the test loader in a config."""
     return next(leaves(cfg.test_dataloader.dataset))
-
-
-def _decode(file: Path, flag: str) -> np.ndarray | None:
-    with suppress(cv2.error, OSError):
-        return mmcv.imread(file, flag)
-    return None

@@ -46,11 +46,11 @@ MODELS = LazyRegistry(
     root.MODELS,
     {
         'backbones': ' '.join(family.__name__ for family in FAMILIES),
-        'training.mmdet_fixes': 'InstanceTTAModel',
+        'training.mmdet_fixes': 'DetDataPreprocessor InstanceTTAModel',
         'training.label_maps': 'WeightedCrossEntropyLoss',
         'export.detectors': 'ExportedDetector',
         'export.segmentors': 'ExportedSegmentor',
-        'classification.model': 'ImageClassifier',
+        'classification.model': 'ImageClassifier ImgDataPreprocessor',
     },
 )
 RUNNERS = LazyRegistry(root.RUNNERS, {'training.runner': 'DenseRunner'})
@@ -76,9 +76,21 @@ METRICS = LazyRegistry(
     },
 )
 DATASETS = LazyRegistry(
-    root.DATASETS, {'training.data_order': 'SeededDataset', 'classification.data': 'ClassFolders ImageArchive ImageNet'}
+    root.DATASETS,
+    {
+        'training.data_order': 'SeededDataset',
+        'training.mmdet_fixes': 'CocoDataset',
+        'classification.data': 'ClassFolders ImageArchive ImageNet',
+    },
 )
-TRANSFORMS = LazyRegistry(root.TRANSFORMS, {'classification.data': 'LoadImage PackClass TimmTransform'})
+TRANSFORMS = LazyRegistry(
+    root.TRANSFORMS,
+    {
+        'training.label_maps': 'MapLabels',
+        'classification.data': 'LoadImage PackClass TimmTransform',
+        'datasets.bands': 'LoadMultiBandImage',
+    },
+)
 DATA_SAMPLERS = LazyRegistry(
     root.DATA_SAMPLERS, {'training.data_order': 'SeededBatches', 'classification.data': 'RepeatedAugmentation'}
 )

@@ -1,12 +1,12 @@
 """Table of the tasks: one row each. A new task is a row here and a module ``reports/NAME.py``."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from .datasets.coco import read_json
 from .datasets.layout import annotation_file
 from .errors import UserError
 
@@ -43,7 +43,7 @@ class Task:
     def labels_of(self, sample: Any, side: str, score_thr: float = 0.0) -> Any:
         """Return ground truth (``gt``) or predictions (``pred``, scored above `score_thr`) of a sample, or None."""
         labels = sample.get(f'{side}_{self.field}')
-        return labels[labels.scores > score_thr] if labels is not None and 'scores' in labels else labels
+        return labels[labels.scores >= score_thr] if labels is not None and 'scores' in labels else labels
 
 
 def task_of(scope: str | None) -> Task:
@@ -61,7 +61,7 @@ def coco_category_ids(dataset: Any, classes: Sequence[str]) -> list[int]:
         return COCO_IDS
     file = annotation_file(dataset)
     if file and file.suffix == '.json' and file.is_file():
-        categories = json.loads(file.read_text(encoding='utf-8')).get('categories', ())
+        categories = read_json(file).get('categories', ())
         ids = {category['name']: category['id'] for category in categories}
         if set(classes) <= ids.keys():
             return [ids[name] for name in classes]

@@ -206,6 +206,7 @@ class VisionMLP(nn.Module):
         if in_chans != self.in_chans:
             key = next(key for key, tensor in tensors.items() if key.startswith('stem.') and tensor.ndim == 4)
             tensors[key] = adapt_input_conv(self.in_chans, tensors[key], base_chans=in_chans)
+            log(f'The first convolution is converted from {in_chans} to {self.in_chans} channels by timm.')
         self.load_state_dict({**self.state_dict(), **tensors})
 
     def matched(self, checkpoint: Checkpoint, in_chans: int) -> tuple[dict[str, Tensor], str]:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -78,8 +79,8 @@ def add_image_sizes(parser: argparse.ArgumentParser) -> None:
 
 
 def add_score_thr(parser: argparse._ActionsContainer, use: str) -> None:
-    """Add --score-thr; `use` completes "detections above this score are"."""
-    text = f'detections above this score are {use} (0 to 1, default: 0.3)'
+    """Add --score-thr; `use` completes "detections with at least this score are"."""
+    text = f'detections with at least this score are {use} (0 to 1, default: 0.3)'
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE', help=text)
 
 
@@ -97,6 +98,8 @@ def common_parser(description: str, loaders: Iterable[str], *examples: str) -> a
     parser.add_argument('--batch-size', type=int, metavar='N', help='number of images per batch and process')
     text = 'number of data-loading processes; 0 loads in the main process'
     parser.add_argument('--workers', type=int, metavar='N', help=text)
+    text = 'use of objects with iscrowd=1 in COCO-format annotations (default: as in the config, usually ignored)'
+    parser.add_argument('--crowds', choices=('ignored', 'as-objects'), help=text)
     text = 'folder for checkpoints and logs (default: work_dirs/NAME_OF_CONFIG)'
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help=text)
     text = 'launcher of several processes: pytorch (torchrun), slurm or mpi'
@@ -121,7 +124,7 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config':
     keep_freed_memory()
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     cfg.launcher = args.launcher
-    names = ('img_scale', 'crop_size', 'batch_size', 'workers', 'epochs', 'iters')
+    names = ('img_scale', 'crop_size', 'batch_size', 'workers', 'epochs', 'iters', 'crowds')
     options = {name: vars(args)[name] for name in names if vars(args).get(name) is not None}
     lines = shrink(cfg, args.loaders, **options) if options else []
     if rank_of(cfg.launcher) == 0:
@@ -132,8 +135,8 @@ def read_run_config(args: argparse.Namespace, writes: bool = True) -> 'Config':
 
 def check_out_file(file: Path, *suffixes: str) -> None:
     """Make the folder of an output file. Raises UserError if the name has another suffix."""
-    from mlp_dense.config.config_file import make_folder
     from mlp_dense.errors import UserError
+    from mlp_dense.outputs import make_folder
 
     if file.suffix.lower() not in suffixes or file.is_dir():
         raise UserError(f'--out {file}: choose a file name that ends in {" or ".join(suffixes)}.')
@@ -159,6 +162,9 @@ def light_module(name: str) -> ModuleType:
 
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool. An error that the user can fix becomes one sentence on stderr and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')  # for names of files that are not UTF-8
     statuses: list[int] = []
     atexit.register(_end_at_once, statuses)  # the first function registered is the last to run
     try:

@@ -16,7 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
         'hire_mlp_mask_rcnn_coco --data-root /data/coco --out data.png',
         'hire_mlp_upernet_ade20k --out data.png --split val --num 4',
     )
-    text = 'image to write; an existing file is replaced'
+    text = 'image to write; an earlier one is replaced'
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.png', help=text)
     parser.add_argument('--num', type=int, default=16, metavar='N', help='number of random images (default: 16)')
     text = 'data to draw, after the transforms of their own pipeline (default: train)'
@@ -34,10 +34,14 @@ def main() -> None:
     from mmengine.runner import set_random_seed
     from rich.progress import track
 
+    from mlp_dense.checks.band_agreement import check_bands
     from mlp_dense.checks.data_config import check_data, labels_keep_their_size
     from mlp_dense.config.config_file import enter_scope, need, read_config
     from mlp_dense.config.validation import building, check_settings
+    from mlp_dense.datasets.bands import multi_band_loader
+    from mlp_dense.datasets.layout import leaves
     from mlp_dense.errors import UserError, counted
+    from mlp_dense.outputs import check_file, write_png
     from mlp_dense.tasks import task_of
     from mlp_dense.training.runner import DenseRunner
     from mlp_dense.training.setup import shrink
@@ -48,6 +52,7 @@ def main() -> None:
     if not 0 <= args.seed < 2**32:
         raise UserError(f'--seed is {args.seed}; set it from 0 to {2**32 - 1}.')
     check_out_file(args.out, '.png')
+    check_file(args.out)
     cfg = read_config(args.config, args.cfg_options, args.data_root)
     if args.img_scale or args.crop_size:
         print(*shrink(cfg, ['train', 'val', 'test'], args.img_scale, args.crop_size), sep='\n')
@@ -55,6 +60,7 @@ def main() -> None:
     task = task_of(cfg.get('default_scope'))
     enter_scope(cfg)
     check_settings(cfg)
+    check_bands(cfg, [args.split])
     check_data(cfg, args.split)
     loader = cfg[f'{args.split}_dataloader']
     loader.update(num_workers=0, persistent_workers=False)
@@ -65,10 +71,12 @@ def main() -> None:
     chosen = np.random.permutation(len(dataset))[: args.num]
     if not len(chosen):
         raise UserError(f'The {args.split} data of this config are empty; set another --data-root.')
+    bands = multi_band_loader(next(leaves(loader.dataset)).pipeline)
+    to_rgb = None if bands is None else bands.rgb
     tiles = []
     for i in track(chosen, 'drawing'):
         item = dataset[int(i)]
         labels = task.labels_of(item['data_samples'], 'gt')
-        tiles.append(draw_item(item, labels, TILE, keep_size, task.draw, dataset.metainfo))
-    contact_sheet(tiles, TILE).save(args.out, optimize=True)
+        tiles.append(draw_item(item, labels, TILE, keep_size, task.draw, dataset.metainfo, to_rgb))
+    write_png(args.out, contact_sheet(tiles, TILE))
     print(f'{args.out} shows {len(tiles)} of {counted(len(dataset), "image")}')

@@ -18,7 +18,7 @@ FAMILIES = {
 NAME = re.compile(
     rf'({"|".join(FAMILIES)})(?:_(.+?))??'
     r'(?:_(cascade_mask_rcnn|mask_rcnn|retinanet|upernet|semantic_fpn))?(?:_\dx)?'
-    r'_(coco|ade20k|camvid|shapes|imagenet|tiny_imagenet_50)(?:-.+)?'
+    r'_(coco|ade20k|camvid|shapes|bands|imagenet|tiny_imagenet_50)(?:-.+)?'
 )
 COLUMNS = ('name', 'family', 'head', 'data', 'schedule', 'params', 'published')
 
@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
         'List the configs of this package with the values that their authors published; "?" marks values that are not '
-        'confirmed in their source. Other commands accept the names. With NAME, print the path of its file.',
+        'confirmed in their source. Other commands accept the names. With CONFIG, print the path of its file.',
         '--task detection --family cycle',
         'hire_mlp_mask_rcnn_coco',
     )

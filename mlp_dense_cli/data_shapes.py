@@ -9,8 +9,8 @@ from .arguments import tool_parser
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
-        'Generate the embedded data set: images of shapes with COCO annotations and label maps, or with --classify in '
-        'one folder per class. No download is needed.',
+        'Generate the embedded data set: images of shapes with COCO annotations and label maps. With --classify, '
+        'one folder of images per class. No download is needed.',
         'data/shapes',
         'data/shapes_classes --classify --num-train 1000 --num-val 250 --size 64',
     )
@@ -25,6 +25,14 @@ def make_parser() -> argparse.ArgumentParser:
         '--size', type=int, default=128, metavar='PIXELS', help='height and width of the images (default: 128)'
     )
     parser.add_argument('--classify', action='store_true', help='draw one shape per image, in a folder per class')
+    parser.add_argument(
+        '--bands',
+        type=int,
+        default=3,
+        metavar='N',
+        help='number of bands: 3 (JPEG, default), or 4 to 12 (16-bit TIFF with infrared bands; two classes differ only '
+        'in infrared)',
+    )
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the images (default: 0)')
     return parser
 
@@ -34,5 +42,5 @@ def main() -> None:
     args = make_parser().parse_args()
     from mlp_dense.datasets.shapes import write_shapes
 
-    write_shapes(args.root, args.num_train, args.num_val, args.size, args.seed, args.classify)
+    write_shapes(args.root, args.num_train, args.num_val, args.size, args.seed, args.classify, args.bands)
     print(f'{args.num_train} training and {args.num_val} validation images are in {args.root}')

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from .arguments import tool_parser
+from .configs import FAMILIES
 
-FAMILIES = ('hire', 'as', 'cycle', 'wave', 'mixer', 'vip', 'sparse')
 HEADS = ('mask_rcnn', 'retinanet', 'upernet', 'semantic_fpn', 'classifier')
 
 
@@ -21,7 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('data', type=Path, metavar='DIR', help='folder of images and annotations')
     parser.add_argument('--out', type=Path, metavar='DIR', help='new folder of the config (default: DIR_FAMILY_HEAD)')
-    parser.add_argument('--family', choices=FAMILIES, default='hire', help='backbone (default: hire)')
+    parser.add_argument('--family', choices=list(FAMILIES.values()), default='hire', help='backbone (default: hire)')
     parser.add_argument('--arch', metavar='ARCH', help='variant of the backbone (default: the smallest)')
     parser.add_argument('--head', choices=HEADS, help='default: the one that suits the annotations')
     text = 'pretrained weights of the backbone: a file or an https URL'

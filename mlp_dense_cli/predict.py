@@ -38,11 +38,12 @@ def main() -> None:
     from rich.progress import track
 
     from mlp_dense import fuse, load_model
-    from mlp_dense.config.config_file import make_folder, read_config
+    from mlp_dense.checks.band_agreement import band_count
+    from mlp_dense.config.config_file import need, read_config
     from mlp_dense.errors import UserError, counted
-    from mlp_dense.inference import ImageSource, PredictionWriter, checked_device, predict
+    from mlp_dense.inference import ImageSource, PredictionWriter, checked_device, predict, reader_of
     from mlp_dense.kernels.memory import keep_freed_memory
-    from mlp_dense.tasks import task_of
+    from mlp_dense.outputs import make_folder
     from mlp_dense.training.setup import shrink
 
     if args.batch_size < 1 or not 0 <= args.score_thr <= 1:
@@ -57,7 +58,8 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options)
     if args.img_scale or args.crop_size:
         print(*shrink(cfg, ['test'], args.img_scale, args.crop_size), sep='\n')
-    source = ImageSource(args.input, task_of(cfg.get('default_scope')).flag)
+    need(cfg, 'model', 'test_dataloader.dataset')
+    source = ImageSource(args.input, reader_of(cfg))
     make_folder(args.out_dir)
     if any(args.out_dir.iterdir()):
         raise UserError(f'{args.out_dir} is not empty; choose a new or empty folder with --out-dir.')
@@ -67,8 +69,10 @@ def main() -> None:
     with PredictionWriter(args.out_dir, model, args.score_thr, source) as writer:
         for frame, sample in predict(model, track(source, 'predicting', total=source.length or None), args.batch_size):
             writer.add(frame, sample)
-    print(f'{counted(len(writer.images), "frame" if source.fps else "image")}: results are in {args.out_dir}')
-    if source.fps and len(writer.images) < source.length:
+    if source.reader.loader is not None:
+        print(f'drawn: {source.reader.loader.description(band_count(cfg))}')
+    print(f'{counted(writer.count, "frame" if source.fps else "image")}: results are in {args.out_dir}')
+    if source.fps and writer.count < source.length:
         print(
             f'{args.input} should have {counted(source.length, "frame")}; the others cannot be decoded.',
             file=sys.stderr,

@@ -17,7 +17,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     text = 'folder of a report of mlp-dense test'
     parser.add_argument('folders', nargs='+', type=Path, metavar='DIR', help=text)
-    text = 'new folder for the page of a comparison; required with several DIRs'
+    text = 'new folder for the page (default: DIR); required with several DIRs'
     parser.add_argument('--out', type=Path, metavar='DIR', help=text)
     text = 'lowest score of detections that are drawn or counted in confusion tables (default: 0.3)'
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE', help=text)
@@ -38,12 +38,10 @@ def main() -> None:
 
     if not 0 <= args.score_thr <= 1 or args.max_images < 0 or args.resamples < 1:
         raise UserError('Set --score-thr from 0 to 1, --max-images to 0 or more, and --resamples to 1 or more.')
-    if len(args.folders) == 1 and args.out:
-        raise UserError('--out applies to comparisons only; pass several folders, or omit --out.')
     if len(args.folders) > 1 and not args.out:
         raise UserError('A comparison needs a new folder; pass --out DIR.')
-    if args.out:
+    if len(args.folders) > 1:
         page = make_comparison(args.folders, args.out, args.score_thr, args.resamples)
     else:
-        page = make_report(args.folders[0], args.score_thr, args.max_images)
+        page = make_report(args.folders[0], args.score_thr, args.max_images, args.out)
     print('The report:', page)

@@ -2,10 +2,16 @@
 
 import argparse
 import json
-import math
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .arguments import add_fuse, add_score_thr, check_out_file, common_parser, read_run_config
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+METRICS = 'metrics.json'  # in the work dir
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,31 +43,51 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the tool."""
     args = make_parser().parse_args()
-    from mmengine.dist import is_main_process
-
-    from mlp_dense.config.config_file import make_folder
+    from mlp_dense.errors import UserError
+    from mlp_dense.outputs import check_file, replacing
     from mlp_dense.reports.complexity import count_into
     from mlp_dense.reports.making import make_report
+    from mlp_dense.training.machine import rank_of
+
+    is_main = rank_of(args.launcher) == 0
+    if args.out:
+        check_out_file(Path(args.out), '.pkl', '.pickle', '.json')
+        check_file(Path(args.out))
+    with ExitStack() as stack:
+        show_dir, report = (  # the files in these folders are replaced after a successful test
+            str(stack.enter_context(replacing(Path(name), is_main=is_main))) if name else ''
+            for name in (args.show_dir, args.report)
+        )
+        cfg = read_run_config(args)
+        check_file(Path(cfg.work_dir, METRICS))
+        outputs = [Path(name).resolve() for name in (cfg.work_dir, args.out, args.show_dir, args.report) if name]
+        for name in filter(None, (args.show_dir, args.report)):
+            if sum(output.is_relative_to(Path(name).resolve()) for output in outputs) > 1:
+                raise UserError(f'{name}, whose files are replaced, contains another output; choose separate folders.')
+        test(cfg, args, show_dir, report)
+        if report and is_main:
+            count_into(Path(report), cfg)
+    if is_main:
+        print('Written:', *filter(None, (Path(cfg.work_dir, METRICS), args.show_dir, args.out)))
+        if args.report:
+            print('The report:', make_report(Path(args.report), args.score_thr))
+
+
+def test(cfg: 'Config', args: argparse.Namespace, show_dir: str, report: str) -> None:
+    """Test a checkpoint, print its metrics, and write them into the work dir."""
+    from mmengine.dist import is_main_process
+
+    from mlp_dense.outputs import write_listed
+    from mlp_dense.reports.results import without_undefined
     from mlp_dense.training.runner import build_runner
     from mlp_dense.training.setup import for_test
 
-    if args.out:
-        check_out_file(Path(args.out), '.pkl', '.pickle', '.json')
-    if args.show_dir:
-        make_folder(Path(args.show_dir))
-    cfg = read_run_config(args)
-    for_test(cfg, args.checkpoint, args.tta, args.fuse, args.show_dir, args.out, args.score_thr, args.report)
-    metrics = build_runner(cfg, ('test',)).test()
-    if is_main_process():
-        for name, value in metrics.items():
-            print(f'{name:<24}{value:8.4f}')
-        file = Path(cfg.work_dir, 'metrics.json')
-        undefined = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if undefined:
-            print(f'Undefined, and null in {file.name}: {", ".join(undefined)} (is a class absent from the test data?)')
-        content = metrics | dict.fromkeys(undefined)
-        file.write_text(json.dumps(content, indent=2, default=float, allow_nan=False) + '\n', encoding='utf-8')
-        print('Written:', *filter(None, (file, args.show_dir, args.out)))
-        if args.report:
-            count_into(Path(args.report), cfg)
-            print('The report:', make_report(Path(args.report), args.score_thr))
+    for_test(cfg, args.checkpoint, args.tta, args.fuse, show_dir, args.out, args.score_thr, report)
+    metrics = without_undefined(build_runner(cfg, ('test',)).test())
+    if not is_main_process():
+        return
+    for name, value in metrics.items():
+        print(f'{name:<24}', 'undefined' if value is None else f'{value:7.4f}')
+    if undefined := [name for name, value in metrics.items() if value is None]:
+        print(f'Undefined, and null in {METRICS}: {", ".join(undefined)} (is a class absent from the test data?)')
+    write_listed(Path(cfg.work_dir, METRICS), json.dumps(metrics, indent=2, allow_nan=False) + '\n')

@@ -32,7 +32,13 @@ NAME = re.compile(rf'({"|".join(BY_NAME)})_(?:(.+?)_)??({"|".join(BY_HEAD)})(?:_
 ONE_PER_HEAD = {NAME.match(path.stem).group(1, 3): path for path in reversed(CONFIGS)}
 """One config per family and head: with few channels, the others are nearly identical."""
 SCHEDULES = {1: [8, 11], 3: [27, 33]}
-DATA = {'coco': 'coco', 'ade20k': 'ADEChallengeData2016', 'camvid': 'camvid', 'shapes': 'shapes'}
+DATA = {
+    'coco': 'coco',
+    'ade20k': 'ADEChallengeData2016',
+    'camvid': 'camvid',
+    'shapes': 'shapes',
+    'bands': 'shapes_bands',
+}
 
 
 def read(path: Path) -> Config:
@@ -145,10 +151,10 @@ def check_runtime(cfg: Config, name: str) -> None:
     """Check hooks, precision and the scaling of the learning rate."""
     metric = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}[cfg.default_scope]
     assert cfg.default_hooks.checkpoint.save_best == metric, name
-    assert cfg.default_hooks.visualization.draw, name
+    assert cfg.default_hooks.visualization.draw != name.endswith('bands'), name
     assert cfg.default_hooks.finite_loss.type == 'mlp_dense.FiniteLossHook', name
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper', name
-    gpus = 1 if 'shapes' in name or 'camvid' in name else 8
+    gpus = 1 if any(data in name for data in ('shapes', 'bands', 'camvid')) else 8
     base_batch_size = gpus * cfg.train_dataloader.batch_size
     assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=base_batch_size), name
     assert 'tta_model' in cfg and 'tta_pipeline' in cfg, name

@@ -62,9 +62,9 @@ def test_config_for_own_data_builds(name, body, tmp_path):
     assert {value for _, _, key, value in walk(cfg.model) if key == 'num_classes'} == {2}
 
 
-def test_documents_show_two_configs_and_three_trackers():
-    assert len(CONFIGS) == 2 and len(TRACKERS) == 3
-    assert len({Path(name).stem for name, _ in CONFIGS}) == 2, 'their work directories differ'
+def test_documents_show_three_configs_and_three_trackers():
+    assert len(CONFIGS) == 3 and len(TRACKERS) == 3
+    assert len({Path(name).stem for name, _ in CONFIGS}) == 3, 'their work directories differ'
 
 
 TRACKERS = re.findall(r'^visualizer = .+$', (ROOT / 'docs' / 'training.md').read_text(encoding='utf-8'), re.MULTILINE)

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mlp_dense import tasks
 from mlp_dense.config.config_file import enter_scope
 from mlp_dense.errors import NotInstalledError, UserError
+from mlp_dense.outputs import replacing
 from mlp_dense.reports.making import make_report
 from mlp_dense.reports.results import Results, read_results
 from mlp_dense.tasks import DETECTION, SEGMENTATION, TASKS, task_of
@@ -65,8 +66,8 @@ def test_new_task_keeps_results_for_its_report(keypoints, cfg, tmp_path, monkeyp
     for_test(cfg, 'weights.pth', report=str(tmp_path / 'report'))
     assert cfg.test_evaluator[-1] == dict(type='KeepKeypoints', folder=str(tmp_path / 'report' / 'results'))
     results = Results('name', 'keypoints', ['a'], None, {}, 'config.py', 'weights.pth', 'images')
-    results.folder = tmp_path / 'report'
-    results.write()
+    with replacing(tmp_path / 'report') as results.folder:
+        results.write()
     assert read_results(tmp_path / 'report').task == 'keypoints'
     module = ModuleType('mlp_dense.reports.keypoints')
     module.report = lambda results, *_: SimpleNamespace(name=results.name)

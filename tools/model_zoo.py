@@ -35,7 +35,7 @@ TABLES = (  # title, what the names of the configs contain, height and width of 
     ('UperNet on ADE20K', r'upernet_ade20k-', (512, 2048)),
     ('Semantic FPN on ADE20K', r'semantic_fpn_ade20k-', (512, 2048)),
     ('CamVid', r'camvid', (360, 480)),
-    ('Small models on the embedded data', r'_(mask_rcnn|upernet)_shapes', (128, 128)),
+    ('Small models on the embedded data', r'_(mask_rcnn|upernet)_(shapes|bands)', (128, 128)),
 )
 COLUMNS = '| config | backbone params | GMACs | model params | GMACs | published params / GMACs | results | source |'
 TOLERANCE = 0.02
@@ -56,6 +56,10 @@ def main() -> None:
     from mmengine.logging import MMLogger
 
     from mlp_dense import operators
+    from mlp_dense.errors import UserError
+
+    if args.out.exists() and not args.out.read_text(encoding='utf-8', errors='replace').startswith(HEAD):
+        raise UserError(f'--out {args.out}: this file is not a page of the model zoo; choose another name.')
 
     operators.install()  # before the configs import mmdet and mmsegmentation
     warnings.filterwarnings('ignore', module='mmseg')

@@ -13,6 +13,7 @@ exact_hooks = dict(
     checkpoint=dict(type='mlp_dense.CheckpointHook'),
     finite_loss=dict(type='mlp_dense.FiniteLossHook'),
     run_info=dict(type='mlp_dense.RunHook'),
+    data_check=dict(type='mlp_dense.DataCheckHook'),
     skipping=dict(type='mlp_dense.SkippingHook'),
     resume=dict(type='mlp_dense.ResumeHook'),
 )

@@ -7,7 +7,6 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     **_base_.exact_hooks,
     balance=dict(type='mlp_dense.BalanceHook'),
-    data_check=dict(type='mlp_dense.DataCheckHook'),
     console=dict(type='mlp_dense.ConsoleHook'),
 )
 custom_hooks = []

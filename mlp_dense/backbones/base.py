@@ -50,6 +50,7 @@ class MLPBackbone(nn.Module):
         init_cfg: as in mmengine; ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` reads every published checkpoint.
 
     Attributes:
+        in_channels: channels of the image.
         out_channels: channels of each returned feature map.
         out_strides: pixels of the image per pixel of each returned feature map.
 
@@ -107,7 +108,7 @@ class MLPBackbone(nn.Module):
             raise self._error('norm_cfg type', self.norm_cfg['type'], _names(self.norms_allowed))
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.init_cfg, self.is_init = copy.deepcopy(init_cfg), False  # mmengine reads is_init
-        self.out_indices = tuple(indices)
+        self.in_channels, self.out_indices = in_channels, tuple(indices)
         self.out_channels = tuple(dims[i] for i in indices)
         self.out_strides = tuple(self.stage_stride(i) for i in indices)
 

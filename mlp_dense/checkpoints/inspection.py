@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .files import is_safetensors, sha256_of
-from .matching import match_to_backbone, may_be_fresh, our_name
+from .matching import STEM, match_to_backbone, may_be_fresh, our_name
 from .reading import Checkpoint, split_backbone
 
 MAX_WIDTH = 2**16  # wider networks do not exist, and building one from a forged file would take long
@@ -73,6 +73,7 @@ def _backbone_like(family: Any, weights: Mapping[str, Tensor]) -> tuple[str, nn.
     if not arch or max(dim * max(1, r) for dim, r in zip(arch['dims'], arch['mlp_ratios'], strict=True)) > MAX_WIDTH:
         return '', None
     depth = len(arch['depths'])
+    bands = weights[STEM].shape[1] if STEM in weights and weights[STEM].ndim == 4 else 3
 
     def complete(fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return all fields of an arch, for the stages that the weights have."""
@@ -82,9 +83,10 @@ def _backbone_like(family: Any, weights: Mapping[str, Tensor]) -> tuple[str, nn.
     name = next((name for name, fields in family.archs.items() if complete(fields) == complete(arch)), None)
     try:
         with torch.device('meta'):
-            backbone = family(name or arch, out_indices=range(depth))
+            backbone = family(name or arch, bands, range(depth))
     except (ValueError, RuntimeError, ArithmeticError):  # the family does not have a network of this size
         return '', None
     defaults = complete({})
     fields = ', '.join(f'{key} {value}' for key, value in arch.items() if value != defaults.get(key))
-    return name or f'of custom size ({fields})', backbone
+    label = name or f'of custom size ({fields})'
+    return label if bands == 3 else f'{label} for {bands} bands', backbone

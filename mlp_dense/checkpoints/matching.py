@@ -19,6 +19,9 @@ from .reading import Checkpoint, below, split_backbone
 
 SOURCE: ContextVar[str | Path] = ContextVar('loading', default='the given state dict')
 """Name of the checkpoint that is being loaded."""
+INFLATES: ContextVar[bool] = ContextVar('inflates', default=False)
+"""Whether the first convolution of RGB images may be converted to another number of bands."""
+STEM = 'stem.conv.weight'
 FRESH = {'norms': 'output norms', 'pyramid': 'pyramid layers'}
 """Modules of a backbone that a checkpoint may lack. They keep their present values."""
 
@@ -28,13 +31,17 @@ class LeftOut(str):
 
 
 @contextmanager
-def loading(source: str | Path) -> Iterator[None]:
-    """Name the source of the state dicts that are loaded inside, for the log and for errors."""
-    token = SOURCE.set(source)
+def loading(source: str | Path, inflates: bool = False) -> Iterator[None]:
+    """Name the source of the state dicts that are loaded inside, for the log and for errors.
+
+    With `inflates` the first convolution is converted to other bands, as at the beginning of a training.
+    """
+    tokens = SOURCE.set(source), INFLATES.set(inflates)
     try:
         yield
     finally:
-        SOURCE.reset(token)
+        SOURCE.reset(tokens[0])
+        INFLATES.reset(tokens[1])
 
 
 def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None = None) -> None:
@@ -42,7 +49,7 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
     checkpoint = Checkpoint.read(source)
     if prefix:
         checkpoint = Checkpoint(source, None, below(prefix, checkpoint.weights))
-    tensors, report = match_to_backbone(backbone, checkpoint)
+    tensors, report = match_to_backbone(backbone, checkpoint, inflates=True)
     log(report)
     warn_if_not_finite(checkpoint)
     backbone.load_state_dict(tensors)
@@ -60,17 +67,19 @@ def match_and_log(backbone: nn.Module, state_dict: dict[str, Any]) -> dict[str, 
     shapes = {key: getattr(value, 'shape', None) for key, value in state_dict.items()}
     if shapes == {key: value.shape for key, value in backbone.state_dict().items()}:
         return state_dict
-    tensors, report = match_to_backbone(backbone, Checkpoint(SOURCE.get(), None, state_dict))
+    tensors, report = match_to_backbone(backbone, Checkpoint(SOURCE.get(), None, state_dict), INFLATES.get())
     log(report)
     return tensors
 
 
-def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], str]:
+def match_to_backbone(backbone: Any, checkpoint: Checkpoint, inflates: bool = False) -> tuple[dict[str, Tensor], str]:
     """Rename and reshape the tensors of a checkpoint so that they fit a backbone exactly.
 
     Left out are tensors for which the family states a reason (the classifier's head and norm), those of stages and
     outputs that ``out_indices`` does not select, and those outside ``backbone.`` in a complete model. A CheckpointError
     is raised if nothing matches, a shape differs, or a tensor is missing or left over without a reason.
+
+    With `inflates`, the first convolution may be for RGB images, and is converted by :func:`inflated`.
 
     Returns:
         The new state dict of the backbone, and a line that reports what was loaded and left out.
@@ -83,7 +92,7 @@ def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, 
     weights = weights or others
     official_names = backbone.names_in(weights, backbone.arch['depths'])
     matched: dict[str, Tensor] = {}
-    unexpected, other_shape = [], []
+    unexpected, other_shape, bands = [], [], ''
     for key, tensor in weights.items():
         name = our_name(key, official_names)
         if isinstance(name, LeftOut):
@@ -92,6 +101,10 @@ def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, 
             # a linear layer (O, I) may be a 1x1 convolution (O, I, 1, 1)
             if _without_ones(tensor.shape) == _without_ones(ours[name].shape):
                 matched[name] = tensor.reshape(ours[name].shape)
+            elif inflates and name == STEM and is_rgb(tensor, ours[name]):
+                channels = ours[name].shape[1]
+                matched[name] = inflated(tensor, channels)
+                bands = f'each of its {channels} filters is the mean of those of R, G and B times 3/{channels}'
             else:
                 other_shape.append(f'{key} {tuple(tensor.shape)} for {tuple(ours[name].shape)}')
         elif backbone.is_unbuilt(name):
@@ -109,11 +122,22 @@ def match_to_backbone(backbone: Any, checkpoint: Checkpoint) -> tuple[dict[str, 
         head = f'{checkpoint.source} does not fit {family} with {arch}: {count} of its tensors match'
         raise CheckpointError(f'{"; ".join([head, *problems])}; use a checkpoint of this family and arch.')
     report = [f'{family}: loaded {len(matched)} tensors from {checkpoint.source}']
+    report += [f'converted the first convolution from RGB: {bands}'] if bands else []
     report += [f'left out {number} ({reason})' for reason, number in left_out.items() if number]
     for module, description in FRESH.items():
         if fresh := {'.'.join(key.split('.')[:2]) for key in unmatched if key.startswith(f'{module}.')}:
             report.append(f'{description} with random weights: {", ".join(sorted(fresh))}')
     return {key: matched.get(key, value) for key, value in ours.items()}, '; '.join(report)
+
+
+def is_rgb(weight: Tensor, like: Tensor) -> bool:
+    """Whether a convolution of RGB images differs from another one in the number of its input channels alone."""
+    return weight.ndim == 4 and weight.shape[1] == 3 and weight[:, :1].shape == like[:, :1].shape
+
+
+def inflated(weight: Tensor, channels: int) -> Tensor:
+    """Convert a convolution of RGB images to other channels, with an equal response to images of equal channels."""
+    return weight.mean(1, keepdim=True).repeat(1, channels, 1, 1) * (3 / channels)
 
 
 def may_be_fresh(key: str) -> bool:

@@ -1,29 +1,20 @@
 """Check of images, labels and annotations before the first iteration, and report of skipped images after it."""
 
-import itertools
-import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
-from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
-from PIL import Image, ImageFile
-from rich.progress import track
 
 from ..config.validation import building
 from ..datasets.layout import leaves
-from ..errors import UnreadableError, UserError, some
+from ..errors import UserError
 from ..registry import HOOKS
-from .data_config import Reading, ignored_annotations
-
-Finding = tuple[str, str, str]  # name of the data (train, val, test), problem, file or id
-
-SAMPLE = 32
-"""Number of images of a data set that are checked, evenly spread, unless all are."""
-
-UNREADABLE, FATAL = 'cannot be read, and will be skipped', 'would stop the run'
+from . import data_check
+from .band_agreement import band_count
+from .coco_data import annotation_findings
+from .findings import Finding, exit_status, merged, table
 
 
 @HOOKS.register_module()
@@ -43,8 +34,11 @@ class DataCheckHook(Hook):
         check_training_data(runner, self.everything or bool(runner.cfg.get('check_data')))
 
     def before_test(self, runner: Any) -> None:
-        data = [('test', dataset) for dataset in leaves(runner.test_loop.dataloader.dataset)]
-        _report(runner, [*_in_annotations(data)] if is_main_process() else [], 'annotations')
+        loop = runner.test_loop
+        findings: list[Finding] = []
+        for dataset in leaves(loop.dataloader.dataset) if is_main_process() else ():
+            findings += annotation_findings('test', dataset, _is_foreign(loop))
+        _report(runner, merged(chain.from_iterable(all_gather_object(findings))), 'annotations')
 
 
 @HOOKS.register_module()
@@ -65,7 +59,7 @@ class SkippingHook(Hook):
         for sample in samples if isinstance(samples, list) else ():
             for reason in set(sample.get('unreadable', ())) - self.reasons:
                 self.reasons.add(reason)
-                limit, total = runner.cfg.get('max_unreadable', 0.01), len(runner.train_dataloader.dataset)
+                limit, total = _max_unreadable(runner), len(runner.train_dataloader.dataset)
                 count = f'{len(self.reasons)} of {total} images cannot be read'
                 if len(self.reasons) > limit * total:
                     raise UserError(f'{reason} {count}, more than max_unreadable={limit} of them.')
@@ -78,96 +72,32 @@ def check_training_data(runner: Any, everything: bool = True) -> int:
         loops = dict(train=runner.train_loop, val=runner.val_loop)
     loaders = {name: loop.dataloader for name, loop in loops.items() if loop}
     data = [(name, dataset) for name, loader in loaders.items() for dataset in leaves(loader.dataset)]
-    findings = [*_in_images(data, everything)]
-    if is_main_process():
-        findings += [*_in_annotations(data), *_in_both(data)]
-    checked = 'images' if everything else f'{SAMPLE} images of each set; --check-data checks all'
+    data = [(name, dataset) for name, dataset in data if hasattr(dataset, 'get_data_info')]
+    foreign = ['val'] if loops['val'] and _is_foreign(loops['val']) else []
+    findings, _ = data_check.inspect(data, everything, foreign, _max_unreadable(runner), band_count(runner.cfg))
+    checked = 'images' if everything else f'{data_check.SAMPLE} images of each set; --check-data checks all'
     _report(runner, findings, f'annotations and {checked}')
     return sum(len(dataset) for _, dataset in data)
 
 
-def _in_images(data: list[tuple[str, Any]], everything: bool) -> Iterator[Finding]:
-    """Yield the problems of the images that this process checks."""
-    samples: list[tuple[str, Any, int]] = []
-    for name, dataset in data:
-        step = 1 if everything else max(len(dataset) // SAMPLE, 1)
-        samples += ((name, dataset, i) for i in range(0, len(dataset), step))
-    hidden = not everything or not is_main_process()
-    for name, dataset, i in track(samples[get_rank() :: get_world_size()], 'Checking the data', disable=hidden):
-        for problem, text in _in_image(dataset, i):
-            yield name, FATAL if problem == UNREADABLE and name == 'val' else problem, text
+def _is_foreign(loop: Any) -> bool:
+    """Whether a metric of COCO is that of mmdet."""
+    kinds = [type(metric) for metric in loop.evaluator.metrics]
+    return any(kind.__module__.startswith('mmdet.') and kind.__name__ == 'CocoMetric' for kind in kinds)
 
 
-def _in_image(dataset: Any, i: int) -> Iterator[tuple[str, str]]:
-    info = dataset.get_data_info(i)
-    file, annotated_size = str(info['img_path']), [info[key] for key in ('height', 'width') if key in info]
-    try:
-        for transform in dataset.pipeline.transforms:
-            if isinstance(transform, Reading):
-                info = transform(info)
-    except UserError as error:
-        yield UNREADABLE if isinstance(error, UnreadableError) else FATAL, str(error)
+def _max_unreadable(runner: Any) -> float:
+    return runner.cfg.get('max_unreadable', 0.01)
+
+
+def _report(runner: Any, findings: Sequence[Finding], checked: str) -> None:
+    """Log the findings as one table. Raises UserError if one of them is an error."""
+    if not findings:
         return
-    if is_truncated(Path(file)):
-        yield 'are truncated; the missing area is grey', file
-    if len(annotated_size) == 2 and 'ori_shape' in info and list(info['ori_shape'][:2]) != annotated_size:
-        yield 'are of another size than their annotations say', file
-
-
-def is_truncated(file: Path) -> bool:
-    """Whether an image is truncated. OpenCV 4 decodes truncated JPEGs silently."""
-    if not file.is_file() or ImageFile.LOAD_TRUNCATED_IMAGES:
-        return False
-    try:
-        with Image.open(file) as image:
-            image.load()
-    except OSError as error:
-        return 'truncated' in str(error)
-    return False
-
-
-def _in_both(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
-    files: dict[str, set[str]] = defaultdict(set)
-    for name, dataset in data:
-        files[name] |= {str(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))}
-    for file in sorted(files['train'] & files['val']):
-        yield 'val', 'are also in the training data: the metrics will be too good', file
-
-
-def _in_annotations(data: Iterable[tuple[str, Any]]) -> Iterator[Finding]:
-    """Yield the annotations in COCO's format that mmdet has ignored silently."""
-    for name, dataset in data:
-        if not hasattr(dataset, 'cat_ids') or not Path(dataset.ann_file).is_file():
-            continue
-        file, content = dataset.ann_file, json.loads(Path(dataset.ann_file).read_bytes())
-        if difference := _order_difference(content.get('categories', []), dataset):
-            yield name, FATAL, f'{file} {difference}'
-        reasons = ignored_annotations(content, dataset.cat_ids)
-        for reason, ids in reasons.items():
-            yield from ((name, f'annotations {reason} are ignored in {file}', f'id {i}') for i in ids)
-        if reasons and sum(map(len, reasons.values())) == len(content['annotations']):
-            yield name, FATAL, f'{file} has no usable annotation: all are {", ".join(reasons)}; fix them.'
-
-
-def _order_difference(categories: list[dict], dataset: Any) -> str | None:
-    """Return a message if the order of classes differs: mmdet numbers them by the file and names them by the config."""
-    names = {category.get('id'): category.get('name') for category in categories}
-    in_file, classes = [names.get(i) for i in dataset.cat_ids], list(dataset.metainfo.get('classes', ()))
-    for i, (name, expected) in enumerate(zip(in_file, classes, strict=False)):
-        if name != expected:
-            problem = f'has {name!r} as class {i}, but metainfo has {expected!r}: names would be exchanged'
-            return f'{problem}; set metainfo to the order of the file: {", ".join(map(str, in_file))}.'
-    return None
-
-
-def _report(runner: Any, findings: list[Finding], checked: str) -> None:
-    """Log the findings of all processes as one table. Raises UserError if one of them would stop the run."""
-    findings = [*itertools.chain.from_iterable(all_gather_object(findings))]
-    rows = defaultdict(list)
-    for name, problem, text in findings:
-        rows[name, problem].append(text)
-    if rows:
-        lines = [f'{name:<5} {len(texts)} {problem}: {some(texts)}' for (name, problem), texts in rows.items()]
-        runner.logger.warning('\n    '.join([f'Problems in the data ({checked}):', *lines]))
-    if fatal := [text for _, problem, text in findings if problem == FATAL]:
-        raise UserError(fatal[0])
+    rows = table(findings).replace('\n', '\n    ')
+    if exit_status(findings):
+        runner.logger.warning(f'Problems in the data ({checked}):\n    {rows}')
+    else:
+        runner.logger.info(f'Notes on the data ({checked}):\n    {rows}')
+    if findings[0].severity == 'error':
+        raise UserError(findings[0].sentence())

@@ -1,18 +1,19 @@
 """Checks of the data that a config names: paths, annotation files and classes, then each loaded label."""
 
-import json
 import mmap
 import re
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from mmengine.config import Config
+from mmengine.dataset import Compose
+from PIL import Image
 
 from ..config.config_file import evaluators, first_line, walk
+from ..datasets.coco import read_json
 from ..datasets.layout import annotation_file, dataset_meta, leaves, paths_of
 from ..errors import UnreadableError, UserError, some
 
@@ -75,21 +76,34 @@ def labels_keep_their_size(dataset: Any) -> bool:
 
 
 def check_built(dataset: Any) -> None:
-    """Raise UserError if an annotation file has other classes than its data set, and make its pipeline robust."""
+    """Raise UserError if an annotation file has other classes than its data set; its loading errors name the file."""
     classes, ids = dataset.metainfo.get('classes', ()), getattr(dataset, 'cat_ids', None)
     if ids is not None and len(ids) != len(classes):
         file = Path(dataset.ann_file)
         problem = f'{file} has {len(ids)} of the {len(classes)} classes of the data set'
         details = _difference(classes, category_names(file), 'the file') + _contents(file)
         raise UserError(f'{problem}; set metainfo=dict(classes=...) to the names in the file.{details}')
-    transforms: list[Any] = []
-    for transform in dataset.pipeline.transforms:
-        if type(transform).__name__.startswith('Load'):
-            transform = Reading(transform, len(classes), getattr(dataset, 'ignore_index', 255))
-        elif type(transform).__name__.startswith('Pack'):
-            transforms.append(copy_flipped)
-        transforms.append(transform)
-    dataset.pipeline.transforms = transforms
+    ignored = getattr(dataset, 'ignore_index', 255)
+    dataset.pipeline.transforms = [
+        Reading(transform, len(classes), ignored) if type(transform).__name__.startswith('Load') else transform
+        for transform in dataset.pipeline.transforms
+    ]
+
+
+def copy_before_packing(dataset: Any) -> None:
+    """Let the pipelines of a data set and its wrappers call :func:`copy_flipped` before each Pack transform."""
+    pipeline = getattr(dataset, 'pipeline', ())
+    _copy_before_packing(getattr(pipeline, 'transforms', pipeline))  # a MultiImageMixDataset has a list
+    for child in (*getattr(dataset, 'datasets', ()), *filter(None, [getattr(dataset, 'dataset', None)])):
+        copy_before_packing(child)
+
+
+def _copy_before_packing(transforms: Any) -> None:
+    for i, transform in enumerate(transforms):
+        for subroutine in getattr(transform, 'subroutines', ()):  # of TestTimeAug
+            _copy_before_packing(subroutine.transforms)
+        if type(transform).__name__.startswith('Pack'):
+            transforms[i] = Compose([copy_flipped, transform])
 
 
 def copy_flipped(results: dict) -> dict:
@@ -130,35 +144,10 @@ def check_numbers(file: Path) -> None:
 def category_names(file: Path | None) -> list[str]:
     """Return the class names in an annotation file, in its order; none if it is not in COCO's format."""
     try:
-        content = json.loads(file.read_bytes()) if file and file.suffix == '.json' else {}
+        content = read_json(file) if file and file.suffix == '.json' else {}
         return [category['name'] for category in content.get('categories', ())]
-    except (AttributeError, KeyError, OSError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, UserError):
         return []
-
-
-def ignored_annotations(content: Mapping, categories: Collection[int]) -> dict[str, list]:
-    """Return the ids of the annotations that mmdet's CocoDataset ignores silently, by the reason.
-
-    `content` is that of the annotation file, and `categories` are the ids that belong to the classes of the data set.
-    """
-    images = {image['id']: image for image in content['images']}
-    names = {category.get('id'): category.get('name') for category in content.get('categories', ())}
-    reasons: dict[str, list] = defaultdict(list)
-    for annotation in content.get('annotations', ()):
-        image, category = images.get(annotation.get('image_id')), annotation.get('category_id')
-        x, y, width, height = annotation.get('bbox') or (0, 0, 0, 0)
-        if image is None:
-            reason = 'of an image that is not listed'
-        elif category not in categories:
-            reason = f'of the category {names.get(category, category)!r}, which is not a class of the data set'
-        elif width < 1 or height < 1 or annotation.get('area', 1) <= 0:
-            reason = 'with a box smaller than a pixel or without a box'
-        elif min(x + width, image['width']) <= max(x, 0) or min(y + height, image['height']) <= max(y, 0):
-            reason = 'outside of their image'
-        else:
-            continue
-        reasons[reason].append(annotation.get('id'))
-    return dict(reasons)
 
 
 class Reading:
@@ -166,6 +155,7 @@ class Reading:
 
     def __init__(self, transform: Any, classes: int, ignored: int = 255):
         self.transform, self.classes, self.ignored = transform, classes, ignored
+        self.loads_labels = 'Annotations' in type(transform).__name__
 
     def __call__(self, results: dict) -> dict:
         try:
@@ -202,10 +192,7 @@ def check_label_map(
     Allowed labels are the indices of the classes, 255 and the data set's ``ignore_index``, `ignored`. `reduced` means
     that ``reduce_zero_label`` has replaced 0 by 255 and subtracted 1 from the others.
     """
-    if file.suffix.lower() == '.png':
-        with file.open('rb') as opened:
-            if opened.read(25)[24:] == b'\x10':  # loading drops the upper 8 bits
-                raise UserError(f'{file} has 16 bits per pixel; save label maps with 8 bits.')
+    _check_depth(file)
     if labels.ndim != 2:
         raise UserError(f'{file} has colours; save a label map with one channel that contains class indices.')
     if size is not None and labels.shape != tuple(size[:2]):
@@ -217,3 +204,23 @@ def check_label_map(
         allowed = f'{int(reduced)} to {classes - 1 + reduced}, and {others} for ignored pixels'
         problem = f'{file} contains the label {present[-1] + reduced}, but there are {classes} classes ({allowed})'
         raise UserError(f'{problem}; fix the label map, or set metainfo and reduce_zero_label of the data set.')
+
+
+def _check_depth(file: Path) -> None:
+    """Raise UserError if a label map has values that 8 bits, which are loaded, cannot contain."""
+    labels: np.ndarray | None
+    try:
+        with Image.open(file) as image:
+            if image.mode not in ('I', 'F') and not image.mode.startswith('I;16'):
+                return
+            labels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError):  # another decoder than Pillow loads it
+        labels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    if labels is None or labels.dtype == np.uint8:
+        return
+    lost = labels[~np.isin(labels, np.arange(256))]
+    if lost.size:
+        bits = 16 if lost.max() < 1 << 16 else 32
+        kind = 'contains floats' if labels.dtype.kind == 'f' else f'has {bits} bits per pixel'
+        problem = f'{file} {kind}, among them {lost.flat[0]}, but 8 bits are loaded'
+        raise UserError(f'{problem}; save label maps with 8 bits and whole numbers below 256.')

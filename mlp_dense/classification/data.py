@@ -17,7 +17,8 @@ from PIL import Image
 from timm.data import ImageNetInfo, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
 
-from ..datasets import SUFFIXES, Archive
+from ..datasets import SUFFIXES, SYSTEM_FOLDERS, Archive
+from ..datasets.bands import BAND_SUFFIXES, LoadMultiBandImage
 from ..errors import UnreadableError, UserError, some
 from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 
@@ -26,14 +27,16 @@ from ..registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 class ClassFolders(BaseDataset):
     """Images in and below one folder per class: ``data_root/data_prefix['img_path']/CLASS/``.
 
-    Classes are sorted by name, unless ``metainfo['classes']`` defines their order. Hidden files are ignored.
+    Classes are sorted by name, unless ``metainfo['classes']`` defines their order. Hidden files and folders of the
+    system (SYSTEM_FOLDERS) are ignored.
     """
 
     @classmethod
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
         folder = Path(cfg.get('data_root') or '', cfg.data_prefix['img_path'])
         paths = folder.iterdir() if folder.is_dir() else ()
-        return dict(classes=sorted(path.name for path in paths if path.is_dir() and not path.name.startswith('.')))
+        names = (path.name for path in paths if path.is_dir() and not path.name.startswith('.'))
+        return dict(classes=sorted(name for name in names if name not in SYSTEM_FOLDERS))
 
     def folders(self) -> list[str]:
         """Return the names of the folders in the order of the classes."""
@@ -42,13 +45,17 @@ class ClassFolders(BaseDataset):
     def load_data_list(self) -> list[dict]:
         self._metainfo.setdefault('classes', self.read_meta(ConfigDict(data_prefix=self.data_prefix))['classes'])
         root, folders = Path(self.data_prefix['img_path']), self.folders()
+        any_bands = any(isinstance(transform, LoadMultiBandImage) for transform in self.pipeline.transforms)
+        suffixes = BAND_SUFFIXES if any_bands else SUFFIXES
         if missing := [name for name in folders if not (root / name).is_dir()]:
             raise UserError(f'{root} has no folder {missing[0]}; create one for each of the {len(folders)} classes.')
         images = [
             dict(img_path=str(path), gt_label=label)
             for label, name in enumerate(folders)
             for path in sorted((root / name).rglob('*'))
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
+            if path.suffix.lower() in suffixes
+            and not path.name.startswith('.')
+            and not {*path.parts} & {*SYSTEM_FOLDERS}
         ]
         labels = {info['gt_label'] for info in images}
         if empty := [name for label, name in enumerate(folders) if label not in labels]:
@@ -80,7 +87,7 @@ class ImageArchive(BaseDataset):
     @classmethod
     def read_meta(cls, cfg: ConfigDict) -> dict[str, Any]:
         names = Path(cfg.get('data_root') or '', cfg.ann_file).with_name('classes.txt')
-        lines = names.read_text(encoding='utf-8').splitlines() if names.is_file() else []
+        lines = names.read_text(encoding='utf-8-sig').splitlines() if names.is_file() else []
         rows = [line.rpartition('\t') for line in lines]
         return dict(classes=_distinct([row[2] for row in rows], [row[0] for row in rows]))
 
@@ -144,13 +151,19 @@ class TimmTransform:
 
 @TRANSFORMS.register_module()
 class PackClass:
-    """Last transform, which returns ``inputs`` and a data sample with the label in ``gt_class``."""
+    """Last transform, which returns ``inputs`` and a data sample with the label in ``gt_class``.
+
+    ``inputs`` are those of TimmTransform, else the image (H, W, C) of LoadMultiBandImage as a tensor (C, H, W).
+    """
 
     def __call__(self, results: dict) -> dict:
         keys = ('img_path', 'img_id', 'ori_shape', 'img_shape')
         sample = BaseDataElement(metainfo={key: results[key] for key in keys if key in results})
         if 'gt_label' in results:
             sample.gt_class = InstanceData(labels=torch.tensor([results['gt_label']]))
+        if 'inputs' not in results:
+            image = results['img'].reshape(*results['img'].shape[:2], -1)  # OpenCV drops the axis of a single band
+            results['inputs'] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return dict(inputs=results['inputs'], data_samples=sample)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import timm.loss
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
+from mmengine.model import ImgDataPreprocessor as _ImgDataPreprocessor
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.structures import BaseDataElement, InstanceData
@@ -24,8 +26,14 @@ from torch.nn import functional
 from ..errors import UserError
 from ..registry import METRICS, MODELS, PARAM_SCHEDULERS
 from ..timm import VisionMLP, add_prefix
+from ..training.normalization import AnyBands
 
 TOP = 5  # number of classes that are predicted for an image, by descending probability
+
+
+@MODELS.register_module()
+class ImgDataPreprocessor(AnyBands, _ImgDataPreprocessor):
+    """An ImgDataPreprocessor of mmengine for images of any number of bands."""
 
 
 @MODELS.register_module()
@@ -33,8 +41,8 @@ class ImageClassifier(BaseModel):
     """:class:`~mlp_dense.timm.VisionMLP` with the loss, Mixup, CutMix and random erasing of a training.
 
     Args:
-        backbone: ``type``, ``arch`` and other arguments, as in a detector. An `init_cfg` may name a published
-            classifier, a backbone or a training of this package, from which to fine-tune.
+        backbone: ``type``, ``arch``, ``in_channels`` and other arguments, as in a detector. An `init_cfg` may name a
+            published classifier, a backbone or a training of this package, from which to fine-tune.
         head: ``num_classes``; ``drop_rate``, the dropout rate before the last layer; ``bias``, its initial bias.
         train_cfg: ``loss``, the ``type`` and arguments of a class in timm.loss or torch.nn; ``mixup``, the arguments of
             timm.data.Mixup; ``erasing``, those of timm's RandomErasing, which is applied to normalized images.
@@ -53,12 +61,18 @@ class ImageClassifier(BaseModel):
         self.pretrained = (backbone.pop('init_cfg', None) or {}).get('checkpoint')
         family: Any = MODELS.get(backbone.pop('type'))
         classes = head['num_classes']
-        self.backbone = VisionMLP(family, num_classes=classes, drop_rate=head.get('drop_rate', 0.0), **backbone)
+        fixed = dict(num_classes=classes, in_chans=backbone.pop('in_channels', 3), drop_rate=head.get('drop_rate', 0.0))
+        self.backbone = VisionMLP(family, **fixed, **backbone)
         if 'bias' in head:
             torch.nn.init.constant_(self.backbone.get_classifier().get_parameter('bias'), head['bias'])
         loss = dict(train_cfg.get('loss') or dict(type='CrossEntropyLoss'))
         loss_type = loss.pop('type')
-        self.loss = (getattr(timm.loss, loss_type, None) or getattr(torch.nn, loss_type))(**loss)
+        loss_class = getattr(timm.loss, loss_type, None) or getattr(torch.nn, loss_type, None)
+        if loss_class is None:
+            close = get_close_matches(loss_type, [*dir(timm.loss), *dir(torch.nn)], 1)
+            hint = f'; did you mean {close[0]}?' if close else '.'
+            raise UserError(f'train_cfg.loss.type: timm.loss and torch.nn have no {loss_type}{hint}')
+        self.loss = loss_class(**loss)
         mixup, erasing = train_cfg.get('mixup'), train_cfg.get('erasing')
         self.mixup = Mixup(num_classes=classes, **mixup) if mixup else None
         self.erasing = RandomErasing(**erasing, device='cpu') if erasing else None
@@ -70,7 +84,7 @@ class ImageClassifier(BaseModel):
             self.backbone.load_pretrained(self.pretrained)
 
     def forward(self, inputs: Tensor, data_samples: Sequence[BaseDataElement] = (), mode: str = 'tensor') -> Any:
-        """Return logits (mode ``tensor``), a ``loss``, or predictions (``predict``) for normalized images (B, 3, H, W).
+        """Return logits (mode ``tensor``), a ``loss``, or predictions (``predict``) for normalized images (B, C, H, W).
 
         Predictions are the data samples with ``pred_class``: the `labels` of the first classes and their `probability`.
         """

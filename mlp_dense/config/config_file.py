@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import tempfile
 import traceback
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from mmengine.runner import Runner
 from .. import catalog
 from ..errors import UserError, explained_imports
 from ..mmengine_privates import CONFIG_READERS
+from ..outputs import make_folder
 from ..tasks import TASKS
 
 READ_IF_THERE = ('auto_scale_lr', 'find_unused_parameters', 'sync_bn', 'compile', 'check_data', 'max_unreadable')
@@ -60,15 +60,6 @@ def set_work_dir(cfg: Config, work_dir: Path | None, make: bool = True) -> None:
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename).stem)
     if make:
         make_folder(Path(cfg.work_dir))
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and test that it is writable. Raises UserError if it is not."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f'{folder} cannot be written ({error.strerror}); choose another folder.') from error
 
 
 def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any, Any, Any]]:

@@ -63,7 +63,7 @@ def detector(plan: Plan, classes: Classes, places: Mapping[str, Place], root: Pa
         *_sizes(plan),
         PIPELINES,
         "train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = tta_pipeline[1]['transforms'][0][0]['scale'] = scale",
-        "own = dict(type='CocoDataset', metainfo=metainfo, data_root=data_root)",
+        "own = dict(type='mlp_dense.CocoDataset', metainfo=metainfo, data_root=data_root)",
         f'train = dict(own, {_annotations(places["train"], folder)},',
         '             pipeline=train_pipeline, filter_cfg=dict(filter_empty_gt=False, min_size=1))'
         '  # uses images without objects',

@@ -27,6 +27,7 @@ from ..errors import ArgumentError, CheckpointError, NotInstalledError, UserErro
 from ..mmengine_privates import checkpoint_reader
 from ..tasks import TASKS
 from .config_file import first_line, need, setting, walk
+from .unread import check_unread
 
 COUNTS = {  # settings that count something, and their least value
     **{f'{name}_dataloader.batch_size': 1 for name in ('train', 'val', 'test')},
@@ -63,10 +64,11 @@ LOADER_KEYS = ['num_batch_per_epoch', 'disable_subprocess_warning', *inspect.sig
 
 
 def check_settings(cfg: Config) -> None:
-    """Raise UserError if a setting that users often change is impossible, or misspelled in a loader or the saving hook.
+    """Raise UserError if a setting that users often change is impossible, or misspelled where no constructor checks it.
 
     The default scope must be that of the config.
     """
+    check_unread(cfg)
     for path, least in {**COUNTS, **NUMBERS}.items():
         value, whole = setting(cfg, path), path in COUNTS
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -134,8 +136,10 @@ def building(cfg: Config, running: bool = False) -> Iterator[None]:
     """
     try:
         with checkpoint_reader(CheckpointLoader, load_safely), warnings.catch_warnings():
-            # mmseg warns of its own deprecated code, which users cannot change
-            warnings.filterwarnings('ignore', '``build_loss``|Default ``avg_non_ignore``', UserWarning)
+            # mmseg warns of its own deprecated code, which users cannot change, and of draw=False, which they set
+            warnings.filterwarnings(
+                'ignore', '``build_loss``|Default ``avg_non_ignore``|The draw is False', UserWarning
+            )
             yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, (torch.OutOfMemoryError, UserError)) and not isinstance(error, ArgumentError):

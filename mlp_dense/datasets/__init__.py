@@ -5,6 +5,9 @@ import numpy as np
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 """Suffixes of image files in lower case."""
 
+SYSTEM_FOLDERS = ('__MACOSX', '@eaDir', '$RECYCLE.BIN', 'System Volume Information')
+"""Folders that archives of macOS, file servers and Windows add to data."""
+
 
 class Archive:
     """An .npz file with ``data`` (the bytes of all JPEG files, uint8), ``offsets`` (N + 1) and ``labels`` (N)."""

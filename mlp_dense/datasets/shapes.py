@@ -9,49 +9,75 @@ A seed determines all images. Writing them takes seconds, so that trials and tes
 For classification every image contains one shape::
 
     root/{train,val}/{disc,square,triangle,star,cross}/000000.jpg
+
+Images of more bands are TIFFs of 16 bits (``000000.tif``): red, green and blue, then infrared bands, which alone
+distinguish the first two classes.
 """
 
 import colorsys
 import json
+import os
 import shutil
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, explained_imports
+from .image_files import write_image
 
 CLASSES = ('disc', 'square', 'triangle', 'star', 'cross')
 """Classes of the objects. In the label maps label 1 is the background, and the classes follow."""
 
+BAND_CLASSES = ('cold disc', 'warm disc', *CLASSES[2:])
+"""Classes of the objects in images of more than three bands. Both discs look the same in red, green and blue."""
+
+JPEG = cv2.IMWRITE_JPEG_QUALITY, 95  # options of OpenCV
 _ZOOM = 4  # shapes are drawn at this multiple of the image size and averaged, so that their edges are smooth
 
 
 def write_shapes(
-    root: Path, num_train: int = 320, num_val: int = 64, size: int = 128, seed: int = 0, classify: bool = False
+    root: Path,
+    num_train: int = 320,
+    num_val: int = 64,
+    size: int = 128,
+    seed: int = 0,
+    classify: bool = False,
+    bands: int = 3,
 ) -> None:
     """Write images of `size` x `size` pixels and their labels, with `classify` into one folder per class."""
+    if bands != 3 and (classify or not 4 <= bands <= 12):
+        raise UserError(f'Images of {bands} bands: set 4 to 12 bands, without folders of classes.')
+    if bands > 3:
+        with explained_imports():
+            import tifffile  # noqa: F401  an error before anything is written
     if min(num_train, num_val) < 1 or size < 16 or seed < 0:
         raise UserError('Set at least 1 image for training and 1 for validation, 16 pixels or more, a seed from 0.')
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         problem = 'not empty' if root.is_dir() else 'a file'
         raise UserError(f'{root} is {problem}; choose another folder, or delete it first.')
-    partial = root.with_name(root.name + '.partial')  # an interrupted call does not leave an incomplete data set
+    unfinished = root.with_name(f'.{root.name}.{os.getpid()}.unfinished')  # a killed call leaves no incomplete data set
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write = _write_classes if classify else _write_split
-        for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
-            write(partial, name, count, size, (seed, split))
-        partial.replace(root)
+        unfinished.mkdir(parents=True)
+        try:
+            write = _write_classes if classify else partial(_write_split, bands=bands)
+            for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
+                write(unfinished, name, count, size, (seed, split))
+            unfinished.replace(root)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise UserError(f'{root} cannot be written ({error}); choose another folder.') from error
 
 
-def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+def make_scene(
+    rng: np.random.Generator, size: int, shapes: Sequence[str] = CLASSES
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
     """Return an image (size, size, 3) as uint8 in BGR, and pairs (class, visible mask) of its objects.
 
-    Masks are bool (size, size), do not overlap, and have no holes.
+    Masks are bool (size, size), do not overlap, and have no holes. `shapes` are the names of the shapes of the classes.
     """
     image = _background(rng, size)
     objects: list[tuple[int, np.ndarray, int]] = []  # class, visible mask, area including covered pixels
@@ -61,35 +87,52 @@ def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tu
     for radius in radii:
         for _ in range(10):  # attempts to place the object
             label = int(rng.integers(len(CLASSES)))
-            coverage = _coverage(_outline(CLASSES[label], rng, radius, size), size)
+            coverage = _coverage(_outline(shapes[label], rng, radius, size), size)
             mask = coverage > 0.5
             remaining = [(c, visible & ~mask, area) for c, visible, area in objects]
             # No object is mostly hidden, and no mask has a hole, which COCO polygons cannot represent.
             if all(visible.sum() > 0.4 * area and not _has_hole(visible) for _, visible, area in remaining):
                 objects = [*remaining, (label, mask, int(mask.sum()))]
-                image = _paint(rng, image, coverage, label)
+                image = _paint(rng, image, coverage, CLASSES.index(shapes[label]))
                 break
     return _with_noise(rng, image), [(label, mask) for label, mask, _ in objects]
+
+
+def make_band_scene(rng: np.random.Generator, size: int, bands: int) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Return an image (size, size, bands) as uint16 from 0 to 10000, and the objects of :data:`BAND_CLASSES`.
+
+    The bands are red, green, blue, then infrared ones, in which a cold disc is dark and a warm disc bright.
+    """
+    shapes = [name.rpartition(' ')[2] for name in BAND_CLASSES]
+    image, objects = make_scene(rng, size, shapes)
+    infrared = np.ones((size, size, 1)) * rng.uniform(0.3, 0.7, bands - 3)
+    for label, mask in objects:
+        low, high = {0: (0.0, 0.2), 1: (0.8, 1.0)}.get(label, (0.3, 0.7))
+        infrared[mask] = rng.uniform(low, high, bands - 3)
+    infrared += rng.normal(0, 0.03, infrared.shape)
+    values = np.concatenate([image[..., ::-1] / 255, infrared], axis=2)
+    return (10000 * np.clip(values, 0, 1)).astype(np.uint16), objects
 
 
 def _write_classes(root: Path, split: str, count: int, size: int, seed: tuple[int, int]) -> None:
     for index in range(count):
         label = index % len(CLASSES)
         file = root / split / CLASSES[label] / f'{index:06}.jpg'
-        file.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng((*seed, index))
         image, radius = _background(rng, size), size * rng.uniform(0.2, 0.45)
         image = _paint(rng, image, _coverage(_outline(CLASSES[label], rng, radius, size), size), label)
-        cv2.imwrite(str(file), _with_noise(rng, image), [cv2.IMWRITE_JPEG_QUALITY, 95])
+        write_image(file, _with_noise(rng, image), JPEG)
 
 
-def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int, int]) -> None:
-    for folder in (root / split, root / 'labels' / split, root / 'annotations'):
+def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int, int], bands: int) -> None:
+    suffix, classes = ('.jpg', CLASSES) if bands == 3 else ('.tif', BAND_CLASSES)
+    for folder in (root / split, root / 'annotations'):
         folder.mkdir(parents=True, exist_ok=True)
-    images = [dict(id=index, file_name=f'{index:06}.jpg', height=size, width=size) for index in range(count)]
+    images = [dict(id=index, file_name=f'{index:06}{suffix}', height=size, width=size) for index in range(count)]
     annotations: list[dict] = []
     for index in range(count):
-        image, objects = make_scene(np.random.default_rng((*seed, index)), size)
+        rng = np.random.default_rng((*seed, index))
+        image, objects = make_scene(rng, size) if bands == 3 else make_band_scene(rng, size, bands)
         labels = np.ones((size, size), np.uint8)
         for label, mask in objects:
             labels[mask] = label + 2
@@ -98,11 +141,20 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: tuple[int,
             bbox = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]
             ids = dict(id=len(annotations) + 1, image_id=index, category_id=label + 1)
             annotations.append(dict(ids, segmentation=_polygons(mask), area=int(mask.sum()), bbox=bbox, iscrowd=0))
-        cv2.imwrite(str(root / split / f'{index:06}.jpg'), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-        cv2.imwrite(str(root / 'labels' / split / f'{index:06}.png'), labels)
-    categories = [dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, start=1)]
+        _write_image(root / split / f'{index:06}{suffix}', image)
+        write_image(root / 'labels' / split / f'{index:06}.png', labels)
+    categories = [dict(id=i, name=name, supercategory='shape') for i, name in enumerate(classes, start=1)]
     content = dict(images=images, annotations=annotations, categories=categories)
     (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
+
+
+def _write_image(file: Path, image: np.ndarray) -> None:
+    if file.suffix == '.jpg':
+        write_image(file, image, JPEG)
+        return
+    import tifffile
+
+    tifffile.imwrite(file, image, photometric='minisblack', planarconfig='contig', metadata=None)
 
 
 def _outline(shape: str, rng: np.random.Generator, radius: float, size: int) -> np.ndarray:

@@ -14,10 +14,11 @@ from mmengine.config import Config
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ..checks.band_agreement import band_count, check_image
 from ..datasets.layout import image_folder
-from ..datasets.shapes import make_scene
+from ..datasets.shapes import make_band_scene, make_scene
 from ..errors import UserError
-from ..inference import ImageSource, pipeline_of, test_data
+from ..inference import ImageSource, pipeline_of, reader_of, test_data
 from ..registry import MODELS
 from ..tasks import task_of
 from .runtime import ExportedFile, to_uint8
@@ -43,7 +44,7 @@ TOLERANCES = dict(
 class CheckImages(NamedTuple):
     """Images after the test pipeline of a config."""
 
-    inputs: list[Tensor]  # (3, H, W) uint8, BGR
+    inputs: list[Tensor]  # (3, H, W) uint8, BGR; float32 (C, H, W) with LoadMultiBandImage
     sample_type: Any  # type of their data samples
     origin: str  # their folder, or `generated images`
 
@@ -52,7 +53,8 @@ class CheckImages(NamedTuple):
         if size is None:
             return self.inputs
         arrays = (cv2.resize(image.permute(1, 2, 0).numpy(), size[::-1]) for image in self.inputs)
-        return [torch.from_numpy(array).permute(2, 0, 1) for array in arrays]
+        # OpenCV drops the axis of a single band
+        return [torch.from_numpy(array.reshape(*size, -1)).permute(2, 0, 1) for array in arrays]
 
     def batches(self, size: Sequence[int] | None = None) -> Iterator[dict[str, list]]:
         """Yield batches of one and of three images for ``test_step``: of `size` (height, width), or of two sizes."""
@@ -76,23 +78,34 @@ def read_check_images(cfg: Config, folder: Path | None, most: int = 3) -> CheckI
     """Read at most `most` images, spread over a folder, and apply the test pipeline of a config.
 
     Without a folder, the test data of the config are used; if they are absent, images are generated. Raise UserError
-    if no image can be decoded, or if the pipeline does not return 8-bit images.
+    if no image can be decoded, or if the pipeline changes 8-bit images to others.
     """
+    reader, bands = reader_of(cfg), band_count(cfg)
     if folder is None and (test_folder := image_folder(test_data(cfg))) and test_folder.is_dir():
         folder = test_folder
     if folder is None:
         rng = np.random.default_rng(0)
-        images, origin = [make_scene(rng, 256)[0] for _ in range(most)], 'generated images'
+        images, origin = [make_image(rng, bands) for _ in range(most)], 'generated images'
     else:
-        source, origin = ImageSource(folder), str(folder)
+        source, origin = ImageSource(folder, reader), str(folder)
         source.files = source.files[:: max(1, len(source.files) // most)]
         images = [frame.image for frame in islice(source, most) if frame.image is not None]
     if not images:
         raise UserError(f'{origin}: no image can be decoded; choose another folder with --images.')
     prepare = pipeline_of(cfg)
+    for image in images:
+        check_image(f'An image of {origin}', image.shape[2], bands)
     packed = [prepare(image, i) for i, image in enumerate(images)]
-    inputs = [torch.from_numpy(to_uint8(item['inputs'])) for item in packed]
+    tensors = [item['inputs'] for item in packed]
+    inputs = [x.float() if reader.loader else torch.from_numpy(to_uint8(x)) for x in tensors]
     return CheckImages(inputs, type(packed[0]['data_samples']), origin)
+
+
+def make_image(rng: np.random.Generator, bands: int) -> np.ndarray:
+    """Return an image of the embedded data set, (256, 256, bands)."""
+    if bands == 3:
+        return make_scene(rng, 256)[0]
+    return make_band_scene(rng, 256, max(bands, 4))[0][..., :bands].astype(np.float32)
 
 
 def compare(model: Any, file: ExportedFile, batches: Iterable[Mapping[str, Any]], precision: str) -> list[str]:
@@ -132,7 +145,7 @@ def _compare_maps(model: Any, file: ExportedFile, batch: Mapping[str, Any], tole
     with torch.no_grad():
         x = model.data_preprocessor(batch, False)['inputs']
         expected = model.backbone(x) if file.metadata['part'] == 'backbone' else model.extract_feat(x)
-        actual = file(to_uint8(torch.stack(list(batch['inputs']))))
+        actual = file(file.images(torch.stack(list(batch['inputs']))))
     pairs = zip(expected, actual.items(), strict=True)
     comparisons = [_compare_values(name, a, torch.from_numpy(b), tolerance) for a, (name, b) in pairs]
     return ', '.join(summary for summary, _ in comparisons), all(is_close for _, is_close in comparisons)

@@ -110,7 +110,7 @@ def to_onnx(program: ExportedProgram, graph: Graph, metadata: Mapping[str, str])
 
 
 def to_int8(content: bytes, images: Iterable[Tensor]) -> bytes:
-    """Quantize weights (per channel) and activations of an ONNX file, calibrated on uint8 images (3, H, W)."""
+    """Quantize weights (per channel) and activations of an ONNX file, calibrated on images (C, H, W)."""
 
     class Reader(CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:

@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..registry import MODELS
 from .boxes import check_nms, gather_rows, select_candidates, suppress
 from .graphs import Graph, not_exportable
-from .runtime import ExportedFile, to_uint8
+from .runtime import ExportedFile
 
 EXPORTABLE = (
     *(RetinaHead, RPNHead, StandardRoIHead, CascadeRoIHead, SingleRoIExtractor, FCNMaskHead),
@@ -174,7 +174,7 @@ class ExportedDetector(BaseDetector):
         pairs = zip(batch_inputs, batch_data_samples, strict=True)
         for (height, width), group in groupby(pairs, lambda pair: pair[1].metainfo['img_shape'][:2]):
             inputs, samples = zip(*group, strict=True)
-            images = to_uint8(torch.stack(inputs)[:, :, :height, :width])
+            images = self.exported.images(torch.stack(inputs)[:, :, :height, :width])
             outputs = {name: torch.from_numpy(values) for name, values in self.exported(images).items()}
             for i, sample in enumerate(samples):
                 detections = {name: values[i][outputs['labels'][i] >= 0] for name, values in outputs.items()}

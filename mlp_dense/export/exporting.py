@@ -11,9 +11,9 @@ from torch import Tensor
 from ..backbones.fusion import fuse
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.files import local_file, sha256_of
-from ..config.config_file import make_folder
 from ..errors import UserError, counted, explained_imports
 from ..inference import load_model, test_data
+from ..outputs import make_folder
 from ..tasks import task_of
 from ..training.machine import versions
 from ..training.setup import EXPORTED
@@ -116,7 +116,7 @@ def describe(model: Any, graph: Graph, checkpoint: str | None, part: str, precis
         classes=meta['classes'],
         palette=[[int(value) for value in colour] for colour in meta['palette']],
         preprocessing=dict(
-            images=dict(layout='NCHW', channels='BGR', dtype='uint8'),
+            images=graph.images,
             in_graph=graph.preprocessing,
             resizing=[{key: t[key] for key in keys if key in t} for t in transforms if 'Resize' in str(t['type'])],
         ),

@@ -14,7 +14,9 @@ from torch.export import Dim, ExportedProgram
 
 from ..backbones.fixed_grid import resized
 from ..backbones.layers import PatchStem
+from ..checks.band_agreement import band_count
 from ..errors import UserError
+from ..inference import reader_of
 from ..kernels.compat import pad_right_bottom, round_up
 from .runtime import explained
 
@@ -22,7 +24,11 @@ TRACED_SIZE = (288, 352)  # PyTorch treats a size of 1 as a constant; here a map
 
 
 class Graph(nn.Module):
-    """Part of a model, from uint8 images (B, 3, H, W) in BGR, as OpenCV reads them, to float32 tensors."""
+    """Part of a model, from images (B, C, H, W) to float32 tensors.
+
+    Images are uint8 in BGR, as OpenCV reads them, or float32 in the order of the file if the config loads them with
+    LoadMultiBandImage.
+    """
 
     outputs: tuple[str, ...]  # their names
 
@@ -33,13 +39,18 @@ class Graph(nn.Module):
             raise UserError('model.data_preprocessor cannot be exported; remove test_cfg, and set pad_value to 0.')
         self.network: Any = exportable(model).to(dtype)
         self.dtype, self.divisor = dtype, cfg.get('pad_size_divisor', 1)
-        self.swaps_channels = bool(cfg.get('bgr_to_rgb') or cfg.get('rgb_to_bgr'))
+        self.bands = band_count(model.cfg)
+        self.input_dtype = torch.float32 if reader_of(model.cfg).loader else torch.uint8
+        self.swaps_channels = self.bands == 3 and bool(cfg.get('bgr_to_rgb') or cfg.get('rgb_to_bgr'))
         mean, std = list(cfg.get('mean') or [0.0]), list(cfg.get('std') or [1.0])
         self.mean, self.std = (torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (mean, std))
+        is_rgb = self.input_dtype == torch.uint8
+        order = dict(channels='BGR') if is_rgb else dict(channels='in the order of the file', bands=self.bands)
+        self.images = dict(layout='NCHW', **order, dtype='uint8' if is_rgb else 'float32')
         self.preprocessing = dict(to_rgb=self.swaps_channels, mean=mean, std=std, size_divisor=self.divisor)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Normalize uint8 images, and append zeros at the right and the bottom up to a multiple of the divisor."""
+        """Normalize images, and append zeros at the right and the bottom up to a multiple of the divisor."""
         x = images.float()
         x = ((x.flip(1) if self.swaps_channels else x) - self.mean) / self.std
         height, width = (round_up(side, self.divisor) for side in x.shape[-2:])
@@ -55,7 +66,7 @@ class PyramidGraph(Graph):
         if part == 'neck' and not hasattr(model, 'neck'):
             raise UserError('--part neck: this model has no neck; use --part backbone or model.')
         with torch.no_grad():
-            maps = self(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+            maps = self(torch.zeros(1, self.bands, 64, 64, dtype=self.input_dtype))
         self.outputs = tuple(f'map{i}' for i in range(len(maps)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -114,7 +125,7 @@ class ShrinkingStem(PatchStem):
 
 def trace(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram:
     """Return the program of a graph, for any batch of images of one `size` (height, width), or of any size."""
-    images = torch.randint(256, (2, 3, *(size or TRACED_SIZE)), dtype=torch.uint8)
+    images = torch.randint(256, (2, graph.bands, *(size or TRACED_SIZE))).to(graph.input_dtype)
     dynamic = dict.fromkeys((0,) if size else (0, 2, 3), Dim.DYNAMIC)
     with explained('PyTorch cannot trace this model'), torch.no_grad(), quiet():
         return torch.export.export(graph, (images,), dynamic_shapes=(dynamic,), strict=False)

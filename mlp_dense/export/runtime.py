@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,13 +38,27 @@ class ExportedFile:
                 raise UserError(f'{content} does not exist; pass a file that {command("export")} wrote.')
             self.name, suffix, content = str(content), content.suffix, content.read_bytes()
         self._run, texts = self._load_onnx(content) if suffix == '.onnx' else self._load_pt2(content)
-        self.metadata = {key: json.loads(text) for key, text in texts.items() if key in KEYS and text}
-        if 'outputs' not in self.metadata:
+        try:
+            self.metadata = {key: json.loads(text) for key, text in texts.items() if key in KEYS and text}
+        except ValueError:
+            self.metadata = {}
+        if not {'outputs', 'classes', 'palette', 'task', 'part'} <= self.metadata.keys():
             raise UserError(f'{self.name} was not written by {command("export")}; export the checkpoint with it.')
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs by name for uint8 images (B, 3, H, W) in BGR; raise UserError if onnxruntime fails."""
+        """Return the outputs by name for images (B, C, H, W) as in :meth:`images`; raise UserError if the run fails."""
         return dict(zip(self.metadata['outputs'], self._run(images), strict=True))
+
+    def images(self, inputs: torch.Tensor) -> np.ndarray:
+        """Return images (B, C, H, W) in the dtype of the file: uint8 in BGR, or float32 for other bands and bits.
+
+        Raises UserError if their number of bands or their values do not fit.
+        """
+        description = self.metadata['preprocessing']['images']
+        bands = description.get('bands', 3)
+        if inputs.shape[1] != bands:
+            raise UserError(f'{self.name} takes images of {bands} bands, not {inputs.shape[1]}; pass such images.')
+        return inputs.float().cpu().numpy() if description['dtype'] == 'float32' else to_uint8(inputs)
 
     def __deepcopy__(self, memo: dict) -> 'ExportedFile':
         """Share the file: it does not change, and a session of onnxruntime cannot be copied."""
@@ -78,11 +93,18 @@ class ExportedFile:
 
     def _load_pt2(self, content: bytes) -> tuple[Callable, dict[str, str]]:
         texts = dict.fromkeys(KEYS, '')
-        with explained(f'{self.name} cannot be read as a program of torch.export'):
+        log = logging.getLogger('torch.export')
+        disabled, log.disabled = log.disabled, True  # it prints the traceback of the error that is raised
+        try:
             program = torch.export.load(io.BytesIO(content), extra_files=texts).module()
+        except Exception as error:  # of any type
+            problem = f'{self.name} cannot be read as a program of torch.export by PyTorch {torch.__version__}'
+            raise UserError(f'{problem}: it is damaged or of another version; export it again.') from error
+        finally:
+            log.disabled = disabled
 
         def run(images: np.ndarray) -> list[np.ndarray]:
-            with torch.inference_mode():
+            with explained(f'PyTorch cannot run {self.name} on images {images.shape}'), torch.inference_mode():
                 return [output.numpy() for output in program(torch.from_numpy(images))]
 
         return run, texts

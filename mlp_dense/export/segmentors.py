@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..registry import MODELS
 from .graphs import Graph, not_exportable
-from .runtime import ExportedFile, to_uint8
+from .runtime import ExportedFile
 
 
 class SegmentorGraph(Graph):
@@ -50,4 +50,4 @@ class ExportedSegmentor(EncoderDecoder):
         self.out_channels = len(self.exported.metadata['classes'])
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: Sequence[dict]) -> Tensor:
-        return torch.from_numpy(self.exported(to_uint8(inputs))['scores']).to(inputs.device)
+        return torch.from_numpy(self.exported(self.exported.images(inputs))['scores']).to(inputs.device)

@@ -25,8 +25,8 @@ class _Predictions:
         self.correct = self.truth == self.predicted
 
 
-def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
-    """Return the report of a test; the worst images of each class are drawn."""
+def report(results: Results, score_thr: float, max_images: int, pool: Executor, out: Path) -> Report:
+    """Return the report of a test; the worst images of each class are drawn into `out`."""
     predictions, classes = _Predictions(results), list(results.classes)
     counts = confusion_counts(predictions.truth, predictions.predicted, len(classes))
     hits, of_class, as_class = np.diag(counts), counts.sum(1), counts.sum(0)
@@ -48,7 +48,7 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     note = 'Fraction of correct images by their highest probability.'
     sections = [
         Table('Classes', HOVER, columns, sort=1),
-        _gallery(results, predictions, max_images, pool),
+        _gallery(results, predictions, max_images, pool, out),
         *confusion_sections(counts, classes, 'Images.'),
         calibration_plot(predictions.scores, predictions.correct, note),
     ]
@@ -69,7 +69,7 @@ def _accuracies(of_class: np.ndarray, correct: np.ndarray, weights: np.ndarray |
         return correct @ counted / counted.sum(0)
 
 
-def _gallery(results: Results, predictions: _Predictions, max_images: int, pool: Executor) -> Gallery:
+def _gallery(results: Results, predictions: _Predictions, max_images: int, pool: Executor, out: Path) -> Gallery:
     truth, predicted, correct = predictions.truth.tolist(), predictions.predicted.tolist(), predictions.correct
     errors = np.where(correct, 0.0, predictions.scores)
     wrong_classes: Sequence[set[int]] = [set() if ok else {label} for label, ok in zip(truth, correct, strict=True)]
@@ -80,7 +80,7 @@ def _gallery(results: Results, predictions: _Predictions, max_images: int, pool:
         tags = [(truth[i], 'correct')] if correct[i] else [(truth[i], 'missed'), (predicted[i], 'wrongly predicted')]
         name = '/'.join(Path(image['file']).parts[-2:])
         images.append(GalleryImage(image['file'], name, f'{image["class"]}; predicted: {top}', tags))
-    drawn = draw_all(images, results.folder, pool)
+    drawn = draw_all(images, out, pool, results.loading)
     note = f'{len(drawn)} of {len(errors)} images: the images of each class with the highest scores of a wrong class.'
     outcomes = {'missed': '#4477aa', 'wrongly predicted': '#ee3333', 'correct': '#228833'}
     return Gallery('Images', note, list(results.classes), outcomes, drawn)

@@ -46,7 +46,8 @@ def complexity(cfg: ConfigDict, height: int, width: int) -> Complexity:
     run_heads = task_of(DefaultScope.get_current_instance().scope_name).run_heads
     with torch.device('meta'):
         model = MODELS.build(cfg).eval()
-        image, features = torch.empty(1, 3, height, width), []
+        channels = cfg.backbone.get('in_channels', 3)
+        image, features = torch.empty(1, channels, height, width), []
         backbone_macs = count_macs(lambda: features.append(model.backbone(image)))
         model.backbone.forward = lambda _: features[0]  # already counted
         macs = backbone_macs + count_macs(lambda: run_heads(model, image))

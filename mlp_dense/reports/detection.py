@@ -13,6 +13,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from rich.progress import track
 
+from ..datasets.annotations import repair
+from ..datasets.coco import read_coco
+from ..errors import UserError
 from . import matching
 from .matching import ERRORS, HIT, Errors, Matches, joined_matches
 from .page import HOVER, Column, DrawnObject, Gallery, GalleryImage, Plot, Report, Table, choose, draw_all
@@ -34,12 +37,12 @@ OUTCOMES = {  # colours, and definitions of errors
 CORRECT = (HIT, 'truth')
 
 
-def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
-    """Return the report of a test; the worst images of each class are drawn."""
+def report(results: Results, score_thr: float, max_images: int, pool: Executor, out: Path) -> Report:
+    """Return the report of a test; the worst images of each class are drawn into `out`."""
     data = read_data(results)
     evaluations = [_Evaluation(results, data, geometry, score_thr, pool) for geometry in data.detections]
     sections = [section for evaluation in evaluations for section in evaluation.sections()]
-    sections.insert(1, evaluations[-1].gallery(max_images, pool))  # masks, if there are any
+    sections.insert(1, evaluations[-1].gallery(max_images, pool, out))  # masks, if there are any
     values = {evaluation.geometry: evaluation.values() for evaluation in evaluations}
     return Report(results.name, results.facts(len(data.images)), sections, values)
 
@@ -69,8 +72,11 @@ class CocoData:
 
 def read_data(results: Results) -> CocoData:
     """Read the ground truth and the detections of a test."""
-    content, classes = read_json(Path(results.annotations)), list(results.classes)
-    names = {category['id']: category['name'] for category in content['categories']}
+    content, classes = read_coco(Path(results.annotations)), list(results.classes)
+    if not content['images']:
+        raise UserError(f'{results.annotations} lists no image; restore it, and run tools/test.py with --report.')
+    masks = results.file('predictions.segm.json').is_file()
+    names = repair(content, classes, masks, results.crowds).names  # as the metric
     label_of = {category: classes.index(name) for category, name in names.items() if name in classes}
 
     def labelled(items: Sequence[Mapping]) -> Iterator[dict]:
@@ -213,8 +219,8 @@ class _Evaluation:
         ]
         return Table(f'Cost of errors: {self.subject}', note, columns)
 
-    def gallery(self, max_images: int, pool: Executor) -> Gallery:
-        """Draw the images with most errors of each class."""
+    def gallery(self, max_images: int, pool: Executor, out: Path) -> Gallery:
+        """Draw the images with most errors of each class into a folder."""
         wrong_classes = [{item.label for item in objects if item.outcome not in CORRECT} for objects in self.objects]
         images = []
         for i in choose(self.number_of_errors(), wrong_classes, max_images):
@@ -224,7 +230,7 @@ class _Evaluation:
             caption = ', '.join(f'{number} {outcome}' for outcome, number in counts.items())
             caption, source = caption or 'no objects, no detections', str(Path(self.results.images, name))
             images.append(GalleryImage(source, name, caption, sorted(set(tags)), self.objects[i]))
-        drawn = draw_all(images, self.results.folder, pool)
+        drawn = draw_all(images, out, pool, self.results.loading)
         note = (
             f'{len(drawn)} of {len(self.images)} images: the images with most errors of each class, at IoU 0.50 and a '
             f'score of at least {self.score_thr:g}. Correct objects have thin lines. Click on an image to enlarge it.'

@@ -5,8 +5,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field, is_dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from pycocotools import mask as masks
 from rich.progress import track
 
 from ..datasets import Archive
-from ..errors import UserError
-from .results import FOLDER
+from ..datasets.bands import LoadMultiBandImage
+from ..datasets.image_files import read_file, write_image
+from ..errors import UnreadableError
 
 HOVER = 'Hover over a column to see its meaning.'
 IMAGES = 'pictures'  # folder of the drawn images, inside the folder of the report
@@ -126,24 +128,25 @@ def choose(errors: Sequence[float] | np.ndarray, classes: Sequence[set[int]], li
 
 
 def draw_all(
-    gallery: Sequence[GalleryImage], folder: Path, pool: Executor, draw: Callable | None = None
+    gallery: Sequence[GalleryImage],
+    folder: Path,
+    pool: Executor,
+    loading: Mapping[str, Any],
+    draw: Callable | None = None,
 ) -> list[GalleryImage]:
     """Draw images into the folder of a report with ``draw(file, image)``, by default :func:`draw_scaled`.
 
-    Unreadable images are skipped. Images of an earlier report are removed.
+    `loading` is that of the results. Unreadable images are skipped.
     """
-    images = folder / IMAGES
-    images.mkdir(exist_ok=True)
-    for stale in images.glob('*.jpg'):
-        stale.unlink()
-    files = [images / f'{number:05}.jpg' for number in range(len(gallery))]
-    drawn = track(pool.map(draw or draw_scaled, files, gallery, chunksize=8), 'drawing', len(gallery))
+    files = [folder / IMAGES / f'{number:05}.jpg' for number in range(len(gallery))]
+    draw = draw or partial(draw_scaled, loading=loading)
+    drawn = track(pool.map(draw, files, gallery, chunksize=8), 'drawing', len(gallery))
     return [image for image in drawn if image]
 
 
-def draw_scaled(target: Path, image: GalleryImage) -> GalleryImage | None:
+def draw_scaled(target: Path, image: GalleryImage, loading: Mapping[str, Any]) -> GalleryImage | None:
     """Write a scaled-down image; return None if it cannot be read."""
-    if (pixels := read(image.source)) is None:
+    if (pixels := read(image.source, loading)) is None:
         return None
     scale = min(1.0, LONGEST / max(pixels.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
@@ -156,18 +159,23 @@ def draw_scaled(target: Path, image: GalleryImage) -> GalleryImage | None:
 
 def written(target: Path, pixels: np.ndarray, image: GalleryImage) -> GalleryImage:
     """Write a BGR image (H, W, 3) as JPEG, and return its record."""
-    cv2.imwrite(str(target), pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    write_image(target, pixels, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
     height, width = pixels.shape[:2]
     return replace(image, file=f'{IMAGES}/{target.name}', width=width, height=height)
 
 
-def read(source: str) -> np.ndarray | None:
+def read(source: str, loading: Mapping[str, Any]) -> np.ndarray | None:
     """Read a BGR image (H, W, 3) from a file or an archive (``FILE.npz/000001``); return None if that fails."""
     path = Path(source)
+    if loading:
+        loader = LoadMultiBandImage(**loading)
+        with suppress(UnreadableError):
+            return np.ascontiguousarray(loader.rgb(loader.read(path))[..., ::-1])
+        return None
     if path.parent.suffix == '.npz':
         content = np.frombuffer(_open(str(path.parent)).bytes_of(int(path.name)), np.uint8)
         return cv2.imdecode(content, cv2.IMREAD_COLOR)
-    return cv2.imread(source, cv2.IMREAD_COLOR)
+    return read_file(path, cv2.IMREAD_COLOR)
 
 
 def outline(mask: Any, height: int, width: int) -> str:
@@ -178,16 +186,8 @@ def outline(mask: Any, height: int, width: int) -> str:
     return ''.join('M' + 'L'.join(f'{x} {y}' for x, y in points) + 'Z' for points in simplified if len(points) > 2)
 
 
-def check_folder(folder: Path) -> None:
-    """Check that a folder is new or contains a report only. Raises UserError if it contains other files."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if others := sorted(names - {FOLDER, 'index.html', 'data.js', 'report.json', 'plots', IMAGES}):
-        raise UserError(f'{folder} contains files that are not part of a report ({others[0]}); choose an empty folder.')
-
-
-def write_report(report: Report, folder: Path) -> Path:
-    """Write ``index.html``, ``data.js``, ``report.json`` and ``plots/``; return the path of the page."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_report(report: Report, folder: Path) -> None:
+    """Write ``index.html``, ``data.js``, ``report.json`` and ``plots/`` into a folder."""
     head = dict(title=report.title, facts=report.facts)
     sections, tables = [], {}
     for section in report.sections:
@@ -215,7 +215,6 @@ def write_report(report: Report, folder: Path) -> Path:
     (folder / 'report.json').write_text(f'{values}\n', encoding='utf-8')
     html = Environment(loader=PackageLoader('mlp_dense.reports', 'template'), autoescape=True)
     (folder / 'index.html').write_text(html.get_template('index.html').render(title=report.title), encoding='utf-8')
-    return folder / 'index.html'
 
 
 def _finite(value: Any) -> Any:

@@ -12,11 +12,12 @@ import torch
 from mmengine.structures import PixelData
 from rich.progress import track
 
+from ..datasets.image_files import read_file
 from ..errors import UserError
 from ..visualization.drawing import draw_label_map, draw_labels
 from .page import HOVER, LONGEST, Column, Gallery, GalleryImage, Report, Table, choose, draw_all, read, written
 from .plots import confusion_counts, confusion_sections, most_confused
-from .results import Results, Scores, read_json
+from .results import Results, Scores, mean_of_classes, read_json
 
 BAND = 0.02  # width of the band near boundaries, as a fraction of the diagonal (Cheng et al., arXiv 2103.16562)
 ERROR_COLOUR = (64, 64, 230)  # BGR
@@ -38,8 +39,8 @@ class ImageCounts:
         return 1 - np.trace(self.confusion) / total if total else 0.0
 
 
-def report(results: Results, score_thr: float, max_images: int, pool: Executor) -> Report:
-    """Return the report of a test; the worst images of each class are drawn."""
+def report(results: Results, score_thr: float, max_images: int, pool: Executor, out: Path) -> Report:
+    """Return the report of a test; the worst images of each class are drawn into `out`."""
     sources = read_json(results.file('images.json'))
     images = count_images(results, sources, pool)
     total, near = (np.sum([getattr(image, name) for image in images], axis=0) for name in ('confusion', 'near'))
@@ -57,15 +58,15 @@ def report(results: Results, score_thr: float, max_images: int, pool: Executor) 
     ]
     sections = [
         Table('Classes', HOVER, columns, sort=1),
-        _gallery(results, sources, images, max_images, pool),
+        _gallery(results, sources, images, max_images, pool, out),
         *confusion_sections(total, results.classes, 'Pixels.'),
     ]
     values = dict(
-        mIoU=np.nanmean(ious[0]),
-        mAcc=np.nanmean(accuracy),
+        mIoU=mean_of_classes(ious[0]),
+        mAcc=mean_of_classes(accuracy),
         aAcc=np.trace(total) / max(total.sum(), 1),
-        mIoU_near_boundaries=np.nanmean(ious[1]),
-        mIoU_elsewhere=np.nanmean(ious[2]),
+        mIoU_near_boundaries=mean_of_classes(ious[1]),
+        mIoU_elsewhere=mean_of_classes(ious[2]),
         confusion=total,
     )
     return Report(results.name, results.facts(len(images)), sections, values)
@@ -107,7 +108,7 @@ def count_image(name: str, results: Results) -> ImageCounts:
 def label_maps(results: Results, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Read the ground truth (H, W), which is C where no class is labelled, and the prediction (H, W)."""
     files = [results.file(side, f'{name}.png') for side in ('truth', 'labels')]
-    truth, predicted = (cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files)
+    truth, predicted = (read_file(file, cv2.IMREAD_UNCHANGED) for file in files)
     if truth is None or predicted is None:
         raise UserError(f'{files[1]} or {files[0]} cannot be read; run the test again with --report.')
     classes = len(results.classes)
@@ -133,7 +134,12 @@ def iou(confusion: np.ndarray) -> np.ndarray:
 
 
 def _gallery(
-    results: Results, sources: Mapping[str, str], images: Sequence[ImageCounts], max_images: int, pool: Executor
+    results: Results,
+    sources: Mapping[str, str],
+    images: Sequence[ImageCounts],
+    max_images: int,
+    pool: Executor,
+    out: Path,
 ) -> Gallery:
     confused = [image.confusion * (1 - np.eye(len(image.confusion), dtype=int)) for image in images]
     missed = [np.flatnonzero(counts.sum(1)).tolist() for counts in confused]
@@ -149,7 +155,7 @@ def _gallery(
         predicted = np.flatnonzero(counts.sum(0)).tolist()
         tags = [(label, 'missed') for label in missed[i]] + [(label, 'wrongly predicted') for label in predicted]
         chosen.append(GalleryImage(sources[name], name, caption, tags))
-    drawn = draw_all(chosen, results.folder, pool, partial(draw, results=results))
+    drawn = draw_all(chosen, out, pool, results.loading, partial(draw, results=results))
     note = (
         f'{len(drawn)} of {len(images)} images: the worst images of each class, sorted by their fraction of wrong '
         'pixels. Each shows the image, the ground truth, the prediction, and the wrong pixels in red.'
@@ -159,7 +165,7 @@ def _gallery(
 
 def draw(target: Path, image: GalleryImage, results: Results) -> GalleryImage | None:
     """Draw image, ground truth, prediction and errors in one image; return None if it cannot be read."""
-    if (pixels := read(image.source)) is None:
+    if (pixels := read(image.source, results.loading)) is None:
         return None
     truth, predicted = label_maps(results, image.name)
     scale = LONGEST / max(pixels.shape[:2])  # small images are enlarged, so that names are legible

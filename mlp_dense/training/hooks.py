@@ -19,10 +19,13 @@ from mmengine.utils import get_git_hash
 from .. import operators
 from ..backbones.experts import Experts
 from ..backbones.fusion import fuse
+from ..checks.band_agreement import band_count
 from ..config.config_file import evaluators
+from ..datasets.bands import multi_band_loader
+from ..datasets.image_files import write_image
 from ..datasets.layout import image_folder, leaves
 from ..registry import HOOKS
-from ..reports.results import Results
+from ..reports.results import Results, without_undefined
 from ..tasks import task_of
 from ..visualization.drawing import draw_labels
 from .machine import seconds_now, unwrapped, versions
@@ -133,20 +136,28 @@ class DrawPredictionsHook(Hook):
         folders = filter(None, map(image_folder, leaves(runner.test_dataloader.dataset)))
         paths = [os.path.abspath(folder) for folder in folders]
         self.root = os.path.commonpath(paths) if paths else ''
+        self.loader = multi_band_loader(_test_pipeline(runner))
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         dataset = runner.test_dataloader.dataset  # only the first process has a visualizer with classes
         task, meta = task_of(runner.cfg.default_scope), dataset.metainfo
         for sample in outputs or ():
             path = Path(os.path.abspath(sample.img_path))
-            content = dataset.bytes_of(path) if hasattr(dataset, 'bytes_of') else path.read_bytes()
-            image = mmcv.imfrombytes(content, task.flag, channel_order='rgb')
+            if self.loader is not None:
+                image = self.loader.rgb(self.loader.read(path))
+            else:
+                content = dataset.bytes_of(path) if hasattr(dataset, 'bytes_of') else path.read_bytes()
+                image = mmcv.imfrombytes(content, task.flag, channel_order='rgb')
             labels = task.labels_of(sample, 'gt'), task.labels_of(sample, 'pred', self.score_thr)
             above = f' with a score above {self.score_thr:g}' if 'scores' in labels[1] else ''
             drawn = draw_labels(image, labels, task.draw, meta, captions=('ground truth', f'predictions{above}'))
             # below their common folder, images of equal names stay distinct
             name = path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
-            mmcv.imwrite(drawn[..., ::-1], str(self.out_dir / name.with_suffix('.png')))
+            write_image(self.out_dir / name.with_suffix('.png'), drawn[..., ::-1])
+
+
+def _test_pipeline(runner: Any) -> list:
+    return next(leaves(runner.cfg.test_dataloader.dataset)).get('pipeline') or []
 
 
 @HOOKS.register_module()
@@ -177,23 +188,27 @@ class ResultsHook(Hook):
             handle.remove()
         cfg, dataset = runner.cfg, next(leaves(runner.test_dataloader.dataset))
         metrics_of_test = evaluators(cfg, 'test')
-        annotations = [metric.ann_file for metric in metrics_of_test if metric.get('outfile_prefix')]
+        coco: dict = next((metric for metric in metrics_of_test if metric.get('outfile_prefix')), {})
         ignored = [metric.ignore_index for metric in metrics_of_test if 'ignore_index' in metric]
         parameters, tested = list(unwrapped(runner.model).parameters()), cfg.model.get('module', cfg.model)
         speed = {f'ms an image ({parameters[0].device.type if parameters else "cpu"})': median(self.times)}
+        loader = multi_band_loader(_test_pipeline(runner))
+        loading = {} if loader is None else dict(channels=loader.channels, show=loader.bands_shown(band_count(cfg)))
         size = {} if 'file' in tested else {'million parameters': sum(p.numel() for p in parameters) / 1e6}
         Results(
             name=Path(cfg.filename).stem,
             task=task_of(cfg.default_scope).name,
             classes=list(dataset.metainfo['classes']),
             palette=dataset.metainfo.get('palette'),
-            metrics={name: float(value) for name, value in (metrics or {}).items()},
+            metrics=without_undefined(metrics or {}),
             config=str(cfg.filename),
             checkpoint=str(cfg.load_from or tested.get('file')),
             images=str((image_folder(dataset) or Path()).absolute()),
-            annotations=str(Path(annotations[0]).absolute()) if annotations else '',
+            annotations=str(Path(coco['ann_file']).absolute()) if coco else '',
+            crowds=coco.get('crowds', 'ignored'),
             ignore_index=ignored[0] if ignored else 255,
             size=self.size,
+            loading=loading,
             model=size | speed,
             versions=versions(),
             folder=self.folder,

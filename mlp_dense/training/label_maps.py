@@ -1,19 +1,21 @@
-"""Loss and metrics of label maps that mmsegmentation lacks."""
+"""Loss, metrics and a transform of label maps that mmsegmentation lacks."""
 
 import json
+import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric, DumpResults
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor
 
-from ..registry import METRICS, MODELS
+from ..datasets.image_files import write_image
+from ..errors import UserError
+from ..registry import METRICS, MODELS, TRANSFORMS
 
 
 @MODELS.register_module()
@@ -31,6 +33,22 @@ class WeightedCrossEntropyLoss(CrossEntropyLoss):
         class_weight = scores.new_tensor(self.class_weight)
         total = class_weight[labels[labels != ignore_index]].sum()
         return super().forward(scores, labels, weight, avg_factor=total, ignore_index=ignore_index, **kwargs)
+
+
+@TRANSFORMS.register_module()
+class MapLabels:
+    """Transform after LoadAnnotations that replaces labels: ``labels={255: 1}`` for masks of 0 and 255."""
+
+    def __init__(self, labels: Mapping[int, int]):
+        self.table = np.arange(256, dtype=np.uint8)
+        for label, new in labels.items():
+            if not 0 <= int(label) < 256 or not 0 <= new < 256:
+                raise UserError(f'MapLabels maps {label} to {new}; use labels from 0 to 255.')
+            self.table[int(label)] = new
+
+    def __call__(self, results: dict) -> dict:
+        results['gt_seg_map'] = self.table[results['gt_seg_map']]
+        return results
 
 
 @METRICS.register_module()
@@ -58,11 +76,10 @@ class WriteLabelMaps(BaseMetric):
         dtype = np.uint8 if len(self.dataset_meta['classes']) < 255 else np.uint16
         for sample in predictions:
             path = sample['img_path']
-            name = f'{Path(path).stem}_{zlib.crc32(path.encode()):08x}'  # images of several folders may share a name
+            # images of several folders may share a name
+            name = f'{Path(path).stem}_{zlib.crc32(os.fsencode(path)):08x}'
             for side, key in (('truth', 'gt_sem_seg'), ('labels', 'pred_sem_seg')):
-                file = self.folder / side / f'{name}.png'
-                file.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(file), sample[key]['data'][0].cpu().numpy().astype(dtype))
+                write_image(self.folder / side / f'{name}.png', sample[key]['data'][0].cpu().numpy().astype(dtype))
             self.results.append((name, path))
 
     def compute_metrics(self, results: list[tuple[str, str]]) -> dict[str, float]:

@@ -7,22 +7,27 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import master_only
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 
 from ..checkpoints.matching import loading, warn_if_not_finite
 from ..checkpoints.reading import Checkpoint
+from ..checks.band_agreement import check_bands, guard_bands
 from ..checks.channels import check_channels
-from ..checks.data_config import check_built, check_data
+from ..checks.data_config import check_built, check_data, copy_before_packing
+from ..checks.explained_data import explained_data
 from ..config.config_file import enter_scope, first_line
 from ..config.validation import building, check_backends, check_pretrained, check_settings
 from ..datasets.layout import leaves
 from ..errors import CheckpointError, UserError
+from ..outputs import check_file, write_listed
 from ..registry import RUNNERS
 from .checkpoint_hook import CheckpointHook, resume_from
 from .console import ConsoleFilter, ConsoleHook
@@ -48,6 +53,7 @@ class DenseRunner(Runner):
         with building(cfg):
             runner = super().from_cfg(cfg)
         check_channels(runner.model)
+        guard_bands(unwrapped(runner.model))
         return runner
 
     def train(self) -> torch.nn.Module:
@@ -85,6 +91,17 @@ class DenseRunner(Runner):
         eager, compiled = backbone.forward, torch.compile(backbone.forward, **options)
         backbone.forward = lambda x: (compiled if backbone.training else eager)(x)
         self.logger.info('The backbone is compiled: the first iteration of each image size takes long.')
+
+    @master_only
+    def dump_config(self) -> None:
+        """Write the config into the work dir, or next to the log if the work dir has another file of its name."""
+        file = Path(self.work_dir, Path(self.cfg.filename or f'{self.timestamp}.py').name)
+        try:
+            check_file(file)
+        except UserError:
+            self.logger.info(f'{file} was not written by mlp_dense and stays; the config is in {self.log_dir}.')
+            file = Path(self.log_dir, file.name)
+        write_listed(file, self.cfg.dump())
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger; a ConsoleHook opens the console only after the setup."""
@@ -126,10 +143,11 @@ class DenseRunner(Runner):
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """Build a data loader and check its data sets."""
-        with redirect_stdout(io.StringIO()):  # silence pycocotools
+        with redirect_stdout(io.StringIO()), explained_data(dataloader):  # silence pycocotools
             loader = Runner.build_dataloader(dataloader, *args, **kwargs)
         for dataset in leaves(loader.dataset):
             check_built(dataset)
+        copy_before_packing(loader.dataset)
         loader.generator = torch.Generator()  # else each pass over the data draws a random number of the training
         return loader
 
@@ -144,6 +162,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> DenseRunner:
     check_settings(cfg)
     check_pretrained(cfg)
     check_backends(cfg)
+    check_bands(cfg, loaders)
     for name in loaders:
         check_data(cfg, name)
     cfg.setdefault('runner_type', 'mlp_dense.DenseRunner')
@@ -165,7 +184,7 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, strict: bool = 
     """
     warn_if_not_finite(checkpoint)
     try:
-        with loading(checkpoint.source):
+        with loading(checkpoint.source, inflates=not strict):
             load_state_dict(model, checkpoint.weights, strict=strict)
     except RuntimeError as error:
         raise CheckpointError(

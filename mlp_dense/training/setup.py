@@ -1,7 +1,6 @@
 """Changes of a config for the training or test that a command line requests."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,11 +8,11 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..checkpoints.atomic import checkpoints_in
-from ..config.config_file import Edits, enter_scope, evaluators, make_folder, need, setting
+from ..config.config_file import Edits, enter_scope, evaluators, need, setting
 from ..config.scaling import set_duration, set_image_sizes
 from ..datasets.layout import dataset_meta, leaves
 from ..errors import UserError, command
-from ..reports.page import check_folder
+from ..outputs import make_folder
 from ..reports.results import FOLDER
 from ..tasks import task_of
 from .checkpoint_hook import resume_from
@@ -30,6 +29,7 @@ def shrink(
     workers: int | None = None,
     epochs: int | None = None,
     iters: int | None = None,
+    crowds: str | None = None,
 ) -> list[str]:
     """Change the sizes of a run wherever a config contains them; return a line for each change.
 
@@ -47,7 +47,20 @@ def shrink(
                 if not workers and loader.get(key):  # PyTorch refuses them without loading processes
                     edits.set(loader, key, None)
     set_duration(edits, epochs, iters)
+    if crowds is not None:
+        for name in loaders:
+            _set_crowds(edits, name, crowds)
     return edits.lines
+
+
+def _set_crowds(edits: Edits, name: str, crowds: str) -> None:
+    """Set `crowds` of the data sets and the metrics that read COCO's format."""
+    dataset = setting(edits.cfg, f'{name}_dataloader.dataset')
+    for node in [*(leaves(dataset) if dataset else ()), *evaluators(edits.cfg, name)]:
+        kind = str(node.get('type')).rpartition('.')[2]
+        if kind in ('CocoDataset', 'CocoMetric'):
+            edits.set(node, 'type', f'mlp_dense.{kind}')
+            edits.set(node, 'crowds', crowds)
 
 
 def for_training(
@@ -61,11 +74,16 @@ def for_training(
     """Change a config, whose work dir is set, for a training; refuse to overwrite another one in the work dir."""
     need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     start, template = cfg.get('load_from'), setting(cfg, 'default_hooks.checkpoint.filename_tmpl')
+    work_dir = Path(cfg.work_dir)
     if resume:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
     if cfg.get('resume'):
         resume_from(cfg, start)
-    elif files := [*checkpoints_in(Path(cfg.work_dir), template), *Path(cfg.work_dir).glob('last_checkpoint')]:
+    elif files := [
+        *checkpoints_in(work_dir, template),
+        *work_dir.glob('last_checkpoint'),
+        *work_dir.glob('best_*.pth'),
+    ]:
         existing = f'{cfg.work_dir} contains a training already ({files[0].name})'
         raise UserError(f'{existing}: resume it with --resume, or choose another --work-dir.')
     if amp:
@@ -126,9 +144,7 @@ def for_test(
             raise UserError(f'--out {out}: for this config use a file that ends in {" or ".join(task.dumped_as)}.')
         cfg.test_evaluator = [*evaluators(cfg, 'test'), dict(type=task.dump, out_file_path=out)]
     if report:
-        check_folder(Path(report))
         results = Path(report, FOLDER)
-        shutil.rmtree(results, ignore_errors=True)  # results of an earlier test
         make_folder(results)
         cfg.test_evaluator = task_of(cfg.default_scope).keep_results(evaluators(cfg, 'test'), results)
         cfg.custom_hooks.append(dict(type='mlp_dense.ResultsHook', folder=report))

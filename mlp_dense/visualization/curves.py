@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from ..errors import UserError
+from ..outputs import write_png
 
 STYLES = ('-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 NOT_METRICS = ('step', 'iter', 'time', 'data_time')
@@ -111,7 +114,9 @@ def plot_runs(runs: Sequence[Run], file: Path, main_metrics: Sequence[str], smoo
         figure.legend(handles=keys, loc='outside upper center', ncols=min(len(runs), 3))
     else:
         figure.suptitle(runs[0].name)
-    figure.savefig(file, dpi=100)
+    figure.savefig(buffer := BytesIO(), format='png', dpi=100)
+    with Image.open(buffer) as image:
+        write_png(file, image)
 
 
 def distinct_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:

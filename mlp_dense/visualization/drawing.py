@@ -60,14 +60,21 @@ def draw_labels(
 
 
 def draw_item(
-    item: Mapping[str, Any], labels: Any, max_size: int, keep_size: bool, draw: Callable[..., np.ndarray], meta: Mapping
+    item: Mapping[str, Any],
+    labels: Any,
+    max_size: int,
+    keep_size: bool,
+    draw: Callable[..., np.ndarray],
+    meta: Mapping,
+    to_rgb: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, tuple[str, str]]:
     """Draw an item of a data set with its ground truth; return the RGB image and two lines of text about it.
 
     The longer side gets `max_size` pixels. Labels refer to the item, or with `keep_size` to the original image.
+    `to_rgb` converts images (H, W, C) to RGB; by default they are BGR with values from 0 to 255.
     """
-    sample = item['data_samples']
-    image = item['inputs'].permute(1, 2, 0).clamp(0, 255).to(torch.uint8).numpy()[..., ::-1]  # from BGR
+    sample, image = item['data_samples'], item['inputs'].permute(1, 2, 0)
+    image = to_rgb(image.numpy()) if to_rgb else image.clamp(0, 255).to(torch.uint8).numpy()[..., ::-1]
     height, width = image.shape[:2]
     scale = max_size / max(height, width)
     size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))

@@ -4,33 +4,11 @@ import json
 
 import pytest
 
-from mlp_dense.checks.data_config import category_names, check_numbers, ignored_annotations
+from mlp_dense.checks.data_config import category_names, check_numbers
 from mlp_dense.errors import UserError
 from support.configs import DETECTION
 
 CONTENT = dict(images=[dict(id=1, width=100, height=50)], categories=[dict(id=3, name='cat'), dict(id=9, name='dog')])
-GOOD = dict(id=1, image_id=1, category_id=3, bbox=[10, 10, 20, 20], area=400)
-
-
-@pytest.mark.parametrize(
-    ('changes', 'reason'),
-    [
-        ({}, None),
-        (dict(bbox=[-5, -5, 20, 20]), None),
-        (dict(image_id=9), 'of an image that is not listed'),
-        (dict(category_id=9), "of the category 'dog', which is not a class of the data set"),
-        (dict(category_id=7), 'of the category 7, which is not a class of the data set'),
-        (dict(bbox=[10, 10, -20, 20]), 'with a box smaller than a pixel or without a box'),
-        (dict(bbox=[10, 10, 0.5, 20]), 'with a box smaller than a pixel or without a box'),
-        (dict(bbox=[]), 'with a box smaller than a pixel or without a box'),
-        (dict(area=0), 'with a box smaller than a pixel or without a box'),
-        (dict(bbox=[100, 0, 10, 10]), 'outside of their image'),
-        (dict(bbox=[0, -30, 10, 20]), 'outside of their image'),
-    ],
-)
-def test_ignored_annotations_have_a_reason(changes, reason):
-    content = dict(CONTENT, annotations=[GOOD, {**GOOD, **changes, 'id': 7}])
-    assert ignored_annotations(content, [3]) == ({reason: [7]} if reason else {})
 
 
 def test_category_names_of_files_in_other_formats_are_empty(tmp_path):
@@ -73,11 +51,11 @@ def test_classes_in_another_order_than_in_the_file_are_refused(data, train, tmp_
     [
         (lambda annotation: annotation.update(bbox=[0, 0, float('inf'), 5]), 2, 'train.json contains Infinity at byte'),
         (lambda annotation: annotation.update(segmentation=[[0, 0, float('nan'), 5, 5, 5]]), 2, 'contains NaN at byte'),
-        (lambda annotation: annotation.update(category_id=99), 2, 'no usable annotation: all are of the category 99'),
+        (lambda annotation: annotation.update(category_id=99), 2, 'has no usable annotation ('),
         (
             lambda annotation: annotation['id'] % 2 and annotation.update(bbox=[500, 500, 9, 9]),
             0,
-            'outside of their image are ignored in',
+            'annotations outside of their image in',
         ),
     ],
     ids=['infinite', 'NaN', 'another category', 'outside'],

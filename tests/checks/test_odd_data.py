@@ -11,7 +11,7 @@ import torch
 from mmengine.dataset import Compose
 from PIL import Image
 
-from mlp_dense.checks.data_config import check_built
+from mlp_dense.checks.data_config import copy_before_packing
 from support.configs import DETECTION, SEGMENTATION
 
 BOTH = pytest.mark.parametrize('base', [DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
@@ -66,7 +66,7 @@ def test_unusual_objects_are_accepted(change_annotations, train):
 
 @pytest.mark.slow
 def test_batches_without_objects_are_accepted(change_annotations, train):
-    change_annotations('train', lambda content: content.update(annotations=[]))
+    change_annotations('train', lambda content: content.update(annotations=content['annotations'][:1]))
     status, _, errors = train(DETECTION, **{'train_dataloader.dataset.filter_cfg': None})
     assert status == 0, errors
 
@@ -85,8 +85,8 @@ def test_data_without_images_are_refused(data, change_annotations, train, base, 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:Mean of empty slice:RuntimeWarning')  # no class has a pixel
 def test_label_maps_of_ignored_pixels_are_accepted(data, train):
-    """The loss is 0 and the metrics are undefined."""
-    for file in data.glob('labels/*/*.png'):
+    """The loss is 0 and the metrics are undefined. If all label maps are so, the training is refused."""
+    for file in [*data.glob('labels/val/*.png'), *sorted(data.glob('labels/train/*.png'))[1:]]:
         cv2.imwrite(str(file), np.full((96, 96), 255, np.uint8))
     status, _, errors = train(SEGMENTATION)
     assert status == 0, errors
@@ -126,12 +126,18 @@ def test_unusual_image_sizes_are_accepted(data, change_annotations, train, base,
 def test_flipped_image_of_one_row_or_column_is_packed(types, size, direction):
     """A flip leaves a negative stride, which PyTorch refuses, at an axis of length 1."""
     flip, pack = dict(type=types[0], prob=1.0, direction=direction), dict(type=types[1], meta_keys=())
-    dataset = SimpleNamespace(metainfo={}, pipeline=Compose([flip, pack]))
-    check_built(dataset)
     image = np.arange(27, dtype=np.uint8).reshape(*size, 3)
-    packed = dataset.pipeline(dict(img=image, img_shape=size))
-    expected = mmcv.imflip(image, direction).transpose(2, 0, 1).copy()
-    assert torch.equal(packed['inputs'], torch.from_numpy(expected))
+    expected = torch.from_numpy(mmcv.imflip(image, direction).transpose(2, 0, 1).copy())
+    augment = dict(type='TestTimeAug', transforms=[[flip], [pack]])
+    for transforms in ([flip, pack], [augment]):
+        dataset = SimpleNamespace(pipeline=Compose(transforms))
+        copy_before_packing(SimpleNamespace(datasets=[dataset]))
+        packed = dataset.pipeline(dict(img=image, img_shape=size))['inputs']
+        assert torch.equal(packed[0] if isinstance(packed, list) else packed, expected)
+    mixed = SimpleNamespace(pipeline=Compose([flip, pack]).transforms)  # a MultiImageMixDataset
+    copy_before_packing(mixed)
+    assert len(mixed.pipeline) == 2, 'it pairs the transforms with their types'
+    assert torch.equal(Compose(mixed.pipeline)(dict(img=image, img_shape=size))['inputs'], expected)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ timm = pytest.importorskip('timm', reason='timm is not installed: make test STAC
 import mlp_dense  # noqa: E402
 from mlp_dense.backbones import FAMILIES  # noqa: E402
 from mlp_dense.config.config_file import enter_scope  # noqa: E402
-from mlp_dense.errors import CheckpointError  # noqa: E402
+from mlp_dense.errors import CheckpointError, UserError  # noqa: E402
 from mlp_dense.reports.complexity import complexity  # noqa: E402
 from mlp_dense.timm import name_of  # noqa: E402
 from reference import fingerprint_of, reference_of  # noqa: E402
@@ -54,6 +54,12 @@ def test_config_and_timm_reproduce_the_official_logits(family, entry, save):
             assert list(logits.shape) == run['logits']['shape']
             values = torch.tensor(run['logits']['values'], dtype=x.dtype)
             torch.testing.assert_close(logits.flatten()[run['logits']['idx']], values, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize('name, hint', [('CrossEntropyLos', 'did you mean CrossEntropyLoss'), ('Qqq', 'no Qqq.')])
+def test_unknown_loss_is_explained(name, hint):
+    with pytest.raises(UserError, match=f'train_cfg.loss.type: timm.loss and torch.nn have .*{hint}'):
+        built('hire_mlp_shapes', **{'model.train_cfg': dict(loss=dict(type=name))})
 
 
 def test_fine_tuning_starts_with_a_fresh_head(save, log_lines):

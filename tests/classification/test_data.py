@@ -57,7 +57,16 @@ def test_metainfo_sets_the_order_of_the_classes(classes):
 
 
 def test_files_below_a_class_are_found(tmp_path, log_lines):
-    for name in ('cat/a.png', 'cat/persian/b.webp', 'cat/dog/c.jpg', 'dog/d.BMP', 'dog/.e.png', '.cache/f.png'):
+    for name in (
+        'cat/a.png',
+        'cat/persian/b.webp',
+        'cat/dog/c.jpg',
+        'dog/d.BMP',
+        'dog/.e.png',
+        '.cache/f.png',
+        '__MACOSX/g.png',
+        'cat/__MACOSX/h.png',
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         random_image().save(tmp_path / name)
     (tmp_path / 'dog' / 'notes.txt').write_text('')

@@ -63,7 +63,7 @@ NAMES = 'vip_m7_imagenet vip_m7_mask_rcnn_1x_coco'
         (['checkpoint', 'inspect', '--c'], ['--config']),
         (['checkpoint', 'inspect', 'x', '--config', 'vip_m7'], [*NAMES.split(), '/']),
         (['da'], ['data']),
-        (['data', ''], ['shapes']),
+        (['data', ''], ['check', 'convert', 'shapes', 'stats']),
         (['data', 'shapes', '--cl'], ['--classify']),
         (['nothing', 'x'], []),
     ],

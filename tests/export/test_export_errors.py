@@ -1,9 +1,16 @@
 """Errors of the export: one sentence, before anything is computed, and no file."""
 
+import io
+import logging
 import sys
+import zipfile
+from unittest.mock import patch
 
 import pytest
+import torch
 
+from mlp_dense.errors import UserError
+from mlp_dense.export.runtime import ExportedFile
 from support.configs import DETECTION, SEGMENTATION, config
 from support.tools import call
 
@@ -41,7 +48,7 @@ def test_missing_package_is_named_with_its_extra(monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ('name', 'message'),
-    [('broken.onnx', 'onnxruntime cannot run'), ('broken.pt2', 'cannot be read as a program of torch.export')],
+    [('broken.onnx', 'onnxruntime cannot run'), ('broken.pt2', 'it is damaged or of another version; export it again')],
 )
 def test_broken_file_is_refused(name, message, tmp_path, capsys):
     (tmp_path / name).write_bytes(b'nothing')
@@ -49,3 +56,22 @@ def test_broken_file_is_refused(name, message, tmp_path, capsys):
     assert call('predict', tmp_path, SEGMENTATION, tmp_path / name, '--out-dir', tmp_path / 'out') == 2
     error = capsys.readouterr().err
     assert name in error and message in error
+
+
+@pytest.mark.parametrize('text', [b'nothing', b'{}'])
+def test_damaged_program_prints_no_traceback_of_pytorch(text):
+    """PyTorch logs the traceback of the error that it raises."""
+    archive, log = io.BytesIO(), logging.getLogger('torch.export')
+    with zipfile.ZipFile(archive, 'w') as file:
+        file.writestr('archive_format', text)
+    with patch.object(log, 'handle') as handle, pytest.raises(UserError, match='the exported model cannot be read'):
+        ExportedFile(archive.getvalue(), '.pt2')
+    assert not handle.called
+
+
+@pytest.mark.parametrize('texts', [{}, dict(outputs='['), dict(outputs='["labels"]')], ids=str)
+def test_program_of_other_tools_is_refused(texts):
+    program, file = torch.export.export(torch.nn.ReLU(), (torch.zeros(1),)), io.BytesIO()
+    torch.export.save(program, file, extra_files=texts)
+    with pytest.raises(UserError, match=r'was not written by tools/export\.py'):
+        ExportedFile(file.getvalue(), '.pt2')

@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Resize
 
 import mlp_dense
 from mlp_dense.checkpoints.files import sha256_of
@@ -107,6 +109,31 @@ def test_script_of_the_document_needs_no_pytorch(exported, shapes, tmp_path):
 
         expected = inference_detector(model, str(image)).pred_instances
         assert abs(len(done.stdout.splitlines()) - (expected.scores > 0.3).sum()) <= 1
+
+
+@pytest.mark.parametrize(
+    'transform',
+    [
+        dict(scale=(64, 40)),
+        dict(scale=(64, 40), keep_ratio=False),
+        dict(scale=(64, 40), keep_ratio=True),
+        dict(scale_factor=0.7),
+        dict(scale_factor=(0.5, 2.0)),
+    ],
+    ids=str,
+)
+def test_script_of_the_document_resizes_as_the_pipeline(transform, shapes, tmp_path, monkeypatch):
+    file = str(shapes / 'val' / '000003.jpg')
+    metadata = dict(preprocessing=dict(resizing=[transform]), outputs=['labels'], palette=[[0, 0, 0]])
+    texts = {key: json.dumps(value) for key, value in metadata.items()}
+    session = Mock(**{'get_modelmeta.return_value.custom_metadata_map': texts})
+    session.run.return_value = [np.zeros((1, 4, 4), np.int64)]
+    monkeypatch.setitem(sys.modules, 'onnxruntime', Mock(**{'InferenceSession.return_value': session}))
+    monkeypatch.setattr(sys, 'argv', ['run.py', 'model.onnx', file])
+    monkeypatch.chdir(tmp_path)
+    exec(SCRIPT, {})
+    resized = Resize(**transform)(dict(img=cv2.imread(file)))['img']
+    np.testing.assert_array_equal(session.run.call_args.args[1]['images'][0].transpose(1, 2, 0), resized)
 
 
 def test_metadata_describes_model_and_preprocessing(exported):

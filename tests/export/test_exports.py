@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mlp_dense.backbones import FAMILIES
+from mlp_dense.errors import UserError
 from mlp_dense.export import graphs
 from mlp_dense.export.runtime import ExportedFile
 from support.tools import call
@@ -76,3 +77,17 @@ def test_average_pool_equals_adaptive_pooling(bins, size):
     x = torch.randn(2, 3, *size)
     expected = torch.nn.AdaptiveAvgPool2d(bins)(x)
     torch.testing.assert_close(graphs.AveragePool(bins)(x), expected)
+
+
+@pytest.mark.slow
+def test_model_of_five_bands_equals_pytorch(tiny, tmp_path, capsys):
+    out = tmp_path / 'model.onnx'
+    assert call('export', tiny(MASK_RCNN.replace('shapes', 'bands'), 'CycleMLP'), 'none', out) == 0
+    printed = capsys.readouterr().out
+    assert len(re.findall(r'fp32 \dx5x\d+x\d+: ', printed)) == 2 and 'generated images' in printed
+    exported = ExportedFile(out)
+    with pytest.raises(UserError, match='takes images of 5 bands, not 3; pass such images'):
+        exported.images(torch.zeros(1, 3, 32, 32))
+    values = torch.full((1, 5, 64, 64), 5000.5)
+    assert exported.images(values).dtype == np.float32
+    assert exported(exported.images(values)).keys() == set(exported.metadata['outputs'])

@@ -104,7 +104,7 @@ def test_killed_foreign_training_resumes_bit_for_bit(package, shapes, tmp_path):
     train(killed, '--resume')
     assert_equal_states(killed / final, tmp_path / 'uninterrupted' / final)
     assert records_of(killed) == records_of(tmp_path / 'uninterrupted')
-    assert not list(killed.glob('.*'))
+    assert not list(killed.glob('.*.unfinished'))
 
 
 @pytest.mark.parametrize('name', ['yolox/yolox_tiny_8xb8-300e_coco.py', 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py'])

@@ -55,7 +55,7 @@ def finish(file: Path, work_dir: Path, uninterrupted: Path) -> None:
     assert_equal_states(work_dir / FINAL, uninterrupted / FINAL)
     assert records_of(work_dir) == records_of(uninterrupted)
     assert {path.name for path in work_dir.glob('*.pth')} == {path.name for path in uninterrupted.glob('*.pth')}
-    assert not list(work_dir.glob('.*')), 'no unfinished file stays'
+    assert not list(work_dir.glob('.*.unfinished')), 'no unfinished file stays'
 
 
 @pytest.mark.parametrize('trial', range(2))
@@ -96,7 +96,7 @@ def test_full_disk_keeps_older_checkpoints(uninterrupted, tmp_path):
     assert wait(pid) == 2
     assert 'iter_6.pth cannot be written (File too large)' in (tmp_path / 'log').read_text()
     assert {path.name: path.read_bytes() for path in work_dir.glob('*.pth')} == before
-    assert not list(work_dir.glob('.*'))
+    assert not list(work_dir.glob('.*.unfinished'))
 
 
 def test_killed_process_ends_the_others_and_both_resume(shapes, tmp_path):

@@ -1,7 +1,13 @@
 """Predictions on images and videos from the command line: files, messages and errors."""
 
+import faulthandler
+import itertools
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -17,6 +23,7 @@ from mlp_dense.errors import UserError
 from mlp_dense.tasks import coco_category_ids
 from support.configs import DETECTION, SEGMENTATION, config
 from support.tools import call
+from support.trainings import start, wait
 
 
 @pytest.fixture(scope='module')
@@ -148,17 +155,56 @@ def test_video_gets_a_drawn_video_and_results(config, run, video):
     assert written(out) == sorted(['clip.mp4', 'images.json', *more])
 
 
-def test_interrupted_prediction_keeps_its_results(checkpoints, shapes, tmp_path, monkeypatch):
-    def stop(self, frame, sample):
-        if self.images:
-            raise KeyboardInterrupt
-        add(self, frame, sample)
+@pytest.mark.parametrize('ending', ['SIGINT', 'SIGSEGV', 'SIGKILL'])
+def test_prediction_that_ends_at_an_image_keeps_the_others(ending, checkpoints, shapes, tmp_path):
+    """The results are those of an uninterrupted prediction, and valid."""
+    arguments = [DETECTION, checkpoints[DETECTION], '--device', 'cpu', '--score-thr', 0]
+    for i in range(2):
+        (tmp_path / 'in').mkdir(exist_ok=True)
+        shutil.copy(shapes / 'val' / f'00000{i}.jpg', tmp_path / 'in')
+    assert call('predict', tmp_path / 'in', *arguments, '--out-dir', tmp_path / 'complete') == 0
 
-    add = inference.PredictionWriter.add
-    monkeypatch.setattr(inference.PredictionWriter, 'add', stop)
-    arguments = [shapes / 'val', DETECTION, checkpoints[DETECTION], '--out-dir', tmp_path / 'out', '--device', 'cpu']
-    assert call('predict', *arguments) == 'Interrupted.'
-    assert len(json.loads((tmp_path / 'out' / 'images.json').read_text())['images']) == 1
+    def stop_at_the_third():
+        def draw(*args, **kwargs):
+            if next(numbers) == 2:
+                faulthandler.disable()  # the crash is intended
+                signal.raise_signal(getattr(signal, ending))
+            return draw_labels(*args, **kwargs)
+
+        numbers, draw_labels = itertools.count(), inference.draw_labels
+        patch.object(inference, 'draw_labels', draw).start()
+
+    out, log = tmp_path / 'out', tmp_path / 'log'
+    status = wait(
+        start(shapes / 'val', *arguments, '--out-dir', out, tool='predict', log=log, prepare=stop_at_the_third)
+    )
+    assert status == (71 if ending == 'SIGINT' else -getattr(signal, ending)), log.read_text()
+    for name in ('images.json', 'predictions.json'):
+        assert json.loads((out / name).read_text()) == json.loads((tmp_path / 'complete' / name).read_text()) != []
+    assert len(COCO(str(out / 'images.json')).loadRes(str(out / 'predictions.json')).getImgIds()) == 2
+
+
+@pytest.mark.parametrize('config', [DETECTION, SEGMENTATION])
+def test_names_that_are_not_utf8_are_predicted(config, run, shapes, tmp_path):
+    folder, name = tmp_path / 'in', os.fsdecode(b'sub/b\xff')
+    (folder / 'sub').mkdir(parents=True)
+    shutil.copy(shapes / 'val' / '000000.jpg', folder / 'a.jpg')
+    shutil.copy(shapes / 'val' / '000001.jpg', folder / f'{name}.jpg')
+    (folder / f'{name}.webp').write_bytes(b'')
+    status, text, out = run(config, folder)
+    assert status == 1 and r'1 image cannot be decoded: sub/b\udcff.webp' in text
+    images = json.loads((out / 'images.json').read_text())['images']
+    assert [image['file_name'] for image in images] == ['a.jpg', f'{name}.jpg']
+    for sub in ('vis', 'labels')[: 1 + (config == SEGMENTATION)]:
+        assert (out / sub / f'{name}.jpg.png').is_file()
+
+
+def test_video_whose_name_is_not_utf8_is_refused(video, tmp_path):
+    """Such a name crashes OpenCV."""
+    file = tmp_path / os.fsdecode(b'\xff.avi')
+    shutil.copy(video, file)
+    with pytest.raises(UserError, match='OpenCV cannot open a video whose path is not UTF-8; rename it'):
+        inference.ImageSource(file)
 
 
 def test_category_ids_are_those_of_the_data(shapes):

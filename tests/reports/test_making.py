@@ -1,7 +1,10 @@
 """Values of reports equal those of pycocotools and mmsegmentation."""
 
+import dataclasses
 import json
 import os
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -13,14 +16,17 @@ from mmengine.registry import MODELS, init_default_scope
 from pycocotools import mask as masks
 from safetensors.torch import save_file
 
+from mlp_dense.datasets.image_files import write_image
 from mlp_dense.errors import UserError
+from mlp_dense.outputs import replacing
 from mlp_dense.reports import segmentation
 from mlp_dense.reports.detection import match_shard, read_data
 from mlp_dense.reports.making import make_comparison, make_report, module_of, processes
 from mlp_dense.reports.matching import average_precision
 from mlp_dense.reports.page import choose, outline
-from mlp_dense.reports.results import Results, read_results
+from mlp_dense.reports.results import Results, read_results, without_undefined
 from mlp_dense.tasks import TASKS
+from mlp_dense.training.mmdet_fixes import CocoMetric
 from support.configs import DETECTION, SEGMENTATION, thin
 from support.detections import random_coco
 from support.tools import NO_WORKERS, call
@@ -47,11 +53,11 @@ def write_results(root: Path, seed: int, dropped: float = 0.0) -> Path:
         name=f'random {seed}', task='detection', classes=[f'class{i}' for i in range(CLASSES)], palette=None,
         metrics={'coco/bbox_mAP': 0.5}, config='config.py', checkpoint='weights.pth', images=str(images),
         annotations=str(root / 'truth.json'), model={'million parameters': 3.0 + seed, 'GMACs': 2.0},
-        folder=root / 'report',
     )  # fmt: skip
-    results.write()
-    for geometry in ('bbox', 'segm'):
-        results.file(f'predictions.{geometry}.json').write_text(json.dumps(kept))
+    with replacing(root / 'report') as results.folder:
+        results.write()
+        for geometry in ('bbox', 'segm'):
+            results.file(f'predictions.{geometry}.json').write_text(json.dumps(kept))
     return root / 'report'
 
 
@@ -102,6 +108,68 @@ def test_order_of_category_ids_does_not_matter(tmp_path):
         matches, _ = match_shard([data.sample(image, 'bbox') for image in data.images], 'bbox', CLASSES, 0.3)
         precisions.append(average_precision([areas[0] for areas in matches]).tolist())
     assert precisions[0] == precisions[1] and len(set(precisions[0])) == CLASSES
+
+
+IDS = {
+    'from 0': lambda i: i,
+    'with gaps': lambda i: 7 * i + 3,
+    'text': 'a{}'.format,
+    'UUIDs': lambda i: str(uuid.UUID(int=i)),
+    'equal': lambda i: 1,
+    'absent': lambda i: None,
+}
+
+
+@pytest.mark.parametrize('name', IDS)
+def test_ap_is_the_same_in_metric_report_and_comparison_for_any_ids(name, tmp_path):
+    """The annotations of one image have text as ids of the image."""
+    folder = write_results(tmp_path, seed=1)
+    expected = scores_of(read_results(folder))
+    truth = json.loads((tmp_path / 'truth.json').read_text())
+    for i, annotation in enumerate(truth['annotations']):
+        annotation['id'] = IDS[name](i)
+        annotation['image_id'] = str(annotation['image_id']) if i < 5 else annotation['image_id']
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    results = read_results(folder)
+    ap_of_classes = scores_of(results)
+    np.testing.assert_array_equal(ap_of_classes, expected)
+    for geometry, measured in (('segm', np.nanmean(ap_of_classes)), ('bbox', None)):
+        metric = CocoMetric(ann_file=str(tmp_path / 'truth.json'), metric=geometry)
+        metric.dataset_meta = dict(classes=results.classes)
+        detections = json.loads(results.file(f'predictions.{geometry}.json').read_text())
+        for image in truth['images']:
+            metric.process(
+                {}, [dict(img_id=image['id'], ori_shape=(240, 320), pred_instances=of_image(image, detections))]
+            )
+        ap = metric.evaluate(len(truth['images']))[f'coco/{geometry}_mAP']
+        assert measured is None or ap == pytest.approx(measured, abs=6e-4)
+    values = module_of(results).report(results, 0.3, 1, ThreadPoolExecutor(1), tmp_path).values
+    assert values['bbox']['AP'] == pytest.approx(ap, abs=6e-4)
+    assert values['segm']['AP'] == pytest.approx(np.nanmean(ap_of_classes))
+
+
+def scores_of(results: Results) -> np.ndarray:
+    """Return the AP of each class, as a comparison uses it."""
+    return module_of(results).scores(results, 0.3, ThreadPoolExecutor(1)).of_classes(None)
+
+
+def of_image(image: dict, detections: list[dict]) -> dict:
+    """Return the detections of an image as a detector predicts them."""
+    own = [detection for detection in detections if detection['image_id'] == image['id']]
+    boxes = torch.tensor([detection['bbox'] for detection in own]).reshape(-1, 4)
+    labels = torch.tensor([detection['category_id'] // 2 for detection in own], dtype=torch.long)
+    scores = torch.tensor([detection['score'] for detection in own])
+    corners = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    return dict(bboxes=corners, labels=labels, scores=scores, masks=[detection['segmentation'] for detection in own])
+
+
+def test_crowds_count_as_objects_in_the_report_too(tmp_path):
+    folder = write_results(tmp_path, seed=1)
+    counts = {}
+    for crowds in ('ignored', 'as-objects'):
+        data = read_data(dataclasses.replace(read_results(folder), crowds=crowds))
+        counts[crowds] = sum(annotation['iscrowd'] for annotation in data.truth.anns.values())
+    assert counts['ignored'] > 0 == counts['as-objects']
 
 
 def test_report_without_sched_getaffinity(tmp_path, monkeypatch):
@@ -170,8 +238,7 @@ def test_report_of_the_test_tool_equals_its_metrics(config, shapes, tmp_path, ca
         for geometry in ('bbox', 'segm'):
             for name, metric in dict(AP='mAP', AP50='mAP_50', AP75='mAP_75', AP_large='mAP_l').items():
                 value = content[geometry][name]
-                expected = metrics[f'coco/{geometry}_{metric}']
-                assert round(-1 if value is None else value, 3) == pytest.approx(expected, abs=1e-9)
+                assert (value and round(value, 3)) == pytest.approx(metrics[f'coco/{geometry}_{metric}'], abs=1e-9)
     else:
         for name in ('mIoU', 'mAcc', 'aAcc'):
             assert 100 * content[name] == pytest.approx(metrics[name], abs=0.0051)
@@ -180,25 +247,26 @@ def test_report_of_the_test_tool_equals_its_metrics(config, shapes, tmp_path, ca
     assert json.loads((folder / 'report.json').read_text()) == content
     (folder / 'mine.txt').write_text('')
     assert call('test', tmp_path / 'thin.py', weights, *options) == 2
-    assert 'contains files that are not part of a report (mine.txt)' in capsys.readouterr().err
+    assert 'contains files that mlp_dense did not write (mine.txt)' in capsys.readouterr().err
 
 
 def segmented(folder: Path) -> Results:
     """Write two images of two classes and an ignored one: a square of 40 pixels, predicted 10 pixels to the right."""
     results = Results(
         name='squares', task='segmentation', classes=['ground', 'square'], palette=[[0, 0, 0], [255, 0, 0]],
-        metrics={}, config='', checkpoint='', images='', ignore_index=7, folder=folder,
+        metrics={}, config='', checkpoint='', images='', ignore_index=7,
     )  # fmt: skip
     truth, predicted = np.zeros((2, 100, 200), np.uint8)
     truth[30:70, 50:90], predicted[30:70, 60:100] = 1, 1
     truth[:10] = 7
-    for side, labels in (('truth', truth), ('labels', predicted)):
-        results.file(side).mkdir(parents=True)
-        for name in 'ab':
-            cv2.imwrite(str(results.file(side, f'{name}.png')), labels)
-    results.write()
-    cv2.imwrite(str(folder / 'image.jpg'), np.zeros((100, 200, 3), np.uint8))
-    results.file('images.json').write_text(json.dumps(dict.fromkeys('ab', str(folder / 'image.jpg'))))
+    with replacing(folder / 'report') as results.folder:
+        for side, labels in (('truth', truth), ('labels', predicted)):
+            for name in 'ab':
+                write_image(results.file(side, f'{name}.png'), labels)
+        results.write()
+        results.file('images.json').write_text(json.dumps(dict.fromkeys('ab', str(folder / 'image.jpg'))))
+    write_image(folder / 'image.jpg', np.zeros((100, 200, 3), np.uint8))
+    results.folder = folder / 'report'
     return results
 
 
@@ -206,7 +274,7 @@ def test_segmentation_report_equals_a_manual_count(tmp_path):
     results = segmented(tmp_path)
     with processes() as pool:
         image, _ = segmentation.count_images(results, dict.fromkeys('ab', ''), pool)
-        report = segmentation.report(results, 0.3, 5, pool)
+        report = segmentation.report(results, 0.3, 5, pool, tmp_path)
     assert image.confusion.tolist() == [[200 * 90 - 1600 - 400, 400], [400, 1200]]
     assert image.error == pytest.approx(800 / 18000)
     band = 0.02 * np.hypot(100, 200)
@@ -235,6 +303,48 @@ def test_damaged_results_raise_an_error(tmp_path, change, message):
     change(folder)
     with pytest.raises(UserError, match=message):
         make_report(folder)
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda content: content.pop('images'), "has no list 'images'"),
+    (lambda content: content['images'].clear(), 'lists no image; restore it'),
+    (lambda content: content.pop('categories'), "has no list 'categories'"),
+    (lambda content: content['images'][1].pop('height'), 'height of image 000001.jpg is None'),
+    (lambda content: content['images'][1].pop('file_name'), 'image 10 has the file_name None'),
+    (lambda content: content['categories'][1].pop('name'), 'category 3 has the name None'),
+])  # fmt: skip
+def test_incomplete_annotation_file_raises_an_error(tmp_path, change, message):
+    folder = write_results(tmp_path, seed=1)
+    content = json.loads((tmp_path / 'truth.json').read_text())
+    change(content)
+    (tmp_path / 'truth.json').write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf'truth\.json.*{message}'):
+        make_report(folder)
+
+
+def test_undefined_metrics_are_none():
+    metrics = without_undefined({'coco/bbox_mAP_s': -1.0, 'mIoU': np.float64(0.5), 'mAcc': float('nan'), 'top1': 0})
+    assert metrics == {'coco/bbox_mAP_s': None, 'mIoU': 0.5, 'mAcc': None, 'top1': 0.0}
+    facts = Results('name', 'detection', [], None, metrics, '', '', '').facts(3)
+    assert [facts[name] for name in metrics] == ['undefined', '0.500', 'undefined', '0.000']
+
+
+def test_report_of_older_results_goes_to_another_folder(tmp_path):
+    """Folders of earlier versions contain no marker; they can be read, but are not changed."""
+    folder = segmented(tmp_path).folder
+    (folder / '.mlp_dense.json').unlink()
+    before = sorted(folder.rglob('*'))
+    with pytest.raises(UserError, match='choose a new or empty folder'):
+        make_report(folder)
+    assert sorted(folder.rglob('*')) == before
+    assert make_report(folder, out=tmp_path / 'page') == tmp_path / 'page' / 'index.html'
+    assert sorted(folder.rglob('*')) == before and len(list((tmp_path / 'page' / 'pictures').iterdir())) == 2
+
+
+def test_comparison_keeps_the_results_of_its_folder(tmp_path):
+    folders = [segmented(tmp_path / name).folder for name in 'ab']
+    make_comparison(folders, folders[0], resamples=5)
+    assert read_results(folders[0]).task == 'segmentation'
 
 
 def test_outline_is_scaled_to_the_image():

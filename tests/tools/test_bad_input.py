@@ -45,7 +45,7 @@ def test_missing_data_are_named(fails, tmp_path):
 
 def test_data_set_without_images_is_refused(fails):
     message = fails('train', SEGMENTATION, options=['train_dataloader.dataset.img_suffix=.tif'])
-    assert 'No image matches' in message and "img_suffix='.tif'" in message
+    assert "has no image with the suffix .tif, but 16 with .jpg; set img_suffix='.jpg'." in message
 
 
 def test_unknown_backbone_argument_suggests_a_similar_one(fails, shapes, tmp_path):

@@ -1,6 +1,7 @@
 """Behaviour that all tools share, and tools/make_shapes.py."""
 
 import os
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,11 +19,17 @@ def test_help_imports_no_heavy_package(file):
     assert 'argparse' in imported and not imported & {'torch', 'mmengine', 'numpy'}
 
 
-def test_interrupted_data_set_is_generated_again(tmp_path):
+def test_failed_data_set_leaves_nothing_and_other_folders_stay(tmp_path, monkeypatch):
     (tmp_path / 'shapes.partial').mkdir()
-    (tmp_path / 'shapes.partial' / 'half').write_text('')
-    assert call('make_shapes', tmp_path / 'shapes', '--num-train', 2, '--num-val', 1, '--size', 64) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['shapes']
+    (tmp_path / 'shapes.partial' / 'mine').write_text('')
+    arguments = [tmp_path / 'shapes', '--num-train', 2, '--num-val', 1, '--size', 64]
+    with monkeypatch.context() as patch:
+        patch.setattr('pathlib.Path.write_bytes', Mock(side_effect=OSError(28, 'No space left on device')))
+        assert call('make_shapes', *arguments) == 2
+    assert os.listdir(tmp_path) == ['shapes.partial']
+    assert call('make_shapes', *arguments) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['shapes', 'shapes.partial']
+    assert os.listdir(tmp_path / 'shapes.partial') == ['mine']
     assert os.listdir(tmp_path / 'shapes' / 'val') == ['000000.jpg']
 
 

@@ -85,7 +85,7 @@ def test_test_writes_metrics_predictions_and_drawings(trained, shapes, tmp_path)
         assert name in metrics and f'{name} ' in log
     with out.open('rb') as file:
         assert len(pickle.load(file)) == 8
-    images = sorted(drawn.iterdir())
+    images = sorted(drawn.glob('*.png'))
     assert [path.name for path in images] == [f'{i:06}.png' for i in range(8)]
     assert cv2.imread(str(images[0])).shape == (405, 768, 3), 'ground truth and prediction, enlarged, side by side'
 

@@ -99,7 +99,7 @@ def test_moved_work_dir_resumes_its_newest_intact_checkpoint(trained, tmp_path, 
     assert call('train', file, '--work-dir', moved, '--resume', *MORE) == 0
     printed = capsys.readouterr().out
     assert 'Skipped: iter_4.pth: it is incomplete' in printed and 'iteration 2' in printed
-    assert not list(moved.glob('.*')) and (moved / 'iter_6.pth').exists()
+    assert not list(moved.glob('.*.unfinished')) and (moved / 'iter_6.pth').exists()
 
 
 def test_resuming_honours_filename_tmpl(shapes, tmp_path, capsys):

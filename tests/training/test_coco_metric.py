@@ -1,11 +1,12 @@
-"""AP of detectors, whatever the ids of the annotations are."""
+"""Data sets equal those of mmdet, and AP does not depend on the ids of the annotations."""
 
 import json
 
 import pytest
 import torch
+from mmdet.datasets import CocoDataset as MMDetCocoDataset
 
-from mlp_dense.training.mmdet_fixes import CocoMetric
+from mlp_dense.training.mmdet_fixes import CocoDataset, CocoMetric
 from support.detections import random_coco
 
 IDS = {
@@ -14,6 +15,22 @@ IDS = {
     'strings': 'id-{}'.format,
     'repeated in each image': lambda i: i % 3,
 }
+
+
+PIPELINE = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True, _scope_='mmdet')]
+
+
+@pytest.mark.parametrize('filter_cfg', [None, dict(filter_empty_gt=True, min_size=200)])
+@pytest.mark.parametrize('classes', [['person'], ['person', 'car', 'dog']])
+def test_dataset_equals_that_of_mmdet(filter_cfg, classes, shared):
+    root = shared / 'data' / 'coco_tiny'
+    settings = dict(
+        ann_file=str(root / 'annotations' / 'instances_train2017.json'), data_prefix=dict(img='train2017'),
+        metainfo=dict(classes=classes), filter_cfg=filter_cfg, pipeline=PIPELINE,
+    )  # fmt: skip
+    dataset, expected = CocoDataset(**settings), MMDetCocoDataset(**settings)
+    assert len(dataset) == len(expected) > 20 and dataset.cat_ids == expected.cat_ids
+    assert all(dataset.get_data_info(i) == expected.get_data_info(i) for i in range(len(dataset)))
 
 
 @pytest.mark.parametrize('ids', IDS)

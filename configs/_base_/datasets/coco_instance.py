@@ -1,6 +1,6 @@
 # COCO 2017 (arXiv 1405.0312): 118,287 training images are 7,393 iterations per epoch at 8 GPUs x 2 images.
 _base_ = './tta_detection.py'
-dataset_type = 'CocoDataset'
+dataset_type = 'mlp_dense.CocoDataset'
 data_root = 'data/coco/'
 
 train_pipeline = [

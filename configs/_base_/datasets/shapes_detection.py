@@ -1,6 +1,6 @@
 # The embedded data set (tools/make_shapes.py): 320 training images of 128x128, 40 iterations of 8 per epoch.
 _base_ = './tta_detection.py'
-dataset_type = 'CocoDataset'
+dataset_type = 'mlp_dense.CocoDataset'
 data_root = 'data/shapes/'
 metainfo = dict(
     classes=('disc', 'square', 'triangle', 'star', 'cross'),

@@ -1,0 +1,30 @@
+"""Image files, whose names may be of any encoding: functions of OpenCV that receive such a name crash the process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import UserError
+
+
+def read_file(file: Path, flag: int) -> np.ndarray | None:
+    """Read an image with a flag of OpenCV; return None if it is missing or cannot be decoded."""
+    try:
+        content = np.frombuffer(file.read_bytes(), np.uint8)
+        return cv2.imdecode(content, flag) if len(content) else None
+    except (OSError, cv2.error):
+        return None
+
+
+def write_image(file: Path, image: np.ndarray, options: Sequence[int] = ()) -> None:
+    """Write a BGR image or a label map; raise UserError if OpenCV has no such format or the file cannot be written."""
+    try:
+        content = cv2.imencode(file.suffix, image, options)[1]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.tobytes())
+    except cv2.error as error:
+        raise UserError(f'{file}: OpenCV cannot write this format; use a name that ends in .png or .jpg.') from error
+    except OSError as error:
+        raise UserError(f'{file} cannot be written ({error.strerror}); choose another folder.') from error

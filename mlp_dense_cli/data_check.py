@@ -1,0 +1,40 @@
+"""Check of the data of a config or in a folder."""
+
+import argparse
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from .arguments import add_cfg_options, tool_parser
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = tool_parser(
+        'Check all images, labels and annotations that a config names or a folder contains. The table has the '
+        'severity, the count, examples and the remedy of each problem, and the sizes of objects next to the strides of '
+        'the pyramid. The exit status is 0, 1 (warnings) or 2 (errors).',
+        'data/fruit',
+        'hire_mlp_mask_rcnn_coco --data-root data/fruit',
+    )
+    parser.add_argument('target', metavar='DIR|CONFIG', help='folder of the data, or file or name of a config')
+    parser.add_argument('--fast', action='store_true', help='decode a sample of the images, as before training')
+    parser.add_argument('--json', action='store_true', help='print the result as JSON')
+    parser.add_argument(
+        '--data-root', type=Path, metavar='DIR', help='folder of the data, instead of the data_root in the config'
+    )
+    add_cfg_options(parser)
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    args = make_parser().parse_args()
+    from mlp_dense import operators
+    from mlp_dense.checks.examination import examine
+
+    operators.install()  # before the config imports mmdet or mmsegmentation
+    with redirect_stdout(sys.stderr):  # mmdet and mmsegmentation print
+        examination = examine(Path(args.target), args.cfg_options, args.data_root, everything=not args.fast)
+    print(examination.json() if args.json else examination.text())
+    sys.exit(examination.status)
