@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..errors import counted
 from ..formats import Place
-from .training_plan import SPLITS, Plan, scaled_rate
+from .training_plan import Plan, scaled_rate
 
 UNBALANCED = 10
 """Ratio of the most to the least frequent class from which on training compensates."""
@@ -63,15 +63,12 @@ def detector(plan: Plan, classes: Classes, places: Mapping[str, Place], root: Pa
         *_sizes(plan),
         PIPELINES,
         "train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = tta_pipeline[1]['transforms'][0][0]['scale'] = scale",
-        "own = dict(type='CocoDataset', metainfo=metainfo, data_root=data_root)",
+        "own = dict(type='mlp_dense.CocoDataset', metainfo=metainfo, data_root=data_root)",
         f'train = dict(own, {_annotations(places["train"], folder)},',
         '             pipeline=train_pipeline, filter_cfg=dict(filter_empty_gt=False, min_size=1))'
         '  # uses images without objects',
-        *(
-            f'{name} = dict(own, {_annotations(place, folder)}, pipeline=test_pipeline)'
-            for name, place in places.items()
-            if name != 'train'
-        ),
+        f'val = dict(own, {_annotations(places["val"], folder)}, pipeline=test_pipeline)',
+        *(f'test = dict(val, {_annotations(place, folder)})' for name, place in places.items() if name == 'test'),
         *_balanced(classes.frequencies),
         "train_dataloader = dict(batch_size=batch_size, sampler=dict(type='InfiniteSampler'), dataset=train)",
         *_test_loaders(places),
@@ -123,10 +120,9 @@ def segmentor(plan: Plan, classes: Classes, places: Mapping[str, Place], root: P
         "train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = scale",
         "train_pipeline[3]['crop_size'], tta_pipeline[1]['transforms'][0] = crop_size, [test_pipeline[1]]",
         f"own = dict(type='BaseSegDataset', metainfo=metainfo, data_root=data_root, {suffixes})",
-        *(
-            f'{name} = dict(own, {_label_maps(place, folder)}, pipeline={_pipeline(name)})'
-            for name, place in places.items()
-        ),
+        f'train = dict(own, {_label_maps(places["train"], folder)}, pipeline=train_pipeline)',
+        f'val = dict(own, {_label_maps(places["val"], folder)}, pipeline=test_pipeline)',
+        *(f'test = dict(val, {_label_maps(place, folder)})' for name, place in places.items() if name == 'test'),
         'train_dataloader = dict(batch_size=batch_size, dataset=train)',
         *_test_loaders(places),
         *loss,
@@ -155,18 +151,16 @@ def classifier(plan: Plan, classes: Classes, test: bool, root: Path) -> str:
         f'train_pipeline[1].update(input_size=size, scale=(0.35, 1.0){mean})  # crops of at least 35 % of the area',
         "test_pipeline[1]['input_size'] = size",
         "own = dict(_delete_=True, type='mlp_dense.ClassFolders', metainfo=metainfo, data_root=data_root)",
-        *(
-            f'{name} = dict(own, data_prefix=dict(img_path={name!r}), pipeline={_pipeline(name)})'
-            for name in SPLITS
-            if name != 'test' or test
-        ),
+        "train = dict(own, data_prefix=dict(img_path='train'), pipeline=train_pipeline)",
+        "val = dict(own, data_prefix=dict(img_path='val'), pipeline=test_pipeline)",
+        *(["test = dict(val, data_prefix=dict(img_path='test'))"] if test else []),
         'train_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=train)',
         'val_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=val)',
         f'test_dataloader = dict(batch_size=batch_size, num_workers=2, dataset={"test" if test else "val"})',
         f'model = dict(backbone={plan.backbone()},',
         f'             {preprocessor}head=dict(num_classes={len(classes.names)}))',
         f'optim_wrapper = dict(optimizer=dict(lr={rate}), clip_grad=dict(max_norm=5.0))'
-        '  # 1e-3 for 1024 images; it follows the root',
+        '  # 1e-3 for 1024; it follows the root',
         'auto_scale_lr = dict(base_batch_size=batch_size)',
         'train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs // 10)',
         'param_scheduler = dict(length=max_epochs, warmup=max_epochs // 10, convert_to_iter_based=True)',
@@ -252,10 +246,6 @@ def _below(path: Path | None, folder: str) -> str:
     assert path is not None  # `places_of` has written it
     text = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()
     return '' if text == '.' else text
-
-
-def _pipeline(split: str) -> str:
-    return 'train_pipeline' if split == 'train' else 'test_pipeline'
 
 
 def _joined(lines: list[str], classes: Classes) -> str:

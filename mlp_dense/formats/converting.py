@@ -76,7 +76,7 @@ def places_of(data: DataSet, folder: Path) -> Written:
         return Written(data.places, [])
     keep = not any(record.embedded for record in data.records())
     if data.format == 'labels':
-        keep = all(len({record.file.suffix for record in records}) == 1 for records in data.splits.values())
+        keep = not any(_mixed_suffixes(records) or _other_images(records) for records in data.splits.values())
     format = 'labels' if data.format == 'labels' else 'coco'
     return write(data, folder, format, images='keep' if keep else 'link')
 
@@ -151,6 +151,16 @@ def _image_folder(record: Record) -> Path:
     return record.file.parents[len(Path(record.name).parts) - 1]
 
 
+def _mixed_suffixes(records: Sequence[Record]) -> bool:
+    return len({record.file.suffix for record in records}) > 1
+
+
+def _other_images(records: Sequence[Record]) -> bool:
+    """Whether the folder of a split has images of other splits; mmsegmentation would read them as well."""
+    folder, suffix = _image_folder(records[0]), records[0].file.suffix
+    return {*folder.rglob(f'*{suffix}')} != {record.file for record in records}
+
+
 def _check_writable(data: DataSet, format: str, images: str) -> None:
     if format not in WRITERS:
         raise UserError(f'The format {format!r} is unknown; use {", ".join(WRITERS)}.')
@@ -162,6 +172,8 @@ def _check_writable(data: DataSet, format: str, images: str) -> None:
     suffixes = [{record.file.suffix for record in records} for records in data.splits.values()]
     if images == 'keep' and format == 'labels' and max(map(len, suffixes)) > 1:
         raise UserError(f'The images have the suffixes {max(suffixes, key=len)}, not one; use images="link".')
+    if images == 'keep' and format == 'labels' and any(map(_other_images, data.splits.values())):
+        raise UserError(f'The splits of {data.root} share a folder of images; use images="link".')
     if images == 'keep' and (format in ('yolo', 'voc') or any(record.embedded for record in data.records())):
         raise UserError(f'{format} needs the images of {data.root} in its folder; use images="link".')
 

@@ -16,6 +16,8 @@ from mlp_dense.config import config_text, new_config, training_plan
 from mlp_dense.config.new_config import Choices
 from mlp_dense.config.training_plan import BACKBONES, HEADS
 from mlp_dense.errors import UserError
+from mlp_dense.formats import read, write
+from mlp_dense.formats import split as split_data
 from support.formats import Sample, coco_content, link, write_as, write_json, write_label_maps
 
 CLASSES = ('person', 'car', 'chair')
@@ -237,12 +239,22 @@ def test_splits(new, tmp_path, dialect, present, expected, line):
     assert Path(cfg.test_evaluator.ann_file).is_file() and Path(cfg.val_evaluator.ann_file).is_file()
 
 
-def test_label_maps_of_merged_splits_keep_their_images(new, tmp_path):
-    splits = {split: samples(tmp_path / 'images', split, number) for split, number in (('val', 6), ('test', 1))}
-    _, cfg, _ = new(write_label_maps('index', tmp_path / 'data', label_maps(splits), TABLE))
+@pytest.mark.parametrize('numbers', [dict(train=6), dict(val=6, test=1)])
+def test_divided_label_maps_have_the_images_of_their_split(new, tmp_path, numbers):
+    splits = {split: samples(tmp_path / 'images', split, number) for split, number in numbers.items()}
+    data = write_label_maps('index', tmp_path / 'data', label_maps(splits), TABLE)
+    _, cfg, _ = new(data)
+    seen = []
     for split in ('train', 'val'):
-        for info in DATASETS.build(dict(cfg[f'{split}_dataloader'].dataset, pipeline=[])).load_data_list():
-            assert Path(info['img_path']).is_file() and Path(info['seg_map_path']).is_file()
+        infos = DATASETS.build(dict(cfg[f'{split}_dataloader'].dataset, pipeline=[])).load_data_list()
+        assert infos and all(Path(info['seg_map_path']).is_file() for info in infos)
+        seen += [Path(info['img_path']) for info in infos]
+    assert sorted(file.name for file in seen) == sorted(
+        each.file.name for members in splits.values() for each in members
+    )
+    divided = split_data(read(data), (0.8, 0.2))
+    with pytest.raises(UserError, match='share a folder of images; use images="link"'):
+        write(divided, tmp_path / 'kept', 'labels', images='keep')
 
 
 @pytest.mark.parametrize(('split', 'remedy'), [('train', 'label some images'), ('val', 'remove the split')])
