@@ -9,9 +9,12 @@ from typing import NamedTuple
 import torch
 
 from ..backbones import FAMILIES, MLPMixer
+from ..backbones.base import MLPBackbone
 from ..errors import UserError
 
-BACKBONES = dict(zip(('hire', 'as', 'cycle', 'wave', 'mixer', 'vip', 'sparse'), FAMILIES, strict=True))
+BACKBONES: dict[str, type[MLPBackbone]] = dict(
+    zip(('hire', 'as', 'cycle', 'wave', 'mixer', 'vip', 'sparse'), FAMILIES, strict=True)
+)
 HEADS = ('mask_rcnn', 'retinanet', 'upernet', 'semantic_fpn', 'classifier')
 SPLITS = ('train', 'val', 'test')
 TITLES = dict(zip(HEADS, ('Mask R-CNN', 'RetinaNet', 'UPerNet', 'Semantic FPN', 'Classifier'), strict=True))
