@@ -24,6 +24,7 @@ COMMANDS = {
     'plot': 'draw learning curves',
     'checkpoint': 'inspect a checkpoint or publish its weights',
     'configs': 'list the configs of this package',
+    'new': 'write a config for the data in a folder',
     'data convert': 'convert annotations between formats, and split data sets',
     'data check': 'check the data of a config or in a folder',
     'data stats': 'measure the mean and standard deviation of the bands of images',

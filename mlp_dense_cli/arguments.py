@@ -98,8 +98,9 @@ def common_parser(description: str, loaders: Iterable[str], *examples: str) -> a
     parser.add_argument('--batch-size', type=int, metavar='N', help='number of images per batch and process')
     text = 'number of data-loading processes; 0 loads in the main process'
     parser.add_argument('--workers', type=int, metavar='N', help=text)
-    text = 'use of COCO objects with iscrowd=1 (default: by the config)'
-    parser.add_argument('--crowds', choices=('ignored', 'as-objects'), help=text)
+    text = 'ignored or as-objects: use of objects with iscrowd=1 in COCO annotations'
+    crowds = ('ignored', 'as-objects')
+    parser.add_argument('--crowds', choices=crowds, metavar='USE', help=text)
     text = 'folder for checkpoints and logs (default: work_dirs/NAME_OF_CONFIG)'
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help=text)
     text = 'launcher of several processes: pytorch (torchrun), slurm or mpi'

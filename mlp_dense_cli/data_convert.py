@@ -47,8 +47,8 @@ def main() -> None:
     from mlp_dense import formats
 
     data = formats.read(args.source, args.format, args.images, args.colors)
-    print(*data.lines(), sep='\n')
     if args.split:
         data = formats.split(data, args.split, args.seed)
+    print(*data.lines(), sep='\n')
     written = formats.write(data, args.out, args.to or ('labels' if data.format == 'labels' else 'coco'))
     print(*written.lines, f'Written: {args.out}', sep='\n')

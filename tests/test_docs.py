@@ -65,8 +65,6 @@ def test_config_for_own_data_builds(name, body, tmp_path):
 def test_documents_show_three_configs_and_three_trackers():
     assert len(CONFIGS) == 3 and len(TRACKERS) == 3
     assert len({Path(name).stem for name, _ in CONFIGS}) == 3, 'their work directories differ'
-    text = (ROOT / 'docs' / 'datasets.md').read_text(encoding='utf-8')
-    assert set(re.findall(r'work_dirs/(\w+)/', text)) == {Path(name).stem for name, _ in CONFIGS}
 
 
 TRACKERS = re.findall(r'^visualizer = .+$', (ROOT / 'docs' / 'training.md').read_text(encoding='utf-8'), re.MULTILINE)

@@ -15,7 +15,7 @@ from .detecting import FORMATS, find
 from .labelme import image_bytes
 from .records import DataSet, Losses, Place, Record, counts
 from .semantic import IGNORED, write_labels
-from .sources import Source, check_sizes, common_folder
+from .sources import Source, check_sizes
 from .voc import write_voc
 from .yolo import write_yolo
 
@@ -76,7 +76,7 @@ def places_of(data: DataSet, folder: Path) -> Written:
         return Written(data.places, [])
     keep = not any(record.embedded for record in data.records())
     if data.format == 'labels':
-        keep = all(len({record.file.suffix for record in records}) == 1 for records in data.splits.values())
+        keep = not any(_mixed_suffixes(records) or _other_images(records) for records in data.splits.values())
     format = 'labels' if data.format == 'labels' else 'coco'
     return write(data, folder, format, images='keep' if keep else 'link')
 
@@ -89,7 +89,7 @@ def write(data: DataSet, out: Path, format: str, images: str = 'link') -> Writte
     """
     out = Path(out)
     _check_writable(data, format, images)
-    image_folders = {name: common_folder(record.file for record in records) for name, records in data.splits.items()}
+    image_folders = {name: _image_folder(records[0]) for name, records in data.splits.items()}
     writing = _Writing(data, out, None if images == 'link' else image_folders)
     with _new_folder(out, data) as folder:
         getattr(writing, format)(folder)
@@ -141,8 +141,24 @@ class _Writing:
 
     def result(self, format: str) -> Written:
         if format == 'labels':
+            self.data.pixels = self.pixels  # reading does not count those of binary masks
             return Written(self.places, [*_pixel_lines(self.data, self.pixels), *self.losses.lines()])
         return Written(self.places, _compared(self.data, read(self.out, format), self.losses))
+
+
+def _image_folder(record: Record) -> Path:
+    """Return the folder to which the name of an image is relative."""
+    return record.file.parents[len(Path(record.name).parts) - 1]
+
+
+def _mixed_suffixes(records: Sequence[Record]) -> bool:
+    return len({record.file.suffix for record in records}) > 1
+
+
+def _other_images(records: Sequence[Record]) -> bool:
+    """Whether the folder of a split has images of other splits; mmsegmentation would read them as well."""
+    folder, suffix = _image_folder(records[0]), records[0].file.suffix
+    return {*folder.rglob(f'*{suffix}')} != {record.file for record in records}
 
 
 def _check_writable(data: DataSet, format: str, images: str) -> None:
@@ -156,6 +172,8 @@ def _check_writable(data: DataSet, format: str, images: str) -> None:
     suffixes = [{record.file.suffix for record in records} for records in data.splits.values()]
     if images == 'keep' and format == 'labels' and max(map(len, suffixes)) > 1:
         raise UserError(f'The images have the suffixes {max(suffixes, key=len)}, not one; use images="link".')
+    if images == 'keep' and format == 'labels' and any(map(_other_images, data.splits.values())):
+        raise UserError(f'The splits of {data.root} share a folder of images; use images="link".')
     if images == 'keep' and (format in ('yolo', 'voc') or any(record.embedded for record in data.records())):
         raise UserError(f'{format} needs the images of {data.root} in its folder; use images="link".')
 

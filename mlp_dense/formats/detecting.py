@@ -83,7 +83,9 @@ FOREIGN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     'a COCO file without categories': (
         'add the list "categories"',
-        lambda content: isinstance(content, dict) and {'images', 'annotations'} <= content.keys(),
+        lambda content: isinstance(content, dict)
+        and {'images', 'annotations'} <= content.keys()
+        and 'categories' not in content,
     ),
 }
 """JSON files that are recognized but not read: the remedy, and the condition of the content."""
