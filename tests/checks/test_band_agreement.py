@@ -145,4 +145,4 @@ def test_pages_that_opencv_drops_are_reported(tmp_path):
     tifffile = pytest.importorskip('tifffile', reason="tifffile of the extra 'data' is not installed")
     tifffile.imwrite(tmp_path / 'pages.tif', np.ones((5, 8, 9), np.uint8), photometric='minisblack')
     report = lost_by_opencv(tmp_path / 'pages.tif', np.ones((8, 9, 3), np.uint8))
-    assert report == '5 pages, of which LoadImageFromFile reads the first'
+    assert report == 'images have 5 pages, of which LoadImageFromFile reads the first'

@@ -14,7 +14,7 @@ def inspect(capsys):
 
     def run(*args) -> dict[str, str]:
         assert call('checkpoint', 'inspect', *args) == 0
-        return {line[:12].strip(): line[12:] for line in capsys.readouterr().out.splitlines()}
+        return {line[:15].strip(): line[15:] for line in capsys.readouterr().out.splitlines()}
 
     return run
 

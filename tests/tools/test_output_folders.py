@@ -98,7 +98,7 @@ def test_config_of_the_user_is_not_overwritten(shapes, tmp_path, monkeypatch):
 def test_training_does_not_remove_checkpoints_of_others(shapes, tmp_path, capsys):
     (tmp_path / 'best_mIoU_iter_9.pth').write_text('precious')
     assert call('train', SEGMENTATION, '--data-root', shapes, '--work-dir', tmp_path) == 2
-    assert 'contains a training already (best_mIoU_iter_9.pth)' in capsys.readouterr().err
+    assert 'contains a training run already (best_mIoU_iter_9.pth)' in capsys.readouterr().err
 
 
 def test_report_of_images_whose_names_are_not_utf8(tested, shapes, tmp_path):
