@@ -60,7 +60,7 @@ def link_mim_files() -> None:
 def mim_files() -> Iterator[Path]:
     """Yield the paths of configs, tools and the model index, without files that git does not track.
 
-    A config that somebody adds inside the clone is theirs and does not belong into the wheel.
+    A config that somebody adds inside the clone is theirs and does not belong in the wheel.
     """
     git = ['git', 'ls-files', '-z', '--', *MIM_FILES]
     if (ROOT / '.git').exists() and shutil.which('git'):

@@ -69,9 +69,9 @@ SECTIONS = {
     ),
     'coco': (
         'Learning a few images of COCO from random weights',
-        'One recipe for every backbone (`benchmarks/recipes/coco.py`). It shows how far Mask R-CNN fits real '
-        'images. AP is on the training images, and in brackets on validation images; so few training images '
-        'do not generalise. An AP near 0 on the training images means that the training was too short.',
+        'One recipe for every backbone (`benchmarks/recipes/coco.py`). It shows how well Mask R-CNN fits real '
+        'images. AP is on the training images, and in brackets on validation images; a model trained on so few images '
+        'does not generalise. An AP near 0 on the training images means that the training was too short.',
     ),
 }
 NEVER_RUN = (
@@ -98,14 +98,14 @@ def read_arguments() -> argparse.Namespace:
         parser.add_argument(
             f'--{data}', type=Path, default=Path('data', data), metavar='DIR', help='default: %(default)s'
         )
-    parser.add_argument('--epochs', type=int, metavar='N', help='length of the trainings (default: 100)')
-    parser.add_argument('--img-scale', nargs=2, type=int, metavar='PIXELS', help='image size of the trainings')
-    parser.add_argument('--models', nargs='+', metavar='NAME', help='models of the trainings (default: all)')
+    parser.add_argument('--epochs', type=int, metavar='N', help='length of the training runs (default: 100)')
+    parser.add_argument('--img-scale', nargs=2, type=int, metavar='PIXELS', help='image size of the training runs')
+    parser.add_argument('--models', nargs='+', metavar='NAME', help='models of the training runs (default: all)')
     parser.add_argument('--only', nargs='+', metavar='NAME', help='only these results, by the names that are printed')
-    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='simultaneous tests or trainings (default: 1)')
+    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='simultaneous tests or runs (default: 1)')
     out, results = Path('work_dirs/evidence'), ROOT / 'docs' / 'evidence'
     parser.add_argument(
-        '--out', type=Path, default=out, metavar='DIR', help='logs and trainings (default: %(default)s)'
+        '--out', type=Path, default=out, metavar='DIR', help='logs and training runs (default: %(default)s)'
     )
     parser.add_argument(
         '--results', type=Path, metavar='DIR', help=f'JSON files (default: {results}; toys: OUT/results)'
@@ -235,7 +235,7 @@ def training_paragraphs(name: str, result: dict[str, Any], page: Path) -> list[s
     options = f'--only {recipe["data"]} --epochs {recipe["epochs"]} --img-scale {size} --models {models}'
     plot = page.with_name(f'evidence_{name}.png')
     draw_curves(result, metrics[0], plot)
-    jobs = f', {recipe["jobs"]} simultaneous trainings on one device' if recipe['jobs'] > 1 else ''
+    jobs = f', {recipe["jobs"]} simultaneous training runs on one device' if recipe['jobs'] > 1 else ''
     return [
         f'**{HEADS[recipe["data"]]}**',
         f'```bash\nmake evidence PARTS={part} DEVICE={device} ARGS="{options}"\n```',

@@ -59,9 +59,11 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument('--images', type=int, metavar='N', help='use only N images of each data set')
     parser.add_argument('--thin', action='store_true', help='narrow heads and few proposals, for a CPU')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='simultaneous trainings (default: 1)')
+    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='simultaneous training runs (default: 1)')
     parser.add_argument('--seed', type=int, default=0, metavar='N')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='for the trainings')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/evidence'), metavar='DIR', help='for the training runs'
+    )
     parser.add_argument('--results', type=Path, required=True, metavar='FILE', help='JSON, with a row for every model')
     args = parser.parse_args()
     if not args.data_root.is_dir():

@@ -66,8 +66,8 @@ def read_arguments() -> argparse.Namespace:
     for name, command, data in (('designs', designs, 'shapes'), ('transfer', transfer, 'camvid')):
         command.add_argument('--data-root', type=Path, default=ROOT / 'data' / data, metavar='DIR')
         command.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='default: 0 1 2')
-        command.add_argument('--jobs', type=int, default=1, metavar='N', help='simultaneous trainings (default: 1)')
-        command.add_argument('--out', type=Path, default=Path('work_dirs', name), metavar='DIR', help='trainings')
+        command.add_argument('--jobs', type=int, default=1, metavar='N', help='simultaneous training runs (default: 1)')
+        command.add_argument('--out', type=Path, default=Path('work_dirs', name), metavar='DIR', help='training runs')
         results = ROOT / 'docs' / f'{name}.json'
         command.add_argument('--results', type=Path, default=results, metavar='FILE', help='JSON with the metrics')
     return parser.parse_args()

@@ -26,7 +26,10 @@ def find(name: str) -> Path | None:
 
 
 def similar(name: str) -> str | None:
-    """Return the name of a config, or a config next to the path `name`, that is spelled similarly."""
+    """Return the most similar config: a name of this package, or a file in the folder of the path `name`.
+
+    The result is None if there is no match.
+    """
     files = [str(file) for file in Path(name).parent.glob('*.py')]
     full_names = names()
     short_names = [each.partition('/')[2] for each in full_names]

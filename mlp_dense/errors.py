@@ -27,16 +27,16 @@ class NotInstalledError(UserError, ImportError):
 
 
 REMEDIES = {
-    **dict.fromkeys(('mmengine', 'mmdet', 'mmseg'), "pip install -e '.[mim]' in the folder of mlp_dense"),
+    **dict.fromkeys(('mmengine', 'mmdet', 'mmseg'), "pip install 'mlp_dense[mim]'"),
     **dict.fromkeys(
         ('timm', 'torchvision'),
-        "pip install -e '.[timm]' in the folder of mlp_dense, with the torchvision that belongs to your PyTorch",
+        "pip install 'mlp_dense[timm]', with the torchvision that belongs to your PyTorch",
     ),
     'mmcv': 'pip install mmcv-lite==2.1.0 to use the operators of mlp_dense, or compile mmcv with its own in 10 to 25 '
     'minutes (docs/troubleshooting.md). Never install both',
     'safetensors': 'pip install safetensors',
-    'tifffile': "pip install -e '.[data]' in the folder of mlp_dense",
-    **dict.fromkeys(('onnx', 'onnxscript', 'onnxruntime'), "pip install -e '.[export]' in the folder of mlp_dense"),
+    'tifffile': "pip install 'mlp_dense[data]'",
+    **dict.fromkeys(('onnx', 'onnxscript', 'onnxruntime'), "pip install 'mlp_dense[export]'"),
 }
 """Commands that install missing packages."""
 

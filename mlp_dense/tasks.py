@@ -43,7 +43,7 @@ class Task:
     def labels_of(self, sample: Any, side: str, score_thr: float = 0.0) -> Any:
         """Return ground truth (``gt``) or predictions (``pred``, scored above `score_thr`) of a sample, or None."""
         labels = sample.get(f'{side}_{self.field}')
-        return labels[labels.scores > score_thr] if labels is not None and 'scores' in labels else labels
+        return labels[labels.scores >= score_thr] if labels is not None and 'scores' in labels else labels
 
 
 def task_of(scope: str | None) -> Task:

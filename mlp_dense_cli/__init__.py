@@ -1,7 +1,7 @@
 """Command ``mlp-dense``, and the tools in ``tools/``, which run the same functions.
 
 Nothing here imports ``mlp_dense`` or PyTorch before the arguments are parsed, so that ``--help`` is immediate. A new
-command is a module with ``make_parser`` and ``main``, and a row of ``COMMANDS``. The module of ``data check`` would be
+command is a module with ``make_parser`` and ``main``, and a row of ``COMMANDS``. The module of ``data check`` is
 ``data_check.py``.
 """
 
@@ -24,9 +24,10 @@ COMMANDS = {
     'plot': 'draw learning curves',
     'checkpoint': 'inspect a checkpoint or publish its weights',
     'configs': 'list the configs of this package',
+    'new': 'write a config for the data in a folder',
     'data convert': 'convert annotations between formats, and split data sets',
     'data check': 'check the data of a config or in a folder',
-    'data stats': 'measure mean and standard deviation of the bands of images',
+    'data stats': 'measure the mean and standard deviation of the bands of images',
     'data shapes': 'generate the embedded data set of shapes',
     'doctor': 'check the installed packages and the machine',
     'completion': 'print a script that completes commands in bash or zsh',
@@ -42,7 +43,7 @@ def main() -> None:
         sys.argv[: 1 + len(command.split())] = [f'{program} {command}']
         run(command)
     elif words[0] in ('-h', '--help'):
-        print(usage(COMMANDS))
+        print(usage(COMMANDS), f'\n  {"--version":<14}print the version', sep='\n')
     elif words[0] == '--version':
         print(f'mlp-dense {version()}')
     elif group := [name for name in COMMANDS if name.startswith(f'{words[0]} ')]:

@@ -79,8 +79,8 @@ def add_image_sizes(parser: argparse.ArgumentParser) -> None:
 
 
 def add_score_thr(parser: argparse._ActionsContainer, use: str) -> None:
-    """Add --score-thr; `use` completes "detections above this score are"."""
-    text = f'detections above this score are {use} (0 to 1, default: 0.3)'
+    """Add --score-thr; `use` completes "detections with at least this score are"."""
+    text = f'detections with at least this score are {use} (0 to 1, default: 0.3)'
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE', help=text)
 
 
@@ -98,7 +98,7 @@ def common_parser(description: str, loaders: Iterable[str], *examples: str) -> a
     parser.add_argument('--batch-size', type=int, metavar='N', help='number of images per batch and process')
     text = 'number of data-loading processes; 0 loads in the main process'
     parser.add_argument('--workers', type=int, metavar='N', help=text)
-    text = 'objects with iscrowd=1 in annotations of COCO (default: ignored)'
+    text = 'use of objects with iscrowd=1 in COCO-format annotations (default: as in the config, usually ignored)'
     parser.add_argument('--crowds', choices=('ignored', 'as-objects'), help=text)
     text = 'folder for checkpoints and logs (default: work_dirs/NAME_OF_CONFIG)'
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help=text)

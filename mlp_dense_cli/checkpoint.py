@@ -50,7 +50,7 @@ def main() -> None:
     checkpoint = Checkpoint.read(args.file)
     lines = list(describe(checkpoint, FAMILIES))
     if args.config:
-        lines.append(('whole model', compare_with_model(read_config(args.config), checkpoint)))
+        lines.append(('complete model', compare_with_model(read_config(args.config), checkpoint)))
     for topic, text in lines:
         printable = ''.join(char if char.isprintable() else '?' for char in text)  # a file can contain any names
-        print(f'{topic:<12}{printable}')
+        print(f'{topic:<15}{printable}')

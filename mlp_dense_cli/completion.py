@@ -35,8 +35,9 @@ FILES = '/'
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
-        'Print a script that completes commands, options, names of configs and files. To use it, put eval '
-        '"$(mlp-dense completion bash)" into ~/.bashrc, or the same with zsh after compinit into ~/.zshrc.',
+        'Print a script that completes commands, options, names of configs and files. For bash, put eval '
+        '"$(mlp-dense completion bash)" into ~/.bashrc; for zsh, put eval "$(mlp-dense completion zsh)" into ~/.zshrc, '
+        'after compinit.',
         'bash',
         'zsh',
     )

@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
         'List the configs of this package with the values that their authors published; "?" marks values that are not '
-        'confirmed in their source. Other commands accept the names. With NAME, print the path of its file.',
+        'confirmed in their source. Other commands accept the names. With CONFIG, print the path of its file.',
         '--task detection --family cycle',
         'hire_mlp_mask_rcnn_coco',
     )

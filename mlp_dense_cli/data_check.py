@@ -11,14 +11,14 @@ from .arguments import add_cfg_options, tool_parser
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
-        'Check all images, labels and annotations of a config or in a folder. The table has the severity, the count, '
-        'an example and the cure of each problem, and the sizes of objects next to the strides of the pyramid. The '
-        'exit status is 0, 1 (warnings) or 2 (errors).',
+        'Check all images, labels and annotations that a config names or a folder contains. The table has the '
+        'severity, the count, examples and the remedy of each problem, and the sizes of objects next to the strides of '
+        'the pyramid. The exit status is 0, 1 (warnings) or 2 (errors).',
         'data/fruit',
         'hire_mlp_mask_rcnn_coco --data-root data/fruit',
     )
     parser.add_argument('target', metavar='DIR|CONFIG', help='folder of the data, or file or name of a config')
-    parser.add_argument('--fast', action='store_true', help='decode a sample of the images, as before a training')
+    parser.add_argument('--fast', action='store_true', help='decode a sample of the images, as before training')
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
     parser.add_argument(
         '--data-root', type=Path, metavar='DIR', help='folder of the data, instead of the data_root in the config'

@@ -10,8 +10,9 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
         'Convert the annotations of a data set, and print what was found, what differs, and the numbers of images, '
-        'objects and classes before and after. The format of SOURCE is recognized: COCO, YOLO, Pascal VOC, LabelMe, '
-        'CVAT, or label maps as indices, colours or masks. Images are linked into OUT, or copied to another disk.',
+        'objects, crowds and classes before and after. The format of SOURCE is recognized: COCO, YOLO, Pascal VOC, '
+        'LabelMe, CVAT, or label maps as indices, colours or masks. Images are hard-linked into OUT, or copied if OUT '
+        'is on another disk.',
         'data/fruit fruit_coco',
         'data/fruit fruit_yolo --to yolo --split 0.8 0.1 0.1',
     )
@@ -24,15 +25,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--format', metavar='NAME', help='format of SOURCE, if several are found')
     parser.add_argument('--images', type=Path, metavar='DIR', help='folder of the images, if they are not in SOURCE')
-    parser.add_argument('--colors', type=Path, metavar='FILE', help='label maps: colour or value of each class')
+    parser.add_argument(
+        '--colors', type=Path, metavar='FILE', help='for label maps: file with the colour or value of each class'
+    )
     parser.add_argument(
         '--split',
         nargs='+',
         type=float,
         default=[],
         metavar='FRACTION',
-        help='divide all images into train, val and test, with equal fractions of each class; near-duplicates stay '
-        'together',
+        help='two or three fractions with sum 1: split all images into train and val, or train, val and test, '
+        'stratified by class; near-duplicates stay together',
     )
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the split (default: 0)')
     return parser

@@ -9,8 +9,8 @@ from .arguments import tool_parser
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
-        'Generate the embedded data set: images of shapes with COCO annotations and label maps, or with --classify in '
-        'one folder per class. No download is needed.',
+        'Generate the embedded data set: images of shapes with COCO annotations and label maps. With --classify, '
+        'one folder of images per class. No download is needed.',
         'data/shapes',
         'data/shapes_classes --classify --num-train 1000 --num-val 250 --size 64',
     )
@@ -30,7 +30,8 @@ def make_parser() -> argparse.ArgumentParser:
         type=int,
         default=3,
         metavar='N',
-        help='4 to 12: TIFFs of 16 bits with infrared bands, which alone tell two classes apart (default: 3, JPEG)',
+        help='number of bands: 3 (JPEG, default), or 4 to 12 (16-bit TIFF with infrared bands; two classes differ only '
+        'in infrared)',
     )
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the images (default: 0)')
     return parser

@@ -9,9 +9,9 @@ from .arguments import tool_parser
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
-        'Measure mean and standard deviation of each band over all images of a folder: TIFF with any number of bands '
-        'and bits, NumPy files, and ordinary images, in the order of the bands in the file. The printed line belongs '
-        'into the data_preprocessor of a config.',
+        'Measure the mean and standard deviation of each band over all images of a folder: TIFF with any number of '
+        'bands and bits, NumPy files, and ordinary images, in the order of the bands in the file. The command prints a '
+        '"model = ..." line to put into a config that loads images with mlp_dense.LoadMultiBandImage.',
         'data/fields/train',
         'data/fields/train --channels first',
     )

@@ -1,4 +1,7 @@
-"""The environment, and what is wrong with it. It works with broken packages: they are imported in other processes."""
+"""Diagnosis of the environment.
+
+Packages are imported in separate processes, so a broken one does not stop the command.
+"""
 
 import argparse
 import json
@@ -87,7 +90,8 @@ def main() -> None:
     else:
         print('\n'.join(f'{name:<14}{text}' for name, text in rows.items()))
         for finding in findings:
-            print(f'\n{finding.severity}: {finding.problem}.\n  {finding.remedy}.\n  {finding.link}')
+            end = '.' if finding.remedy[0].isupper() else ''  # none after a command
+            print(f'\n{finding.severity}: {finding.problem}.\n  {finding.remedy}{end}\n  {finding.link}')
         print('' if findings else '\nNothing is wrong.')
     severities = {finding.severity for finding in findings}
     sys.exit(2 if 'error' in severities else int(bool(severities)))
@@ -172,7 +176,7 @@ def check_requirements() -> tuple[str, list[Finding]]:
                         continue
                     needed = f'{each.name}{each.specifier}'
                     owner_name = f'mlp_dense[{extra}]' if extra else f'{package} {owner.version}'
-                    problem = f'{owner_name} requires {needed}, and {version or "nothing"} is installed'
+                    problem = f'{owner_name} requires {needed}, but {version or "nothing"} is installed'
                     heading = 'a-package-has-a-version-that-does-not-fit'
                     findings.setdefault(needed, Finding('warning', problem, f"pip install '{needed}'", heading))
     text = ', '.join(f'{extra} {state}' for extra, state in states.items())
@@ -188,7 +192,9 @@ def failed_imports(results: dict[str, dict[str, Any]]) -> Iterator[Finding]:
         if not error or error in reported:  # a package that imports a broken one has the same error
             continue
         reported.add(error)
-        heading, remedy = 'a-package-cannot-be-imported', f'Install {module} again with pip install --force-reinstall'
+        names = DISTRIBUTIONS.get(module, [module.partition('.')[0]])
+        name = next(filter(installed, names), names[0])
+        heading, remedy = 'a-package-cannot-be-imported', f'pip install --force-reinstall {name}'
         if absent := re.search(r"No module named '(\w+)", error):
             remedy = remedies.get(absent[1], f'Install the package that contains {absent[1]}')
         for pattern, known_heading, known_remedy in KNOWN:
@@ -222,7 +228,7 @@ def check_machine(results: dict[str, dict[str, Any]]) -> Iterator[Finding]:
     heading = 'a-gpu-is-not-used'
     if torch['warning'] or (has_nvidia_driver() and not torch['gpus'] and not hidden):
         build = f'for CUDA {torch["cuda"]}' if torch['cuda'] else 'for CPUs only'
-        problem = f'An NVIDIA driver is installed, and this PyTorch ({build}) does not use the GPU'
+        problem = f'An NVIDIA driver is installed, but this PyTorch ({build}) does not use the GPU'
         problem = f'PyTorch ({build}) warns about the GPU: {torch["warning"]}' if torch['warning'] else problem
         yield Finding('warning', problem.rstrip('.'), 'Install the PyTorch of the CUDA version of your driver', heading)
     if torch['threads'] > usable_cpus():

@@ -17,9 +17,9 @@ def image_size(text: str) -> tuple[int, int]:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = config_parser(
-        'Export a detector or segmentor, or a part of it, to ONNX or torch.export. The exported model takes images '
-        '(B, 3, H, W) of uint8 in BGR, as OpenCV reads them; it normalizes and pads them itself. Before the file is '
-        'written, the tool runs it on images of two sizes in two batches, and compares the results with PyTorch.',
+        'Export a detector or segmentor, or a part of it, to ONNX or torch.export. The model accepts uint8 images '
+        '(B, 3, H, W) in BGR, or float32 bands in the order of the file. It normalizes and pads them itself. The tool '
+        'compares the exported model with PyTorch on two batches before it writes OUT.',
         'hire_mlp_mask_rcnn_shapes epoch_15.pth model.onnx',
         'hire_mlp_upernet_ade20k none model.pt2 --static 512x512 --part backbone',
     )
@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('out', type=Path, metavar='OUT', help='new file: .onnx, or .pt2 for torch.export')
     text = 'part to export: model, neck or backbone (default: model)'
     parser.add_argument('--part', choices=('model', 'neck', 'backbone'), default='model', metavar='PART', help=text)
-    text = 'dtype of the network: fp32, fp16 or bf16 (default: fp32)'
+    text = 'dtype of the network: fp32, fp16, or bf16 for .pt2 (default: fp32)'
     parser.add_argument('--dtype', choices=('fp32', 'fp16', 'bf16'), default='fp32', metavar='DTYPE', help=text)
     text = 'quantize to int8 (weights 7 bits), calibrated on up to 64 --images'
     parser.add_argument('--int8', action='store_true', help=text)

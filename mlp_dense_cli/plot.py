@@ -1,4 +1,4 @@
-"""Learning curves of trainings."""
+"""Learning curves of training runs."""
 
 import argparse
 from pathlib import Path
@@ -9,12 +9,12 @@ from .arguments import check_out_file, tool_parser
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
-        'Draw losses, learning rate and validation metrics of a training into a PNG. If several trainings are given, '
+        'Draw losses, learning rate and validation metrics of a training run into a PNG. If several runs are given, '
         'each has one colour and only its main metrics (mAP, mIoU, top1).',
         'work_dirs/hire_mlp_mask_rcnn_coco --out curves.png --smooth 0.8',
         'work_dirs/small work_dirs/base --out curves.png',
     )
-    text = 'work dir of a training, or a scalars.json in it'
+    text = 'work dir of a training run, or a scalars.json in it'
     parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help=text)
     text = 'image to write; an earlier one is replaced'
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.png', help=text)

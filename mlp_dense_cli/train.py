@@ -28,8 +28,8 @@ def make_parser() -> argparse.ArgumentParser:
     training.add_argument('--seed', type=int, metavar='N', help='seed of all random numbers (default: drawn, logged)')
     text = 'equal bits in every run with the same --seed; slower'
     training.add_argument('--deterministic', action='store_true', help=text)
-    before = parser.add_argument_group('before a training')
-    text = 'check all images, labels and annotations, then end'
+    before = parser.add_argument_group('before training')
+    text = 'check all images and labels of train and val, then end'
     before.add_argument('--check-data', action='store_true', help=text)
     before.add_argument('--train', action='store_true', help='continue with the training after --check-data')
     text = 'print the config that would run on this machine, and exit'

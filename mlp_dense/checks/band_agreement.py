@@ -93,7 +93,9 @@ def _check_transform(path: str, transform: Mapping, count: int) -> None:
         raise UserError(f'{problem}; use mlp_dense.LoadMultiBandImage.')
     for applies, reason, names in REFUSED:
         if name in names.split() and applies(count):
-            raise UserError(f'{path}: {name} {reason}, and this config loads {count} bands of any depth; remove it.')
+            raise UserError(
+                f'{path}: {name} {reason}, but this config loads {count} bands as float32; remove the transform.'
+            )
     if name == 'Normalize' and transform.get('to_rgb', True):
         raise UserError(f'{path}: Normalize exchanges the first and the third band; set to_rgb=False.')
     if count > 4 and transform.get('interpolation') == 'area':
@@ -128,17 +130,17 @@ def check_image(name: Any, found: int, expected: int) -> None:
 
 
 def lost_by_opencv(file: Path, loaded: np.ndarray) -> str:
-    """Return what mmcv's LoadImageFromFile dropped when it loaded an image; '' if nothing of importance.
+    """Return the problem that mmcv's LoadImageFromFile dropped a part of an image; '' if nothing of importance.
 
     The lower 8 of 16 bits are important if a sensor has at most 14 bits, so that the upper 8 are at most 63.
     """
     with suppress(OSError, ValueError), Image.open(file) as image:
         if image.format == 'TIFF' and (pages := getattr(image, 'n_frames', 1)) > 1:
-            return f'{pages} pages, of which LoadImageFromFile reads the first'
+            return f'images have {pages} pages, of which LoadImageFromFile reads the first'
         bits = image.tag_v2.get(258, (8,)) if isinstance(image, TiffImageFile) else ()
         is_deep = image.mode.startswith('I;16') or max(bits, default=8) > 8 or _png_bits(file) > 8
         if is_deep and loaded.max(initial=0) < 64:
-            return 'most of their 16 bits in the lower 8, which LoadImageFromFile drops'
+            return '16-bit images use mainly their lower 8 bits, which LoadImageFromFile drops'
     return ''
 
 

@@ -19,7 +19,7 @@ class Contents:
 
     images: list[str] = field(default_factory=list)
     label_maps: list[str] = field(default_factory=list)
-    objects: Counter = field(default_factory=Counter)  # number of objects that are learned, by class
+    objects: Counter = field(default_factory=Counter)  # number of objects that are used for training, by class
     detection: bool = False
     sizes: list[tuple[float, float, float, float]] = field(default_factory=list)  # width and height of object and image
 
@@ -62,14 +62,17 @@ def annotation_findings(name: str, dataset: Any, foreign_metric: bool = False) -
     if difference := _order_difference(dataset, repaired.names):
         yield Finding('error', name, STOPS, 1, (f'{file} {difference}',))
     for problem, (count, ids) in repaired.problems.items():
-        severity, cure, owner = problem.severity, problem.cure, problem.repaired_by
+        severity, remedy, owner = problem.severity, problem.remedy, problem.repaired_by
         if (owner == DATASET and not is_ours) or (owner == METRIC and foreign_metric):
             has_wrong_ap = problem is NUMBERED and all(isinstance(i, int) for i in ids)  # others end the validation
-            severity, cure = 'warning' if has_wrong_ap else 'error', f"set type='mlp_dense.{owner}', which repairs them"
+            severity, remedy = (
+                'warning' if has_wrong_ap else 'error',
+                f"set type='mlp_dense.{owner}', which repairs them",
+            )
         elif owner == METRIC and severity == 'note':
             continue
         examples = tuple(f'id {i}' for i in ids)
-        yield Finding(severity, name, f'annotations {problem.text} in {file}', count, examples, cure)
+        yield Finding(severity, name, f'annotations {problem.text} in {file}', count, examples, remedy)
     if not repaired.usable:
         if name == 'train' or (name == 'val' and repaired.problems):
             yield Finding('error', name, STOPS, 1, (nothing_usable(file, repaired),))
@@ -91,10 +94,12 @@ def object_findings(name: str, dataset: Any, contents: Contents) -> Iterator[Fin
     if not contents.detection or not classes or (hasattr(dataset, 'repaired') and not dataset.repaired.usable):
         return
     if not contents.objects and name == 'train':
-        yield Finding('error', name, STOPS, 1, (f'No object of {_source(dataset)} is learned; add objects.',))
+        yield Finding(
+            'error', name, STOPS, 1, (f'No annotation of {_source(dataset)} can be used for training; add objects.',)
+        )
     elif empty := [str(label) for i, label in enumerate(classes) if not contents.objects[i]]:
-        severity, cure = ('warning', 'add objects, or remove the classes') if name == 'train' else ('note', '')
-        yield Finding(severity, name, 'classes without an object', len(empty), tuple(empty[:3]), cure)
+        severity, remedy = ('warning', 'add objects, or remove the classes') if name == 'train' else ('note', '')
+        yield Finding(severity, name, 'classes without an object', len(empty), tuple(empty[:3]), remedy)
 
 
 def _source(dataset: Any) -> str:
@@ -113,7 +118,7 @@ def nothing_usable(file: str | Path, repaired: Repaired) -> str:
     if not unusable:
         return f'{file} has no usable annotation (it has none); add annotations.'
     reasons = ', '.join(f'{count} {problem.text}' for problem, count in unusable.items())
-    return f'{file} has no usable annotation ({reasons}); {max(unusable, key=unusable.__getitem__).cure}.'
+    return f'{file} has no usable annotation ({reasons}); {max(unusable, key=unusable.__getitem__).remedy}.'
 
 
 def _order_difference(dataset: Any, names: Mapping[Any, str]) -> str | None:

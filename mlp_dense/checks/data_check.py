@@ -38,8 +38,8 @@ def inspect(
     """Return the findings about data sets, and in the main process their contents.
 
     It decodes a sample of the images, or `everything`. Several processes share the images, and return equal findings.
-    `foreign_metrics` are the names of the data that a metric of mmdet measures. More than the fraction `max_unreadable`
-    of missing training images are an error. Images have the number of `bands` of the model, if it is given.
+    `foreign_metrics` names the data sets evaluated by mmdet's own metrics. It is an error if a fraction above
+    `max_unreadable` of the training images is missing. If `bands` is given, each image must have that many bands.
     """
     of_images, counts = _in_images(data, everything, bands)
     findings: list[Finding] = []
@@ -86,8 +86,8 @@ def _in_images(data: Data, everything: bool, bands: int | None) -> tuple[list[Fi
             pixels[number] = (count + 1, sums + count_labels(labels, getattr(dataset, 'ignore_index', 255)))
     for name, dataset in data if is_main_process() else ():
         if has_lossy_labels(dataset):
-            problem, cure = 'label maps are JPEG files, whose compression changes labels', 'save them as PNG'
-            findings.append(Finding('warning', name, problem, len(dataset), (), cure))
+            problem, remedy = 'label maps are JPEG files, whose compression changes labels', 'save them as PNG'
+            findings.append(Finding('warning', name, problem, len(dataset), (), remedy))
     return findings, pixels
 
 
@@ -114,21 +114,21 @@ def _in_image(name: str, dataset: Any, info: dict, decodes: bool, bands: int | N
                 if isinstance(loader, LoadMultiBandImage) and bands is not None:
                     check_image(file, info['img'].shape[2], bands)
                 elif type(loader).__name__ == 'LoadImageFromFile' and (lost := lost_by_opencv(Path(file), info['img'])):
-                    cure = 'load them with mlp_dense.LoadMultiBandImage'
-                    yield finding('warning', problem=f'images have {lost}', examples=(file,), cure=cure)
+                    remedy = 'load them with mlp_dense.LoadMultiBandImage'
+                    yield finding('warning', problem=lost, examples=(file,), remedy=remedy)
     except UserError as error:
         if isinstance(error, UnreadableError) and name == 'train':
-            problem, cure = 'images or label maps cannot be read, and will be skipped', 'replace or remove them'
-            yield finding('warning', problem=problem, examples=(file,), cure=cure)
+            problem, remedy = 'images or label maps cannot be read, and will be skipped', 'replace or remove them'
+            yield finding('warning', problem=problem, examples=(file,), remedy=remedy)
         else:
             yield finding('error', problem=STOPS, examples=(str(error),))
         return
     if decodes and is_truncated(Path(file)):
         yield finding('warning', problem='images are truncated; the missing area is grey', examples=(file,),
-                      cure='replace or remove them')  # fmt: skip
+                      remedy='replace or remove them')  # fmt: skip
     if decodes and len(annotated_size) == 2 and 'ori_shape' in info and list(info['ori_shape'][:2]) != annotated_size:
-        yield finding('warning', problem='images are of another size than their annotations say', examples=(file,),
-                      cure='correct height and width, or rotate the images as their EXIF data say')  # fmt: skip
+        yield finding('warning', problem='image size differs from the annotations', examples=(file,),
+                      remedy='correct width and height, or apply the EXIF orientation to the images')  # fmt: skip
 
 
 def is_truncated(file: Path) -> bool:

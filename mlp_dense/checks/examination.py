@@ -42,10 +42,10 @@ class Examination:
         """Return the findings and the sizes of objects as text."""
         lines = [f'{self.source}: {", ".join(f"{count} {name} images" for name, count in self.images.items())}']
         lines += [table(self.findings) or 'No problem was found.']
-        scale = f'images resized to {self.scale[0]}x{self.scale[1]}' if self.scale else 'images of their own size'
+        scale = f'images resized to {self.scale[0]}x{self.scale[1]}' if self.scale else 'images at original size'
         for name, counts in self.sizes.items():
             total = max(sum(counts.values()), 1)
-            lines += [f'Objects of the {name} data by the root of their area, between the strides; {scale}:']
+            lines += [f'Objects of the {name} data by square root of area, binned at the strides; {scale}:']
             lines += [f'{label:>12} {count:>8} {"#" * round(40 * count / total)}' for label, count in counts.items()]
         return '\n'.join(lines)
 
@@ -61,8 +61,11 @@ def examine(
 ) -> Examination:
     """Examine the data of a config, with changes of it by `options` and `data_root`, or in a folder.
 
-    All images and labels are decoded, unless `everything` is False. Raises UserError if the config cannot be read.
+    All images and labels are decoded, unless `everything` is False. Raises UserError if the config cannot be read, or
+    if changes of a config are given with a folder.
     """
+    if target.is_dir() and (options or data_root):
+        raise UserError(f'{target} is a folder; omit --data-root and --cfg-options, which change configs.')
     with TemporaryDirectory() as converted:
         return _examine(target, options, data_root, everything, Path(converted))
 
@@ -74,7 +77,7 @@ def _examine(
     found: list[tuple[str, ConfigDict]] = []
     if target.is_dir():
         result.findings += [
-            Finding('note', 'all', 'folder of the system is ignored', 1, (folder,)) for folder in system_folders(target)
+            Finding('note', 'all', 'system folders are ignored', 1, (folder,)) for folder in system_folders(target)
         ]
         try:
             found += datasets_in(target, converted)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 SEVERITIES = ('error', 'warning', 'note')
-STOPS = 'would stop the run'
+STOPS = 'files or settings would stop the run'
 """Problem of images and labels whose example is a complete sentence."""
 
 
@@ -15,35 +15,35 @@ class Finding:
 
     severity: str  # one of SEVERITIES
     data: str  # train, val or test
-    problem: str  # continues the count
+    problem: str  # a clause in the plural
     count: int = 1
     examples: tuple[str, ...] = ()  # at most three files, ids or classes
-    cure: str = ''  # imperative clause
+    remedy: str = ''  # imperative clause
 
     def line(self) -> str:
         """Return the row of the table."""
         shown = self.examples[:1] if self.problem == STOPS else self.examples
         more = f' and {self.count - len(shown)} more' if self.count > len(shown) else ''
         examples = f': {", ".join(shown)}{more}' if shown else ''
-        row = f'{self.severity:<7} {self.data:<5} {self.count} {self.problem}{examples}'
-        return f'{row}\n{" " * 18}-> {self.cure}' if self.cure else row
+        row = f'{self.severity:<7} {self.data:<5} {self.count:>6}  {self.problem}{examples}'
+        return f'{row}\n{" " * 22}-> {self.remedy}' if self.remedy else row
 
     def sentence(self) -> str:
         """Return the message of the error."""
         if self.problem == STOPS:
             return self.examples[0]
         examples = f', for example {self.examples[0]}' if self.examples else ''
-        return f'The {self.data} data: {self.count} {self.problem}{examples}; {self.cure}.'
+        return f'The {self.data} data: {self.problem}: {self.count}{examples}; {self.remedy}.'
 
 
 def merged(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings with equal problems and cures as one, errors first."""
+    """Return the findings with equal problems and remedies as one, errors first."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for finding in findings:
-        groups.setdefault((finding.severity, finding.data, finding.problem, finding.cure), []).append(finding)
+        groups.setdefault((finding.severity, finding.data, finding.problem, finding.remedy), []).append(finding)
     rows = [
-        Finding(severity, data, problem, sum(finding.count for finding in group), _examples(group), cure)
-        for (severity, data, problem, cure), group in groups.items()
+        Finding(severity, data, problem, sum(finding.count for finding in group), _examples(group), remedy)
+        for (severity, data, problem, remedy), group in groups.items()
     ]
     return sorted(rows, key=lambda finding: SEVERITIES.index(finding.severity))
 
@@ -53,7 +53,7 @@ def _examples(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def table(findings: Iterable[Finding]) -> str:
-    """Return a row for each finding, and its cure below."""
+    """Return a row for each finding, and its remedy below."""
     return '\n'.join(finding.line() for finding in findings)
 
 

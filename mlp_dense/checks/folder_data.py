@@ -13,10 +13,8 @@ from .. import formats
 from ..datasets import SYSTEM_FOLDERS
 from ..datasets.coco import format_of, read_coco, read_json
 from ..errors import UserError
+from ..formats.sources import ORDER, SPLITS, split_of
 from .image_files import images_by_suffix
-
-SPLITS = dict(train='train', valid='val', val='val', dev='val', test='test')
-"""Names of splits by what the paths contain."""
 
 LABEL_MODES = ('1', 'L', 'P', 'I', 'F', 'I;16', 'I;16B')
 
@@ -47,16 +45,15 @@ def _converted(root: Path, converted: Path) -> Iterator[tuple[str, ConfigDict]]:
     data = formats.read(root, name)
     for split, place in formats.places_of(data, converted / 'data').places.items():
         if place.annotations:
-            yield SPLITS.get(split, 'train'), _coco_config(place.annotations, place.images, data.classes, masks=False)
+            yield (
+                split if split in ORDER else 'train',
+                _coco_config(place.annotations, place.images, data.classes, masks=False),
+            )
 
 
-def split_of(path: Path, root: Path) -> str:
+def _split(path: Path, root: Path) -> str:
     """Return the split that a path names, by default ``train``."""
-    for part in reversed(path.relative_to(root).parts):
-        for text, name in SPLITS.items():
-            if text in part.lower():
-                return name
-    return 'train'
+    return split_of(*reversed(path.relative_to(root).parts)) or 'train'
 
 
 def _visible(root: Path, pattern: str) -> list[Path]:
@@ -76,7 +73,7 @@ def _coco(root: Path) -> Iterator[tuple[str, ConfigDict]]:
         names = [image['file_name'] for image in content['images']]
         masks = any(annotation.get('segmentation') for annotation in content['annotations'][:1000])
         classes = [category['name'] for category in content['categories']]
-        yield split_of(file, root), _coco_config(file, _folder_of(names, file, root), classes, masks)
+        yield _split(file, root), _coco_config(file, _folder_of(names, file, root), classes, masks)
 
 
 def _coco_config(file: Path, images: Path, classes: list[str], masks: bool) -> ConfigDict:
@@ -104,9 +101,9 @@ def _label_maps(root: Path) -> Iterator[tuple[str, ConfigDict]]:
     for folder, files in folders.items():
         if folder in labels or not files:
             continue
-        stems, split = {file.stem for file in files}, split_of(folder, root)
+        stems, split = {file.stem for file in files}, _split(folder, root)
         common = {other: len(stems & {file.stem for file in maps}) for other, maps in labels.items()}
-        best = max(common, key=lambda other: (split_of(other, root) == split, common[other]), default=None)
+        best = max(common, key=lambda other: (_split(other, root) == split, common[other]), default=None)
         if best and common[best] > 0.5 * len(stems):
             yield split, _label_map_config(folder, best, files[0].suffix, labels[best])
 
@@ -132,7 +129,7 @@ def _classes(root: Path) -> Iterator[tuple[str, ConfigDict]]:
     for folder in [path for path in _visible(root, '*') if path.is_dir() and path.name.lower() in SPLITS] or [root]:
         if any(images_by_suffix(path) for path in folder.iterdir() if path.is_dir()):
             yield (
-                split_of(folder, root.parent),
+                _split(folder, root.parent),
                 ConfigDict(
                     type='mlp_dense.ClassFolders',
                     data_prefix=dict(img_path=str(folder)),

@@ -34,17 +34,19 @@ def file_findings(name: str, dataset: Any, contents: Contents, max_unreadable: f
     for noun, files in (('images', contents.images), ('label maps', contents.label_maps)):
         if missing := missing_files(files):
             is_error = name != 'train' or len(missing) > max_unreadable * len(files)
-            cure = _similar(missing[0]) or 'add the files, or correct the names and the folder'
+            remedy = _similar(missing[0]) or 'add the files, or correct the names and the folder'
             examples = tuple(missing[:3])
-            yield Finding('error' if is_error else 'warning', name, f'{noun} are missing', len(missing), examples, cure)
+            yield Finding(
+                'error' if is_error else 'warning', name, f'{noun} are missing', len(missing), examples, remedy
+            )
     if repeated := [file for file, count in Counter(contents.images).items() if count > 1]:
-        problem, cure = 'images are listed several times', 'list each image once, with all of its annotations'
-        yield Finding('warning', name, problem, len(repeated), tuple(repeated[:3]), cure)
+        problem, remedy = 'images are listed several times', 'list each image once, with all of its annotations'
+        yield Finding('warning', name, problem, len(repeated), tuple(repeated[:3]), remedy)
     yield from _other_suffixes(name, dataset)
 
 
 def _similar(file: str) -> str:
-    """Return a cure if a folder has the file with another suffix or in other letter case."""
+    """Return a remedy if a folder has the file with another suffix or in other letter case."""
     path = Path(file)
     if '\\' in file:
         return 'write file_name with / instead of \\'
@@ -63,11 +65,11 @@ def _other_suffixes(name: str, dataset: Any) -> Iterator[Finding]:
     ignored = {_suffix(own)} | ({_suffix(dataset.seg_map_suffix)} if folder in (labels, *labels.parents) else set())
     for suffix, files in images_by_suffix(folder).items():
         if suffix not in ignored:
-            problem, cure = (
+            problem, remedy = (
                 f'images with the suffix {suffix} are not used',
                 f'rename them, or set img_suffix={suffix!r}',
             )
-            yield Finding('warning', name, problem, len(files), tuple(files[:3]), cure)
+            yield Finding('warning', name, problem, len(files), tuple(files[:3]), remedy)
 
 
 def _suffix(ending: str) -> str:
@@ -76,7 +78,7 @@ def _suffix(ending: str) -> str:
 
 
 def images_by_suffix(folder: Path) -> dict[str, list[str]]:
-    """Return the images in and below a folder by their suffix, without hidden files and folders of the system."""
+    """Return the images in and below a folder by their suffix, without hidden files and system folders."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted(folder.rglob('*')):
         parts = path.relative_to(folder).parts

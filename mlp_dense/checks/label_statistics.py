@@ -37,9 +37,9 @@ def label_findings(
         yield Finding(severity, name, f'label maps have ignored pixels only ({checked})', maps, (), zero)
         return
     if fraction and present.tolist() == [0] and len(classes) > 1 and not reduced:
-        cure = "insert dict(type='mlp_dense.MapLabels', labels={255: 1}) after LoadAnnotations in all pipelines"
+        remedy = "insert dict(type='mlp_dense.MapLabels', labels={255: 1}) after LoadAnnotations in all pipelines"
         problem = f'label maps contain 0 and 255 only, but 255 is ignored: one class is trained ({checked})'
-        yield Finding('error', name, problem, maps, (), cure)
+        yield Finding('error', name, problem, maps, (), remedy)
         return
     if fraction > MAX_IGNORED:
         yield Finding(
@@ -47,8 +47,14 @@ def label_findings(
         )
     if empty := [str(label) for i, label in enumerate(classes) if not counts[i]]:
         severity = 'warning' if maps == total and name == 'train' else 'note'
-        cure = 'remove the classes, or add images' if maps == total else '--check-data counts all label maps'
-        yield Finding(severity, name, f'classes occur in no label map ({checked})', len(empty), tuple(empty[:3]), cure)
+        remedy = (
+            'remove the classes, or add images'
+            if maps == total
+            else 'run `mlp-dense data check` without --fast to count all'
+        )
+        yield Finding(
+            severity, name, f'classes occur in no label map ({checked})', len(empty), tuple(empty[:3]), remedy
+        )
 
 
 def has_label_maps(dataset: Any) -> bool:

@@ -55,5 +55,6 @@ def vanishing(name: str, sides: np.ndarray, strides: Sequence[int]) -> Iterator[
     """Yield the objects that are smaller than a cell of the finest level."""
     if count := int((sides < strides[0]).sum()):
         severity = 'warning' if count > MAX_VANISHED * len(sides) else 'note'
-        problem = f'objects are smaller than {strides[0]} pixels, the smallest stride, at the image size of the config'
-        yield Finding(severity, name, problem, count, (), 'increase --img-scale, or cut the images into tiles')
+        problem = f'objects are smaller than the smallest stride ({strides[0]} pixels) at the tested image size'
+        remedy = 'train with a larger --img-scale, or cut the images into tiles'
+        yield Finding(severity, name, problem, count, (), remedy)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..errors import UserError
 
 CROWDS = ('ignored', 'as-objects')
-"""Values of the setting `crowds`: objects with ``iscrowd=1`` are ignored, or learned and measured as any other."""
+"""Values of the setting `crowds`: objects with ``iscrowd=1`` are ignored, or used like any other object."""
 
 BOX = 'set bbox to left, top, width and height in pixels'
 DATASET, METRIC = 'CocoDataset', 'CocoMetric'
@@ -19,8 +19,8 @@ class Problem(NamedTuple):
 
     severity: str  # error, warning or note
     text: str  # continues '3 annotations'
-    cure: str = ''  # imperative clause
-    usable: bool = False  # whether a detector learns such an annotation
+    remedy: str = ''  # imperative clause
+    usable: bool = False  # whether such an annotation is used for training
     repaired_by: str = ''  # type of mlp_dense that repairs it; the type of mmdet fails, or ignores the annotation
 
 
@@ -30,10 +30,14 @@ SMALL_BOX = Problem('warning', 'with a box smaller than a pixel', BOX)
 FRACTIONS = Problem('warning', 'with a box in fractions of the image', BOX)
 NO_AREA = Problem('warning', 'with an area of 0', 'remove `area` from them: then it is computed')
 OUTSIDE = Problem('warning', 'outside of their image', 'correct bbox, or width and height of the images')
-IGNORED = Problem('warning', 'marked with `ignore`, which are not learned', 'remove `ignore` if they are objects')
-CROWD = Problem('note', 'marked with iscrowd, which are not learned', 'pass --crowds as-objects if they are objects')
+IGNORED = Problem('warning', 'marked with `ignore`, not used for training', 'remove `ignore` if they are objects')
+CROWD = Problem(
+    'note', 'marked with iscrowd, not used for training', 'train with --crowds as-objects if they are objects'
+)
 NO_POLYGON = Problem('error', 'without a polygon', 'use a RetinaNet config, or remove them')
-FEW_POINTS = Problem('warning', 'without a polygon of 3 points', 'draw or remove them', repaired_by=METRIC)
+FEW_POINTS = Problem(
+    'warning', 'without a polygon of 3 points', 'draw the masks again, or remove these annotations', repaired_by=METRIC
+)
 RLE_SIZE = Problem('error', 'with an RLE of another size than their image', 'encode their masks again')
 BEYOND = Problem('warning', 'with a box beyond their image', f'{BOX}, not to corners', True)
 COPY = Problem('warning', 'that repeat another annotation', 'remove them', True)
@@ -57,7 +61,7 @@ def other_category(name: Any) -> Problem:
 class Repaired(NamedTuple):
     """Result of a repair."""
 
-    usable: int  # number of annotations that a detector learns
+    usable: int  # number of annotations that are used for training
     problems: dict[Problem, tuple[int, list]]  # number of annotations, and the ids of three
     names: dict[Any, str]  # of the categories, by id
 
@@ -67,9 +71,8 @@ def repair(
 ) -> Repaired:
     """Repair the annotations of :func:`read_coco` in place, so that data sets of mmdet and COCOeval accept them.
 
-    Those of a correct file keep all values, except the id, which becomes 1, 2, ... Annotations without a box, an image
-    or a class are removed. If `masks` are used, objects without a usable mask become crowds. `classes` are the names
-    that count, by default all.
+    In a correct file only the ids change, to 1, 2, ... Annotations without a box, an image or a class are removed. If
+    `masks` are used, objects without a usable mask become crowds. `classes` are the names that count, by default all.
     """
     if crowds not in CROWDS:
         raise UserError(f'crowds is {crowds!r}; set {" or ".join(map(repr, CROWDS))}.')
@@ -267,9 +270,9 @@ def _is_key(value: Any, known: Collection) -> bool:
 
 
 def _numbers(items: Any) -> list[float] | None:
-    """Return the numbers of a list of numbers, or of points (x, y), also as text; None if it contains something else.
+    """Return the numbers of a flat list or of points (x, y); None if it contains something else.
 
-    Numbers keep their type.
+    Numbers keep their type, and may be given as text.
     """
     if not isinstance(items, (list, tuple)):
         return None

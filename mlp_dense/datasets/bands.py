@@ -22,8 +22,9 @@ class LoadMultiBandImage:
     """Loading transform that returns float32 (H, W, C) with the values and the order of the bands in the file.
 
     * TIFF: the axis that the file labels as samples or channels has the bands.
-    * Pages of a TIFF and NumPy arrays are not labelled. Two axes are one band. Of three axes, the first or the last has
-      the bands: the only one of both with at most 16 values, or the one that `channels` names.
+    * Pages of a TIFF and NumPy arrays are not labelled. A 2-D array is one band. In a 3-D array the bands are on the
+      axis that `channels` names. Without `channels` it is the first or the last axis, whichever alone has at most 16
+      values.
     * PNG, JPEG and others are read by OpenCV with all bits and their alpha band, in the order R, G, B, A.
 
     Args:
@@ -47,7 +48,7 @@ class LoadMultiBandImage:
         return results
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Return a file as float32 (H, W, C). Raises UnreadableError if it is damaged or not finite."""
+        """Return a file as float32 (H, W, C). Raises UnreadableError if it is damaged or has non-finite values."""
         path = Path(path)
         suffix = path.suffix.lower()
         read = _read_tiff if suffix in ('.tif', '.tiff') else _read_npy if suffix == '.npy' else _read_ordinary
@@ -69,7 +70,8 @@ class LoadMultiBandImage:
         count = image.shape[2]
         bands = self.bands_shown(count)
         if max(bands) >= count:
-            raise UserError(f'LoadMultiBandImage: show is {bands}, but an image has {count} bands (0 to {count - 1}).')
+            problem = f'LoadMultiBandImage: show is {bands}, but an image has {count} bands'
+            raise UserError(f'{problem}; set show to bands from 0 to {count - 1}.')
         shown = image[..., bands].astype(np.float32)
         low, high = np.percentile(shown, PERCENTILES, axis=(0, 1), keepdims=True)
         return (255 * np.clip((shown - low) / np.maximum(high - low, 1e-12), 0, 1)).astype(np.uint8)
@@ -98,7 +100,7 @@ class LoadMultiBandImage:
         image = np.ascontiguousarray(array, np.float32)
         if not np.isfinite(image).all():
             bands = np.flatnonzero(~np.isfinite(image).all((0, 1))).tolist()
-            problem = f'{path} contains NaN, infinity or a larger number than float32 holds in the bands {bands}'
+            problem = f'{path} contains NaN, infinity or values beyond float32 in bands {bands}'
             raise UnreadableError(f'{problem}; replace these values, for example by 0.')
         return image
 
@@ -147,7 +149,8 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, str]:
         try:
             return first.asarray(), first.axes
         except ValueError as error:
-            # without imagecodecs, OpenCV decodes LZW; it would exchange bands that are not R, G, B
+            # Fall back to OpenCV for LZW without imagecodecs, but only for grey and RGB, because OpenCV swaps the first
+            # and third band.
             is_rgb = first.axes == 'YXS' and first.shape[2] == 3 and first.keyframe.photometric == 2
             if 'imagecodecs' not in str(error) or not (first.axes == 'YX' or is_rgb):
                 raise

@@ -53,7 +53,7 @@ def measure_bands(files: Iterable[Path], loader: LoadMultiBandImage | None = Non
             low, high = np.full_like(mean, np.inf), np.full_like(mean, -np.inf)
         if len(mean) != pixels.shape[1]:
             problem = f'{first} has {len(mean)} bands, but {file} has {pixels.shape[1]}'
-            raise UserError(f'{problem}; measure images with equal bands.')
+            raise UserError(f'{problem}; measure images with the same number of bands.')
         # the update of Chan et al. (1979), which loses no digits to large means
         size, image_mean = len(pixels), pixels.mean(0)
         difference, total = image_mean - mean, count + size
@@ -63,6 +63,6 @@ def measure_bands(files: Iterable[Path], loader: LoadMultiBandImage | None = Non
     if not images:
         raise UserError('There are no images to measure; pass some files.')
     if constant := np.flatnonzero(low == high).tolist():
-        problem = f'The bands {constant} have one value in {counted(images, "image")}'
+        problem = f'Bands {constant} are constant over {counted(images, "image")}'
         raise UserError(f'{problem}; remove them from the files.')
     return BandStatistics(images, mean.tolist(), np.sqrt(squares / count).tolist(), low.tolist(), high.tolist())

@@ -3,7 +3,7 @@
 :func:`read` returns a :class:`DataSet`; :func:`write` and :func:`places_of` accept it.
 """
 
-from .converting import WRITERS, Written, convert, detect, places_of, read, write
+from .converting import WRITERS, Written, detect, places_of, read, write
 from .detecting import FORMATS
 from .records import Annotation, Box, DataSet, Place, Record, counts
 from .semantic import label_map
@@ -18,7 +18,6 @@ __all__ = [
     'Place',
     'Record',
     'Written',
-    'convert',
     'counts',
     'detect',
     'label_map',

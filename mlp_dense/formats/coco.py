@@ -140,7 +140,7 @@ class _Reading:
                 record.annotations.append(annotation)
             else:
                 self.losses.dropped['their image is not listed'].append(annotation.origin)
-                self.irregular['annotations of images are not listed'].append(entry.get('id'))
+                self.irregular['annotations refer to images that are not listed'].append(entry.get('id'))
         if repeated := [value for value, times in ids.items() if times > 1]:
             self.irregular['annotation ids are used twice'] += repeated
         return list(by_id.values())

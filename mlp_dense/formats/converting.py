@@ -1,4 +1,4 @@
-"""Reading in any format, and writing in COCO's, YOLO's, VOC's or as label maps, without moving an image."""
+"""Reader of all formats, and writer of COCO, YOLO, Pascal VOC and label maps. Images are never moved."""
 
 import os
 import shutil
@@ -15,8 +15,7 @@ from .detecting import FORMATS, find
 from .labelme import image_bytes
 from .records import DataSet, Losses, Place, Record, counts
 from .semantic import IGNORED, write_labels
-from .sources import Source, check_sizes, common_folder
-from .splitting import split
+from .sources import Source, check_sizes
 from .voc import write_voc
 from .yolo import write_yolo
 
@@ -56,41 +55,22 @@ def read(
     name, files = find(source, format)
     data = FORMATS[name].read(source, files)
     if not data.splits:
-        raise UserError(f'{path} has no image; set the folder of the data.')
+        raise UserError(f'{path} has no image; choose the folder of the data, or pass --images DIR.')
     if name != 'labels':
         check_sizes(data)
     used = {record.file for record in data.records()}
     unused = sorted({file for paths in source.images.values() for file in paths} - used)
     if unused and name in ('coco', 'voc', 'labelme', 'cvat') and not source.file:
         files_text = some([source.relative(file) for file in unused])
-        data.notes.append(f'{counted(len(unused), "image")} without annotations are not read ({files_text}).')
+        data.notes.append(f'Not read: {counted(len(unused), "image")} without annotations ({files_text}).')
     return data
-
-
-def convert(
-    path: Path,
-    out: Path,
-    format: str | None = None,
-    fractions: Sequence[float] = (),
-    seed: int = 0,
-    colors: Mapping[str, Any] | Path | None = None,
-) -> list[str]:
-    """Read a data set, split it if `fractions` are given, write it, and return the lines to print.
-
-    The default format is COCO's for objects, and label maps for label maps.
-    """
-    data = read(path, colors=colors)
-    if fractions:
-        data = split(data, fractions, seed)
-    written = write(data, out, format or ('labels' if data.format == 'labels' else 'coco'))
-    return [*data.lines(), *written.lines]
 
 
 def places_of(data: DataSet, folder: Path) -> Written:
     """Return files that a config can name: those of the source, or annotations that are written into a new `folder`.
 
-    Images stay where they are, if possible. mmdet and mmsegmentation cannot read the source in another format, in a
-    dialect that the notes of `data` describe, or after :func:`split`.
+    Images stay where they are, if possible. New annotations are written if mmdet or mmsegmentation cannot read those of
+    the source: another format, a dialect named in `data.notes`, or a new split.
     """
     if data.places and all(place.annotations for place in data.places.values()):
         return Written(data.places, [])
@@ -109,7 +89,7 @@ def write(data: DataSet, out: Path, format: str, images: str = 'link') -> Writte
     """
     out = Path(out)
     _check_writable(data, format, images)
-    image_folders = {name: common_folder(record.file for record in records) for name, records in data.splits.items()}
+    image_folders = {name: _image_folder(records[0]) for name, records in data.splits.items()}
     writing = _Writing(data, out, None if images == 'link' else image_folders)
     with _new_folder(out, data) as folder:
         getattr(writing, format)(folder)
@@ -161,16 +141,24 @@ class _Writing:
 
     def result(self, format: str) -> Written:
         if format == 'labels':
+            self.data.pixels = self.pixels  # reading does not count those of binary masks
             return Written(self.places, [*_pixel_lines(self.data, self.pixels), *self.losses.lines()])
         return Written(self.places, _compared(self.data, read(self.out, format), self.losses))
 
 
+def _image_folder(record: Record) -> Path:
+    """Return the folder to which the name of an image is relative."""
+    return record.file.parents[len(Path(record.name).parts) - 1]
+
+
 def _check_writable(data: DataSet, format: str, images: str) -> None:
-    if format not in WRITERS or images not in ('link', 'keep'):
-        raise UserError(f'{format!r} with images={images!r} cannot be written; use {", ".join(WRITERS)} with "link".')
+    if format not in WRITERS:
+        raise UserError(f'The format {format!r} is unknown; use {", ".join(WRITERS)}.')
+    if images not in ('link', 'keep'):
+        raise UserError(f"images is {images!r}; use 'link' or 'keep'.")
     if (format == 'labels') != (data.format == 'labels'):
-        kinds = ('label maps', 'objects') if data.format == 'labels' else ('objects', 'label maps')
-        raise UserError(f'{data.root} has {kinds[0]}, but {format} contains {kinds[1]}; use another format.')
+        found, remedy = ('label maps', 'labels') if data.format == 'labels' else ('objects', 'coco, yolo or voc')
+        raise UserError(f'{data.root} contains {found}, which the format {format} cannot store; choose {remedy}.')
     suffixes = [{record.file.suffix for record in records} for records in data.splits.values()]
     if images == 'keep' and format == 'labels' and max(map(len, suffixes)) > 1:
         raise UserError(f'The images have the suffixes {max(suffixes, key=len)}, not one; use images="link".')
@@ -179,7 +167,10 @@ def _check_writable(data: DataSet, format: str, images: str) -> None:
 
 
 def _pixel_lines(data: DataSet, pixels: Counter[int]) -> list[str]:
-    """Return the pixels of each class before and after. Binary masks have no count before."""
+    """Return lines with the pixels per class in the source and in the result.
+
+    Sources with one mask per class have no source counts.
+    """
     before = data.pixels or pixels
     if +before != +pixels:
         raise RuntimeError(f'The written label maps have {pixels} instead of {before} pixels of each class.')

@@ -83,7 +83,9 @@ FOREIGN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     'a COCO file without categories': (
         'add the list "categories"',
-        lambda content: isinstance(content, dict) and {'images', 'annotations'} <= content.keys(),
+        lambda content: isinstance(content, dict)
+        and {'images', 'annotations'} <= content.keys()
+        and 'categories' not in content,
     ),
 }
 """JSON files that are recognized but not read: the remedy, and the condition of the content."""
@@ -102,7 +104,7 @@ def find(source: Source, name: str | None = None) -> tuple[str, list[Path]]:
     found = {key: files for key in names if (files := FORMATS[key].files(source))}
     if len(found) > 1:
         texts = [f'{key} ({some([source.relative(file) for file in files])})' for key, files in found.items()]
-        raise UserError(f'{source.path} has annotations in several formats: {", ".join(texts)}; set one of them.')
+        raise UserError(f'{source.path} has annotations in several formats: {", ".join(texts)}; pass --format NAME.')
     if not found:
         _refuse_foreign(source)
         if name is None and (files := label_files(source)):

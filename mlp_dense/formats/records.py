@@ -113,7 +113,7 @@ class DataSet:
     values: Mapping | None = None
     """For label maps: the class index, or 255 for ignored pixels, of each value or colour (red, green, blue)."""
     pixels: Counter[int] = field(default_factory=Counter)
-    """For label maps: the pixels of each class index, and of 255."""
+    """For label maps: the pixels of each class index, and of 255; those of binary masks are counted by `write`."""
 
     def records(self) -> Iterator[Record]:
         """Yield the images of all splits."""

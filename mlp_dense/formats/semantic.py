@@ -11,14 +11,22 @@ from PIL import Image
 
 from ..errors import UnreadableError, UserError, counted, some
 from .records import DataSet, Place, Record
-from .sources import SPLITS, Source, common_folder, image_size, named_splits, read_text, split_of
+from .sources import (
+    IMAGES,
+    JOINED,
+    LABELS,
+    SPLITS,
+    Source,
+    common_folder,
+    image_size,
+    named_splits,
+    read_text,
+    split_of,
+)
 from .tables import IGNORED_NAMES, Colour, Table, table_of
 
 IGNORED = 255
 SIXTEEN = 65535  # ignored in maps of 16 bits
-LABELS = r'(?:masks?|labels?|annotations?|annot|gt|segmentationclass(?:raw)?)'
-IMAGES = r'(?:images?|imgs?|jpegimages)'
-JOINED = re.compile(rf'(train|val|test)({LABELS}|{IMAGES})', re.IGNORECASE)  # trainannot
 LABEL_SUFFIX = re.compile(rf'[ _.-](?:{LABELS}|seg)$', re.IGNORECASE)
 Key = tuple[tuple[str, ...], str]
 """Folders without words such as "images" and "masks", and the name without suffix."""
@@ -87,9 +95,9 @@ def _pairs(source: Source) -> tuple[list[tuple[Path, dict[str, Path]]], list[str
             found[image] = dict.fromkeys([''], *by_class.values())
     notes = []
     if unpaired:
-        notes.append(f'{counted(len(unpaired), "label map")} without an image are not read ({some(unpaired)}).')
+        notes.append(f'Not read: {counted(len(unpaired), "label map")} without an image ({some(unpaired)}).')
     if without := [source.relative(image) for image in images.values() if image not in found]:
-        notes.append(f'{counted(len(without), "image")} without a label map are not read ({some(without)}).')
+        notes.append(f'Not read: {counted(len(without), "image")} without a label map ({some(without)}).')
     return sorted(found.items()), notes
 
 
@@ -155,7 +163,7 @@ def _checked_pixels(record: Record, name: str, coloured: bool = False) -> np.nda
 def _read_masks(source: Source, data: DataSet) -> str:
     """Set the classes of binary masks, one for each class, and return the kind.
 
-    Pixels outside of all masks are ignored if a table lists the classes, else they are the class ``background``.
+    Pixels outside of all masks are the class ``background``. They are ignored if a table lists the classes without it.
     """
     names = sorted({name for record in data.records() for name in record.label_maps})
     overlaps: list[str] = []
@@ -204,7 +212,7 @@ def _read_values(source: Source, data: DataSet) -> str:
     colours = [str(key) for key, _ in amounts.most_common() if isinstance(key, tuple)]
     if colours and not coloured:
         problem = f'{source.path} has label maps with {len(colours)} colours ({some(colours)})'
-        remedy = 'write labelmap.txt with lines "name:red,green,blue::", or set the colours'
+        remedy = 'write labelmap.txt with lines "name:red,green,blue::", or pass --colors FILE'
         raise UserError(f'{problem}, but no table of their classes; {remedy}.')
     indices = sorted(key for key in amounts if isinstance(key, int))
     kind = 'colours' if coloured else '16-bit indices' if indices[-1] > 255 else 'indices'
@@ -222,7 +230,7 @@ def _table_of_values(values: list[int], kind: str, data: DataSet, source: Source
     last = max((value for value in values if value not in (IGNORED, SIXTEEN)), default=0)
     if last >= IGNORED or last >= 4 * len(values) + 16:
         problem = f'{source.path} has label maps with {len(values)} values up to {last}, but no table of their classes'
-        raise UserError(f'{problem}; write labels.txt with lines "value name", or set the values.')
+        raise UserError(f'{problem}; write labels.txt with lines "value name", or pass --colors FILE.')
     data.notes.append('The classes of the label maps have no names; write them into classes.txt, one on each line.')
     return [(f'class {i}', i) for i in range(last + 1)], kind
 

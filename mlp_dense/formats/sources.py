@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -23,6 +24,9 @@ SPLITS = {
     **dict.fromkeys(('test', 'testing', 'test2014', 'test2017', 'tst'), 'test'),
 }
 """Words in the names of files and folders that name a split."""
+LABELS = r'(?:masks?|labels?|annotations?|annot|gt|segmentationclass(?:raw)?)'
+IMAGES = r'(?:images?|imgs?|jpegimages)'
+JOINED = re.compile(rf'(train|val|test)({LABELS}|{IMAGES})', re.IGNORECASE)  # as trainannot
 ORDER = ('train', 'val', 'test')
 ROTATED = (5, 6, 7, 8)  # orientations of EXIF that exchange width and height
 
@@ -115,7 +119,7 @@ def _walk(root: Path) -> Iterator[Path]:
 def split_of(*names: str) -> str | None:
     """Return the split that a word of the names stands for, None without such a word."""
     for name in names:
-        text = ''.join(letter if letter.isalnum() else ' ' for letter in name.lower())
+        text = ''.join(letter if letter.isalnum() else ' ' for letter in JOINED.sub(r'\1 \2', name.lower()))
         for word in text.split():
             if word in SPLITS:
                 return SPLITS[word]
@@ -220,12 +224,12 @@ def check_sizes(data: DataSet) -> None:
         record.width, record.height = size
     if rotated:
         data.notes.append(
-            f'{counted(len(rotated), "image")} have width and height exchanged in the annotations ({some(rotated)}): '
+            f'Width and height are exchanged in the annotations of {counted(len(rotated), "image")} ({some(rotated)}): '
             'check that their boxes fit, because training applies the EXIF orientation.'
         )
     if other:
         data.notes.append(
-            f'{counted(len(other), "image")} differ in size from their annotations ({some(other)}): '
+            f'The annotations have another size than {counted(len(other), "image")} ({some(other)}): '
             'check that their boxes fit.'
         )
 

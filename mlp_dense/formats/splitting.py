@@ -1,24 +1,19 @@
 """Splits of a data set that are stratified by class and keep near-duplicate images together."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
 
+from ..datasets.near_duplicates import near_duplicates, thumbnail
 from ..errors import UnreadableError, UserError, counted, some
 from .labelme import image_bytes
 from .records import DataSet, Record
 from .semantic import label_map
 from .sources import ORDER, common_folder
-
-BITS = 3  # near-duplicates differ in at most so many of the 64 bits of their difference hashes
-GREY = 8.0  # and in at most so many of 255 grey levels, in the mean of their thumbnails
 
 
 def split(data: DataSet, fractions: Sequence[float], seed: int = 0) -> DataSet:
@@ -35,7 +30,7 @@ def split(data: DataSet, fractions: Sequence[float], seed: int = 0) -> DataSet:
     parents = [(record, record.file.parent.relative_to(common)) for record in data.records()]
     records = [replace(record, name=(parent / Path(record.name).name).as_posix()) for record, parent in parents]
     records.sort(key=lambda record: record.name)
-    groups = near_duplicates(records)
+    groups = near_duplicates([_thumbnail(record) for record in records])
     if len(groups) < len(names):
         raise UserError(f'{counted(len(groups), "different image")} cannot be split into {len(names)}; add images.')
     labels = [{label for i in group for label in _labels(records[i], data)} for group in groups]
@@ -129,47 +124,8 @@ def _refine(
                 move(i, least)
 
 
-def near_duplicates(records: Sequence[Record]) -> list[list[int]]:
-    """Return groups of indices of images that are equal or nearly so; a chain of similar images is one group."""
-    thumbnails = [_thumbnail(record) for record in records]
-    hashes = [int(''.join('01'[bit] for bit in (t[:, 1:] > t[:, :-1]).ravel().tolist()), 2) for t in thumbnails]
-    group = list(range(len(records)))
-
-    def root(i: int) -> int:
-        while group[i] != i:
-            group[i] = group[group[i]]
-            i = group[i]
-        return i
-
-    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
-    first: dict[bytes, int] = {}  # thousands of equal images are not compared with each other
-    for i, value in enumerate(hashes):
-        group[i] = first.setdefault(thumbnails[i].tobytes(), i)
-        if group[i] != i:
-            continue
-        for quarter in range(BITS + 1):  # of four quarters of equal length, one is equal if three bits differ
-            bucket = buckets[quarter, value >> 16 * quarter & 0xFFFF]
-            for j in bucket:
-                near = root(i) != root(j) and (value ^ hashes[j]).bit_count() <= BITS
-                if near and np.abs(thumbnails[i] - thumbnails[j]).mean() <= GREY:
-                    group[root(i)] = root(j)
-            bucket.append(i)
-    members: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(records)):
-        members[root(i)].append(i)
-    return sorted(members.values())
-
-
 def _thumbnail(record: Record) -> np.ndarray:
-    """Return grey levels (8, 9) of an image, from the first bands of images with several."""
     content = image_bytes(record.file) if record.embedded else record.file.read_bytes()
-    try:
-        with Image.open(BytesIO(content)) as image:
-            image.draft('L', (72, 64))  # decodes JPEG at a reduced size
-            pixels = np.asarray(image.convert('L'))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
-        if decoded is None:
-            raise UnreadableError(f'{record.file} is not a readable image; replace or remove it.') from None
-        pixels = decoded
-    return cv2.resize(pixels, (9, 8), interpolation=cv2.INTER_AREA).astype(np.float32)
+    if (result := thumbnail(content)) is None:
+        raise UnreadableError(f'{record.file} is not a readable image; replace or remove it.')
+    return result

@@ -148,7 +148,9 @@ def _listed(file: Path, base: Path, notes: list[str]) -> list[Path]:
             raise UserError(f'{file}:{i} lists the image {name!r}, which does not exist; fix or remove the line.')
         images += found
     if renamed:
-        notes.append(f'{counted(len(renamed), "path")} in {file} begin in another folder; their ends are used.')
+        notes.append(
+            f'{file} lists {counted(len(renamed), "path")} of another machine, read by the last folders and the name.'
+        )
     return images
 
 
@@ -186,7 +188,7 @@ def _records(source: Source, images: list[Path], data: DataSet) -> list[Record]:
         if file not in paired and file.name not in CLASS_FILES and not file.name.startswith('.')
     ]
     if unpaired:
-        data.notes.append(f'{counted(len(unpaired), "label file")} without an image are not read ({some(unpaired)}).')
+        data.notes.append(f'Not read: {counted(len(unpaired), "label file")} without an image ({some(unpaired)}).')
     common = common_folder(images) if images else source.root
     records = []
     for image, file in label_files.items():

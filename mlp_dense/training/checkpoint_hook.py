@@ -292,7 +292,7 @@ def resume_from(cfg: Config, start: str | None = None) -> None:
             print_log(f'Skipped: {reason}', logger='current', level=logging.WARNING)
     cfg.load_from, cfg.resume = str(file) if file else start, file is not None
     if file is None:
-        print_log(f'There is nothing to resume in {cfg.work_dir}: the training starts anew.', logger='current')
+        print_log(f'There is nothing to resume in {cfg.work_dir}: a new training run starts.', logger='current')
         return
     meta = Checkpoint.read(file).content.get('meta')
     if isinstance(meta, dict) and isinstance(seed := meta.get('seed'), int):

@@ -65,7 +65,7 @@ def test_validation_without_objects_is_listed(change_annotations, train):
     change_annotations('val', lambda content: content.pop('annotations'))
     status, output, errors = train(DETECTION)
     assert status == 0, errors
-    assert 'warning val   1 files without a usable annotation: the metrics are undefined: ' in output
+    assert 'warning val        1  files without a usable annotation: the metrics are undefined: ' in output
 
 
 @pytest.mark.slow
@@ -174,7 +174,7 @@ def test_unusable_part_is_one_row_with_count_and_example(change_annotations, tra
     status, output, errors = train(DETECTION)
     assert status == 0, errors
     for split in ('train', 'val'):
-        assert f'warning {split:<5} 3 annotations without a polygon of 3 points in ' in output
+        assert f'warning {split:<5}      3  annotations without a polygon of 3 points in ' in output
     assert 'instances_train.json: id 1, id 2, id 3\n' in output
 
 
@@ -204,7 +204,7 @@ def test_class_without_an_object_is_listed(change_annotations, train):
 
     change_annotations('train', change)
     status, output, _ = train(DETECTION)
-    assert status == 0 and 'warning train 1 classes without an object: square\n' in output
+    assert status == 0 and 'warning train      1  classes without an object: square\n' in output
 
 
 @pytest.mark.slow
@@ -213,5 +213,5 @@ def test_missing_images_are_listed_before_training(data, train, limit, status):
     file = min((data / 'train').iterdir())
     file.rename(file.with_suffix('.JPG'))
     result, output, _ = train(DETECTION, max_unreadable=limit)
-    assert result == status and f'train 1 images are missing: {file}\n' in output
+    assert result == status and f'train      1  images are missing: {file}\n' in output
     assert '-> rename them: the folder has 000000.JPG' in output

@@ -138,7 +138,7 @@ def test_training_batch_of_other_bands_is_named():
 def test_bits_that_opencv_drops_are_reported(name, image, lost, tmp_path):
     cv2.imwrite(str(tmp_path / name), image)
     report = lost_by_opencv(tmp_path / name, cv2.imread(str(tmp_path / name)))
-    assert report == ('most of their 16 bits in the lower 8, which LoadImageFromFile drops' if lost else '')
+    assert report == ('16-bit images use mainly their lower 8 bits, which LoadImageFromFile drops' if lost else '')
 
 
 def test_pages_that_opencv_drops_are_reported(tmp_path):

@@ -19,8 +19,8 @@ def test_table_lists_unreadable_images_and_wrong_sizes(data, change_annotations,
     status, output, errors = train(DETECTION, max_unreadable=0.2)
     assert status == 0, errors
     table = output[output.index('Problems in the data') :]
-    assert f'train 1 images or label maps cannot be read, and will be skipped: {train_images[1]}\n' in table
-    assert f'train 1 images are of another size than their annotations say: {train_images[2]}\n' in table
+    assert f'train      1  images or label maps cannot be read, and will be skipped: {train_images[1]}\n' in table
+    assert f'train      1  image size differs from the annotations: {train_images[2]}\n' in table
     assert 'also in the training data' not in table
 
 
@@ -37,7 +37,7 @@ def test_validation_on_training_images_is_reported(data, train):
     shutil.copy(data / 'annotations' / 'instances_train.json', data / 'annotations' / 'instances_val.json')
     status, output, _ = train(DETECTION, **{'val_dataloader.dataset.data_prefix.img': 'train/'})
     assert status == 0
-    assert 'val   2 images are also in the training data: the metrics will be too good: ' in output
+    assert 'val        2  images are also in the training data: the metrics will be too good: ' in output
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_check_data_checks_all_images(data, train, monkeypatch, options, detecte
     cv2.imwrite(str(file), labels)
     status, output, errors = train(SEGMENTATION, *options, **{'train_dataloader.sampler.shuffle': False})
     assert status == 2 and f'{file.name} contains the label 200' in errors
-    assert ('train 1 would stop the run: ' in output) == detected
+    assert ('train      1  files or settings would stop the run: ' in output) == detected
     assert ('Iter(train)' in output) != detected
 
 

@@ -16,6 +16,7 @@ from mlp_dense.checks.findings import STOPS, Finding, exit_status, merged, table
 from mlp_dense.checks.folder_data import datasets_in
 from mlp_dense.checks.object_sizes import histogram, scaled_sides, vanishing
 from mlp_dense.datasets.shapes import write_shapes
+from mlp_dense.errors import UserError
 from support.configs import DETECTION, SEGMENTATION
 
 
@@ -31,14 +32,14 @@ def test_findings_are_merged_and_sorted():
     assert [row.severity for row in rows] == ['error', 'warning', 'note']
     assert (rows[2].count, rows[2].examples) == (4, ('a', 'b', 'c'))
     assert table(rows[1:]) == (
-        'warning val   3 images are white: a, b, c\n                  -> paint them\n'
-        'note    val   4 images are black: a, b, c and 1 more'
+        'warning val        3  images are white: a, b, c\n                      -> paint them\n'
+        'note    val        4  images are black: a, b, c and 1 more'
     )
     assert rows[0].sentence() == 'x.jpg is broken; fix it.'
-    assert rows[1].sentence() == 'The val data: 3 images are white, for example a; paint them.'
+    assert rows[1].sentence() == 'The val data: images are white: 3, for example a; paint them.'
     assert [exit_status(rows[i:]) for i in range(4)] == [2, 1, 0, 0]
     content = json.loads(to_json(rows, source='x'))
-    assert content['source'] == 'x' and content['status'] == 2 and content['findings'][1]['cure'] == 'paint them'
+    assert content['source'] == 'x' and content['status'] == 2 and content['findings'][1]['remedy'] == 'paint them'
 
 
 def test_sizes_of_objects_are_those_of_the_resized_images():
@@ -106,7 +107,7 @@ def test_folder_with_annotations_is_examined(data):
     (data / '__MACOSX').mkdir()
     result = examine(data)
     assert result.images == {'train': 8, 'val': 4} and not any('missing' in problem for problem in severities(result))
-    assert severities(result)['folder of the system is ignored'] == 'note'
+    assert severities(result)['system folders are ignored'] == 'note'
     (data / 'annotations' / 'instances_val.json').write_text(json.dumps(dict(shapes=[], imagePath='a.jpg')))
     result = examine(data)
     assert result.status == 2 and 'has the format of LabelMe, not of COCO instances' in result.text()
@@ -135,3 +136,19 @@ def test_unknown_folder_is_refused(tmp_path):
     (tmp_path / 'notes.json').write_text('{"a": 1}')
     result = examine(tmp_path)
     assert result.status == 2 and 'has no data in a known layout' in result.text()
+
+
+def test_changes_of_a_config_are_refused_for_a_folder(tmp_path):
+    for changes in (dict(options=['a=1']), dict(data_root=tmp_path)):
+        with pytest.raises(UserError, match='is a folder; omit --data-root and --cfg-options'):
+            examine(tmp_path, **changes)
+
+
+def test_folders_name_splits_by_words(data):
+    """A folder `latest` has no test data, and `trainannot` has label maps of train."""
+    shutil.rmtree(data / 'annotations')
+    for split in ('train', 'val'):
+        (data / 'labels' / split).rename(data / f'{split}annot')
+    assert [name for name, _ in datasets_in(data, data)] == ['train', 'val']
+    (data / 'val').rename(data / 'latest')
+    assert [name for name, _ in datasets_in(data, data)] == ['train', 'train']

@@ -17,7 +17,7 @@ def test_missing_files_are_found_by_listing_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('name', 'cure'),
+    ('name', 'remedy'),
     [
         ('A.PNG', 'rename them: the folder has a.jpg'),
         ('b.jpg', 'add the files, or correct the names and the folder'),
@@ -25,12 +25,12 @@ def test_missing_files_are_found_by_listing_folders(tmp_path):
         ('folder/a.jpg', 'create '),
     ],
 )
-def test_cure_of_missing_files(tmp_path, name, cure):
+def test_remedy_of_missing_files(tmp_path, name, remedy):
     (tmp_path / 'a.jpg').write_text('')
     contents = Contents([str(tmp_path / name), str(tmp_path / 'a.jpg')])
     for limit, severity in ((0.4, 'error'), (0.5, 'warning')):
         (finding,) = file_findings('train', DATASET, contents, limit)
-        assert finding.severity == severity and finding.cure.startswith(cure)
+        assert finding.severity == severity and finding.remedy.startswith(remedy)
     (finding,) = file_findings('val', DATASET, contents, 0.5)
     assert finding.severity == 'error'
 

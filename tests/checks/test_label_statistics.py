@@ -72,12 +72,12 @@ def test_masks_of_0_and_255_are_refused_and_mapped(data, train):
     status, _, errors = train(SEGMENTATION, **BINARY)
     assert status == 2 and 'label maps contain 0 and 255 only' in errors
     mapping = dict(type='mlp_dense.MapLabels', labels={255: 1})
-    cures = {}
+    remedies = {}
     for name, last in (('train', 'PackSegInputs'), ('val', 'PackSegInputs')):
-        cures[f'{name}_dataloader.dataset.pipeline'] = [
+        remedies[f'{name}_dataloader.dataset.pipeline'] = [
             dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), mapping, dict(type=last)
         ]  # fmt: skip
-    status, output, errors = train(SEGMENTATION, **BINARY, **cures)
+    status, output, errors = train(SEGMENTATION, **BINARY, **remedies)
     assert status == 0, errors
     assert 'Problems in the data' not in output
 
@@ -93,7 +93,7 @@ def test_labels_are_mapped():
 def test_label_maps_without_a_pixel_to_learn_are_refused(data, train):
     rewrite(data, np.zeros_like)  # reduce_zero_label ignores 0
     status, _, errors = train(SEGMENTATION)
-    assert status == 2 and 'label maps have ignored pixels only (all); set reduce_zero_label=False if 0' in errors
+    assert status == 2 and 'label maps have ignored pixels only (all): 8; set reduce_zero_label=False if 0' in errors
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_missing_label_map_is_refused(data, train):
     file = min((data / 'labels' / 'train').iterdir())
     file.unlink()
     status, _, errors = train(SEGMENTATION)
-    assert status == 2 and f'1 label maps are missing, for example {file}; add the files' in errors
+    assert status == 2 and f'label maps are missing: 1, for example {file}; add the files' in errors
 
 
 @pytest.mark.parametrize(('suffix', 'is_lossy'), [('.png', False), ('_mask.JPG', True), ('.jpeg', True)])

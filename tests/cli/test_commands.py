@@ -97,6 +97,7 @@ def test_unknown_command_is_an_error(start, typo, suggestion):
 
 
 def test_version_and_list_of_commands(start):
+    assert '\n  --version     print the version\n' in start('--help')[1]
     assert start('--version') == (0, f'mlp-dense {mlp_dense.__version__}\n', '')
     for arguments in ([], ['--help']):
         status, text, _ = start(*arguments)

@@ -79,9 +79,9 @@ def test_versions_that_do_not_fit_are_found(packages):
     state, findings = check_requirements()
     assert state == 'mim lacks ftfy, timm not installed'
     assert problems(findings) == [
-        ('warning', 'mlp_dense 1.0 requires torch>=2.7, and 2.6.0 is installed'),
-        ('warning', 'mlp_dense[mim] requires ftfy, and nothing is installed'),
-        ('warning', 'torchvision 0.21 requires torch==2.7.0, and 2.6.0 is installed'),
+        ('warning', 'mlp_dense 1.0 requires torch>=2.7, but 2.6.0 is installed'),
+        ('warning', 'mlp_dense[mim] requires ftfy, but nothing is installed'),
+        ('warning', 'torchvision 0.21 requires torch==2.7.0, but 2.6.0 is installed'),
     ]
     assert findings[0].remedy == "pip install 'torch>=2.7'"
 
@@ -131,7 +131,7 @@ def test_broken_packages_are_named_with_their_first_line(packages):
 @pytest.mark.parametrize(
     ('cuda', 'warning', 'hidden', 'expected'),
     [
-        (None, '', False, 'An NVIDIA driver is installed, and this PyTorch (for CPUs only) does not use the GPU'),
+        (None, '', False, 'An NVIDIA driver is installed, but this PyTorch (for CPUs only) does not use the GPU'),
         ('12.8', 'The driver is too old.', False, 'PyTorch (for CUDA 12.8) warns about the GPU: The driver is too old'),
         (None, '', True, None),
     ],
@@ -142,6 +142,15 @@ def test_gpu_that_is_not_used_is_found(monkeypatch, cuda, warning, hidden, expec
     torch = dict(error=None, cuda=cuda, threads=1, gpus=[], warning=warning)
     assert problems(check_machine(dict(torch=torch))) == ([('warning', expected)] if expected else [])
     assert problems(check_machine(dict(torch=dict(error='broken')))) == []
+
+
+def test_broken_package_is_installed_again_by_the_name_of_its_distribution(packages):
+    broken = dict(error='ImportError: libx.so')
+    install(packages, 'opencv-python-headless', '4.10')
+    (finding,) = (each for each in failed_imports(dict(cv2=broken, timm=dict(error=None))))
+    assert finding.remedy == 'pip install --force-reinstall opencv-python-headless'
+    results = dict({'mlp_dense.operators': broken}, timm=dict(error=None))
+    assert next(failed_imports(results)).remedy == 'pip install --force-reinstall mlp_dense'
 
 
 def test_more_threads_than_cores_are_found(monkeypatch):
@@ -174,7 +183,8 @@ def test_command_reports_the_environment(tmp_path, broken):
 
 @pytest.mark.parametrize(('severities', 'status'), [([], 0), (['warning'], 1), (['warning', 'error'], 2)])
 def test_exit_status_is_that_of_the_worst_finding(monkeypatch, capsys, severities, status):
-    findings = [Finding(severity, 'A problem', 'A remedy', 'onedl') for severity in severities]
+    findings = [Finding(severity, 'A problem', 'Set it', 'onedl') for severity in severities]
+    findings += [Finding(severity, 'A second problem', 'pip install it', 'onedl') for severity in severities]
     monkeypatch.setattr(sys, 'argv', ['mlp-dense doctor'])
     for name, value in dict(probe={}, check_requirements=('all', findings), environment={}).items():
         monkeypatch.setattr(doctor, name, lambda *_, value=value: value)
@@ -183,5 +193,6 @@ def test_exit_status_is_that_of_the_worst_finding(monkeypatch, capsys, severitie
     with pytest.raises(SystemExit) as end:
         doctor.main()
     printed = capsys.readouterr().out
-    assert end.value.code == status and printed.count('A problem.\n  A remedy.\n  https://') == len(severities)
+    assert end.value.code == status and printed.count('A problem.\n  Set it.\n  https://') == len(severities)
+    assert printed.count('A second problem.\n  pip install it\n  https://') == len(severities)
     assert ('Nothing is wrong.' in printed) == (not severities)

@@ -159,7 +159,9 @@ def test_chosen_bands_are_stretched_between_their_percentiles():
     assert abs(int(shown[500, 0, 0]) - 127) < 2
     assert np.ptp(LoadMultiBandImage().rgb(image[..., :2]), axis=2).max() == 0, 'grey'
     assert 'bands 2, 0, 3 as red' in LoadMultiBandImage(show=(2, 0, 3)).description(4)
-    with pytest.raises(UserError, match=r'show is \[0, 1, 9\], but an image has 4 bands'):
+    with pytest.raises(
+        UserError, match=r'show is \[0, 1, 9\], but an image has 4 bands; set show to bands from 0 to 3\.'
+    ):
         LoadMultiBandImage(show=(0, 1, 9)).rgb(image)
 
 
@@ -186,7 +188,7 @@ def test_statistics_of_other_bands_or_of_nothing_are_errors(tmp_path):
     with pytest.raises(UserError, match=r'a\.npy has 5 bands, but .*b\.npy has 4'):
         stats.measure_bands(stats.image_files(tmp_path))
     np.save(tmp_path / 'b.npy', SAVED * [1, 1, 1, 1, 0])
-    with pytest.raises(UserError, match=r'The bands \[4\] have one value in 1 image;'):
+    with pytest.raises(UserError, match=r'Bands \[4\] are constant over 1 image;'):
         stats.measure_bands([tmp_path / 'b.npy'])
 
 

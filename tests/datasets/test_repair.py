@@ -152,11 +152,11 @@ def test_removed_annotations_have_no_box_image_or_class():
     assert len(content['annotations']) == 2
 
 
-def test_severities_and_cures_of_problems():
+def test_severities_and_remedies_of_problems():
     problems = [value for value in vars(kinds).values() if isinstance(value, Problem)]
     assert {problem.severity for problem in problems} == {'error', 'warning', 'note'}
     for problem in problems:
-        assert problem.cure or problem.repaired_by, problem
+        assert problem.remedy or problem.repaired_by, problem
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_missing_package_is_named_with_its_extra(monkeypatch, tmp_path, capsys):
     monkeypatch.delitem(sys.modules, 'mlp_dense.export.conversion', raising=False)
     assert call('export', SEGMENTATION, 'none', tmp_path / 'model.onnx') == 2
     error = capsys.readouterr().err
-    assert "onnxscript is not installed: pip install -e '.[export]' in the folder of mlp_dense." in error
+    assert "onnxscript is not installed: pip install 'mlp_dense[export]'." in error
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mlp_dense.errors import UserError
-from mlp_dense.formats import convert, counts, read, write
+from mlp_dense.formats import counts, read, write
 from support.configs import ROOT
-from support.formats import genuine_set, write_as
+from support.formats import write_as
 
 TRIANGLE, SQUARE = [1, 1, 5, 1, 5, 4], [10, 10, 10, 20, 20, 20, 20, 10]
 MASK = dict(size=[40, 60], counts=[41, 2, 2357])
@@ -134,9 +134,9 @@ def test_failed_conversion_leaves_nothing(mixed, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('cvat',), "'cvat' with images='link' cannot be written; use coco, yolo, voc, labels"),
-        (('coco', 'move'), "images='move' cannot be written"),
-        (('labels',), 'has objects, but labels contains label maps'),
+        (('cvat',), "The format 'cvat' is unknown; use coco, yolo, voc, labels"),
+        (('coco', 'move'), "images is 'move'; use 'link' or 'keep'"),
+        (('labels',), 'contains objects, which the format labels cannot store; choose coco, yolo or voc'),
         (('yolo', 'keep'), 'yolo needs the images of .* in its folder; use images="link"'),
     ],
 )
@@ -156,14 +156,6 @@ def test_equal_names_in_two_splits_get_folders_in_voc(mixed, tmp_path):
     write(mixed, tmp_path / 'new', 'voc')
     assert (tmp_path / 'new' / 'JPEGImages' / 'val' / 'a.jpg').is_file()
     assert counts(read(tmp_path / 'new'))['images of val'] == 1
-
-
-def test_convert_reads_splits_writes_and_compares(shared, tmp_path):
-    root = write_as('labelme', tmp_path / 'data', genuine_set(shared, 8, 4))
-    lines = convert(root, tmp_path / 'new', 'yolo', (0.5, 0.25, 0.25), seed=3)
-    assert lines[0].startswith('LabelMe annotations: 12 JSON files')
-    assert 'The splits train, val of the source are merged.' in lines
-    assert list(read(tmp_path / 'new').splits) == ['train', 'val', 'test']
 
 
 def test_names_of_classes_survive(mixed, tmp_path):

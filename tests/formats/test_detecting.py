@@ -43,7 +43,7 @@ def test_unknown_data_lists_what_was_looked_for(write_files):
 
 def test_several_formats_are_an_error_until_one_is_set(write_files):
     root = write_files(YOLO | {'a.xml': XML})
-    with pytest.raises(UserError, match=r'several formats: yolo \(data\.yaml\), voc \(a\.xml\); set one'):
+    with pytest.raises(UserError, match=r'several formats: yolo \(data\.yaml\), voc \(a\.xml\); pass --format NAME'):
         read(root)
     assert read(root, 'voc').format == 'voc' and read(root, 'yolo').format == 'yolo'
     assert detect(root / 'data.yaml') == 'yolo'

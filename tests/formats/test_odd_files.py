@@ -38,7 +38,7 @@ def only(data):
         (coco(dict(OBJECT, iscrowd='0')), 'values of iscrowd are missing or text (1)'),
         (coco(dict(OBJECT, bbox=['1', '2', '3', '4'])), 'boxes are missing or text (1)'),
         (coco(OBJECT, images=[dict(id=1, file_name='a.jpg')]), 'images have no width or height (a.jpg)'),
-        (coco(OBJECT, dict(OBJECT, id=2, image_id=9)), 'annotations of images are not listed (2)'),
+        (coco(OBJECT, dict(OBJECT, id=2, image_id=9)), 'annotations refer to images that are not listed (2)'),
         (coco(OBJECT, images=[dict(IMAGE, file_name='other/folder/a.jpg')]), 'file names are not relative to one'),
         (coco(dict(OBJECT, segmentation=[[1, 1, 2, 2]])), 'polygons have fewer than three points (1)'),
         (coco(dict(OBJECT, segmentation=TRIANGLE)), 'polygons are not in lists (1)'),
@@ -81,10 +81,10 @@ def test_images_and_labels_without_partner_are_noted(write_files):
     notes = read(write_files(files | {'images/b.jpg': (60, 40)})).notes
     assert notes == [
         '1 image without a label file have no object (images/b.jpg).',
-        '1 label file without an image are not read (labels/c.txt).',
+        'Not read: 1 label file without an image (labels/c.txt).',
     ]
     notes = read(write_files(coco(OBJECT) | {'b.jpg': (60, 40)}), 'coco').notes
-    assert any('image' in note and 'without annotations are not read' in note and 'b.jpg' in note for note in notes)
+    assert any('Not read: ' in note and 'without annotations' in note and 'b.jpg' in note for note in notes)
 
 
 def test_coordinates_keep_three_decimals_and_windows_line_ends_are_read(write_files):
@@ -142,7 +142,7 @@ def test_size_is_that_of_the_loaded_image(suffix, write_files):
     height, width = cv2.imread(str(root / f'b.{suffix}')).shape[:2]
     assert (only(data).width, only(data).height) == (width, height)
     if width != 60:
-        assert 'have width and height exchanged' in ' '.join(data.notes) and data.places['train'].annotations is None
+        assert 'Width and height are exchanged' in ' '.join(data.notes) and data.places['train'].annotations is None
 
 
 def test_other_sizes_than_annotated_are_noted(write_files):

@@ -248,8 +248,8 @@ def test_images_of_several_suffixes_are_linked_under_one(write_files, tmp_path):
 def test_partners_are_noted(write_files):
     layout = {'images/a.jpg': PHOTO, 'images/b.jpg': PHOTO, 'masks/a.png': HALF, 'masks/c.png': HALF}
     notes = ' '.join(read(masks(write_files, layout)).notes)
-    assert '1 label map without an image are not read (masks/c.png).' in notes
-    assert '1 image without a label map are not read (images/b.jpg).' in notes
+    assert 'Not read: 1 label map without an image (masks/c.png).' in notes
+    assert 'Not read: 1 image without a label map (images/b.jpg).' in notes
     with pytest.raises(UserError, match=r'masks/a\.png and masks/a\.tif are both label maps of images/a\.jpg'):
         read(masks(write_files, {'masks/a.tif': HALF}))
 

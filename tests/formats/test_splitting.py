@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlp_dense.datasets.near_duplicates import near_duplicates, thumbnail
 from mlp_dense.errors import UserError
 from mlp_dense.formats import Annotation, Box, DataSet, Record, read, split
-from mlp_dense.formats.splitting import assign, near_duplicates
+from mlp_dense.formats.splitting import assign
 
 
 def data_set(folder, labels) -> DataSet:
@@ -67,7 +68,7 @@ def test_near_duplicates_stay_together(tmp_path):
         file = tmp_path / f'frame {i}.jpg'
         Image.fromarray(pixels).resize((150, 112)).save(file, quality=80)
         data.splits['train'].append(Record(file.name, file, 150, 112))
-    groups = near_duplicates(data.splits['train'])
+    groups = near_duplicates([thumbnail(record.file.read_bytes()) for record in data.splits['train']])
     assert sorted(groups) == [[i, i + 10] for i in range(10)]
     result = split(data, (0.5, 0.5))
     for records in result.splits.values():

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
+from mmengine.logging import MMLogger
 from mmengine.utils import ManagerMixin
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -38,6 +39,7 @@ def load(file: Path) -> ModuleType:
 def call(name: str, *args) -> int:
     """Run `tools/NAME.py ARGS` as its command line does; return the exit status."""
     with own_globals(), patch.object(sys, 'argv', [name, *map(str, args)]), patch.dict(os.environ):
+        MMLogger._instance_dict.clear()  # a logger of a fixture writes to an earlier stdout
         try:
             runpy.run_path(str(TOOLS / f'{name}.py'), run_name='__main__')
         except SystemExit as error:

@@ -60,7 +60,7 @@ def test_description_of_a_published_file(save, inspect):
         f'{counts[0]} ({counts[0] - counts[1]} float64, {counts[1]} int64), {parameters / 1e6:.2f} M parameters'
     )
     assert topics['as backbone'].startswith('HireMLP: loaded ') and 'classifier head' in topics['as backbone']
-    assert 'whole model' not in topics and 'classes' not in topics
+    assert 'complete model' not in topics and 'classes' not in topics
     assert inspect(save(official(mlp_dense.HireMLP)))['weights'] == 'a bare state dict'
 
 
@@ -68,12 +68,12 @@ def test_tensors_that_fit_a_config_are_counted(checkpoint, inspect, save):
     config, path, model = checkpoint
     topics = inspect(path, '--config', config)
     count = len(model.state_dict())
-    assert topics['whole model'] == f'loads: {count} tensors'
+    assert topics['complete model'] == f'loads: {count} tensors'
     assert topics['classes'].startswith('5: a, b, c, d, e' if config == DETECTION else '6: a, b, c, d, e, ...')
     weights = {key: value for key, value in model.state_dict().items() if not key.endswith('conv_seg.bias')}
     last = next(reversed(weights))
     weights = {**weights, last: torch.ones(1, 2, 3), 'extra.weight': torch.ones(1)}
-    text = inspect(save(weights), '--config', config)['whole model']
+    text = inspect(save(weights), '--config', config)['complete model']
     assert text.startswith('does not load: ') and 'unexpected key in source state_dict: extra.weight' in text
     assert f'size mismatch for {last}: copying a param with shape torch.Size([1, 2, 3]) from ' in text
     assert ('missing keys in source state_dict: decode_head.conv_seg.bias' in text) == (config == SEGMENTATION)
@@ -83,9 +83,9 @@ def test_mismatched_backbone_is_described(checkpoint, inspect, save):
     config, _, model = checkpoint
     weights = {key: value for key, value in model.state_dict().items() if 'channel_mixing.fc2.bias' not in key}
     topics = inspect(save(weights), '--config', config)
-    for text in (topics['as backbone'], topics['whole model']):
+    for text in (topics['as backbone'], topics['complete model']):
         assert ' missing: stages.0.blocks.0.channel_mixing.fc2.bias, ' in text
-    assert topics['whole model'].startswith('does not load: ')
+    assert topics['complete model'].startswith('does not load: ')
 
 
 def test_foreign_file_is_not_recognised(save, inspect):
