@@ -11,7 +11,7 @@ import torch
 
 from mlp_dense import load_model
 from support.configs import SEGMENTATION, thin_config
-from support.tools import NO_WORKERS, call
+from support.tools import NO_WORKERS, call, own_globals
 
 
 @pytest.fixture(scope='module')
@@ -19,7 +19,8 @@ def tested(shapes, tmp_path_factory):
     """Return a function that tests random weights of a small segmentor and returns the exit status."""
     folder = tmp_path_factory.mktemp('model')
     config, weights = thin_config('segmentation/hire_mlp_upernet_shapes', folder), folder / 'weights.pth'
-    torch.save(dict(state_dict=load_model(config, None, 'cpu').state_dict()), weights)
+    with own_globals():  # a logger of this module would write to its captured output
+        torch.save(dict(state_dict=load_model(config, None, 'cpu').state_dict()), weights)
 
     def test(*arguments, checkpoint=weights, data=shapes) -> int:
         options = ['--data-root', data, *arguments, '--cfg-options', *NO_WORKERS, 'test_dataloader.dataset.indices=2']
