@@ -135,7 +135,7 @@ def test_truncated_file_is_unreadable(name, tmp_path):
 def test_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     FILES['planar.tif'](tmp_path / 'planar.tif')
     monkeypatch.setitem(sys.modules, 'tifffile', None)
-    message = r"tifffile is not installed: pip install -e '\.\[data\]'"
+    message = r"tifffile is not installed: pip install 'mlp_dense\[data\]'"
     with pytest.raises(NotInstalledError, match=message):
         LoadMultiBandImage().read(tmp_path / 'planar.tif')
     with pytest.raises(NotInstalledError, match=message):

@@ -73,5 +73,5 @@ def test_damaged_program_prints_no_traceback_of_pytorch(text):
 def test_program_of_other_tools_is_refused(texts):
     program, file = torch.export.export(torch.nn.ReLU(), (torch.zeros(1),)), io.BytesIO()
     torch.export.save(program, file, extra_files=texts)
-    with pytest.raises(UserError, match=r'was not written by tools/export\.py'):
+    with pytest.raises(UserError, match=r'was not written by mlp-dense export'):
         ExportedFile(file.getvalue(), '.pt2')
