@@ -40,9 +40,16 @@ class Classes(NamedTuple):
 
     def line(self) -> str:
         """Return a line for the user that fits into a comment."""
-        amounts = ', '.join(f'{name} {amount:,}' for name, amount in zip(self.names, self.amounts, strict=True))
-        text = ' '.join(f'{counted(len(self.names), "class")}, {self.unit}: {amounts}'.split())
-        return text if len(text) <= WIDTH - 2 else f'{text[: WIDTH - 6]} ...'
+        amounts = [
+            ' '.join(f'{name} {round(amount, 2):,}'.split())
+            for name, amount in zip(self.names, self.amounts, strict=True)
+        ]
+        start = f'{counted(len(self.names), "class")}, {self.unit}: '
+        text = start + ', '.join(amounts)
+        while len(text) > WIDTH - 2 and amounts:  # the start of the list, complete
+            amounts.pop()
+            text = start + ', '.join([*amounts, '...'])
+        return text
 
 
 def detector(plan: Plan, classes: Classes, places: Mapping[str, Place], root: Path) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from .. import formats
@@ -207,10 +208,16 @@ def _check_objects(data: DataSet) -> None:
 def _classes_of(data: DataSet) -> Classes:
     indices = range(len(data.classes))
     if data.format == 'labels':
-        total = max(1, sum(data.pixels[i] for i in indices))
-        return Classes(
-            'per cent of the labelled pixels', data.classes, [round(100 * data.pixels[i] / total, 2) for i in indices]
-        )
+        pixels = np.zeros(256, np.int64)
+        for record in data.splits['train']:  # the pixels of `data` are those of all splits
+            pixels += np.bincount(formats.label_map(record, data).ravel(), minlength=256)
+        if absent := [name for name, amount in zip(data.classes, pixels, strict=False) if not amount]:
+            remedy = 'add images with them, or make another split with mlp-dense data convert --split'
+            data.notes.append(
+                f'{counted(len(absent), "class")} without a pixel for training: {some(absent)}; {remedy}.'
+            )
+        amounts = 100 * pixels[: len(data.classes)] / max(1, pixels[: len(data.classes)].sum())
+        return Classes('per cent of the labelled pixels for training', data.classes, amounts.tolist())
     records = data.splits['train']
     labels = [[each.label for each in record.annotations if not each.crowd] for record in records]
     objects = Counter(label for image in labels for label in image)

@@ -83,7 +83,7 @@ def test_label_maps_of_camvid_have_equal_losses(shared, tmp_path, losses_of, hea
     folder = shared / 'data' / 'camvid'
     splits = {}
     for split, number in (('train', 8), ('val', 4)):
-        images = sorted((folder / split).iterdir())[:number]
+        images = sorted((folder / split).iterdir())[40::20][:number]  # show all classes
         labels = [np.array(Image.open(folder / f'{split}annot' / f'{image.stem}.png')) for image in images]
         splits[split] = [
             (image, np.where(each == 11, np.uint8(255), each)) for image, each in zip(images, labels, strict=True)

@@ -131,7 +131,7 @@ def label_maps(splits: dict[str, list[Sample]], values=(0, 1, 2)) -> dict[str, l
 def test_label_maps_of_every_kind_give_one_config(splits, new, tmp_path, kind):
     text, cfg, lines = new(write_label_maps(kind, tmp_path / 'data', label_maps(splits), TABLE))
     assert (tmp_path / 'written' / 'data').exists() == (kind not in ('index', 'palette'))
-    assert '3 classes, per cent of the labelled pixels: road 92.15, car 3.14, tree 4.71' in lines
+    assert '3 classes, per cent of the labelled pixels for training: road 92.15, car 3.14, tree 4.71' in lines
     assert cfg.model.decode_head.loss_decode.class_weight == [0.25, 1.22, 1.0]
     assert cfg.scale == (171, 128) and cfg.crop_size == (128, 171), 'small images are enlarged'
     for split, expected in splits.items():
