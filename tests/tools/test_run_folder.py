@@ -33,7 +33,7 @@ def test_run_json_records_command_seed_and_versions(shapes, tmp_path, capsys):
         assert torch.load(path, weights_only=False)['meta']['run_id'] == record['run_id']
     capsys.readouterr()
     assert call('checkpoint', 'inspect', checkpoints[0]) == 0
-    assert f'run         {record["run_id"]}' in capsys.readouterr().out
+    assert f'{"run":<15}{record["run_id"]}' in capsys.readouterr().out
 
     assert call('train', *start, '--resume', *options, 'train_cfg.max_iters=3') == 0
     resumed = json.loads(max((tmp_path / 'run').glob('*/run.json')).read_text())
