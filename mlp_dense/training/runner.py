@@ -57,6 +57,7 @@ class DenseRunner(Runner):
         return runner
 
     def train(self) -> torch.nn.Module:
+        self._write_config(self.work_dir)
         self.fine_tuning = not self._resume
         saving = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
         stoppable = saving.stoppable() if saving else nullcontext()
@@ -64,6 +65,7 @@ class DenseRunner(Runner):
             return super().train()
 
     def test(self) -> dict[str, float]:
+        self._write_config(self.log_dir)
         try:
             with building(self.cfg, running=True):
                 return super().test()
@@ -92,10 +94,15 @@ class DenseRunner(Runner):
         backbone.forward = lambda x: (compiled if backbone.training else eager)(x)
         self.logger.info('The backbone is compiled: the first iteration of each image size takes long.')
 
-    @master_only
     def dump_config(self) -> None:
-        """Write the config into the work dir, or next to the log if the work dir has another file of its name."""
-        file = Path(self.work_dir, Path(self.cfg.filename or f'{self.timestamp}.py').name)
+        """Write nothing yet: a training run writes its config into the work dir, and a test next to its log.
+
+        The config in the work dir is that of the checkpoints, which a test with other options must not replace.
+        """
+
+    @master_only
+    def _write_config(self, folder: str) -> None:
+        file = Path(folder, Path(self.cfg.filename or f'{self.timestamp}.py').name)
         try:
             check_file(file)
         except UserError:

@@ -89,7 +89,8 @@ def test_config_of_the_user_is_not_overwritten(shapes, tmp_path, monkeypatch):
     config = tmp_path / 'mine.py'
     text = f'_base_ = {SEGMENTATION!r}  # mine'
     config.write_text(text)
-    arguments = ['--data-root', shapes, '--work-dir', tmp_path, '--check-data', '--cfg-options', *NO_WORKERS]
+    quick = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'val_dataloader.dataset.indices=1', *NO_WORKERS]
+    arguments = ['--data-root', shapes, '--work-dir', tmp_path, '--img-scale', 64, '--cfg-options', *quick]
     assert call('train', config, *arguments) == 0
     assert config.read_text() == text
     (copy,) = tmp_path.glob('*/mine.py')

@@ -2,6 +2,7 @@
 
 import json
 from importlib.metadata import version
+from pathlib import Path
 
 import mmengine
 import pytest
@@ -38,3 +39,15 @@ def test_run_json_records_command_seed_and_versions(shapes, tmp_path, capsys):
     assert call('train', *start, '--resume', *options, 'train_cfg.max_iters=3') == 0
     resumed = json.loads(max((tmp_path / 'run').glob('*/run.json')).read_text())
     assert resumed['run_id'] != record['run_id']
+
+
+def test_tests_keep_the_config_of_the_training_run(shapes, tmp_path):
+    """Its file belongs to the checkpoints; a test with other options writes its config next to its log."""
+    file, run = Path(thin_config('segmentation/hire_mlp_upernet_shapes', tmp_path)), tmp_path / 'run'
+    quick = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1']
+    where = ['--data-root', shapes, '--work-dir', run]
+    assert call('train', file, *where, '--cfg-options', *quick) == 0
+    before = (run / file.name).read_bytes()
+    assert call('test', file, run / 'iter_1.pth', *where, '--img-scale', 96) == 0
+    assert (run / file.name).read_bytes() == before
+    assert [path for path in run.glob(f'*/{file.name}') if path.read_bytes() != before]
