@@ -47,7 +47,7 @@ MODELS = LazyRegistry(
     {
         'backbones': ' '.join(family.__name__ for family in FAMILIES),
         'training.mmdet_fixes': 'DetDataPreprocessor InstanceTTAModel',
-        'training.label_maps': 'WeightedCrossEntropyLoss',
+        'training.label_maps': 'SegDataPreProcessor WeightedCrossEntropyLoss',
         'export.detectors': 'ExportedDetector',
         'export.segmentors': 'ExportedSegmentor',
         'classification.model': 'ImageClassifier ImgDataPreprocessor',

@@ -231,7 +231,9 @@ def _table_of_values(values: list[int], kind: str, data: DataSet, source: Source
     if last >= IGNORED or last >= 4 * len(values) + 16:
         problem = f'{source.path} has label maps with {len(values)} values up to {last}, but no table of their classes'
         raise UserError(f'{problem}; write labels.txt with lines "value name", or pass --colors FILE.')
-    data.notes.append('The classes of the label maps have no names; write them into classes.txt, one on each line.')
+    data.notes.append(
+        f'The classes of the label maps have no names; write them into {source.path}/classes.txt, one on each line.'
+    )
     return [(f'class {i}', i) for i in range(last + 1)], kind
 
 
@@ -246,10 +248,11 @@ def _set_values(data: DataSet, table: Table, amounts: Counter, examples: Mapping
     if unknown := [(key, number) for key, number in amounts.most_common() if key not in data.values]:
         key, number = unknown[0]
         kind = 'colour' if isinstance(key, tuple) else 'value'
-        others = f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''
+        others = f'; {len(unknown) - 1} more are unknown' if len(unknown) > 1 else ''
         lossy = examples[key].suffix.lower() in ('.jpg', '.jpeg', '.webp')
         remedy = 'save label maps as PNG, because JPEG changes values' if lossy else f'add it to {owner}'
-        problem = f'{examples[key]}: the {kind} {key} of {counted(number, "pixel")}{others} belongs to no class'
+        amount = f'{counted(number, "pixel")} in all label maps{others}'
+        problem = f'{examples[key]}: the {kind} {key} ({amount}) belongs to no class'
         raise UserError(f'{problem}; {remedy}, with the name "ignored" if it means that pixels are not labelled.')
     for key, number in amounts.items():
         data.pixels[data.values[key]] += number

@@ -198,13 +198,16 @@ def image_size(file: Path, content: bytes | None = None) -> tuple[int, int]:
             width, height = image.size
             exif = Image.Exif()
             exif.load(image.info.get('exif', b''))  # `getexif` would decode a complete PNG file
-            return (height, width) if exif.get(0x0112) in ROTATED else (width, height)
+            if exif.get(0x0112) not in ROTATED:
+                return width, height
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        content = content if content is not None else file.read_bytes() if file.is_file() else b''
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
-        if pixels is None:
-            raise UnreadableError(f'{file} is missing or not a readable image; replace or remove it.') from None
-        return pixels.shape[1], pixels.shape[0]
+        pass
+    # Decode the image: which formats OpenCV rotates depends on its version.
+    content = content if content is not None else file.read_bytes() if file.is_file() else b''
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if pixels is None:
+        raise UnreadableError(f'{file} is missing or not a readable image; replace or remove it.')
+    return pixels.shape[1], pixels.shape[0]
 
 
 def check_sizes(data: DataSet) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric, DumpResults
+from mmseg.models.data_preprocessor import SegDataPreProcessor as _SegDataPreProcessor
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor
 
 from ..datasets.image_files import write_image
 from ..errors import UserError
 from ..registry import METRICS, MODELS, TRANSFORMS
+from .normalization import AnyBands
 
 
 @MODELS.register_module()
@@ -49,6 +51,11 @@ class MapLabels:
     def __call__(self, results: dict) -> dict:
         results['gt_seg_map'] = self.table[results['gt_seg_map']]
         return results
+
+
+@MODELS.register_module()
+class SegDataPreProcessor(AnyBands, _SegDataPreProcessor):
+    """A SegDataPreProcessor of mmsegmentation for images of any number of bands."""
 
 
 @METRICS.register_module()
