@@ -94,7 +94,7 @@ def test_timm_loads_a_training(save):
 def test_bias_and_loss_of_the_config_are_used():
     model = built('mlp_mixer_s32_imagenet')
     assert torch.equal(model.backbone.get_classifier().bias, torch.full((1000,), -6.9))
-    with pytest.raises(AttributeError, match="has no attribute 'Hinge'"):
+    with pytest.raises(UserError, match='have no Hinge'):
         built('hire_mlp_shapes', **{'model.train_cfg.loss': dict(type='Hinge')})
 
 

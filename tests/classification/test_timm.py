@@ -180,7 +180,8 @@ def test_published_file_is_loaded(official, log_lines):
     overlay = dict(file=str(file))
     grey = create('cycle_mlp_b1', pretrained=True, pretrained_cfg_overlay=overlay, num_classes=5, in_chans=1)
     assert torch.equal(grey.stages[0].blocks[0].norm1.weight, classifier.stages[0].blocks[0].norm1.weight)
-    assert log_lines[-1].endswith('left out 2 (classifier head and norm); norm loaded; head fresh')
+    assert log_lines[-2].endswith('left out 2 (classifier head and norm); norm loaded; head fresh')
+    assert log_lines[-1] == 'The first convolution is converted from 3 to 1 channels by timm.'
     torch.testing.assert_close(grey.stem.conv.weight, classifier.stem.conv.weight.sum(1, keepdim=True))
     features = create('cycle_mlp_b1', pretrained=True, pretrained_cfg_overlay=overlay, features_only=True)
     assert torch.equal(features.model.stem.conv.weight, classifier.stem.conv.weight)

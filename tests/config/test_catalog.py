@@ -74,6 +74,7 @@ def test_base_of_this_package_keeps_its_scope(tmp_path):
 
 
 @pytest.mark.filterwarnings('ignore:pkg_resources is deprecated')  # mmengine imports it
+@pytest.mark.filterwarnings('ignore:Deprecated call to:DeprecationWarning')  # mmengine 0.10.4 imports pkg_resources
 @pytest.mark.parametrize('name', [NAME, 'hire_mlp_small_mask_rcnn_1x_coco'])  # without and with a metafile
 def test_get_config_of_mmengine_finds_it(name):
     assert get_config(f'mlp_dense::detection/{name}.py').default_scope == 'mmdet'
