@@ -36,7 +36,7 @@ class Classes(NamedTuple):
     names: Sequence[str]
     amounts: Sequence[float]
     frequencies: Sequence[float] = ()
-    """For objects: the fraction of images with the class."""
+    """Fraction of images that contain each class; empty for label maps and classifiers."""
 
     def line(self) -> str:
         """Return a line for the user that fits into a comment."""

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-BITS = 3  # near-duplicates differ in at most so many of the 64 bits of their difference hashes
-GREY = 8.0  # and in at most so many of 255 grey levels, in the mean of their thumbnails
+BITS = 3  # maximum number of differing bits between the 64-bit difference hashes of near-duplicates
+GREY = 8.0  # maximum mean difference between their thumbnails, in grey levels from 0 to 255
 FLAT = 2.0  # standard deviation of grey levels below which thumbnails are near-duplicates only if they are equal
 
 

@@ -68,7 +68,7 @@ class Place(NamedTuple):
     annotations: Path | None
     images: Path
     suffixes: tuple[str, str] | None = None
-    """For label maps: the suffixes of images and of label maps."""
+    """Suffix of the images and suffix of the label maps; None for objects."""
 
 
 class Losses:
@@ -111,9 +111,9 @@ class DataSet:
     places: dict[str, Place] = field(default_factory=dict)
     """Files of the source, if a config can name them without a conversion."""
     values: Mapping | None = None
-    """For label maps: the class index, or 255 for ignored pixels, of each value or colour (red, green, blue)."""
+    """Maps each value or colour (red, green, blue) of label maps to a class index; 255 means ignored."""
     pixels: Counter[int] = field(default_factory=Counter)
-    """For label maps: the pixels of each class index, and of 255; those of binary masks are counted by `write`."""
+    """Number of pixels of each class index in label maps. Binary masks are counted only when they are written."""
 
     def records(self) -> Iterator[Record]:
         """Yield the images of all splits."""

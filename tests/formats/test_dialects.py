@@ -1,4 +1,4 @@
-"""The same annotations in the layout of every tool are read as the same data set."""
+"""Equal annotations in the layouts of all tools give equal data sets."""
 
 from pathlib import Path
 
