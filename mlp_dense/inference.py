@@ -29,9 +29,9 @@ from .datasets import SUFFIXES
 from .datasets.bands import BAND_SUFFIXES, LoadMultiBandImage, multi_band_loader
 from .datasets.image_files import write_image
 from .datasets.layout import dataset_meta, leaves
-from .errors import CheckpointError, UnreadableError, UserError
+from .errors import CheckpointError, UnreadableError, UserError, counted
 from .outputs import GrowingList
-from .tasks import task_of
+from .tasks import DETECTION, task_of
 from .training.machine import adapt_to_cpu
 from .training.runner import load_weights
 from .training.setup import is_exported, run_exported
@@ -300,7 +300,8 @@ class PredictionWriter(AbstractContextManager):
         self.folder, self.score_thr, self.source = folder, score_thr, source
         self.task, self.meta = task_of(model.cfg.default_scope), model.dataset_meta
         self.ids = self.task.category_ids(test_data(model.cfg), self.meta['classes'])
-        self.count = 0
+        self.count = self.object_count = 0
+        self.best_score = 0.0  # of all objects, whether they are drawn or not
         self.undecodable: list[str] = []
         self.video: cv2.VideoWriter | None = None
         categories = [dict(id=i, name=name) for i, name in zip(self.ids, self.meta['classes'], strict=True)]
@@ -320,6 +321,9 @@ class PredictionWriter(AbstractContextManager):
             return
         height, width = frame.image.shape[:2]
         labels = self.task.labels_of(sample, 'pred', self.score_thr)
+        if self.task is DETECTION:
+            self.object_count += len(labels)
+            self.best_score = max([self.best_score, *self.task.labels_of(sample, 'pred').scores.tolist()])
         if self.task.label_map:
             dtype = np.uint8 if len(self.ids) <= 256 else np.uint16
             write_image(self.folder / f'labels/{frame.name}.png', self.task.label_map(labels).astype(dtype))
@@ -332,6 +336,16 @@ class PredictionWriter(AbstractContextManager):
             self.objects.extend(self.task.objects(labels, frame.info['id'], self.ids))
         self.images.extend([dict(frame.info, height=height, width=width)])  # last: all results of the image exist
         self.count += 1
+
+    def summary(self) -> str:
+        """Return what was written, and if no object was, which threshold would draw one."""
+        text = f'{counted(self.count, "frame" if self.source.fps else "image")}: results are in {self.folder}'
+        if self.task is not DETECTION or not self.count:
+            return text
+        text += f'\n{counted(self.object_count, "object")} with a score of {self.score_thr:g} or more'
+        if not self.object_count:
+            text += f'; the highest score is {self.best_score:.3f}: pass a lower --score-thr, or train longer'
+        return text
 
     def _add_frame(self, drawn: np.ndarray) -> None:
         if self.video is None:

@@ -78,6 +78,12 @@ def add_image_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--crop-size', nargs=2, type=int, metavar=('H', 'W'), help=text)
 
 
+def add_colors(parser: argparse.ArgumentParser) -> None:
+    """Add --colors."""
+    text = 'classes of label maps: a file with lines "NAME RED GREEN BLUE", or "NAME" for the values 0, 1, ...'
+    parser.add_argument('--colors', type=Path, metavar='FILE', help=text)
+
+
 def add_score_thr(parser: argparse._ActionsContainer, use: str) -> None:
     """Add --score-thr; `use` completes "detections with at least this score are"."""
     text = f'detections with at least this score are {use} (0 to 1, default: 0.3)'

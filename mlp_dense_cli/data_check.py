@@ -5,7 +5,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from .arguments import add_cfg_options, tool_parser
+from .arguments import add_cfg_options, add_colors, tool_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -23,6 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--data-root', type=Path, metavar='DIR', help='folder of the data, instead of the data_root in the config'
     )
+    add_colors(parser)
     add_cfg_options(parser)
     return parser
 
@@ -35,6 +36,6 @@ def main() -> None:
 
     operators.install()  # before the config imports mmdet or mmsegmentation
     with redirect_stdout(sys.stderr):  # mmdet and mmsegmentation print
-        examination = examine(Path(args.target), args.cfg_options, args.data_root, everything=not args.fast)
+        examination = examine(Path(args.target), args.cfg_options, args.data_root, not args.fast, args.colors)
     print(examination.json() if args.json else examination.text())
     sys.exit(examination.status)

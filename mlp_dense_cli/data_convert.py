@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .arguments import tool_parser
+from .arguments import add_colors, tool_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -25,9 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--format', metavar='NAME', help='format of SOURCE, if several are found')
     parser.add_argument('--images', type=Path, metavar='DIR', help='folder of the images, if they are not in SOURCE')
-    parser.add_argument(
-        '--colors', type=Path, metavar='FILE', help='for label maps: file with the colour or value of each class'
-    )
+    add_colors(parser)
     parser.add_argument(
         '--split',
         nargs='+',

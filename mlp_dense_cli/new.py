@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from .arguments import tool_parser
+from .arguments import add_colors, tool_parser
 from .configs import FAMILIES
 
 HEADS = ('mask_rcnn', 'retinanet', 'upernet', 'semantic_fpn', 'classifier')
@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     text = 'pretrained weights of the backbone: a file or an https URL'
     parser.add_argument('--weights', metavar='FILE', help=text)
     parser.add_argument('--format', metavar='NAME', help='format of the annotations, if several are found')
-    parser.add_argument('--colors', type=Path, metavar='FILE', help='label maps: colour or value of each class')
+    add_colors(parser)
     text = 'seed of the split, if there is no validation split (default: 0)'
     parser.add_argument('--seed', type=int, default=0, metavar='N', help=text)
     return parser

@@ -71,7 +71,7 @@ def main() -> None:
             writer.add(frame, sample)
     if source.reader.loader is not None:
         print(f'drawn: {source.reader.loader.description(band_count(cfg))}')
-    print(f'{counted(writer.count, "frame" if source.fps else "image")}: results are in {args.out_dir}')
+    print(writer.summary())
     if source.fps and writer.count < source.length:
         print(
             f'{args.input} should have {counted(source.length, "frame")}; the others cannot be decoded.',

@@ -57,21 +57,32 @@ class Examination:
 
 
 def examine(
-    target: Path, options: Sequence[str] = (), data_root: Path | None = None, everything: bool = True
+    target: Path,
+    options: Sequence[str] = (),
+    data_root: Path | None = None,
+    everything: bool = True,
+    colors: Path | None = None,
 ) -> Examination:
     """Examine the data of a config, with changes of it by `options` and `data_root`, or in a folder.
 
-    All images and labels are decoded, unless `everything` is False. Raises UserError if the config cannot be read, or
+    `colors` is a file with the colours of the classes in the label maps of a folder. All images and labels are decoded, unless `everything` is False. Raises UserError if the config cannot be read, or
     if changes of a config are given with a folder.
     """
     if target.is_dir() and (options or data_root):
         raise UserError(f'{target} is a folder; omit --data-root and --cfg-options, which change configs.')
+    if colors and not target.is_dir():
+        raise UserError(f'{target} is a config; omit --colors, which names the classes of a folder of label maps.')
     with TemporaryDirectory() as converted:
-        return _examine(target, options, data_root, everything, Path(converted))
+        return _examine(target, options, data_root, everything, Path(converted), colors)
 
 
 def _examine(
-    target: Path, options: Sequence[str], data_root: Path | None, everything: bool, converted: Path
+    target: Path,
+    options: Sequence[str],
+    data_root: Path | None,
+    everything: bool,
+    converted: Path,
+    colors: Path | None,
 ) -> Examination:
     result, strides = Examination(str(target)), list(STRIDES)
     found: list[tuple[str, ConfigDict]] = []
@@ -80,7 +91,8 @@ def _examine(
             Finding('note', 'all', 'system folders are ignored', 1, (folder,)) for folder in system_folders(target)
         ]
         try:
-            found += datasets_in(target, converted)
+            found, notes = datasets_in(target, converted, colors)
+            result.findings += [Finding('note', 'all', note.rstrip('.')) for note in notes]
         except UserError as error:
             result.findings.append(Finding('error', 'all', STOPS, 1, (str(error),)))
         init_default_scope(scope_of(found[0][1]) if found else 'mmdet')

@@ -1,13 +1,10 @@
-"""Data sets in a folder without a config: annotations, label maps next to images, folders of classes."""
+"""Data sets in a folder without a config: annotations and label maps in any format, or folders of classes."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.config import ConfigDict
-from PIL import Image
 
 from .. import formats
 from ..datasets import SYSTEM_FOLDERS
@@ -16,39 +13,40 @@ from ..errors import UserError
 from ..formats.sources import ORDER, SPLITS, split_of
 from .image_files import images_by_suffix
 
-LABEL_MODES = ('1', 'L', 'P', 'I', 'F', 'I;16', 'I;16B')
+def datasets_in(
+    root: Path, converted: Path, colors: Path | None = None
+) -> tuple[list[tuple[str, ConfigDict]], list[str]]:
+    """Return the name of the split and the config of each data set in a folder, and notes about the reading.
 
-
-def datasets_in(root: Path, converted: Path) -> Iterator[tuple[str, ConfigDict]]:
-    """Yield the name of the split and the config of each data set in a folder.
-
-    Annotations in other formats than COCO's are written into the folder `converted`. Raises UserError if an annotation
-    file has an unknown format, or no data are found.
+    Annotations that mmdet or mmsegmentation cannot read are written into the folder `converted`. `colors` is a file
+    with the colours of the classes in label maps. Raises UserError if a file has an unknown format, or no data are
+    found.
     """
-    found = [*_converted(root, converted)] or [*_coco(root)] or [*_label_maps(root)] or [*_classes(root)]
-    if not found:
+    datasets, notes = _converted(root, converted, colors)
+    datasets = datasets or [*_coco(root)] or [*_classes(root)]
+    if not datasets:
         raise UserError(
             f'{root} has no data in a known layout: add COCO annotations, label maps with the base names of '
             'the images, or folders of classes (docs/datasets.md).'
         )
-    yield from found
+    return datasets, notes
 
 
-def _converted(root: Path, converted: Path) -> Iterator[tuple[str, ConfigDict]]:
-    """Yield the data sets of YOLO, Pascal VOC, LabelMe and CVAT."""
+def _converted(root: Path, converted: Path, colors: Path | None) -> tuple[list[tuple[str, ConfigDict]], list[str]]:
+    """Return the data sets of all formats, except COCO, and the notes of the reader."""
     try:
         name = formats.detect(root)
     except UserError:  # broken, or folders of classes
-        return
-    if name in ('coco', 'labels'):
-        return
-    data = formats.read(root, name)
-    for split, place in formats.places_of(data, converted / 'data').places.items():
-        if place.annotations:
-            yield (
-                split if split in ORDER else 'train',
-                _coco_config(place.annotations, place.images, data.classes, masks=False),
-            )
+        return [], []
+    if name == 'coco':
+        return [], []
+    data = formats.read(root, name, colors=colors)
+    places = formats.places_of(data, converted / 'data').places.items()
+    splits = [(split if split in ORDER else 'train', place) for split, place in places if place.annotations]
+    if name == 'labels':
+        return [(split, _label_maps(place, data.classes)) for split, place in splits], data.notes
+    datasets = [(split, _coco_config(place.annotations, place.images, data.classes, False)) for split, place in splits]
+    return datasets, data.notes
 
 
 def _split(path: Path, root: Path) -> str:
@@ -94,33 +92,15 @@ def _folder_of(names: list[str], file: Path, root: Path) -> Path:
     return max(folders, key=counts.__getitem__)
 
 
-def _label_maps(root: Path) -> Iterator[tuple[str, ConfigDict]]:
-    """Yield pairs of folders with equal base names, where the files of one have a single channel."""
-    folders = {folder: _images(folder) for folder in [root, *_visible(root, '*')] if folder.is_dir()}
-    labels = {folder: files for folder, files in folders.items() if files and _is_label_map(files[0])}
-    for folder, files in folders.items():
-        if folder in labels or not files:
-            continue
-        stems, split = {file.stem for file in files}, _split(folder, root)
-        common = {other: len(stems & {file.stem for file in maps}) for other, maps in labels.items()}
-        best = max(common, key=lambda other: (_split(other, root) == split, common[other]), default=None)
-        if best and common[best] > 0.5 * len(stems):
-            yield split, _label_map_config(folder, best, files[0].suffix, labels[best])
-
-
-def _label_map_config(images: Path, labels: Path, suffix: str, maps: list[Path]) -> ConfigDict:
-    largest = 1
-    for file in maps[:: max(1, len(maps) // 100)]:
-        with suppress(OSError), Image.open(file) as image:  # unreadable files are reported later
-            values = np.unique(np.asarray(image))
-            largest = max(largest, *values[values < 255].astype(int).tolist(), 0)
+def _label_maps(place: formats.Place, classes: list[str]) -> ConfigDict:
+    image_suffix, suffix = place.suffixes or ('', '')
     return ConfigDict(
         type='BaseSegDataset',
         _scope_='mmseg',
-        data_prefix=dict(img_path=str(images), seg_map_path=str(labels)),
-        img_suffix=suffix,
-        seg_map_suffix=maps[0].suffix,
-        metainfo=dict(classes=[f'label {i}' for i in range(largest + 1)]),
+        data_prefix=dict(img_path=str(place.images), seg_map_path=str(place.annotations)),
+        img_suffix=image_suffix,
+        seg_map_suffix=suffix,
+        metainfo=dict(classes=classes),
         pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')],
     )
 
@@ -136,16 +116,6 @@ def _classes(root: Path) -> Iterator[tuple[str, ConfigDict]]:
                     pipeline=[dict(type='mlp_dense.LoadImage')],
                 ),
             )
-
-
-def _images(folder: Path) -> list[Path]:
-    return [Path(file) for files in images_by_suffix(folder).values() for file in files if Path(file).parent == folder]
-
-
-def _is_label_map(file: Path) -> bool:
-    with suppress(OSError), Image.open(file) as image:
-        return file.suffix.lower() in ('.png', '.tif', '.tiff', '.bmp') and image.mode in LABEL_MODES
-    return False
 
 
 def scope_of(dataset: Any) -> str:

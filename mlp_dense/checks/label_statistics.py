@@ -48,7 +48,7 @@ def label_findings(
     if empty := [str(label) for i, label in enumerate(classes) if not counts[i]]:
         severity = 'warning' if maps == total and name == 'train' else 'note'
         remedy = (
-            'remove the classes, or add images'
+            'add or move images with them, or remove the classes'
             if maps == total
             else 'run `mlp-dense data check` without --fast to count all'
         )

@@ -122,6 +122,7 @@ def _run_table(runs: Sequence, names: Sequence[str], metric: str, means: np.ndar
         Column('difference', differences, f'from {names[0]}'),
         *interval(differences, resampled - resampled[:, :1], 'difference'),
         *(Column(key, values) for key, values in costs.items()),
+        Column('input', ['x'.join(map(str, run.size or ())) for run in runs], 'height x width in pixels of a batch'),
     ]
     note = (
         'Means are over the classes that occur. Intervals contain 95 % of the resamples of the images, which are the '

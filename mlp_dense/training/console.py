@@ -93,7 +93,8 @@ class ConsoleHook(Hook):
         if checkpoint := best or info.get('last_ckpt'):
             # The config in the work dir contains the data root and the options of the training.
             config = Path(runner.work_dir, Path(runner.cfg.filename).name)
-            lines.append(f'Next: {command("test")} {config} {checkpoint}')
+            report = Path(runner.work_dir, 'report')
+            lines.append(f'Next: {command("test")} {config} {checkpoint} --report {report}')
         runner.logger.info('\n    '.join(lines))
 
     def _open(self, runner: Any, action: str, loader: Any, schedule: str = '') -> None:

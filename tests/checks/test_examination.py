@@ -74,7 +74,7 @@ def test_processes_share_the_images(data, monkeypatch):
     for file in sorted((data / 'train').iterdir())[3:5]:
         file.write_bytes(b'')
     init_default_scope('mmdet')
-    built = [(name, DATASETS.build(config)) for name, config in datasets_in(data, data)]
+    built = [(name, DATASETS.build(config)) for name, config in datasets_in(data, data / 'converted')[0]]
     for _, dataset in built:
         check_built(dataset)
     expected, _ = data_check.inspect(built)
@@ -120,7 +120,26 @@ def test_folder_with_label_maps_is_examined(data):
     for file in data.glob('labels/*/*.png'):
         cv2.imwrite(str(file), (cv2.imread(str(file), cv2.IMREAD_UNCHANGED) > 1) * np.uint8(255))
     result = examine(data)
-    assert result.status == 2 and 'label maps contain 0 and 255 only' in result.text()
+    assert result.status < 2 and 'the values 0, read as "background", and 255, read as "object"' in result.text()
+    (data / 'classes.txt').write_text('background\nshape\n')
+    assert 'the value 255' not in (text := examine(data).text()) and 'shape' in text
+
+
+def test_coloured_label_maps_and_class_masks_of_a_folder_are_examined(data):
+    shutil.rmtree(data / 'annotations')
+    colours = np.array([(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0), (255, 255, 0), (9, 9, 9)], np.uint8)
+    for file in data.glob('labels/*/*.png'):
+        cv2.imwrite(str(file), colours[np.minimum(cv2.imread(str(file), cv2.IMREAD_UNCHANGED), 5)])
+    result = examine(data)
+    assert result.status == 2 and 'no table of their classes' in result.text()
+    names = ['ground', 'red', 'green', 'blue', 'cyan', 'other']
+    rows = [f'{name} {" ".join(map(str, colour[::-1]))}' for name, colour in zip(names, colours, strict=True)]
+    (data / 'table.txt').write_text('\n'.join([*rows, 'unused 1 2 3']))
+    result = examine(data, colors=data / 'table.txt')
+    assert result.images == {'train': 8, 'val': 4} and result.status == 1
+    assert 'classes occur in no label map (all): ' in result.text() and 'unused' in result.text()
+    with pytest.raises(UserError, match='is a config; omit --colors'):
+        examine(Path(SEGMENTATION), colors=data / 'table.txt')
 
 
 def test_folder_of_classes_is_examined(tmp_path):
@@ -149,6 +168,6 @@ def test_folders_name_splits_by_words(data):
     shutil.rmtree(data / 'annotations')
     for split in ('train', 'val'):
         (data / 'labels' / split).rename(data / f'{split}annot')
-    assert [name for name, _ in datasets_in(data, data)] == ['train', 'val']
+    assert [name for name, _ in datasets_in(data, data / 'converted')[0]] == ['train', 'val']
     (data / 'val').rename(data / 'latest')
-    assert [name for name, _ in datasets_in(data, data)] == ['train', 'train']
+    assert [name for name, _ in datasets_in(data, data / 'converted')[0]] == ['train', 'train']

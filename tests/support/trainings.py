@@ -7,6 +7,7 @@ import runpy
 import signal
 import socket
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -134,9 +135,17 @@ def _run_script(script: Path, *arguments) -> int:
     return 0
 
 
-def wait(pid: int) -> int:
-    """Return the exit status of a process, or minus the number of the signal that killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def wait(pid: int, limit: int = 600) -> int:
+    """Return the exit status of a process, or minus the number of the signal that killed it.
+
+    A process that hangs is aborted after `limit` seconds; pytest's fault handler, which it inherits, prints where.
+    """
+    watchdog = threading.Timer(limit, os.kill, (pid, signal.SIGABRT))
+    watchdog.start()
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        watchdog.cancel()
 
 
 def two_processes() -> list[dict[str, str]]:
