@@ -12,8 +12,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
         'Check all images, labels and annotations that a config names or a folder contains. The table has the '
-        'severity, the count, examples and the remedy of each problem, and the sizes of objects next to the strides of '
-        'the pyramid. The exit status is 0, 1 (warnings) or 2 (errors).',
+        'severity, the count, examples and the remedy of each problem. A histogram of object sizes follows, '
+        'binned at the strides of the pyramid. The exit status is 0, 1 (warnings) or 2 (errors).',
         'data/fruit',
         'hire_mlp_mask_rcnn_coco --data-root data/fruit',
     )

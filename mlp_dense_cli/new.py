@@ -1,4 +1,4 @@
-"""A config for own data, and the commands that follow."""
+"""A config for user data, and the commands that follow."""
 
 import argparse
 import shlex

@@ -1,4 +1,4 @@
-# Exact resume, atomic checkpoints and finite checks for any training of mmengine, mmdet or mmsegmentation:
+# Exact resume, atomic checkpoints, checks for NaN and infinity: for any training of mmengine, mmdet, mmsegmentation
 #     _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
 #               __import__('mlp_dense').config_path('_base_/exact_training.py')]
 #     train_cfg = _base_.exact_epochs  # exact_iters if the training counts iterations

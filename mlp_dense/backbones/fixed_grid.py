@@ -82,7 +82,8 @@ class Doubling(nn.ConvTranspose2d):
 class Rescaling(nn.Sequential):
     """Rescaling of the feature map of a stage, (B, dim, H, W), to 2**doublings the height and width.
 
-    Transposed convolutions enlarge it, max pooling reduces it. The result is cropped to the `size` of the image.
+    Transposed convolutions enlarge it, max pooling reduces it. The result is cropped to the `size` of the image,
+    divided by `stride` and rounded up.
     """
 
     def __init__(self, dim: int, doublings: int, stride: int | float, norm: MakeNorm):
@@ -110,7 +111,10 @@ class FixedGridMLP(MLPBackbone):
     """
 
     first_stride: ClassVar[int | float] = 4
-    """Stride of the first output, in pixels of the image that the stem splits; patches are a power of two larger."""
+    """Stride of the first output, in pixels of the image that the stem splits.
+
+    The patch size is this stride times a power of two.
+    """
     shrink = False  # whether images are resized by 7/8 first
 
     def __init__(self, *args: Any, global_blocks: str = 'last', **kwargs: Any):

@@ -1,4 +1,4 @@
-"""Sizes of objects at the image size of a config, next to the strides of its pyramid."""
+"""Sizes of objects at the image size of a config, compared with the strides of its pyramid."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise

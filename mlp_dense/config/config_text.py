@@ -1,4 +1,4 @@
-"""Text of a config for own data: what differs from the base files of this package, with the reasons as comments."""
+"""Text of a config for user data: what differs from the base files of this package, with the reasons as comments."""
 
 import math
 import os
@@ -97,12 +97,12 @@ def segmentor(plan: Plan, classes: Classes, places: Mapping[str, Place], root: P
     loss = ["loss = dict(type='CrossEntropyLoss', use_sigmoid=False)"]
     if max(classes.amounts) >= UNBALANCED * min(classes.amounts):
         median = statistics.median(amount for amount in classes.amounts if amount)
-        # The root, because complete weights make trainings unstable.
+        # The square root, because complete weights make trainings unstable.
         weights = [
             round(min(4, max(0.25, math.sqrt(median / amount))), 2) if amount else 1 for amount in classes.amounts
         ]
         loss = [
-            "loss = dict(type='mlp_dense.WeightedCrossEntropyLoss',  # root of (median / pixels), up to 4",
+            "loss = dict(type='mlp_dense.WeightedCrossEntropyLoss',  # square root of (median / pixels), up to 4",
             f'            class_weight={weights})',
         ]
     neck = f'neck=dict(in_channels={channels}), ' if plan.head == 'semantic_fpn' else ''
@@ -206,7 +206,7 @@ def _length(plan: Plan) -> str:
 
 def _schedule(plan: Plan, base_rate: float) -> list[str]:
     """Return the lines of a schedule that counts iterations."""
-    reason = f'{base_rate:.0e} for 16 images; it follows the root of the batch size'.replace('e-0', 'e-')
+    reason = f'{base_rate:.0e} for 16 images; scaled by the square root of the batch size'.replace('e-0', 'e-')
     return [
         f'optim_wrapper = dict(optimizer=dict(lr={scaled_rate(base_rate, plan.batch_size, 16)}))  # {reason}',
         'auto_scale_lr = dict(base_batch_size=batch_size)',

@@ -1,4 +1,4 @@
-"""A config for own data, written from what the data contain: classes, counts, paths and image sizes."""
+"""A config for user data, written from what the data contain: classes, counts, paths and image sizes."""
 
 import re
 import shutil
@@ -147,7 +147,7 @@ def _annotated(root: Path, out: Path | None, choices: Choices) -> tuple[Path, li
 
 
 def _suitable_head(data: DataSet, head: str | None) -> str:
-    """Return the head of the user, else the one that suits the annotations. Raises UserError if it cannot use them."""
+    """Return the chosen head, by default one that suits the annotations. Raises UserError if it cannot use them."""
     heads = LABEL_HEADS if data.format == 'labels' else OBJECT_HEADS
     if head not in (None, *heads):
         raise UserError(f'{data.found} The head {head} cannot use them; pass --head {" or ".join(heads)}.')
@@ -197,9 +197,7 @@ def _check_objects(data: DataSet) -> None:
     for split, records in data.splits.items():
         labels = {annotation.label for record in records for annotation in record.annotations if not annotation.crowd}
         if not labels:
-            remedy = (
-                'label some images' if split == 'train' else 'remove the split, so that some images of train become it'
-            )
+            remedy = 'label some images' if split == 'train' else 'label some images, or remove the split'
             raise UserError(f'The split {split} of {data.root} has no object, except for crowds; {remedy}.')
         if absent := [name for i, name in enumerate(data.classes) if i not in labels]:
             data.notes.append(f'{counted(len(absent), "class")} without an object in {split}: {some(absent)}.')

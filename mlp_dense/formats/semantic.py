@@ -170,7 +170,7 @@ def _read_masks(source: Source, data: DataSet) -> str:
     uncovered = False
     for record in data.records():
         if '' in record.label_maps:
-            raise UserError(f'{record.label_maps[""]} is not the mask of one class, as others are; remove one kind.')
+            raise UserError(f'{record.label_maps[""]} names no class in its path, but other masks do; keep one kind.')
         total = np.zeros((record.height, record.width), np.int64)
         for name, file in record.label_maps.items():
             pixels = _packed(_checked_pixels(record, name))

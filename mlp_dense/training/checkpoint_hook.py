@@ -282,8 +282,8 @@ def training_state(runner: Any, validated: bool) -> dict[str, Any]:
 def resume_from(cfg: Config, start: str | None = None) -> None:
     """Set `load_from` of a config that resumes, by default the newest checkpoint in its work dir, and its seed.
 
-    The order of the data depends on the seed, before the checkpoint is loaded. Without a checkpoint, training starts
-    from the weights `start`.
+    The config needs the seed because the runner builds the order of the data before it loads the checkpoint. Without a
+    checkpoint, training starts from the weights `start`.
     """
     file = cfg.get('load_from')
     if file is None:

@@ -89,7 +89,7 @@ class SeededDataset(Dataset):
 
 @DATA_SAMPLERS.register_module()
 class SeededBatches(BatchSampler):
-    """Batches of (index, epoch) from another batch sampler; none before the training loop sets the `first` to load."""
+    """Batches of (index, epoch) from another batch sampler; empty until the training loop sets the number `first`."""
 
     def __init__(self, sampler: Sampler, batch_size: int, inner: dict):
         self.sampler, self.batch_size = sampler, batch_size
@@ -118,7 +118,7 @@ class SeededBatches(BatchSampler):
 
 @FUNCTIONS.register_module()
 def leave_signals(worker_id: int) -> None:
-    """Make a loading process ignore SIGINT and SIGTERM unless the main process sends them.
+    """Make a loading process ignore SIGINT, and ignore SIGTERM unless the main process sends it.
 
     A cluster signals all processes of a job. Loading must continue while the main process finishes its iteration.
     """

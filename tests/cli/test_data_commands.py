@@ -1,4 +1,4 @@
-"""Commands for own data: mlp-dense data convert, check and stats."""
+"""Commands for user data: mlp-dense data convert, check and stats."""
 
 import json
 import sys
