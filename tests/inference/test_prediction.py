@@ -168,6 +168,7 @@ def test_prediction_that_ends_at_an_image_keeps_the_others(ending, checkpoints, 
         def draw(*args, **kwargs):
             if next(numbers) == 2:
                 faulthandler.disable()  # the crash is intended
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
                 signal.raise_signal(getattr(signal, ending))
             return draw_labels(*args, **kwargs)
 
