@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import cv2
-import numpy as np
 from PIL import Image
 
 from ..datasets import SUFFIXES
+from ..datasets.image_files import PILLOW_ERRORS, decode, read_file
 from ..errors import UnreadableError, UserError, counted, some
 from .records import DataSet, Record
 
@@ -104,6 +104,10 @@ class Source:
                 return file.relative_to(root).as_posix()
         return str(file)
 
+    def split_of(self, file: Path) -> str:
+        """Return the split that the folders of a file name, by default ``train``."""
+        return split_of(*Path(self.relative(file)).parts[-2::-1]) or 'train'
+
 
 def _walk(root: Path) -> Iterator[Path]:
     seen = set()  # a link may lead to a folder above it
@@ -127,12 +131,19 @@ def split_of(*names: str) -> str | None:
 
 
 def named_splits(splits: dict[str, list[Record]]) -> dict[str, list[Record]]:
-    """Return splits with images in the order train, val, test, then others; a single other one becomes ``train``."""
-    splits = {name: sorted(records, key=lambda record: record.name) for name, records in splits.items() if records}
+    """Return splits with images in the order train, val, test, then others; a single other one becomes ``train``.
+
+    The names of the records, which have no folder, become paths from the common folder of the split.
+    """
+    splits = {name: records for name, records in splits.items() if records}
+    for records in splits.values():
+        common = common_folder(record.file for record in records)
+        for record in records:
+            record.name = (record.file.parent.relative_to(common) / record.name).as_posix()
+        records.sort(key=lambda record: record.name)
     if len(splits) == 1:
         splits = {only_split(splits): records for records in splits.values()}
-    order = {name: i for i, name in enumerate(ORDER)}
-    return {name: splits[name] for name in sorted(splits, key=lambda name: (order.get(name, len(order)), name))}
+    return {name: splits[name] for name in dict.fromkeys((*ORDER, *sorted(splits))) if name in splits}
 
 
 def only_split(names: Iterable[str]) -> str:
@@ -154,6 +165,12 @@ def read_text(file: Path) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise UserError(f'{file} is not a text in UTF-8 ({error.reason} at byte {error.start}); save it so.') from error
+
+
+def lines_of(file: Path) -> list[tuple[int, str]]:
+    """Return the lines of a text that are not empty, with their numbers from 1."""
+    lines = enumerate(read_text(file).splitlines(), start=1)
+    return [(number, text) for number, line in lines if (text := line.strip())]
 
 
 def read_json(file: Path) -> Any:
@@ -200,11 +217,10 @@ def image_size(file: Path, content: bytes | None = None) -> tuple[int, int]:
             exif.load(image.info.get('exif', b''))  # `getexif` would decode a complete PNG file
             if exif.get(0x0112) not in ROTATED:
                 return width, height
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except PILLOW_ERRORS:
         pass
     # Decode the image: which formats OpenCV rotates depends on its version.
-    content = content if content is not None else file.read_bytes() if file.is_file() else b''
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    pixels = read_file(file, cv2.IMREAD_COLOR) if content is None else decode(content, cv2.IMREAD_COLOR)
     if pixels is None:
         raise UnreadableError(f'{file} is missing or not a readable image; replace or remove it.')
     return pixels.shape[1], pixels.shape[0]
