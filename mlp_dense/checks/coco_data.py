@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.annotations import DATASET, METRIC, NUMBERED, Repaired, repair
-from ..datasets.coco import read_coco
+from ..datasets.coco_json import read_coco
 from ..errors import UserError
 from .data_config import Reading
-from .findings import STOPS, Finding
+from .findings import ADD_IMAGES, Finding, listing, stop
 
 
 @dataclass
@@ -56,26 +56,23 @@ def annotation_findings(name: str, dataset: Any, foreign_metric: bool = False) -
         try:
             repaired = repair_file(Path(dataset.ann_file), dataset)
         except UserError as error:
-            yield Finding('error', name, STOPS, 1, (str(error),))
+            yield stop(name, str(error))
             return
     file = dataset.ann_file
     if difference := _order_difference(dataset, repaired.names):
-        yield Finding('error', name, STOPS, 1, (f'{file} {difference}',))
+        yield stop(name, f'{file} {difference}')
     for problem, (count, ids) in repaired.problems.items():
         severity, remedy, owner = problem.severity, problem.remedy, problem.repaired_by
         if (owner == DATASET and not is_ours) or (owner == METRIC and foreign_metric):
             has_wrong_ap = problem is NUMBERED and all(isinstance(i, int) for i in ids)  # others end the validation
-            severity, remedy = (
-                'warning' if has_wrong_ap else 'error',
-                f"set type='mlp_dense.{owner}', which repairs them",
-            )
+            severity, remedy = 'warning' if has_wrong_ap else 'error', problem.replacement
         elif owner == METRIC and severity == 'note':
             continue
         examples = tuple(f'id {i}' for i in ids)
         yield Finding(severity, name, f'annotations {problem.text} in {file}', count, examples, remedy)
     if not repaired.usable:
         if name == 'train' or (name == 'val' and repaired.problems):
-            yield Finding('error', name, STOPS, 1, (nothing_usable(file, repaired),))
+            yield stop(name, nothing_usable(file, repaired))
         else:  # the images may have no object on purpose
             problem = 'files without a usable annotation: the metrics are undefined'
             yield Finding('warning', name, problem, 1, (str(file),), 'add annotations')
@@ -94,16 +91,11 @@ def object_findings(name: str, dataset: Any, contents: Contents) -> Iterator[Fin
     if not contents.detection or not classes or (hasattr(dataset, 'repaired') and not dataset.repaired.usable):
         return
     if not contents.objects and name == 'train':
-        yield Finding(
-            'error', name, STOPS, 1, (f'No annotation of {_source(dataset)} can be used for training; add objects.',)
-        )
+        source = getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__
+        yield stop(name, f'No annotation of {source} can be used for training; add objects.')
     elif empty := [str(label) for i, label in enumerate(classes) if not contents.objects[i]]:
-        severity, remedy = ('warning', 'add or move images with them, or remove the classes') if name == 'train' else ('note', '')
-        yield Finding(severity, name, 'classes without an object', len(empty), tuple(empty[:3]), remedy)
-
-
-def _source(dataset: Any) -> str:
-    return str(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__)
+        severity, remedy = ('warning', ADD_IMAGES) if name == 'train' else ('note', '')
+        yield listing(severity, name, 'classes without an object', empty, remedy)
 
 
 def _is_coco(dataset: Any) -> bool:

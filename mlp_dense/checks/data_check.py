@@ -17,9 +17,9 @@ from ..errors import UnreadableError, UserError
 from .band_agreement import check_image, lost_by_opencv
 from .coco_data import Contents, annotation_findings, contents_of, object_findings
 from .data_config import Reading
+from .data_files import file_findings
 from .duplicates import shared_images
 from .findings import STOPS, Finding, merged
-from .image_files import file_findings
 from .label_statistics import MAX_MAPS, count_labels, has_label_maps, has_lossy_labels, label_findings
 
 SAMPLE = 32

@@ -45,7 +45,7 @@ def set_image_sizes(
 
 def _rescale(edits: Edits, loaders: Sequence[str], new: tuple[int, int]) -> None:
     cfg = edits.cfg
-    old = next(filter(None, (largest_scale(cfg, name) for name in ('test', 'val', 'train'))), None)
+    old = scale_of(cfg)
     ratio = (new[0] / old[0], new[1] / old[1]) if old else None
     short = ratio and ratio[1:] * 2  # for crops and padding, which need not have the shape of an image
     for path, name, transform in _transforms(cfg, loaders):
@@ -112,10 +112,13 @@ def _typed(node: dict) -> Iterator[tuple[str, str, ConfigDict]]:
             yield path, value['type'].rpartition('.')[2], value
 
 
-def largest_scale(cfg: Config, loader: str) -> tuple[int, int] | None:
-    """Return the largest (long side, short side) to which a loader resizes images, None if they keep their size."""
-    resizes = [(name, node) for _, name, node in _typed(cfg.get(f'{loader}_dataloader') or {}) if name in SCALES]
-    return max((pair for name, node in resizes for pair in _pairs(node.get(SCALES[name]))), default=None)
+def scale_of(cfg: Config) -> tuple[int, int] | None:
+    """Return (long side, short side) of resized test images, else of training images, None if they keep their size."""
+    for loader in ('test', 'val', 'train'):
+        resizes = [(name, node) for _, name, node in _typed(cfg.get(f'{loader}_dataloader') or {}) if name in SCALES]
+        if sizes := [pair for name, node in resizes for pair in _pairs(node.get(SCALES[name]))]:
+            return max(sizes)
+    return None
 
 
 def _pairs(value: Any) -> Iterator[tuple[int, int]]:

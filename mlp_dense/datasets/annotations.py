@@ -23,6 +23,11 @@ class Problem(NamedTuple):
     usable: bool = False  # whether such an annotation is used for training
     repaired_by: str = ''  # type of mlp_dense that repairs it; the type of mmdet fails, or ignores the annotation
 
+    @property
+    def replacement(self) -> str:
+        """The remedy for data sets and metrics of mmdet, an imperative clause."""
+        return f"set type='mlp_dense.{self.repaired_by}', which repairs them"
+
 
 UNKNOWN_IMAGE = Problem('warning', 'of an image that is not listed', 'add the images, or remove the annotations')
 NO_BOX = Problem('warning', 'without a box', BOX, repaired_by=DATASET)
