@@ -29,27 +29,20 @@ FOLDERS_OF_FILES = re.compile('.*(image|img|mask|label|annot|gt)s?.*', re.IGNORE
 UNLABELLED = ('background class', 'none', 'undefined', 'unknown', 'unlabeled', 'unlabelled', 'void')
 UNCHANGED = re.compile(r': (\d+) -> \1$')  # line with the same number before and after a conversion
 SAMPLE = 100  # images of a classifier whose sizes are read
+ImageCounts = dict[str, Counter[str]]  # by split and class
 
 
 class Choices(NamedTuple):
     """Choices of the user."""
 
-    command: str
-    """The command line, for the first line of the config."""
-    family: str = 'hire'
-    """Class of the backbone, a key of ``BACKBONES``."""
-    arch: str | None = None
-    """Its variant; the smallest one by default."""
-    head: str | None = None
-    """One of ``HEADS``; by default the one that suits the annotations."""
-    weights: str | None = None
-    """File or URL of pretrained weights of the backbone."""
-    format: str | None = None
-    """Format of the annotations, if several are found."""
-    colors: Path | None = None
-    """File with the colours or values of the classes of label maps."""
-    seed: int = 0
-    """Seed of the split, if the data have no validation split."""
+    command: str  # the command line, for the first line of the config
+    family: str = 'hire'  # class of the backbone, a key of BACKBONES
+    arch: str | None = None  # its variant; the smallest one by default
+    head: str | None = None  # one of HEADS; by default the one that suits the annotations
+    weights: str | None = None  # file or URL of pretrained weights of the backbone
+    format: str | None = None  # format of the annotations, if several are found
+    colors: Path | None = None  # file with the colours or values of the classes of label maps
+    seed: int = 0  # seed of the split, if the data have no validation split
 
 
 def new_config(data_folder: Path, out: Path | None, choices: Choices) -> tuple[Path, list[str]]:
@@ -204,25 +197,24 @@ def _check_objects(data: DataSet) -> None:
 
 
 def _classes_of(data: DataSet) -> Classes:
-    indices = range(len(data.classes))
     if data.format == 'labels':
         pixels = np.zeros(256, np.int64)
         for record in data.splits['train']:  # the pixels of `data` are those of all splits
             pixels += np.bincount(formats.label_map(record, data).ravel(), minlength=256)
         if absent := [name for name, amount in zip(data.classes, pixels, strict=False) if not amount]:
             remedy = 'add images with them, or make another split with mlp-dense data convert --split'
-            data.notes.append(
-                f'{counted(len(absent), "class")} without a pixel for training: {some(absent)}; {remedy}.'
-            )
-        amounts = 100 * pixels[: len(data.classes)] / max(1, pixels[: len(data.classes)].sum())
+            problem = f'{counted(len(absent), "class")} without a pixel for training: {some(absent)}'
+            data.notes.append(f'{problem}; {remedy}.')
+        labelled = pixels[: len(data.classes)]
+        amounts = 100 * labelled / max(1, labelled.sum())
         return Classes('per cent of the labelled pixels for training', data.classes, amounts.tolist())
     records = data.splits['train']
     labels = [[each.label for each in record.annotations if not each.crowd] for record in records]
     objects = Counter(label for image in labels for label in image)
     images = Counter(label for image in labels for label in {*image})
-    return Classes(
-        'objects for training', data.classes, [objects[i] for i in indices], [images[i] / len(records) for i in indices]
-    )
+    counts = [objects[i] for i in range(len(data.classes))]
+    frequencies = [images[i] / len(records) for i in range(len(data.classes))]
+    return Classes('objects for training', data.classes, counts, frequencies)
 
 
 def _plan(choices: Choices, images: dict[str, int], sizes: list[tuple[int, int]]) -> Plan:
@@ -233,7 +225,7 @@ def _plan(choices: Choices, images: dict[str, int], sizes: list[tuple[int, int]]
 # Classification
 
 
-def class_folders(root: Path) -> dict[str, Counter[str]]:
+def class_folders(root: Path) -> ImageCounts:
     """Return the number of images of each class in the folders ``SPLIT/CLASS``; empty if train or val has no class."""
     splits = {}
     for split in SPLITS:
@@ -253,9 +245,7 @@ def _has_annotations(root: Path, format: str | None) -> bool:
     return True
 
 
-def _classifier(
-    root: Path, folders: dict[str, Counter[str]], out: Path | None, choices: Choices
-) -> tuple[Path, list[str]]:
+def _classifier(root: Path, folders: ImageCounts, out: Path | None, choices: Choices) -> tuple[Path, list[str]]:
     if not folders:
         problem = f'{root} has no folders train/CLASS and val/CLASS with images'
         raise UserError(f'{problem}; move the images of each class into such folders.')
@@ -266,9 +256,8 @@ def _classifier(
     if empty := [name for name in classes if not folders['train'][name]]:
         raise UserError(f'{root / "train"} has no image of {some(empty)}; add images or remove the folders.')
     if len(classes) < 2:
-        raise UserError(
-            f'{root / "train"} has one class ({classes[0]}), so nothing can be learned; add a second folder.'
-        )
+        problem = f'{root / "train"} has one class ({classes[0]}), so nothing can be learned'
+        raise UserError(f'{problem}; add a second folder.')
     files = [file for file in sorted((root / 'train').rglob('[!.]*')) if file.suffix.lower() in SUFFIXES]
     sizes = [image_size(file) for file in files[:: max(1, len(files) // SAMPLE)]]
     choices = choices._replace(head='classifier')
