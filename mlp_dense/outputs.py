@@ -205,7 +205,6 @@ def _listed(folder: Path) -> list[str] | None:
 
 
 def _content(names: Collection[str]) -> str:
-    """Return the content of a marker."""
     return json.dumps(dict(written_by=SOFTWARE, files=sorted({*names} - {MARKER})), indent=1) + '\n'
 
 

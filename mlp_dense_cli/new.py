@@ -12,7 +12,6 @@ HEADS = ('mask_rcnn', 'retinanet', 'upernet', 'semantic_fpn', 'classifier')
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Write a config for the data in a folder: COCO, YOLO, Pascal VOC, LabelMe, CVAT, label maps, or a folder of '
         'images for each class. Images stay where they are. The next commands are printed.',
@@ -34,7 +33,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command."""
     args = make_parser().parse_args()
     from mlp_dense.config.new_config import Choices, new_config
     from mlp_dense.errors import command

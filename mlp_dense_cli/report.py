@@ -7,7 +7,6 @@ from .arguments import tool_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Rebuild the page of a test from the results that mlp-dense test --report DIR wrote, without testing again. '
         'The page is DIR/index.html; its values are in DIR/report.json, and its plots in DIR/plots. Several DIRs are '
@@ -31,7 +30,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the tool."""
     args = make_parser().parse_args()
     from mlp_dense.errors import UserError
     from mlp_dense.reports.making import make_comparison, make_report
