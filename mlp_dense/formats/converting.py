@@ -59,7 +59,7 @@ def read(
     if name != 'labels':
         check_sizes(data)
     used = {record.file for record in data.records()}
-    unused = sorted({file for paths in source.images.values() for file in paths} - used)
+    unused = [file for file in source.image_files if file not in used]
     if unused and name in ('coco', 'voc', 'labelme', 'cvat') and not source.file:
         files_text = some([source.relative(file) for file in unused])
         data.notes.append(f'Not read: {counted(len(unused), "image")} without annotations ({files_text}).')
@@ -131,8 +131,19 @@ class _Writing:
             self.link(records, folder / name, suffix)
 
     def link(self, records: Sequence[Record], folder: Path, suffix: str | None = None) -> None:
+        """Link or copy images; an existing target is an error."""
         for record in () if self.keep else records:
-            _link(record, (folder / record.name).with_suffix(suffix or Path(record.name).suffix))
+            target = (folder / record.name).with_suffix(suffix or Path(record.name).suffix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                raise UserError(f'Two images are called {record.name}; rename one.')
+            if record.embedded:
+                target.write_bytes(image_bytes(record.file))
+                continue
+            try:
+                os.link(record.file.resolve(), target)
+            except OSError:  # another file system, or one without links
+                shutil.copy2(record.file, target)
 
     def result(self, format: str) -> Written:
         if format == 'labels':
@@ -197,20 +208,6 @@ def _new_folder(out: Path, data: DataSet) -> Iterator[Path]:
             unfinished.replace(out)
     except OSError as error:
         raise UserError(f'{out} cannot be written ({error}); choose another folder.') from error
-
-
-def _link(record: Record, target: Path) -> None:
-    """Link or copy an image; an existing target is an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        raise UserError(f'Two images are called {record.name}; rename one.')
-    if record.embedded:
-        target.write_bytes(image_bytes(record.file))
-        return
-    try:
-        os.link(record.file.resolve(), target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(record.file, target)
 
 
 def _compared(before: DataSet, after: DataSet, losses: Losses) -> list[str]:

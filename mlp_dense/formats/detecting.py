@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,24 +27,16 @@ class Format(NamedTuple):
     read: Callable[[Source, list[Path]], DataSet]
 
 
-def json_files(condition: Callable[[Any], bool]) -> Callable[[Source], list[Path]]:
-    """Return a function that returns the JSON files of a source whose content meets a condition."""
-
-    def files(source: Source) -> list[Path]:
-        instances = [file for file in source.with_suffix('.json') if file.name.startswith('instances_')]
-        candidates = instances or source.with_suffix('.json')  # COCO's captions and keypoints take minutes to read
-        return [file for file in candidates[:SAMPLE] if condition(source.json(file))]
-
-    return files
+def json_files(condition: Callable[[Any], bool], source: Source) -> list[Path]:
+    """Return the JSON files of a source whose content meets a condition."""
+    instances = [file for file in source.with_suffix('.json') if file.name.startswith('instances_')]
+    candidates = instances or source.with_suffix('.json')  # COCO's captions and keypoints take minutes to read
+    return [file for file in candidates[:SAMPLE] if condition(source.json(file))]
 
 
-def xml_files(tag: str) -> Callable[[Source], list[Path]]:
-    """Return a function that returns the XML files of a source with a root element."""
-
-    def files(source: Source) -> list[Path]:
-        return [file for file in source.with_suffix('.xml') if _root_tag(file) == tag]
-
-    return files
+def xml_files(tag: str, source: Source) -> list[Path]:
+    """Return the XML files of a source with a root element."""
+    return [file for file in source.with_suffix('.xml') if _root_tag(file) == tag]
 
 
 def _root_tag(file: Path) -> str:
@@ -53,11 +46,11 @@ def _root_tag(file: Path) -> str:
 
 
 FORMATS = {
-    'coco': Format('a JSON file with images and categories', json_files(is_coco), read_coco),
+    'coco': Format('a JSON file with images and categories', partial(json_files, is_coco), read_coco),
     'yolo': Format('data.yaml with names and train, obj.data, or classes.txt', yolo_files, read_yolo),
-    'voc': Format('XML files with <annotation>', xml_files('annotation'), read_voc),
-    'labelme': Format('JSON files with shapes and imagePath', json_files(is_labelme), read_labelme),
-    'cvat': Format('an XML file with <annotations>', xml_files('annotations'), read_cvat),
+    'voc': Format('XML files with <annotation>', partial(xml_files, 'annotation'), read_voc),
+    'labelme': Format('JSON files with shapes and imagePath', partial(json_files, is_labelme), read_labelme),
+    'cvat': Format('an XML file with <annotations>', partial(xml_files, 'annotations'), read_cvat),
     'labels': Format('label maps or masks with the names of images', label_files, read_labels),
 }
 """All formats; label maps are read if nothing else is found, because many sets of objects have them as well."""

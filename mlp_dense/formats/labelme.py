@@ -77,16 +77,13 @@ def _image(source: Source, file: Path, name: str | None) -> Path | None:
 
 
 def _record(file: Path, content: dict, image: Path | None, data: DataSet) -> Record:
-    sides = (content.get('imageWidth') or 0, content.get('imageHeight') or 0)
-    width, height = (int(number(side, str(file))) for side in sides)
+    width, height = (int(number(content.get(key) or 0, str(file))) for key in ('imageWidth', 'imageHeight'))
     if image is None:
         name = Path(str(content['imagePath']).replace('\\', '/')).name or f'{file.stem}.jpg'
-        width, height = image_size(file, image_bytes(file))
-        record = Record(name, file, width, height, embedded=True)
+        record = Record(name, file, *image_size(file, image_bytes(file)), embedded=True)
     else:
-        if min(width, height) <= 0:
-            width, height = image_size(image)
-        record = Record(image.name, image, width, height)
+        size = (width, height) if min(width, height) > 0 else image_size(image)
+        record = Record(image.name, image, *size)
     parts = []
     for i, shape in enumerate(content['shapes'], start=1):
         if part := _annotation(shape, f'{file}: shape {i}', data.classes, record, data.losses):

@@ -32,7 +32,8 @@ def read_labels(source: Source, files: Sequence[Path]) -> DataSet:
     pairs, notes = _pairs(source)
     data = DataSet(source.root, 'labels', '', notes=notes)
     splits: dict[str, list[Record]] = defaultdict(list)
-    listed = _listed(source)
+    lists = [file for file in source.files if file.parts[-3:-1] == ('ImageSets', 'Segmentation')]  # of CVAT
+    listed = {name: SPLITS[file.stem] for file in lists if file.stem in SPLITS for _, name in lines_of(file)}
     for image, maps in pairs:
         split = listed.get(image.stem) or source.split_of(image)
         splits[split].append(Record(image.name, image, *image_size(image), label_maps=maps))
@@ -45,17 +46,11 @@ def read_labels(source: Source, files: Sequence[Path]) -> DataSet:
     return data
 
 
-def _listed(source: Source) -> dict[str, str]:
-    """Return the split of each name in CVAT's lists ``ImageSets/Segmentation/{train,val,test}.txt``."""
-    files = [file for file in source.files if file.parts[-3:-1] == ('ImageSets', 'Segmentation')]
-    return {name: SPLITS[file.stem] for file in files if file.stem in SPLITS for _, name in lines_of(file)}
-
-
 def _pairs(source: Source) -> tuple[list[tuple[Path, dict[str, Path]]], list[str]]:
     """Return images with their label maps by class (the class is '' for a map of all classes), and notes."""
     maps: list[Path] = []
     images: dict[Key, Path] = {}
-    for file in sorted({file for paths in source.images.values() for file in paths}):
+    for file in source.image_files:
         folders = ' '.join(JOINED.sub(r'\1 \2', folder) for folder in Path(source.relative(file)).parts[:-1]).lower()
         if re.search(rf'(?<![a-z]){LABELS}(?![a-z])', folders):
             maps.append(file)
@@ -215,9 +210,8 @@ def _table_of_values(values: list[int], kind: str, data: DataSet, source: Source
     if last >= IGNORED or last >= 4 * len(values) + 16:
         problem = f'{source.path} has label maps with {len(values)} values up to {last}, but no table of their classes'
         raise UserError(f'{problem}; write labels.txt with lines "value name", or pass --colors FILE.')
-    data.notes.append(
-        f'The classes of the label maps have no names; write them into {source.path}/classes.txt, one on each line.'
-    )
+    remedy = f'write them into {source.path}/classes.txt, one on each line'
+    data.notes.append(f'The classes of the label maps have no names; {remedy}.')
     return [(f'class {i}', i) for i in range(last + 1)], kind
 
 

@@ -57,13 +57,18 @@ class Source:
         return list(_walk(self.root))
 
     @cached_property
+    def image_files(self) -> list[Path]:
+        """All images, sorted by path."""
+        files = self.files if self.image_root == self.root else _walk(self.image_root)
+        return sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+
+    @cached_property
     def images(self) -> dict[str, list[Path]]:
         """Images by name in lower case, and by name without suffix."""
         index: dict[str, list[Path]] = {}
-        for file in self.files if self.image_root == self.root else _walk(self.image_root):
-            if file.suffix.lower() in SUFFIXES:
-                for key in {file.name.lower(), file.stem.lower()}:
-                    index.setdefault(key, []).append(file)
+        for file in self.image_files:
+            for key in {file.name.lower(), file.stem.lower()}:
+                index.setdefault(key, []).append(file)
         return index
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
@@ -230,9 +235,8 @@ def check_sizes(data: DataSet) -> None:
     """Replace the sizes of the source by those of the images, and note differences."""
     rotated: list[str] = []
     other: list[str] = []
-    for split, record in ((split, record) for split, records in data.splits.items() for record in records):
-        if record.embedded:
-            continue
+    records = [(split, record) for split, members in data.splits.items() for record in members if not record.embedded]
+    for split, record in records:
         size = image_size(record.file)
         if size != (record.width, record.height) and min(record.width, record.height) > 0:
             (rotated if size == (record.height, record.width) else other).append(
@@ -242,15 +246,12 @@ def check_sizes(data: DataSet) -> None:
                 data.places[split] = data.places[split]._replace(annotations=None)
         record.width, record.height = size
     if rotated:
-        data.notes.append(
-            f'Width and height are exchanged in the annotations of {counted(len(rotated), "image")} ({some(rotated)}): '
-            'check that their boxes fit, because training applies the EXIF orientation.'
-        )
+        images = f'{counted(len(rotated), "image")} ({some(rotated)}): check that their boxes fit'
+        problem = f'Width and height are exchanged in the annotations of {images}'
+        data.notes.append(f'{problem}, because training applies the EXIF orientation.')
     if other:
-        data.notes.append(
-            f'The annotations have another size than {counted(len(other), "image")} ({some(other)}): '
-            'check that their boxes fit.'
-        )
+        images = f'{counted(len(other), "image")} ({some(other)}): check that their boxes fit'
+        data.notes.append(f'The annotations have another size than {images}.')
 
 
 def number(value: Any, place: str) -> float:

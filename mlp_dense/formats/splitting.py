@@ -34,11 +34,8 @@ def split(data: DataSet, fractions: Sequence[float], seed: int = 0) -> DataSet:
     labels = [{label for i in group for label in _labels(records[i], data)} for group in groups]
     sizes = [len(group) for group in groups]
     parts = assign(labels, sizes, fractions, seed)
-    splits: dict[str, list[Record]] = {name: [] for name in names}
-    for group, part in sorted(zip(groups, parts, strict=True)):
-        splits[names[part]] += [records[i] for i in group]
-    for members in splits.values():
-        members.sort(key=lambda record: record.name)
+    part_of = {i: part for group, part in zip(groups, parts, strict=True) for i in group}
+    splits = {name: [records[i] for i in sorted(part_of) if part_of[i] == part] for part, name in enumerate(names)}
     sizes_of_splits = ', '.join(f'{name} {len(splits[name])}' for name in names)
     notes = [*data.notes, f'Split with the seed {seed}: {sizes_of_splits} images.']
     if len(data.splits) > 1:

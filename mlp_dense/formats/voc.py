@@ -36,15 +36,14 @@ def read_voc(source: Source, files: Sequence[Path]) -> DataSet:
         records = data.splits[split] = []
         for file in dict.fromkeys(members):
             root, image = roots[file], images[file]
-            if one_based := _is_original(root):
+            owner, database = (root.findtext(f'source/{key}') or '' for key in ('annotation', 'database'))
+            if one_based := owner.startswith('PASCAL VOC') or database.startswith('The VOC20'):
                 original.append(file)
-            sides = (root.findtext(f'size/{side}') or '0' for side in ('width', 'height'))
-            width, height = (int(number(side, str(image))) for side in sides)
+            sizes = (root.findtext(f'size/{side}') or 0 for side in ('width', 'height'))
+            width, height = (int(number(size, str(image))) for size in sizes)
             record = Record(image.name, image, width, height)
-            record.annotations = [
-                _annotation(entry, f'{file}: object {i}', labels, one_based, data.losses)
-                for i, entry in enumerate(root.iter('object'), start=1)
-            ]
+            for i, entry in enumerate(root.iter('object'), start=1):
+                record.annotations.append(_annotation(entry, f'{file}: object {i}', labels, one_based, data.losses))
             records.append(record)
     if original:
         data.notes.append(f'{counted(len(original), "file")} of PASCAL VOC count pixels from 1; 1 is subtracted.')
@@ -85,12 +84,6 @@ def _image(source: Source, file: Path, root: ET.Element) -> Path | None:
     if given and (image := source.find(given, folders, stem=True)):
         return image
     return path if path.is_absolute() and path.is_file() else None
-
-
-def _is_original(root: ET.Element) -> bool:
-    """Whether a file is from PASCAL VOC itself."""
-    source = (root.findtext('source/annotation') or '', root.findtext('source/database') or '')
-    return source[0].startswith('PASCAL VOC') or source[1].startswith('The VOC20')
 
 
 def _splits(source: Source, files: Sequence[Path], notes: list[str]) -> dict[str, list[Path]]:

@@ -53,9 +53,8 @@ def read_yolo(source: Source, files: Sequence[Path]) -> DataSet:
         data.classes, lists = _class_names(names_file), _lists(content, file, data.notes)
     else:
         data.classes, lists = _class_names(file), {}
-        for paths in source.images.values():
-            for image in paths:
-                lists.setdefault(source.split_of(image), []).append(image)
+        for image in source.image_files:
+            lists.setdefault(source.split_of(image), []).append(image)
     for split, images in lists.items():
         data.splits[split] = _records(source, sorted(set(images)), data)
     data.splits = named_splits(data.splits)
@@ -115,7 +114,7 @@ def _lists(content: dict, file: Path, notes: list[str]) -> Lists:
             elif not found:
                 raise UserError(f'{file}: {key} is {entry!r}, which does not exist below {base}; fix the path.')
             for path in found:
-                images = _listed(path, base, notes) if path.is_file() else _below(path)
+                images = _listed(path, base, notes) if path.is_file() else Source(path).image_files
                 lists.setdefault(SPLITS[key], []).extend(images)
     return lists
 
@@ -145,14 +144,9 @@ def _listed(file: Path, base: Path, notes: list[str]) -> list[Path]:
             raise UserError(f'{file}:{i} lists the image {name!r}, which does not exist; fix or remove the line.')
         images += found
     if renamed:
-        notes.append(
-            f'{file} lists {counted(len(renamed), "path")} of another machine, read by the last folders and the name.'
-        )
+        paths = counted(len(renamed), 'path')
+        notes.append(f'{file} lists {paths} of another machine, read by the last folders and the name.')
     return images
-
-
-def _below(folder: Path) -> list[Path]:
-    return [file for file in Source(folder).files if file.suffix.lower() in SUFFIXES]
 
 
 def _label_file(image: Path) -> Path | None:
