@@ -51,10 +51,13 @@ def annotation_findings(name: str, dataset: Any, foreign_metric: bool = False) -
     """
     repaired, is_ours = getattr(dataset, 'repaired', None), hasattr(dataset, 'repaired')
     if repaired is None:
-        if not _is_coco(dataset):
+        api = getattr(dataset, 'COCOAPI', None)  # LVIS and panoptic segmentation have other APIs
+        if api is None or api.__name__ != 'COCO' or not Path(dataset.ann_file).is_file():
             return
+        loading = [transform.transform for transform in dataset.pipeline.transforms if isinstance(transform, Reading)]
+        masks = any(getattr(transform, 'with_mask', False) for transform in loading)
         try:
-            repaired = repair_file(Path(dataset.ann_file), dataset)
+            repaired = repair(read_coco(Path(dataset.ann_file)), dataset.metainfo.get('classes'), masks)
         except UserError as error:
             yield stop(name, str(error))
             return
@@ -78,13 +81,6 @@ def annotation_findings(name: str, dataset: Any, foreign_metric: bool = False) -
             yield Finding('warning', name, problem, 1, (str(file),), 'add annotations')
 
 
-def repair_file(file: Path, dataset: Any) -> Repaired:
-    """Read an annotation file for a data set, and return what a repair would find."""
-    loading = [transform.transform for transform in dataset.pipeline.transforms if isinstance(transform, Reading)]
-    masks = any(getattr(transform, 'with_mask', False) for transform in loading)
-    return repair(read_coco(file), dataset.metainfo.get('classes'), masks)
-
-
 def object_findings(name: str, dataset: Any, contents: Contents) -> Iterator[Finding]:
     """Yield the classes of a detection data set without an object; an error if no class has one."""
     classes = list(dataset.metainfo.get('classes', ()))
@@ -96,12 +92,6 @@ def object_findings(name: str, dataset: Any, contents: Contents) -> Iterator[Fin
     elif empty := [str(label) for i, label in enumerate(classes) if not contents.objects[i]]:
         severity, remedy = ('warning', ADD_IMAGES) if name == 'train' else ('note', '')
         yield listing(severity, name, 'classes without an object', empty, remedy)
-
-
-def _is_coco(dataset: Any) -> bool:
-    """Whether a data set of mmdet reads COCO instances; LVIS and panoptic segmentation have other APIs."""
-    api = getattr(dataset, 'COCOAPI', None)
-    return api is not None and api.__name__ == 'COCO' and Path(dataset.ann_file).is_file()
 
 
 def nothing_usable(file: str | Path, repaired: Repaired) -> str:

@@ -1,7 +1,7 @@
 """Check of data sets: their files, images, annotations and labels, as findings."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,8 @@ def _in_images(data: Data, everything: bool, bands: int | None) -> tuple[list[Fi
     for number, i, decodes in track(samples[get_rank() :: get_world_size()], 'Checking the data', disable=hidden):
         name, dataset = data[number]
         info = dataset.get_data_info(i)
-        if not all(Path(path).exists() for path in _local_files(info)):
+        files = [None if 'img_bytes' in info else str(info['img_path']), info.get('seg_map_path')]
+        if not all(Path(file).exists() for file in files if file and ':/' not in file):
             continue  # listed as missing
         findings += _in_image(name, dataset, info, decodes, bands)
         labels = info.get('gt_seg_map')
@@ -93,11 +94,6 @@ def _in_images(data: Data, everything: bool, bands: int | None) -> tuple[list[Fi
 
 def _spread(total: int, count: int) -> set[int]:
     return set(range(0, total, max(total // count, 1))) if count else set()
-
-
-def _local_files(info: Mapping) -> list[str]:
-    files = [] if 'img_bytes' in info else [str(info['img_path'])]
-    return [file for file in [*files, info.get('seg_map_path')] if file and ':/' not in file]
 
 
 def _in_image(name: str, dataset: Any, info: dict, decodes: bool, bands: int | None) -> Iterable[Finding]:

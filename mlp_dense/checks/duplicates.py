@@ -4,6 +4,7 @@ import os
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -45,10 +46,8 @@ def shared_images(images: Mapping[str, Iterable[str]], everything: bool) -> Iter
 def _by_size(files: Iterable[str]) -> dict[int, list[str]]:
     sizes: dict[int, list[str]] = defaultdict(list)
     for file in files:
-        try:
+        with suppress(OSError):
             sizes[os.stat(file).st_size].append(file)
-        except OSError:
-            continue
     return sizes
 
 

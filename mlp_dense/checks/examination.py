@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from ..config.config_file import enter_scope, evaluators, read_config
@@ -83,13 +83,17 @@ def examine(
         else:
             enter_scope(cfg)
             found = _in_config(cfg, result.findings)
-        data = []
-        for name, dataset in found:
+        data: list[tuple[str, Any]] = []
+        for name, config in found:
             try:
-                data.append((name, _built(cfg, dataset)))
+                with building(cfg), explained_data(dict(dataset=config)):
+                    dataset = DATASETS.build(config)
+                check_built(dataset)
+                data.append((name, dataset))
             except UserError as error:
                 result.findings.append(stop(name, str(error)))
-        foreign = [name for name in ('val', 'test') if any(_is_of_mmdet(metric) for metric in evaluators(cfg, name))]
+        metrics = {name: {str(metric.get('type')) for metric in evaluators(cfg, name)} for name in ('val', 'test')}
+        foreign = [name for name, types in metrics.items() if types & {'CocoMetric', 'mmdet.CocoMetric'}]
         findings, contents = inspect(data, everything, foreign, bands=band_count(cfg) if cfg.get('model') else None)
     for (name, dataset), content in zip(data, contents, strict=True):
         result.images[name] = result.images.get(name, 0) + len(dataset)
@@ -129,15 +133,3 @@ def _in_config(cfg: Config, findings: list[Finding]) -> Named:
             if all(dataset != other for _, other in found):
                 found.append((name, dataset))
     return found
-
-
-def _is_of_mmdet(metric: Any) -> bool:
-    return str(metric.get('type')) in ('CocoMetric', 'mmdet.CocoMetric')
-
-
-def _built(cfg: Config, config: ConfigDict) -> Any:
-    """Return a built data set whose errors name files."""
-    with building(cfg), explained_data(dict(dataset=config)):
-        dataset = DATASETS.build(config)
-    check_built(dataset)
-    return dataset
