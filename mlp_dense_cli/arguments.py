@@ -83,8 +83,7 @@ def add_score_thr(parser: argparse._ActionsContainer, use: str) -> None:
 
 
 def add_fuse(parser: argparse._ActionsContainer) -> None:
-    text = 'fold BatchNorms into neighbouring layers first, for speed'
-    parser.add_argument('--fuse', action='store_true', help=text)
+    parser.add_argument('--fuse', action='store_true', help='fold BatchNorms into neighbouring layers first, for speed')
 
 
 def common_parser(description: str, loaders: Iterable[str], *examples: str) -> argparse.ArgumentParser:
@@ -96,8 +95,7 @@ def common_parser(description: str, loaders: Iterable[str], *examples: str) -> a
     text = 'number of data-loading processes; 0 loads in the main process'
     parser.add_argument('--workers', type=int, metavar='N', help=text)
     text = 'ignored or as-objects: use of objects with iscrowd=1 in COCO annotations'
-    crowds = ('ignored', 'as-objects')
-    parser.add_argument('--crowds', choices=crowds, metavar='USE', help=text)
+    parser.add_argument('--crowds', choices=('ignored', 'as-objects'), metavar='USE', help=text)
     text = 'folder for checkpoints and logs (default: work_dirs/NAME_OF_CONFIG)'
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help=text)
     text = 'launcher of several processes: pytorch (torchrun), slurm or mpi'

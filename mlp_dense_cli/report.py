@@ -14,8 +14,7 @@ def make_parser() -> argparse.ArgumentParser:
         'report --score-thr 0.5',
         'report_old report_new --out comparison',
     )
-    text = 'folder of a report of mlp-dense test'
-    parser.add_argument('folders', nargs='+', type=Path, metavar='DIR', help=text)
+    parser.add_argument('folders', nargs='+', type=Path, metavar='DIR', help='folder of a report of mlp-dense test')
     text = 'new folder for the page (default: DIR); required with several DIRs'
     parser.add_argument('--out', type=Path, metavar='DIR', help=text)
     text = 'lowest score of detections that are drawn or counted in confusion tables (default: 0.3)'

@@ -71,7 +71,7 @@ def detector(plan: Plan, classes: Classes, places: Mapping[str, Place], root: Pa
         *(f'test = dict(val, {_annotations(place, folder)})' for name, place in places.items() if name == 'test'),
         *_balanced(classes.frequencies),
         "train_dataloader = dict(batch_size=batch_size, sampler=dict(type='InfiniteSampler'), dataset=train)",
-        *_test_loaders(places),
+        f'val_dataloader, test_dataloader = dict(dataset=val), dict(dataset={"test" if "test" in places else "val"})',
         _evaluators(places, folder),
         f'model = dict(backbone={plan.backbone()},',
         f'             {preprocessor}neck=dict(in_channels={channels}),',
@@ -118,7 +118,7 @@ def segmentor(plan: Plan, classes: Classes, places: Mapping[str, Place], root: P
         f'val = dict(own, {_label_maps(places["val"], folder)}, pipeline=test_pipeline)',
         *(f'test = dict(val, {_label_maps(place, folder)})' for name, place in places.items() if name == 'test'),
         'train_dataloader = dict(batch_size=batch_size, dataset=train)',
-        *_test_loaders(places),
+        f'val_dataloader, test_dataloader = dict(dataset=val), dict(dataset={"test" if "test" in places else "val"})',
         *loss,
         f'model = dict(backbone={plan.backbone()},',
         f'             data_preprocessor=dict({preprocessor}),',
@@ -181,11 +181,6 @@ def _schedule(plan: Plan, base_rate: float) -> list[str]:
         "param_scheduler = [dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=interval), dict(",
         "    type='CosineAnnealingLR', by_epoch=False, begin=interval, end=max_iters, eta_min=0.0)]",
     ]
-
-
-def _test_loaders(places: Mapping[str, Place]) -> list[str]:
-    test = 'test' if 'test' in places else 'val'
-    return [f'val_dataloader, test_dataloader = dict(dataset=val), dict(dataset={test})']
 
 
 def _evaluators(places: Mapping[str, Place], folder: str) -> str:

@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -91,8 +91,8 @@ def _checked_weights(choices: Choices) -> str:
 
 
 @contextmanager
-def _new_folder(out: Path | None, root: Path, choices: Choices) -> Iterator[Path]:
-    """Yield the folder of a config; it is removed after an error."""
+def _new_file(out: Path | None, root: Path, choices: Choices) -> Iterator[Path]:
+    """Yield the file of a config in a new folder, which is removed after an error."""
     if out is None:
         name = root.name if root.is_dir() else root.stem
         out = Path(f'{name or "data"}_{choices.family}_{choices.head}')
@@ -100,18 +100,12 @@ def _new_folder(out: Path | None, root: Path, choices: Choices) -> Iterator[Path
     existed = out.exists()
     try:
         make_folder(out)
-        yield out
+        yield out / f'{out.resolve().name}.py'
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)  # it was new or empty
         if existed:
             out.mkdir(exist_ok=True)
         raise
-
-
-def _write(out: Path, text: str) -> Path:
-    file = out / f'{out.resolve().name}.py'
-    file.write_text(text, encoding='utf-8')
-    return file
 
 
 # Detection and segmentation
@@ -123,20 +117,19 @@ def _annotated(root: Path, out: Path | None, choices: Choices) -> tuple[Path, li
     data = _with_splits(data, choices.seed)
     if data.format == 'labels':
         _check_labels(data, choices)
-        text_of: Callable[..., str] = config_text.segmentor
     else:
         _check_objects(data)
-        text_of = config_text.detector
+    text_of = config_text.segmentor if data.format == 'labels' else config_text.detector
     sizes = [(record.width, record.height) for record in data.splits['train']]
     training = _plan(choices, {split: len(records) for split, records in data.splits.items()}, sizes)
-    with _new_folder(out, root, choices) as folder:
-        written = formats.places_of(data, folder.resolve() / 'data')
+    with _new_file(out, root, choices) as file:
+        written = formats.places_of(data, file.parent.resolve() / 'data')
         classes = _classes_of(data)
-        config = _write(folder, text_of(training, classes, written.places, data.root))
+        file.write_text(text_of(training, classes, written.places, data.root), encoding='utf-8')
     changes = [line for line in written.lines if not UNCHANGED.search(line)]
     if written.lines:
-        changes.insert(0, f'Converted for training: {folder / "data"}.')
-    return config, [*data.lines(), *changes, *training.lines(), classes.line()]
+        changes.insert(0, f'Converted for training: {file.with_name("data")}.')
+    return file, [*data.lines(), *changes, *training.lines(), classes.line()]
 
 
 def _suitable_head(data: DataSet, head: str | None) -> str:
@@ -263,6 +256,6 @@ def _classifier(root: Path, folders: ImageCounts, out: Path | None, choices: Cho
     choices = choices._replace(head='classifier')
     training = _plan(choices, {split: counts.total() for split, counts in folders.items()}, sizes)
     amounts = Classes('images for training', classes, [folders['train'][name] for name in classes])
-    with _new_folder(out, root, choices) as folder:
-        config = _write(folder, config_text.classifier(training, amounts, 'test' in folders, root))
-    return config, [f'Folders of {counted(len(classes), "class")} in {root}.', *training.lines(), amounts.line()]
+    with _new_file(out, root, choices) as file:
+        file.write_text(config_text.classifier(training, amounts, 'test' in folders, root), encoding='utf-8')
+    return file, [f'Folders of {counted(len(classes), "class")} in {root}.', *training.lines(), amounts.line()]
