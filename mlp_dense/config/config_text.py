@@ -90,7 +90,7 @@ def segmentor(plan: Plan, classes: Classes, places: Mapping[str, Place], root: P
     loss = ["loss = dict(type='CrossEntropyLoss', use_sigmoid=False)"]
     if max(classes.amounts) >= UNBALANCED * min(classes.amounts):
         median = statistics.median(amount for amount in classes.amounts if amount)
-        # The square root, because complete weights make trainings unstable.
+        # The square root, because the full ratio makes training unstable.
         weights = [round(min(4, max(0.25, math.sqrt(median / n))), 2) if n else 1 for n in classes.amounts]
         loss = [
             "loss = dict(type='mlp_dense.WeightedCrossEntropyLoss',  # square root of (median / pixels), up to 4",

@@ -1,4 +1,4 @@
-"""Quick trainings with every source of randomness, interruptions of them, and comparisons of their results."""
+"""Quick training runs with every source of randomness, interruptions of them, and comparisons of their results."""
 
 import importlib.util
 import json
