@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from .detecting import FORMATS, find
 from .labelme import image_bytes
 from .records import DataSet, Losses, Place, Record, counts
 from .semantic import IGNORED, has_other_images, write_labels
-from .sources import Source, check_sizes
+from .sources import Source, check_sizes, split_of
 from .voc import write_voc
 from .yolo import write_yolo
 
@@ -96,8 +97,8 @@ class _Writing:
     """Files that are written into a folder, which then becomes `out`; images are linked unless they are kept."""
 
     def __init__(self, data: DataSet, out: Path, keep: bool):
-        self.data, self.out, self.keep = data, out, keep
         self.losses, self.pixels, self.places = Losses(), Counter[int](), dict[str, Place]()
+        self.data, self.out, self.keep = data if keep else _renamed(data, self.losses), out, keep
 
     def coco(self, folder: Path) -> None:
         for name, records in self.data.splits.items():
@@ -150,6 +151,28 @@ class _Writing:
             self.data.pixels = self.pixels  # reading does not count those of binary masks
             return Written(self.places, [*_pixel_lines(self.data, self.pixels), *self.losses.lines()])
         return Written(self.places, _compared(self.data, read(self.out, format), self.losses))
+
+
+def _renamed(data: DataSet, losses: Losses) -> DataSet:
+    """Return data whose images have names without folders of the source's splits, which would contradict new ones."""
+    names = {record.name: [f for f in record.name.split('/')[:-1] if not split_of(f)] for record in data.records()}
+    shared = len(os.path.commonprefix([*names.values()]))  # folders of all images
+    short = {name: '/'.join([*folders[shared:], Path(name).name]) for name, folders in names.items()}
+    used = Counter(_key(short[record.name]) for record in data.records())
+    for name in names:
+        if name != short[name] and used[_key(short[name])] > 1:
+            short[name] = name.replace('/', '_')
+            losses.renamed['images of one name get the names of their folders'].append(short[name])
+    splits = {
+        split: sorted((replace(record, name=short[record.name]) for record in records), key=lambda each: each.name)
+        for split, records in data.splits.items()
+    }
+    return replace(data, splits=splits)
+
+
+def _key(name: str) -> str:
+    """Return the name without suffix and case, which label files share."""
+    return Path(name).with_suffix('').as_posix().lower()
 
 
 def _check_writable(data: DataSet, format: str, images: str) -> None:

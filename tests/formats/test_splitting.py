@@ -8,8 +8,11 @@ from PIL import Image
 
 from mlp_dense.datasets.near_duplicates import near_duplicates, thumbnail
 from mlp_dense.errors import UserError
-from mlp_dense.formats import Annotation, Box, DataSet, Record, read, split
+from mlp_dense.formats import Annotation, Box, DataSet, Record, read, split, write
+from mlp_dense.formats.labelme import image_bytes
+from mlp_dense.formats.sources import SPLITS
 from mlp_dense.formats.splitting import assign
+from support.formats import DIALECTS, write_as, write_label_maps
 
 
 def data_set(folder, labels) -> DataSet:
@@ -101,3 +104,65 @@ def test_too_few_images_are_an_error(tmp_path):
 def test_every_part_has_an_image():
     for number in range(3, 9):
         assert {*assign([set()] * number, [1] * number, (0.98, 0.01, 0.01))} == {0, 1, 2}
+
+
+CONVERSIONS = [(dialect, to) for dialect in DIALECTS for to in ('coco', 'yolo', 'voc')]
+
+
+def images_of(data: DataSet) -> dict[str, list[bytes]]:
+    return {
+        name: sorted(image_bytes(record.file) if record.embedded else record.file.read_bytes() for record in records)
+        for name, records in data.splits.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ('source', 'to'), [*CONVERSIONS, *((kind, 'labels') for kind in ('index', 'palette', 'rgb', 'sixteen', 'masks'))]
+)
+def test_written_split_is_read_again(samples, tmp_path, source, to):
+    """The splits of the source leave no trace, although its folders or lists name them."""
+    if to == 'labels':
+        labels = {
+            name: [(each.file, np.uint8(np.indices((each.height, each.width))[1] % 3)) for each in members]
+            for name, members in samples.items()
+        }
+        write_label_maps(source, tmp_path / 'old', labels, dict(a=(9, 9, 9), b=(0, 255, 0), c=(7, 0, 200)))
+    else:
+        write_as(source, tmp_path / 'old', samples)
+    data = split(read(tmp_path / 'old'), (0.4, 0.3, 0.3))
+    write(data, tmp_path / 'new', to)
+    assert images_of(read(tmp_path / 'new')) == images_of(data)
+    for file in (tmp_path / 'new').rglob('*'):
+        assert sum(folder in SPLITS for folder in file.relative_to(tmp_path / 'new').parts[:-1]) < 2, file
+
+
+@pytest.mark.parametrize('to', ['coco', 'yolo', 'voc'])
+def test_images_of_one_name_get_the_names_of_their_folders(tmp_path, to):
+    for i, name in enumerate(('train/images/a', 'valid/images/a', 'valid/images/b', 'test/images/sub/c')):
+        (tmp_path / 'old' / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (24, 32, 3), np.uint8)).save(
+            tmp_path / 'old' / f'{name}.png'
+        )
+        labels = tmp_path / 'old' / name.replace('images', 'labels')
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        labels.with_suffix('.txt').write_text('0 0.5 0.5 0.2 0.2\n')
+    (tmp_path / 'old' / 'data.yaml').write_text('train: train/images\nval: valid/images\ntest: test/images\nnames: [x]')
+    data = split(read(tmp_path / 'old'), (0.5, 0.5))
+    lines = write(data, tmp_path / 'new', to).lines
+    assert images_of(read(tmp_path / 'new')) == images_of(data)
+    names = {file.name for file in (tmp_path / 'new').rglob('*.png')}
+    assert names == {'train_images_a.png', 'valid_images_a.png', 'b.png', 'c.png'}
+    assert any(line.startswith('2 images renamed: images of one name get the names of their folders') for line in lines)
+
+
+def test_outermost_folder_names_the_split(tmp_path):
+    for path in ('train/val/a', 'val/train/b', 'training_set/val/c'):
+        for kind in ('images', 'masks'):
+            file = tmp_path / kind / f'{path}.png'
+            file.parent.mkdir(parents=True)
+            Image.fromarray(np.uint8(np.eye(8))).save(file)
+    splits = read(tmp_path).splits
+    assert {name: [record.file.name for record in records] for name, records in splits.items()} == {
+        'train': ['a.png'],
+        'val': ['c.png', 'b.png'],
+    }
