@@ -11,7 +11,7 @@ from torch import Tensor
 from . import by_torchvision
 
 ENTRIES = 2**22
-"""Cells and weights that are in memory at once, but at least those of one box."""
+"""Approximate number of cells and weights in memory at once; a single large box may need more."""
 
 
 def roi_align(maps: Tensor, rois: Tensor, size: Sequence[int], scale: float, ratio: int, aligned: bool) -> Tensor:
@@ -69,7 +69,7 @@ def _full_precision(values: Tensor) -> Tensor:
 def _weighted_cells(
     shape: Sequence[int], rois: Tensor, size: Sequence[int], scale: float, ratio: int, aligned: bool
 ) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
-    """Yield chunks of at most ENTRIES: per number of samples the boxes (n,), cells and weights (n, bins, cells)."""
+    """Yield chunks of about ENTRIES: boxes (n,), cells and weights (n, bins, cells), grouped by number of samples."""
     _, _, height, width = shape
     scale = torch.tensor(scale).item()  # rounded to float32, as in mmcv's signature
     image = rois[:, 0].long()
