@@ -4,6 +4,7 @@ import faulthandler
 import gc
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mmengine.config.config
@@ -124,6 +125,12 @@ def shapes(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp('data') / 'shapes'
     write_shapes(root, num_train=16, num_val=8, size=96)
     return root
+
+
+@pytest.fixture
+def one_process(monkeypatch):
+    """Make reports without other processes, which import for a second each; `reports/test_making.py` starts them."""
+    monkeypatch.setattr('mlp_dense.reports.making.processes', lambda: ThreadPoolExecutor(1))
 
 
 @pytest.fixture

@@ -17,12 +17,13 @@ from mlp_dense import kernels
 from mlp_dense.backbones import FAMILIES
 from mlp_dense.config.config_file import read_config
 from mlp_dense.reports.complexity import count_macs
-from support.configs import ROOT, thin
+from support.configs import ROOT, shallow, thin
 from support.models import SMALL, image
 from support.tools import load
 
 TOY = ['--size', '64x96', '--rounds', '2', '--threads', '1', '--device', 'cpu']
-FEW = ['--arch', 'HireMLP:tiny', 'CycleMLP:b1']
+FEW = ['HireMLP:tiny', 'CycleMLP:b1']
+OTHERS = ['ASMLP:tiny', 'WaveMLP:t_dw', 'SparseMLP:s16']  # the others on a fixed grid differ in no variant
 FEW_PROPOSALS = ['model.test_cfg.rpn.max_per_img=20', 'model.train_cfg.rcnn.sampler.num=16']
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 COMMANDS = sorted(
@@ -57,6 +58,7 @@ def thin_configs(monkeypatch):
         return cfg
 
     monkeypatch.setattr('mlp_dense.config.config_file.read_config', read_thin)
+    return read_thin
 
 
 def rows_of(folder: Path, printed: str) -> list[dict]:
@@ -79,9 +81,9 @@ def variants_of(rows: list[dict], model: str) -> set[str]:
 @pytest.mark.parametrize(
     ('options', 'expected'),
     [
-        ([], {'ours', 'reference', 'fused', 'published', 'floor'}),
-        (['--train', '--no-peers', *FEW], {'ours', 'reference', 'with_cp', 'published', 'floor'}),
-        (['--dtype', 'bf16', '--channels-last', *FEW], {'ours', 'reference', 'fused', 'fp32', 'floor'}),
+        (['--arch', *FEW, *OTHERS, '--rounds', '1'], {'ours', 'reference', 'fused', 'published', 'floor'}),
+        (['--train', '--no-peers', '--arch', *FEW], {'ours', 'reference', 'with_cp', 'published', 'floor'}),
+        (['--dtype', 'bf16', '--channels-last', '--arch', *FEW], {'ours', 'reference', 'fused', 'fp32', 'floor'}),
     ],
     ids=['inference', 'training', 'bf16'],
 )
@@ -144,8 +146,13 @@ def test_operators_run(run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures('thin_configs')
-def test_deploy_times_exported_files(run, tmp_path):
+def test_deploy_times_exported_files(run, tmp_path, thin_configs, monkeypatch):
+    def read_shallow(file, changes) -> Config:
+        cfg = thin_configs(file, changes)
+        shallow(cfg)
+        return cfg
+
+    monkeypatch.setattr('mlp_dense.config.config_file.read_config', read_shallow)
     pytest.importorskip('onnxscript', reason="onnxscript of the extra 'export' is not installed")
     variants = ['ours', 'bf16', 'onnxruntime', 'int8']
     options = ['--configs', 'configs/segmentation/cycle_mlp_upernet_shapes.py', '--kinds', *variants]

@@ -5,11 +5,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 
 import pytest
 
 from support.configs import ROOT
 from support.tools import load
+from support.trainings import start, wait
 
 PAGE = ROOT / 'docs' / 'evidence.md'
 
@@ -21,11 +24,20 @@ def evidence(monkeypatch, capsys, tmp_path):
     before = os.environ.get('PYTHONPATH', '')
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join(filter(None, (str(ROOT), before))))
 
+    def fork(command: list[str], stdout: IO, stderr: IO, env: dict[str, str]) -> SimpleNamespace:
+        """Run a script in a fork of this process, which has imported most of it."""
+        script, *options = command[1:]
+        folder, log = str(Path(script).parent), Path(stdout.name)
+        pid = start(*options, tool=Path(script), log=log, prepare=lambda: sys.path.insert(0, folder), **env)
+        return SimpleNamespace(returncode=wait(pid))
+
     def call(*arguments: str) -> tuple[str, object]:
         folders = ['--out', str(tmp_path / 'out'), '--results', str(tmp_path / 'results')]
         monkeypatch.setattr(sys, 'argv', ['evidence', *arguments, '--device', 'cpu', '--toy', *folders])
+        module = load(ROOT / 'benchmarks' / 'evidence.py')
+        monkeypatch.setattr(module, 'subprocess', SimpleNamespace(run=fork))
         with pytest.raises(SystemExit) as status:
-            load(ROOT / 'benchmarks' / 'evidence.py').main()
+            module.main()
         return ''.join(capsys.readouterr()), status.value.code
 
     return call

@@ -114,11 +114,13 @@ def _typed(node: dict) -> Iterator[tuple[str, str, ConfigDict]]:
 
 def scale_of(cfg: Config) -> tuple[int, int] | None:
     """Return (long side, short side) of resized test images, else of training images, None if they keep their size."""
-    for loader in ('test', 'val', 'train'):
-        resizes = [(name, node) for _, name, node in _typed(cfg.get(f'{loader}_dataloader') or {}) if name in SCALES]
-        if sizes := [pair for name, node in resizes for pair in _pairs(node.get(SCALES[name]))]:
-            return max(sizes)
-    return None
+    return next(filter(None, (largest_scale(cfg, name) for name in ('test', 'val', 'train'))), None)
+
+
+def largest_scale(cfg: Config, loader: str) -> tuple[int, int] | None:
+    """Return the largest (long side, short side) to which a loader resizes images, None if they keep their size."""
+    resizes = [(name, node) for _, name, node in _typed(cfg.get(f'{loader}_dataloader') or {}) if name in SCALES]
+    return max((pair for name, node in resizes for pair in _pairs(node.get(SCALES[name]))), default=None)
 
 
 def _pairs(value: Any) -> Iterator[tuple[int, int]]:

@@ -20,7 +20,7 @@ def test_packed_bands_keep_their_axes():
 
 
 @pytest.mark.slow
-def test_classifier_of_five_bands_trains_tests_and_predicts(quick, tmp_path, capsys):
+def test_classifier_of_five_bands_trains_tests_and_predicts(quick, tmp_path, capsys, one_process):
     random, data = np.random.default_rng(0), tmp_path / 'data'
     for number in range(12):
         for split in ('train', 'val'):

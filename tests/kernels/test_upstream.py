@@ -65,8 +65,10 @@ class Rearranged(nn.Module):
         pytest.param(nn.Conv2d, marks=pytest.mark.xfail(reason='inductor: invalid ranges [0:-1]', strict=True)),
     ],
 )
-def test_padded_convolution_of_symbolic_size(conv, tmp_path, monkeypatch):
-    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))  # reuse nothing that was compiled before
+def test_padded_convolution_of_symbolic_size(conv, monkeypatch):
+    monkeypatch.setattr('torch._inductor.config.fx_graph_cache', False)  # reuse no graph that was compiled before
+    monkeypatch.setattr('torch._functorch.config.enable_autograd_cache', False)
+    monkeypatch.setattr('torch._inductor.config.compile_threads', 1)  # without other processes, which import PyTorch
     torch._dynamo.reset()
     model = Rearranged(conv).eval().double()
     compiled = torch.compile(model, fullgraph=True, dynamic=True)

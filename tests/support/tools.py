@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
+import torch
 from mmengine.logging import MMLogger
 from mmengine.utils import ManagerMixin
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
@@ -48,7 +49,8 @@ def call(name: str, *args) -> int:
             for value in gc.get_objects():  # stop loader processes; the garbage collector needs 5 s for each
                 if type(value) is _MultiProcessingDataLoaderIter:
                     value._shutdown_workers()
-            gc.collect()
+            if not torch.distributed.is_initialized():  # the process ends; to destroy its group first may hang
+                gc.collect()
             gc.freeze()  # mmengine collects garbage for every data set; frozen objects are skipped
     return 0
 

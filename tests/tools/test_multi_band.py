@@ -1,7 +1,6 @@
-"""Images of five bands and 16 bits from training to an exported file, as a user handles them."""
+"""Images of five bands and 16 bits from training to predictions, as a user handles them."""
 
 import json
-import re
 from pathlib import Path
 
 import cv2
@@ -12,7 +11,6 @@ import torch
 from mlp_dense.checkpoints.matching import STEM
 from mlp_dense.datasets.bands import LoadMultiBandImage
 from mlp_dense.datasets.shapes import write_shapes
-from mlp_dense.export.runtime import ExportedFile
 from mlp_dense.inference import load_model
 from support.configs import config, thin_config
 from support.tools import call, log_of
@@ -53,7 +51,7 @@ def test_pretrained_stem_is_converted_and_trained(trained):
     assert stem.shape[1] == 5 and (stem[:, 3] - stem[:, 4]).abs().max() > 0, 'each band has its own gradient'
 
 
-def test_report_draws_the_bands(trained, data, tmp_path, capsys):
+def test_report_draws_the_bands(trained, data, tmp_path, one_process):
     file, _, checkpoint = trained
     report, shown = tmp_path / 'report', tmp_path / 'shown'
     options = ['--data-root', data, '--work-dir', tmp_path / 'work', '--report', report, '--show-dir', shown]
@@ -76,19 +74,6 @@ def test_tiff_and_numpy_files_have_equal_predictions(trained, data, tmp_path, ca
     first = predictions(data / 'val', file, checkpoint, tmp_path / 'tif')
     assert first and first == predictions(tmp_path / 'images', file, checkpoint, tmp_path / 'npy')
     assert capsys.readouterr().out.count('drawn: bands 0, 1, 2 as red') == 2
-
-
-def test_exported_segmentor_predicts_like_the_checkpoint(data, tmp_path, capsys):
-    file, exported = thin_config('segmentation/hire_mlp_upernet_bands', tmp_path), tmp_path / 'model.pt2'
-    checkpoint = tmp_path / 'model.pth'
-    torch.save(dict(state_dict=load_model(file, None, 'cpu').state_dict()), checkpoint)
-    assert call('export', file, checkpoint, exported, '--data-root', data) == 0
-    assert len(re.findall(r'fp32 \dx5x\d+x\d+: ', capsys.readouterr().out)) == 2
-    description = ExportedFile(exported).metadata['preprocessing']['images']
-    assert description == dict(layout='NCHW', channels='in the order of the file', bands=5, dtype='float32')
-    files = checkpoint, exported
-    first, second = (predictions(data / 'val', file, model, tmp_path / model.suffix) for model in files)
-    assert first == second
 
 
 def predictions(source: Path, file: str, model: str | Path, out: Path) -> dict[str, bytes]:

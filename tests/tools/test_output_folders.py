@@ -33,7 +33,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
-def test_failed_test_keeps_earlier_outputs(tested, tmp_path, capsys):
+def test_failed_test_keeps_earlier_outputs(tested, tmp_path, capsys, one_process):
     report, drawn, run = tmp_path / 'report', tmp_path / 'drawn', tmp_path / 'run'
     arguments = ['--report', report, '--show-dir', drawn, '--work-dir', run]
     assert tested(*arguments) == 0

@@ -1,8 +1,9 @@
-"""Training and testing from end to end: each task once in separate processes, as a user starts them."""
+"""Training and testing from end to end; the training of each task is a separate process, as a user starts it."""
 
 import json
 import pickle
 import re
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -60,29 +61,31 @@ def test_console_is_short_and_the_log_is_complete(trained, tmp_path):
     assert tool == 'test.py' and call('test', *args, '--work-dir', tmp_path) == 0
 
 
-@pytest.fixture
-def metrics(trained, shapes, tmp_path):
-    """Return a function that tests the trained model with more arguments and returns its metrics."""
+@pytest.fixture(scope='module')
+def metrics(trained, shapes, tmp_path_factory):
+    """Return a function that tests the trained model with more arguments, once, and returns its metrics."""
     config, _, checkpoint, _ = trained
 
+    @cache
     def metrics(*args) -> dict[str, float]:
-        work_dir = tmp_path / '-'.join(['test', *args])
+        work_dir = tmp_path_factory.mktemp('test')
         assert call('test', config, checkpoint, '--data-root', shapes, '--work-dir', work_dir, *args) == 0
         return json.loads((work_dir / 'metrics.json').read_text())
 
     return metrics
 
 
-def test_test_writes_metrics_predictions_and_drawings(trained, shapes, tmp_path):
+def test_test_writes_metrics_predictions_and_drawings(trained, shapes, tmp_path, capsys):
     config, work_dir, checkpoint, _ = trained
     assert list(work_dir.glob('best_*.pth')), 'the best checkpoint is kept'
     assert list(work_dir.glob('*/vis_data/vis_image/*.png')), 'validation draws images'
     out, drawn = tmp_path / 'out.pkl', tmp_path / 'drawn'
     where = ['--data-root', shapes, '--work-dir', tmp_path]
-    log = run('tools/test.py', config, checkpoint, *where, '--show-dir', drawn, '--out', out)
+    assert call('test', config, checkpoint, *where, '--show-dir', drawn, '--out', out) == 0
+    printed = capsys.readouterr().out
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     for name in METRICS[config]:
-        assert name in metrics and f'{name} ' in log
+        assert name in metrics and f'{name} ' in printed
     with out.open('rb') as file:
         assert len(pickle.load(file)) == 8
     images = sorted(drawn.glob('*.png'))
@@ -101,7 +104,7 @@ def test_fused_model_has_equal_metrics(metrics, options):
 
 def test_best_checkpoint_has_the_logged_metric(trained, metrics):
     config, work_dir, *_ = trained
-    log = next(work_dir.glob('*/*.log')).read_text()
+    log = ''.join(file.read_text() for file in work_dir.glob('*/*.log'))  # another test resumes this training
     name = METRICS[config][0] if config == DETECTION else 'mIoU'
     value = metrics()[name]
     assert f'{name}: {value:.4f}' in log, 'the test equals the validation during training'

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.usefixtures('on_cpu')
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:Detected call of `scheduler.step:UserWarning')  # of mmengine, with accumulation
+@pytest.mark.filterwarnings('ignore:This DataLoader will create 2 worker processes')  # on a single core
 @pytest.mark.parametrize('case', CASES)
 def test_resumed_training_equals_the_uninterrupted_one(case, shapes, tmp_path):
     base, changes, at = CASES[case]
