@@ -191,6 +191,9 @@ def _read_values(source: Source, data: DataSet) -> str:
     colours = [str(key) for key, _ in amounts.most_common() if isinstance(key, tuple)]
     if colours and not coloured:
         problem = f'{source.path} has label maps with {len(colours)} colours ({some(colours)})'
+        if table is not None:
+            remedy = 'write "name red green blue" on each line'
+            raise UserError(f'{problem}, but {owner} has no colour for {table[0][0]!r}; {remedy}.')
         remedy = 'write labelmap.txt with lines "name:red,green,blue::", or pass --colors FILE'
         raise UserError(f'{problem}, but no table of their classes; {remedy}.')
     indices = sorted(key for key in amounts if isinstance(key, int))

@@ -48,6 +48,8 @@ class Source:
         self.root = folder.parent if self.file and folder.name.lower() == 'annotations' else folder
         if images is not None and not images.is_dir():
             raise UserError(f'{images} is not a folder; set the folder of the images.')
+        if isinstance(colors, Path) and not colors.is_file():
+            raise UserError(f'{colors} is not a file; pass --colors with a file of the classes and their colours.')
         self.image_root, self.colors = images or self.root, colors
         self._json: dict[Path, Any] = {}
 

@@ -16,6 +16,7 @@ Table = list[tuple[str, int | Colour]]
 """Pairs of a class and its value or colour (red, green, blue)."""
 
 NUMBER, BETWEEN, NAME = r'\s*(\d+)\s*', r'[\s,:;]+', r'\s*(.*[^\d\s,].*?)\s*'
+CVAT = re.compile(r'^(.*):([\d,\s]*):[^:]*:[^:]*$')  # name:red,green,blue:parts:actions
 FORMS = (  # a regular expression of the complete line, the group of the name, and the groups of the numbers
     (BETWEEN.join([NUMBER] * 3 + [NAME]), 4, (1, 2, 3)),
     (BETWEEN.join([NAME] + [NUMBER] * 3), 1, (2, 3, 4)),
@@ -36,7 +37,7 @@ def read_table(file: Path) -> Table:
     """Return the classes of a file.
 
     A line has a name and three numbers (red, green, blue), the reverse, a value and a name, or a name only, whose value
-    is the number of the line, from 0. CVAT's labelmap.txt and JSON files with ``{name: value or [red, green, blue]}``
+    is the number of the line, from 0. CVAT's lines ``name:r,g,b:parts:actions`` and JSON files with ``{name: value or [red, green, blue]}``
     are read as well.
     """
     if file.suffix.lower() == '.json':
@@ -48,8 +49,7 @@ def read_table(file: Path) -> Table:
     for i, text in lines_of(file):
         if text.startswith('#'):
             continue
-        if file.name == 'labelmap.txt':
-            text = ' '.join(text.rsplit(':', 3)[:2]).strip()
+        text = CVAT.sub(r'\1 \2', text).strip()
         for form, name, numbers in FORMS:
             if match := re.fullmatch(form, text):
                 values = tuple(map(int, match.group(*numbers))) if len(numbers) > 1 else int(match[1])

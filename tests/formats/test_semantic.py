@@ -9,6 +9,7 @@ from PIL import Image
 
 from mlp_dense.errors import UserError
 from mlp_dense.formats import label_map, places_of, read, split, write
+from mlp_dense.formats.tables import read_table
 from support.formats import write_label_maps
 
 TABLE = dict(road=(128, 64, 128), tree=(107, 142, 35), car=(0, 0, 142))
@@ -217,6 +218,24 @@ def test_unusable_values_are_errors(pixels, colors, message, write_files):
     root = masks(write_files, {'images/a.jpg': PHOTO, f'masks/a.{suffix}': pixels})
     with pytest.raises(UserError, match=re.escape(message)):
         read(root, colors=colors)
+
+
+@pytest.mark.parametrize('rows', ['sky:10,20,30::\nbig tree:40,50,60:a,b:c', '# label:color_rgb\nsky:10, 20, 30::'])
+def test_rows_of_cvat_are_read_from_any_file(write_files, rows):
+    file = write_files({'my colours.txt': rows + '\nignored:0,0,0::\n'}) / 'my colours.txt'
+    classes = dict(read_table(file))
+    assert classes.pop('big tree', (40, 50, 60)) == (40, 50, 60)
+    assert classes == dict(sky=(10, 20, 30), ignored=(0, 0, 0))
+
+
+def test_table_without_colours_is_named_with_its_first_class(write_files, tmp_path):
+    root = masks(write_files, {'images/a.jpg': PHOTO, 'masks/a.png': COLOURED})
+    (tmp_path / 'mine.txt').write_text('# classes\nsky=#0a141e\ntree=#28323c\n')
+    message = r"2 colours \(.*\), but .*mine\.txt has no colour for 'sky=#0a141e'; write \"name red green blue\""
+    with pytest.raises(UserError, match=message):
+        read(root, colors=tmp_path / 'mine.txt')
+    with pytest.raises(UserError, match=r'no\.txt is not a file; pass --colors'):
+        read(root, colors=tmp_path / 'no.txt')
 
 
 def test_colours_of_jpeg_are_explained(write_files):
