@@ -188,6 +188,14 @@ def _read_values(source: Source, data: DataSet) -> str:
             key = (value >> 16, value >> 8 & 255, value & 255) if pixels.ndim == 3 else value
             amounts[key] += amount
             examples.setdefault(key, record.label_maps[''])
+    if lossy := [file for file in examples.values() if file.suffix.lower() in ('.jpg', '.jpeg')]:
+        known = {key for _, key in table or ()}
+        if len(amounts) > 2 if table is None else amounts.keys() - known - {IGNORED}:
+            kind = 'colours' if isinstance(next(iter(amounts)), tuple) else 'values'
+            problem = (
+                f'{lossy[0]}: the label maps are JPEG files, and JPEG changes values: they have {len(amounts)} {kind}'
+            )
+            raise UserError(f'{problem}; export them again as PNG.')
     colours = [str(key) for key, _ in amounts.most_common() if isinstance(key, tuple)]
     if colours and not coloured:
         problem = f'{source.path} has label maps with {len(colours)} colours ({some(colours)})'
@@ -229,12 +237,12 @@ def _set_values(data: DataSet, table: Table, amounts: Counter, examples: Mapping
     if unknown := [(key, number) for key, number in amounts.most_common() if key not in data.values]:
         key, number = unknown[0]
         kind = 'colour' if isinstance(key, tuple) else 'value'
-        others = f'; {len(unknown) - 1} more are unknown' if len(unknown) > 1 else ''
-        lossy = examples[key].suffix.lower() in ('.jpg', '.jpeg', '.webp')
-        remedy = 'save label maps as PNG, because JPEG changes values' if lossy else f'add it to {owner}'
-        amount = f'{counted(number, "pixel")} in all label maps{others}'
-        problem = f'{examples[key]}: the {kind} {key} ({amount}) belongs to no class'
-        raise UserError(f'{problem}; {remedy}, with the name "ignored" if it means that pixels are not labelled.')
+        others = f', like {counted(len(unknown) - 1, f"other {kind}")}' if len(unknown) > 1 else ''
+        problem = (
+            f'{examples[key]}: the {kind} {key} ({counted(number, "pixel")} in all label maps) belongs to no class'
+        )
+        remedy = f'add it to {owner}, with the name "ignored" if it means that pixels are not labelled'
+        raise UserError(f'{problem}{others}; {remedy}.')
     for key, number in amounts.items():
         data.pixels[data.values[key]] += number
     if absent := [name for i, name in enumerate(data.classes) if not data.pixels[i]]:

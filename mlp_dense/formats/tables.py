@@ -37,8 +37,8 @@ def read_table(file: Path) -> Table:
     """Return the classes of a file.
 
     A line has a name and three numbers (red, green, blue), the reverse, a value and a name, or a name only, whose value
-    is the number of the line, from 0. CVAT's lines ``name:r,g,b:parts:actions`` and JSON files with ``{name: value or [red, green, blue]}``
-    are read as well.
+    is the number of the line, from 0. CVAT's lines ``name:red,green,blue:parts:actions`` are read as well, and JSON
+    files with ``{name: value or [red, green, blue]}``.
     """
     if file.suffix.lower() == '.json':
         content = read_json(file)

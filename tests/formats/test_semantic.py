@@ -241,8 +241,10 @@ def test_table_without_colours_is_named_with_its_first_class(write_files, tmp_pa
 def test_colours_of_jpeg_are_explained(write_files):
     noise = np.random.default_rng(0).integers(0, 255, (3, 4, 3)).astype(np.uint8)
     root = masks(write_files, {'images/a.png': PHOTO, 'masks/a.jpg': noise})
-    with pytest.raises(UserError, match='save label maps as PNG, because JPEG changes values'):
-        read(root, colors=dict(sky=(10, 20, 30)))
+    for colors in (dict(sky=(10, 20, 30)), None):
+        message = r'masks/a\.jpg: the label maps are JPEG .*: they have 1\d colours; export them again as PNG\.$'
+        with pytest.raises(UserError, match=message):
+            read(root, colors=colors)
 
 
 def test_sixteen_bits_do_not_wrap(write_files):
