@@ -12,6 +12,7 @@ import pytest
 import torch
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 from mmengine.logging import MMLogger
+from PIL import Image
 
 import mlp_dense.operators  # noqa: F401  before mmdet
 from mlp_dense.backbones import FAMILIES
@@ -140,3 +141,20 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def write_files(tmp_path):
+    """Return a function that writes files by path: texts, bytes, and images for sizes (width, height)."""
+
+    def write(files: dict[str, str | bytes | tuple[int, int]], root: Path = tmp_path / 'data') -> Path:
+        for name, content in files.items():
+            file = root / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, tuple):
+                Image.effect_noise(content, 60).save(file)
+            else:
+                file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return root
+
+    return write

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import ConfigDict
 
 from .. import formats
+from ..config.new_config import FOLDERS_OF_FILES
 from ..datasets.coco_json import format_of, read_coco, read_json
 from ..errors import UserError
 from ..formats.sources import ORDER, SPLITS, split_of
@@ -26,8 +27,7 @@ def datasets_in(root: Path, converted: Path, colors: Path | None = None) -> tupl
     datasets, notes = _converted(root, converted, colors)
     datasets = datasets or [*_coco(root)] or [*_classes(root)]
     if not datasets:
-        remedy = 'add COCO annotations, label maps with the base names of the images, or folders of classes'
-        raise UserError(f'{root} has no data in a known layout: {remedy} (docs/datasets.md).')
+        formats.detect(root)  # raises the reason
     return datasets, notes
 
 
@@ -101,7 +101,8 @@ def _label_maps(place: formats.Place, classes: list[str]) -> ConfigDict:
 
 def _classes(root: Path) -> Iterator[tuple[str, ConfigDict]]:
     for folder in [path for path in _folders(root) if path.name.lower() in SPLITS] or [root]:
-        if any(images_by_suffix(path) for path in folder.iterdir() if path.is_dir()):
+        folders = [path for path in folder.iterdir() if path.is_dir() and not FOLDERS_OF_FILES.fullmatch(path.name)]
+        if any(map(images_by_suffix, folders)):
             settings = dict(data_prefix=dict(img_path=str(folder)), pipeline=[dict(type='mlp_dense.LoadImage')])
             yield _split(folder, root.parent), ConfigDict(type='mlp_dense.ClassFolders', **settings)
 

@@ -32,6 +32,12 @@ def yolo_files(source: Source) -> list[Path]:
     return []
 
 
+def unnamed(source: Source) -> Path | None:
+    """Return a YAML file with splits but without ``names``, None if there is none."""
+    contents = ((file, _read_yaml(file)) for file in source.with_suffix('.yaml', '.yml'))
+    return next((file for file, content in contents if isinstance(content, dict) and 'train' in content), None)
+
+
 def _has_labels(source: Source) -> bool:
     """Whether a text file has the name of an image."""
     return any(file.stem.lower() in source.images for file in source.files if file.suffix.lower() == '.txt')

@@ -1,6 +1,7 @@
 """The data of a config or a folder are examined: findings as text and JSON, exit status, sizes of objects."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mlp_dense.checks.examination import Examination, examine
 from mlp_dense.checks.findings import STOPS, Finding, exit_status, merged, table, to_json
 from mlp_dense.checks.folder_data import datasets_in
 from mlp_dense.checks.object_sizes import histogram, scaled_sides, vanishing
+from mlp_dense.config.new_config import Choices, new_config
 from mlp_dense.datasets.shapes import write_shapes
 from mlp_dense.errors import UserError
 from support.configs import DETECTION, SEGMENTATION
@@ -154,7 +156,27 @@ def test_folder_of_classes_is_examined(tmp_path):
 def test_unknown_folder_is_refused(tmp_path):
     (tmp_path / 'notes.json').write_text('{"a": 1}')
     result = examine(tmp_path)
-    assert result.status == 2 and 'has no data in a known layout' in result.text()
+    assert result.status == 2 and 'has no annotations in a known format (coco: ' in result.text()
+
+
+@pytest.mark.parametrize('folder', ['images/train', 'train/images'])
+def test_yaml_without_names_is_named_by_all_commands(write_files, folder, tmp_path):
+    labels = f'{folder.replace("images", "labels")}/a.txt'
+    root = write_files({'data.yaml': f'train: {folder}\nname: [a]', f'{folder}/a.jpg': (8, 8), labels: '0 .5 .5 .1 .1'})
+    message = f'{root / "data.yaml"} has no key "names"; add "names: [...]" with the names of all classes.'
+    result = examine(root)
+    assert result.status == 2 and message in result.text()
+    with pytest.raises(UserError, match=re.escape(message)):
+        new_config(root, tmp_path / 'new', Choices('mlp-dense new'))
+
+
+@pytest.mark.parametrize('part', ['', 'train', 'train/images'])
+def test_part_of_the_data_is_refused_with_the_folder_of_the_data(write_files, part):
+    files = {'train/images/a.jpg': (8, 8), 'train/labels/a.txt': '0 .5 .5 .9 .9'}
+    root = write_files({'data.yaml': 'train: train/images\nnames: [a]', **files})
+    result = examine(root / part)
+    assert (f'is a part of the data in {root}; set that folder.' in result.text()) == bool(part)
+    assert (result.status == 2) == bool(part)
 
 
 def test_changes_of_a_config_are_refused_for_a_folder(tmp_path):
