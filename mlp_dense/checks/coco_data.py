@@ -20,6 +20,8 @@ class Contents:
     images: list[str] = field(default_factory=list)
     label_maps: list[str] = field(default_factory=list)
     objects: Counter = field(default_factory=Counter)  # number of objects that are used for training, by class
+    labels: Counter = field(default_factory=Counter)  # number of images of a classifier, by class
+    pixels: Counter = field(default_factory=Counter)  # number of checked pixels of label maps, by class
     detection: bool = False
     sizes: list[tuple[float, float, float, float]] = field(default_factory=list)  # width and height of object and image
 
@@ -33,6 +35,8 @@ def contents_of(dataset: Any) -> Contents:
             contents.images.append(str(info['img_path']))
         if info.get('seg_map_path'):
             contents.label_maps.append(str(info['seg_map_path']))
+        if 'gt_label' in info:
+            contents.labels[int(info['gt_label'])] += 1
         for instance in info.get('instances', ()):
             contents.detection = True
             if not instance.get('ignore_flag') and 'bbox' in instance:
@@ -41,6 +45,13 @@ def contents_of(dataset: Any) -> Contents:
                 contents.sizes.append((right - left, bottom - top, info.get('width', 0), info.get('height', 0)))
     contents.detection |= hasattr(dataset, 'cat_ids')
     return contents
+
+
+def amounts_of(dataset: Any, contents: Contents) -> tuple[str, dict[str, int]]:
+    """Return a unit and the amount of each class in it: objects, pixels, or images of a classifier."""
+    unit = 'objects' if contents.detection else 'pixels' if contents.pixels else 'images'
+    counts = dict(objects=contents.objects, pixels=contents.pixels, images=contents.labels)[unit]
+    return unit, {str(name): counts[i] for i, name in enumerate(dataset.metainfo.get('classes', ())) if counts}
 
 
 def annotation_findings(name: str, dataset: Any, foreign_metric: bool = False) -> Iterator[Finding]:

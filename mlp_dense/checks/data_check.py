@@ -1,6 +1,6 @@
 """Check of data sets: their files, images, annotations and labels, as findings."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from itertools import chain
 from pathlib import Path
@@ -57,6 +57,8 @@ def inspect(
         maps = sum(part[i][0] for _, part in gathered)
         pixels = np.sum([part[i][1] for _, part in gathered], axis=0)
         classes, reduced = dataset.metainfo.get('classes', ()), bool(getattr(dataset, 'reduce_zero_label', False))
+        if contents:
+            contents[i].pixels += Counter(dict(enumerate(pixels.tolist())))
         rows += label_findings(name, classes, pixels, maps, len(dataset), reduced)
     return merged(rows), contents
 

@@ -13,8 +13,9 @@ from ..config.config_file import enter_scope, evaluators, read_config
 from ..config.scaling import scale_of
 from ..config.validation import building
 from ..datasets.layout import leaves
-from ..errors import UserError
+from ..errors import UserError, counted
 from .band_agreement import band_count
+from .coco_data import amounts_of
 from .data_check import inspect
 from .data_config import check_built, check_data
 from .data_files import system_folders
@@ -31,6 +32,8 @@ class Examination:
     source: str  # the config or the folder
     findings: list[Finding] = field(default_factory=list)
     images: dict[str, int] = field(default_factory=dict)  # number of images by split
+    found: str = ''  # sentence on the format of a folder
+    classes: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # by split, unit and name
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)  # number of objects by split and range of pixels
     scale: tuple[int, int] | None = None  # size of the images to which the sizes of objects refer
 
@@ -42,6 +45,12 @@ class Examination:
     def text(self) -> str:
         """Return the findings and the sizes of objects as text."""
         lines = [f'{self.source}: {", ".join(f"{count} {name} images" for name, count in self.images.items())}']
+        lines += [self.found] if self.found else []
+        for name, units in self.classes.items():
+            for unit, amounts in units.items():
+                total, share = max(1, sum(amounts.values())), unit == 'pixels'
+                texts = (f'{each} {n / total:.2%}' if share else f'{each} {n:,}' for each, n in amounts.items())
+                lines.append(f'{name}: {counted(len(amounts), "class")}, {unit}: {", ".join(texts)}')
         lines += [table(self.findings) or 'No problem was found.']
         scale = f'images resized to {self.scale[0]}x{self.scale[1]}' if self.scale else 'images at original size'
         for name, counts in self.sizes.items():
@@ -52,7 +61,8 @@ class Examination:
 
     def json(self) -> str:
         """Return everything as JSON."""
-        facts = dict(source=self.source, images=self.images, object_sizes=self.sizes, image_scale=self.scale)
+        facts = dict(source=self.source, found=self.found, images=self.images, classes=self.classes)
+        facts |= dict(object_sizes=self.sizes, image_scale=self.scale)
         return to_json(self.findings, **facts)
 
 
@@ -78,7 +88,7 @@ def examine(
     strides = strides_of(cfg)
     with TemporaryDirectory() as converted:
         if target.is_dir():
-            found = _in_folder(target, Path(converted), colors, result.findings)
+            found = _in_folder(target, Path(converted), colors, result)
             init_default_scope(scope_of(found[0][1]) if found else 'mmdet')
         else:
             enter_scope(cfg)
@@ -97,6 +107,10 @@ def examine(
         findings, contents = inspect(data, everything, foreign, bands=band_count(cfg) if cfg.get('model') else None)
     for (name, dataset), content in zip(data, contents, strict=True):
         result.images[name] = result.images.get(name, 0) + len(dataset)
+        unit, amounts = amounts_of(dataset, content)
+        if amounts:
+            total = result.classes.setdefault(name, {}).setdefault(unit, {})
+            total |= {label: total.get(label, 0) + amount for label, amount in amounts.items()}
         if content.sizes:
             sides = scaled_sides(content.sizes, result.scale)
             counts = histogram(sides, strides)
@@ -107,15 +121,16 @@ def examine(
     return result
 
 
-def _in_folder(root: Path, converted: Path, colors: Path | None, findings: list[Finding]) -> Named:
-    """Return the data sets in a folder, and append the findings about it."""
-    findings += [Finding('note', 'all', 'system folders are ignored', 1, (path,)) for path in system_folders(root)]
+def _in_folder(root: Path, converted: Path, colors: Path | None, result: Examination) -> Named:
+    """Return the data sets in a folder, and add its format and the findings about it to the result."""
+    ignored = system_folders(root)
+    result.findings += [Finding('note', 'all', 'system folders are ignored', 1, (path,)) for path in ignored]
     try:
-        found, notes = datasets_in(root, converted, colors)
+        found, result.found, notes = datasets_in(root, converted, colors)
     except UserError as error:
-        findings.append(stop('all', str(error)))
+        result.findings.append(stop('all', str(error)))
         return []
-    findings += [Finding('note', 'all', note.rstrip('.')) for note in notes]
+    result.findings += [Finding('note', 'all', note.rstrip('.')) for note in notes]
     return found
 
 

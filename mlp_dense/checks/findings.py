@@ -23,10 +23,12 @@ class Finding:
 
     def line(self) -> str:
         """Return the row of the table."""
-        shown = self.examples[:1] if self.problem == STOPS else self.examples
+        is_sentence = self.problem == STOPS
+        shown = self.examples[:1] if is_sentence else self.examples
         more = f' and {self.count - len(shown)} more' if self.count > len(shown) else ''
-        examples = f': {", ".join(shown)}{more}' if shown else ''
-        row = f'{self.severity:<7} {self.data:<5} {self.count:>6}  {self.problem}{examples}'
+        examples = f'{", ".join(shown)}{more}'
+        text = examples if is_sentence else f'{self.problem}: {examples}' if shown else self.problem
+        row = f'{self.severity:<7} {self.data:<5} {self.count:>6}  {text}'
         return f'{row}\n{" " * 22}-> {self.remedy}' if self.remedy else row
 
     def sentence(self) -> str:

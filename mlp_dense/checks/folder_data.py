@@ -17,34 +17,39 @@ Named = list[tuple[str, ConfigDict]]
 """Pairs of a split and the config of a data set."""
 
 
-def datasets_in(root: Path, converted: Path, colors: Path | None = None) -> tuple[Named, list[str]]:
-    """Return the name of the split and the config of each data set in a folder, and notes about the reading.
+def datasets_in(root: Path, converted: Path, colors: Path | None = None) -> tuple[Named, str, list[str]]:
+    """Return the split and the config of each data set in a folder, a sentence on the format, and notes.
 
     Annotations that mmdet or mmsegmentation cannot read are written into the folder `converted`. `colors` is a file
     with the colours of the classes in label maps. Raises UserError if a file has an unknown format, or no data are
     found.
     """
-    datasets, notes = _converted(root, converted, colors)
-    datasets = datasets or [*_coco(root)] or [*_classes(root)]
-    if not datasets:
-        formats.detect(root)  # raises the reason
-    return datasets, notes
+    datasets, found, notes = _converted(root, converted, colors)
+    if datasets:
+        return datasets, found, notes
+    if datasets := [*_coco(root)]:
+        names = [Path(dataset.ann_file).relative_to(root).as_posix() for _, dataset in datasets]
+        return datasets, f'COCO annotations: {", ".join(names)}.', []
+    if datasets := [*_classes(root)]:
+        return datasets, f'Folders of classes in {root}.', []
+    formats.detect(root)  # raises the reason
+    return [], '', []
 
 
-def _converted(root: Path, converted: Path, colors: Path | None) -> tuple[Named, list[str]]:
-    """Return the data sets of all formats, except COCO, and the notes of the reader."""
+def _converted(root: Path, converted: Path, colors: Path | None) -> tuple[Named, str, list[str]]:
+    """Return the data sets of all formats, except COCO, what was found, and the notes of the reader."""
     try:
         name = formats.detect(root)
     except UserError:  # broken, or folders of classes
-        return [], []
+        return [], '', []
     if name == 'coco':
-        return [], []
+        return [], '', []
     data = formats.read(root, name, colors=colors)
     places = formats.places_of(data, converted / 'data').places.items()
     splits = [(split if split in ORDER else 'train', place) for split, place in places]
     if name == 'labels':
-        return [(split, _label_maps(place, data.classes)) for split, place in splits], data.notes
-    return [(split, _objects(place, data.classes, False)) for split, place in splits], data.notes
+        return [(split, _label_maps(place, data.classes)) for split, place in splits], data.found, data.notes
+    return [(split, _objects(place, data.classes, False)) for split, place in splits], data.found, data.notes
 
 
 def _split(path: Path, root: Path) -> str:

@@ -57,7 +57,7 @@ def test_check_data_checks_all_images(data, train, monkeypatch, options, detecte
     cv2.imwrite(str(file), labels)
     status, output, errors = train(SEGMENTATION, *options, **{'train_dataloader.sampler.shuffle': False})
     assert status == 2 and f'{file.name} contains the label 200' in errors
-    assert ('train      1  files or settings would stop the run: ' in output) == detected
+    assert ('error   train      1  ' in output) == detected
     assert ('Iter(train)' in output) != detected
 
 

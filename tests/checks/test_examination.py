@@ -97,6 +97,25 @@ def test_processes_share_the_images(data, monkeypatch):
     assert ('images or label maps cannot be read, and will be skipped', 2) in {(f.problem, f.count) for f in expected}
 
 
+@pytest.mark.parametrize(
+    ('removed', 'found', 'line'),
+    [
+        ('labels', 'COCO annotations: annotations/instances_train.json, annotations/instances_val.json.',
+         r'train: 5 classes, objects: (\w+ \d+(, )?){5}'),
+        ('annotations', 'Label maps (indices) in labels.', r'val: \d classes, pixels: class 0 \d+\.\d\d%, .*'),
+    ],
+)  # fmt: skip
+def test_format_and_classes_of_good_data_are_printed(data, removed, found, line):
+    shutil.rmtree(data / removed)
+    result = examine(data)
+    lines = result.text().splitlines()
+    assert lines[1] == found and any(re.fullmatch(line, each) for each in lines[2:4])
+    content = json.loads(result.json())
+    assert content['found'] == found and {*content['classes']} == {'train', 'val'}
+    (amounts,) = result.classes['train'].values()
+    assert sum(amounts.values()) == (sum(result.sizes['train'].values()) if removed == 'labels' else 8 * 96 * 96)
+
+
 def test_copied_image_is_found(data):
     files = sorted((data / 'train').iterdir())
     shutil.copy(files[0], min((data / 'val').iterdir()))
@@ -192,5 +211,5 @@ def test_folders_name_splits_by_words(data):
         (data / 'labels' / split).rename(data / f'{split}annot')
     assert [name for name, _ in datasets_in(data, data / 'converted')[0]] == ['train', 'val']
     (data / 'val').rename(data / 'latest')
-    datasets, notes = datasets_in(data, data / 'converted')
+    datasets, _, notes = datasets_in(data, data / 'converted')
     assert [name for name, _ in datasets] == ['train'] and 'Not read: 4 images without a label map' in ' '.join(notes)
