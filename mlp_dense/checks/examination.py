@@ -130,7 +130,10 @@ def _in_folder(root: Path, converted: Path, colors: Path | None, result: Examina
     except UserError as error:
         result.findings.append(stop('all', str(error)))
         return []
-    result.findings += [Finding('note', 'all', note.rstrip('.')) for note in notes]
+    for note in notes:
+        is_lost = note.startswith('Not read: ') and ' without an image ' in note
+        remedy = 'add the images or correct the names, or remove the labels' if is_lost else ''
+        result.findings.append(Finding('warning' if is_lost else 'note', 'all', note.rstrip('.'), remedy=remedy))
     return found
 
 

@@ -116,6 +116,21 @@ def test_format_and_classes_of_good_data_are_printed(data, removed, found, line)
     assert sum(amounts.values()) == (sum(result.sizes['train'].values()) if removed == 'labels' else 8 * 96 * 96)
 
 
+@pytest.mark.parametrize('format', ['labels', 'yolo'])
+def test_labels_without_an_image_are_a_warning(write_files, format):
+    files: dict = {f'images/{name}.jpg': (40 + ord(name), 90) for name in 'ab'}
+    if format == 'yolo':
+        files |= {'classes.txt': 'x\n'} | {f'labels/{name}.txt': '0 .5 .5 .5 .5' for name in 'abc'}
+    root = write_files(files)
+    for name in 'abc' if format == 'labels' else '':
+        labels = np.indices((90, 40 + ord(name)))[0] % 2
+        (root / 'masks').mkdir(exist_ok=True)
+        cv2.imwrite(str(root / 'masks' / f'{name}.png'), np.uint8(labels))
+    result = examine(root)
+    (finding,) = (finding for finding in result.findings if ' without an image ' in finding.problem)
+    assert finding.severity == 'warning' and '/c.' in finding.problem and result.status == 1
+
+
 def test_copied_image_is_found(data):
     files = sorted((data / 'train').iterdir())
     shutil.copy(files[0], min((data / 'val').iterdir()))
