@@ -72,7 +72,7 @@ class Plan(NamedTuple):
 
     def title(self) -> str:
         """Return a line about the model and the images."""
-        images = ' and '.join(f'{self.images[name]:,} {name}' for name in SPLITS if name in self.images)
+        images = ', '.join(f'{self.images[name]:,} {name}' for name in SPLITS if name in self.images)
         resized = '' if self.size == self.median else f', resized to {_by(self.size)}'
         model = f'{TITLES[self.head]} with {BACKBONES[self.family].__name__} {self.arch}'
         return f'{model} for {images} images of about {_by(self.median)}{resized}'

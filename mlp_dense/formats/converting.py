@@ -239,7 +239,7 @@ def _compared(before: DataSet, after: DataSet, losses: Losses) -> list[str]:
     lines = [
         f'{name}: {first.get(name, 0)} -> {second.get(name, 0)}'
         for name in {**first, **second}
-        if not name.startswith('class ') or first.get(name) != second.get(name)
+        if first.get(name) != second.get(name) or (second.get(name) and not name.startswith('class '))
     ]
     lines.append(f'classes: {len(before.classes)} -> {len(after.classes)}')
     dropped = sum(map(len, losses.dropped.values()))

@@ -240,6 +240,7 @@ def test_splits(new, tmp_path, dialect, present, expected, line):
     text, cfg, lines = new(write_as(dialect, tmp_path / 'data', splits))
     assert tuple(len(built(cfg, split)) for split in ('train', 'val', 'test')) == expected
     assert line is None or any(line in each for each in lines)
+    assert line or any(' for 5 train, 4 val, 3 test images of' in each for each in lines)
     assert ('\ntest = ' in text) == (line is None)
     assert Path(cfg.test_evaluator.ann_file).is_file() and Path(cfg.val_evaluator.ann_file).is_file()
 

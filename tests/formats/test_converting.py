@@ -43,6 +43,13 @@ def test_coco_expresses_everything(mixed, tmp_path):
     assert not any('changed' in line or 'left out' in line for line in lines)
 
 
+def test_rows_of_zero_are_omitted(samples, tmp_path):
+    lines = write(read(write_as('coco', tmp_path / 'old', samples)), tmp_path / 'new', 'coco').lines
+    assert [line.partition(':')[0] for line in lines] == [
+        *('images of train', 'images of val', 'objects', 'with polygons', 'classes')
+    ]
+
+
 def test_losses_of_yolo_are_counted(mixed, tmp_path):
     lines = write(mixed, tmp_path / 'new', 'yolo').lines
     assert 'objects: 5 -> 4' in lines and 'crowds: 1 -> 0' in lines
