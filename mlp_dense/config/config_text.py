@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..errors import counted
 from ..formats import Place
-from .training_plan import Plan, scaled_rate
+from .training_plan import Plan, scaled_rate, workers
 
 UNBALANCED = 10
 """Ratio of the most to the least frequent class from which on training compensates."""
@@ -70,8 +70,9 @@ def detector(plan: Plan, classes: Classes, places: Mapping[str, Place], root: Pa
         f'val = dict(own, {_annotations(places["val"], folder)}, pipeline=test_pipeline)',
         *(f'test = dict(val, {_annotations(place, folder)})' for name, place in places.items() if name == 'test'),
         *_balanced(classes.frequencies),
-        "train_dataloader = dict(batch_size=batch_size, sampler=dict(type='InfiniteSampler'), dataset=train)",
-        f'val_dataloader, test_dataloader = dict(dataset=val), dict(dataset={"test" if "test" in places else "val"})',
+        f'train_dataloader = dict(batch_size=batch_size, num_workers={workers(2)}, '
+        "sampler=dict(type='InfiniteSampler'), dataset=train)",
+        _loaders(places, workers(2)),
         _evaluators(places, folder),
         f'model = dict(backbone={plan.backbone()},',
         f'             {preprocessor}neck=dict(in_channels={channels}),',
@@ -117,8 +118,8 @@ def segmentor(plan: Plan, classes: Classes, places: Mapping[str, Place], root: P
         f'train = dict(own, {_label_maps(places["train"], folder)}, pipeline=train_pipeline)',
         f'val = dict(own, {_label_maps(places["val"], folder)}, pipeline=test_pipeline)',
         *(f'test = dict(val, {_label_maps(place, folder)})' for name, place in places.items() if name == 'test'),
-        'train_dataloader = dict(batch_size=batch_size, dataset=train)',
-        f'val_dataloader, test_dataloader = dict(dataset=val), dict(dataset={"test" if "test" in places else "val"})',
+        f'train_dataloader = dict(batch_size=batch_size, num_workers={workers(4)}, dataset=train)',
+        _loaders(places, workers(4)),
         *loss,
         f'model = dict(backbone={plan.backbone()},',
         f'             data_preprocessor=dict({preprocessor}),',
@@ -144,9 +145,9 @@ def classifier(plan: Plan, classes: Classes, test: bool, root: Path) -> str:
         "train = dict(own, data_prefix=dict(img_path='train'), pipeline=train_pipeline)",
         "val = dict(own, data_prefix=dict(img_path='val'), pipeline=test_pipeline)",
         *(["test = dict(val, data_prefix=dict(img_path='test'))"] if test else []),
-        'train_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=train)',
-        'val_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=val)',
-        f'test_dataloader = dict(batch_size=batch_size, num_workers=2, dataset={"test" if test else "val"})',
+        f'train_dataloader = dict(batch_size=batch_size, num_workers={workers(2)}, dataset=train)',
+        f'val_dataloader = dict(batch_size=batch_size, num_workers={workers(2)}, dataset=val)',
+        f'test_dataloader = dict(batch_size=batch_size, num_workers={workers(2)}, dataset={"test" if test else "val"})',
         f'model = dict(backbone={plan.backbone()},',
         f'             {preprocessor}head=dict(num_classes={len(classes.names)}))',
         f'optim_wrapper = dict(optimizer=dict(lr={rate}), clip_grad=dict(max_norm=5.0))'
@@ -170,6 +171,11 @@ def _length(plan: Plan) -> str:
     interval = plan.iterations // 10
     reason = f'{plan.epochs} epochs of {plan.images["train"]:,} images, with ten validations'
     return f'batch_size, max_iters, interval = {plan.batch_size}, {plan.iterations}, {interval}  # {reason}'
+
+
+def _loaders(places: Mapping[str, Place], processes: int) -> str:
+    sets = f'(val, {"test" if "test" in places else "val"})'
+    return f'val_dataloader, test_dataloader = (dict(num_workers={processes}, dataset=data) for data in {sets})'
 
 
 def _schedule(plan: Plan, base_rate: float) -> list[str]:

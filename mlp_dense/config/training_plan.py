@@ -1,6 +1,7 @@
 """Image size, batch size and length of a training run, from the data and the memory of the machine."""
 
 import math
+import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,6 +140,12 @@ def classifier_size(size: tuple[int, int]) -> tuple[int, int]:
 def scaled_rate(rate: float, batch_size: int, base_batch_size: int) -> float:
     """Return the learning rate of AdamW for another batch size, by the square-root rule (arXiv 2205.10287)."""
     return float(f'{rate * math.sqrt(batch_size / base_batch_size):.2g}')
+
+
+def workers(most: int) -> int:
+    """Return the number of processes that load images: one for each core, and at most some number."""
+    affinity = getattr(os, 'sched_getaffinity', None)  # missing on macOS and Windows
+    return min(most, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 # Memory

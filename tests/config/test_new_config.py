@@ -296,6 +296,22 @@ def test_images_have_their_median_size_within_limits(sizes, scale):
     assert plan.size[0] < plan.size[1] if sizes[0] == (480, 640) else True
 
 
+@pytest.mark.parametrize('kind', ['coco', 'labels', 'classes'])
+@pytest.mark.parametrize('cores', [1, 3, 64])
+def test_workers_are_at_most_the_cores(splits, new, tmp_path, monkeypatch, kind, cores):
+    monkeypatch.setattr(training_plan.os, 'sched_getaffinity', lambda _: {*range(cores)}, raising=False)
+    if kind == 'coco':
+        data = write_as('coco', tmp_path / 'data', splits)
+    elif kind == 'labels':
+        data = write_label_maps('index', tmp_path / 'data', label_maps(splits), TABLE)
+    else:
+        pytest.importorskip('timm')
+        data = class_folders(tmp_path, train=4, val=2)
+    _, cfg, _ = new(data)
+    loaders = [cfg[f'{split}_dataloader'] for split in ('train', 'val', 'test')]
+    assert [loader.num_workers for loader in loaders] == [min(cores, 4 if kind == 'labels' else 2)] * 3
+
+
 @pytest.mark.parametrize(
     ('head', 'images', 'memory', 'batch_size'),
     [
