@@ -14,7 +14,7 @@ from .training_plan import Plan, scaled_rate, workers
 
 UNBALANCED = 10
 """Ratio of the most to the least frequent class from which on training compensates."""
-WIDTH, LINES = 120, 30
+WIDTH, LINES, SHOWN = 120, 30, 20
 BASES = dict(
     mask_rcnn=('models/mask_rcnn', 'datasets/coco_instance', 'schedules/detection_1x', 'runtime_detection'),
     retinanet=('models/retinanet', 'datasets/coco_detection', 'schedules/detection_1x', 'runtime_detection'),
@@ -35,16 +35,14 @@ class Classes(NamedTuple):
     amounts: Sequence[float]
     frequencies: Sequence[float] = ()  # fraction of images with each class; empty for label maps and classifiers
 
+    palette: Sequence[Sequence[int]] = ()  # red, green and blue of each class, if label maps have colours
+
     def line(self) -> str:
-        """Return a line for the user that fits into a comment."""
-        pairs = zip(self.names, self.amounts, strict=True)
+        """Return a line for the user with the first classes."""
+        pairs = [*zip(self.names, self.amounts, strict=True)][:SHOWN]
         amounts = [' '.join(f'{name} {round(amount, 2):,}'.split()) for name, amount in pairs]
-        start = f'{counted(len(self.names), "class")}, {self.unit}: '
-        text = start + ', '.join(amounts)
-        while len(text) > WIDTH - 2 and amounts:  # the start of the list, complete
-            amounts.pop()
-            text = start + ', '.join([*amounts, '...'])
-        return text
+        more = ['...'] if len(self.names) > SHOWN else []
+        return f'{counted(len(self.names), "class")}, {self.unit}: {", ".join([*amounts, *more])}'
 
 
 def detector(plan: Plan, classes: Classes, places: Mapping[str, Place], root: Path) -> str:
@@ -225,23 +223,30 @@ def _below(path: Path | None, folder: str) -> str:
 
 
 def _config(plan: Plan, classes: Classes, folder: str, lines: list[str]) -> str:
-    """Return a config with some lines. The names of the classes are wrapped unless the config exceeds LINES then."""
+    """Return a config with some lines. The classes are wrapped unless the config exceeds LINES then."""
     first, second, third, fourth = (f"'mlp_dense::_base_/{name}.py'" for name in BASES[plan.head])
     head = [
         '# ' + ' '.join(plan.command.split('\n')),
         f'# {plan.title()}.',
         f'_base_ = [{first}, {second},',
         f'          {third}, {fourth}]',
-        f'# {classes.line()}',
     ]
     lines = [f'data_root = {folder!r}', *lines]
     names = f'({", ".join(map(repr, classes.names))}{"," * (len(classes.names) == 1)})'
-    metainfo = f'metainfo = dict(classes={names})'
+    palette = f', palette={[list(colour) for colour in classes.palette]}' if classes.palette else ''
+    metainfo = f'metainfo = dict(classes={names}{palette})'
     wrapped = [metainfo]
     if '\\' not in names and not any(' ' in name for name in classes.names):
-        wrapped = textwrap.wrap(
-            metainfo, WIDTH, subsequent_indent=' ' * 25, break_long_words=False, break_on_hyphens=False
-        )
-    if len(head) + len(wrapped) + len(lines) > LINES:
+        wrapped = _wrapped(metainfo, ' ' * 25)
+    comment = _wrapped(f'# {classes.line()}', '#     ')
+    room = LINES - len(head) - len(lines)
+    if len(comment) + len(wrapped) > room:
         wrapped = [metainfo]
-    return '\n'.join([*head, *wrapped, *lines]) + '\n'
+    if len(comment) + len(wrapped) > room:
+        comment = [comment[0] + ' ...']
+    return '\n'.join([*head, *comment, *wrapped, *lines]) + '\n'
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    options = dict(break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(text, WIDTH - 4, subsequent_indent=indent, **options)  # type: ignore[arg-type]

@@ -29,6 +29,10 @@ FOLDERS_OF_FILES = re.compile('.*(image|img|mask|label|annot|gt)s?.*', re.IGNORE
 UNLABELLED = ('background class', 'none', 'undefined', 'unknown', 'unlabeled', 'unlabelled', 'void')
 UNCHANGED = re.compile(r': (\d+) -> \1$')  # line with the same number before and after a conversion
 SAMPLE = 100  # images of a classifier whose sizes are read
+BALANCED = dict(
+    class_weight='Rare classes have larger weights in the loss (class_weight in the config).',
+    oversample_thr='Images of rare classes are repeated (oversample_thr in the config).',
+)  # sentences on options of the written config
 ImageCounts = dict[str, Counter[str]]  # by split and class
 
 
@@ -125,11 +129,13 @@ def _annotated(root: Path, out: Path | None, choices: Choices) -> tuple[Path, li
     with _new_file(out, root, choices) as file:
         written = formats.places_of(data, file.parent.resolve() / 'data')
         classes = _classes_of(data)
-        file.write_text(text_of(training, classes, written.places, data.root), encoding='utf-8')
+        text = text_of(training, classes, written.places, data.root)
+        file.write_text(text, encoding='utf-8')
     changes = [line for line in written.lines if not UNCHANGED.search(line)]
     if written.lines:
         changes.insert(0, f'Converted for training: {file.with_name("data")}.')
-    return file, [*data.lines(), *changes, *training.lines(), classes.line()]
+    chosen = [line for option, line in BALANCED.items() if option in text]
+    return file, [*data.lines(), *changes, *training.lines(), *chosen, classes.line()]
 
 
 def _suitable_head(data: DataSet, head: str | None) -> str:
@@ -142,6 +148,8 @@ def _suitable_head(data: DataSet, head: str | None) -> str:
     objects = [annotation for record in data.records() for annotation in record.annotations if not annotation.crowd]
     boxes = [annotation.origin for annotation in objects if not annotation.polygons and annotation.rle is None]
     if not boxes:
+        if head is None:
+            data.notes.append('All objects have outlines; for boxes only, pass --head retinanet.')
         return head or 'mask_rcnn'
     text = f'{len(boxes)} of {counted(len(objects), "object")} have no outline ({some(boxes)})'
     if head == 'mask_rcnn':
@@ -198,9 +206,14 @@ def _classes_of(data: DataSet) -> Classes:
             remedy = 'add images with them, or make another split with mlp-dense data convert --split'
             problem = f'{counted(len(absent), "class")} without a pixel for training: {some(absent)}'
             data.notes.append(f'{problem}; {remedy}.')
+        if pixels[formats.IGNORED]:
+            share = pixels[formats.IGNORED] / pixels.sum()
+            data.notes.append(f'{share:.2%} of the pixels for training are ignored.')
         labelled = pixels[: len(data.classes)]
         amounts = 100 * labelled / max(1, labelled.sum())
-        return Classes('per cent of the labelled pixels for training', data.classes, amounts.tolist())
+        return Classes(
+            'per cent of the labelled pixels for training', data.classes, amounts.tolist(), palette=_palette(data)
+        )
     records = data.splits['train']
     labels = [[each.label for each in record.annotations if not each.crowd] for record in records]
     objects = Counter(label for image in labels for label in image)
@@ -208,6 +221,15 @@ def _classes_of(data: DataSet) -> Classes:
     counts = [objects[i] for i in range(len(data.classes))]
     frequencies = [images[i] / len(records) for i in range(len(data.classes))]
     return Classes('objects for training', data.classes, counts, frequencies)
+
+
+def _palette(data: DataSet) -> list[tuple[int, ...]]:
+    """Return the first colour of each class in label maps with colours, else an empty list."""
+    colours: dict[int, tuple[int, ...]] = {}
+    for key, label in (data.values or {}).items():
+        if isinstance(key, tuple):
+            colours.setdefault(label, key)
+    return [colours[i] for i in range(len(data.classes))] if colours else []
 
 
 def _plan(choices: Choices, images: dict[str, int], sizes: list[tuple[int, int]]) -> Plan:

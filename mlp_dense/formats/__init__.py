@@ -6,11 +6,12 @@
 from .converting import WRITERS, Written, detect, places_of, read, write
 from .detecting import FORMATS
 from .records import Annotation, Box, DataSet, Place, Record, counts
-from .semantic import label_map
+from .semantic import IGNORED, label_map
 from .splitting import split
 
 __all__ = [
     'FORMATS',
+    'IGNORED',
     'WRITERS',
     'Annotation',
     'Box',

@@ -147,7 +147,24 @@ def test_label_maps_of_every_kind_give_one_config(splits, new, tmp_path, kind):
         assert dataset.metainfo['classes'] == tuple(TABLE)
         sample = dataset[0]['data_samples'].gt_sem_seg.data
         assert {*sample.unique().tolist()} <= {0, 1, 2, 255} and (split == 'train' or sample.shape == (1, 48, 64))
+    assert 'Rare classes have larger weights in the loss (class_weight in the config).' in lines
+    assert '0.52% of the pixels for training are ignored.' in lines
+    assert cfg.metainfo.get('palette') == ([list(c) for c in TABLE.values()] if kind == 'rgb' else None)
     assert 'class_weight' in text and build_model(cfg).decode_head.num_classes == 3
+
+
+@pytest.mark.parametrize('test', [True, False])
+def test_twenty_colours_and_shares_fit_into_the_config(new, tmp_path, test):
+    names = {f'class_with_a_long_name_{i}': (10 * i, 5, 255 - i) for i in range(1, 21)}
+    labels = np.repeat(np.arange(20, dtype=np.uint8), 4)[:, None].repeat(64, 1)
+    labels[:4, 1:] = 1
+    splits = {}
+    for split in ('train', 'val', 'test') if test else ('train', 'val'):
+        splits[split] = [(each.file, labels) for each in samples(tmp_path / 'images', split, 3, size=(64, 80))]
+    text, cfg, lines = new(write_label_maps('rgb', tmp_path / 'data', splits, names))
+    assert cfg.metainfo.palette == [list(colour) for colour in names.values()] and cfg.metainfo.classes == (*names,)
+    assert all(f'{name} ' in lines[-1] for name in names) and '# 20 classes' in text
+    assert not [line for line in text.splitlines()[1:] if line.startswith('#') and len(line) > 120]
 
 
 def test_balanced_label_maps_have_no_class_weights(splits, new, tmp_path):
@@ -343,8 +360,10 @@ def test_small_data_get_more_epochs():
 
 def test_rare_classes_are_repeated(new, tmp_path):
     common, rare = samples(tmp_path / 'images', 'a', 29, (0, 1)), samples(tmp_path / 'images', 'b', 1, (0, 2))
-    text, cfg, _ = new(write_as('coco', tmp_path / 'data', dict(train=common + rare, val=rare)))
+    text, cfg, lines = new(write_as('coco', tmp_path / 'data', dict(train=common + rare, val=rare)))
     assert 'oversample_thr=0.1, dataset=train)  # repeats rare classes' in text
+    assert 'Images of rare classes are repeated (oversample_thr in the config).' in lines
+    assert 'All objects have outlines; for boxes only, pass --head retinanet.' in lines
     dataset = cfg.train_dataloader.dataset
     assert dataset.type == 'ClassBalancedDataset' and dataset.dataset.filter_cfg.filter_empty_gt is False
     repeated = DATASETS.build(dict(dataset, dataset=dict(dataset.dataset, pipeline=[])))
