@@ -61,9 +61,8 @@ class Examination:
 
     def json(self) -> str:
         """Return everything as JSON."""
-        facts = dict(source=self.source, found=self.found, images=self.images, classes=self.classes)
-        facts |= dict(object_sizes=self.sizes, image_scale=self.scale)
-        return to_json(self.findings, **facts)
+        data = dict(source=self.source, found=self.found, images=self.images, classes=self.classes)
+        return to_json(self.findings, **data, object_sizes=self.sizes, image_scale=self.scale)
 
 
 def examine(
