@@ -96,9 +96,8 @@ def check_folder(folder: Path) -> None:
 
 def check_file(file: Path) -> None:
     """Raise UserError if a file exists that is neither a PNG of this project nor listed in the marker of its folder."""
-    if not os.path.lexists(file) or file.name in (_listed(file.parent) or ()) or _is_own_png(file):
-        return
-    raise UserError(f'{file} exists and was not written by mlp_dense; delete it or choose another name.')
+    if os.path.lexists(file) and file.name not in (_listed(file.parent) or ()) and not _is_own_png(file):
+        raise UserError(f'{file} exists and was not written by mlp_dense; delete it or choose another name.')
 
 
 def write_png(file: Path, image: Image.Image) -> None:
@@ -205,7 +204,6 @@ def _listed(folder: Path) -> list[str] | None:
 
 
 def _content(names: Collection[str]) -> str:
-    """Return the content of a marker."""
     return json.dumps(dict(written_by=SOFTWARE, files=sorted({*names} - {MARKER})), indent=1) + '\n'
 
 

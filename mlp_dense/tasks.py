@@ -6,7 +6,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from .datasets.coco import read_json
+from .datasets.coco_json import read_json
 from .datasets.layout import annotation_file
 from .errors import UserError
 

@@ -58,18 +58,11 @@ def config_parser(description: str, *examples: str) -> argparse.ArgumentParser:
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add --cfg-options."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='change the config, for example train_dataloader.batch_size=4',
-    )
+    text = 'change the config, for example train_dataloader.batch_size=4'
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=text)
 
 
 def add_image_sizes(parser: argparse.ArgumentParser) -> None:
-    """Add --img-scale and --crop-size."""
     text = 'long and short side of images, or one number; other sizes follow'
     for name in ('--img-scale', '--img-size'):
         shown = text if name == '--img-scale' else argparse.SUPPRESS
@@ -79,7 +72,6 @@ def add_image_sizes(parser: argparse.ArgumentParser) -> None:
 
 
 def add_colors(parser: argparse.ArgumentParser) -> None:
-    """Add --colors."""
     text = 'classes of label maps: a file with lines "NAME RED GREEN BLUE", or "NAME" for the values 0, 1, ...'
     parser.add_argument('--colors', type=Path, metavar='FILE', help=text)
 
@@ -91,9 +83,7 @@ def add_score_thr(parser: argparse._ActionsContainer, use: str) -> None:
 
 
 def add_fuse(parser: argparse._ActionsContainer) -> None:
-    """Add --fuse."""
-    text = 'fold BatchNorms into neighbouring layers first, for speed'
-    parser.add_argument('--fuse', action='store_true', help=text)
+    parser.add_argument('--fuse', action='store_true', help='fold BatchNorms into neighbouring layers first, for speed')
 
 
 def common_parser(description: str, loaders: Iterable[str], *examples: str) -> argparse.ArgumentParser:
@@ -105,8 +95,7 @@ def common_parser(description: str, loaders: Iterable[str], *examples: str) -> a
     text = 'number of data-loading processes; 0 loads in the main process'
     parser.add_argument('--workers', type=int, metavar='N', help=text)
     text = 'ignored or as-objects: use of objects with iscrowd=1 in COCO annotations'
-    crowds = ('ignored', 'as-objects')
-    parser.add_argument('--crowds', choices=crowds, metavar='USE', help=text)
+    parser.add_argument('--crowds', choices=('ignored', 'as-objects'), metavar='USE', help=text)
     text = 'folder for checkpoints and logs (default: work_dirs/NAME_OF_CONFIG)'
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help=text)
     text = 'launcher of several processes: pytorch (torchrun), slurm or mpi'

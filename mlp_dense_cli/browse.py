@@ -9,7 +9,6 @@ TILE = 384  # maximum height and width of an image on the sheet, in pixels
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = config_parser(
         'Draw images and labels after all transforms of the pipeline, as the network receives them, on one sheet. '
         'Pixels that the training of a segmentor ignores are hatched in black and white.',
@@ -28,7 +27,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the tool."""
     args = make_parser().parse_args()
     import numpy as np
     from mmengine.runner import set_random_seed

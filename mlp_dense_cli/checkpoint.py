@@ -7,7 +7,6 @@ from .arguments import tool_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Inspect a checkpoint or publish its weights. No code in a file is executed.',
         'inspect epoch_15.pth --config hire_mlp_mask_rcnn_shapes',
@@ -34,7 +33,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command line."""
     args = make_parser().parse_args()
     if args.command == 'publish':
         from mlp_dense.checkpoints.writing import publish

@@ -33,7 +33,6 @@ FILES = '/'
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Print a script that completes commands, options, names of configs and files. For bash, put eval '
         '"$(mlp-dense completion bash)" into ~/.bashrc; for zsh, put eval "$(mlp-dense completion zsh)" into ~/.zshrc, '
@@ -46,7 +45,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command."""
     if sys.argv[1:2] == ['words']:  # a script calls it at each completion
         print('\n'.join(candidates(sys.argv[2:])))
     else:

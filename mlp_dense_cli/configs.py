@@ -24,7 +24,6 @@ COLUMNS = ('name', 'family', 'head', 'data', 'schedule', 'params', 'published')
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'List the configs of this package with the values that their authors published; "?" marks values that are not '
         'confirmed in their source. Other commands accept the names. With CONFIG, print the path of its file.',
@@ -41,7 +40,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command."""
     parser = make_parser()
     args = parser.parse_args()
     catalog = light_module('catalog')

@@ -9,7 +9,6 @@ from .arguments import add_cfg_options, add_colors, tool_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Check all images, labels and annotations that a config names or a folder contains. The table has the '
         'severity, the count, examples and the remedy of each problem. A histogram of object sizes follows, '
@@ -20,16 +19,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('target', metavar='DIR|CONFIG', help='folder of the data, or file or name of a config')
     parser.add_argument('--fast', action='store_true', help='decode a sample of the images, as before training')
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
-    parser.add_argument(
-        '--data-root', type=Path, metavar='DIR', help='folder of the data, instead of the data_root in the config'
-    )
+    text = 'folder of the data, instead of the data_root in the config'
+    parser.add_argument('--data-root', type=Path, metavar='DIR', help=text)
     add_colors(parser)
     add_cfg_options(parser)
     return parser
 
 
 def main() -> None:
-    """Run the command."""
     args = make_parser().parse_args()
     from mlp_dense import operators
     from mlp_dense.checks.examination import examine

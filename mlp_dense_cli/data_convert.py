@@ -7,7 +7,6 @@ from .arguments import add_colors, tool_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Convert the annotations of a data set, and print what was found, what differs, and the numbers of images, '
         'objects, crowds and classes before and after. The format of SOURCE is recognized: COCO, YOLO, Pascal VOC, '
@@ -18,29 +17,21 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('source', type=Path, metavar='SOURCE', help='folder of the data, or an annotation file')
     parser.add_argument('out', type=Path, metavar='OUT', help='new or empty folder')
-    parser.add_argument(
-        '--to',
-        choices=('coco', 'yolo', 'voc', 'labels'),
-        help='format of OUT (default: coco, or labels for label maps)',
-    )
+    text = 'format of OUT (default: coco, or labels for label maps)'
+    parser.add_argument('--to', choices=('coco', 'yolo', 'voc', 'labels'), help=text)
     parser.add_argument('--format', metavar='NAME', help='format of SOURCE, if several are found')
     parser.add_argument('--images', type=Path, metavar='DIR', help='folder of the images, if they are not in SOURCE')
     add_colors(parser)
-    parser.add_argument(
-        '--split',
-        nargs='+',
-        type=float,
-        default=[],
-        metavar='FRACTION',
-        help='two or three fractions with sum 1: split all images into train and val, or train, val and test, '
-        'stratified by class; near-duplicates stay together',
+    text = (
+        'two or three fractions with sum 1: split all images into train and val, or train, val and test, '
+        'stratified by class; near-duplicates stay together'
     )
+    parser.add_argument('--split', nargs='+', type=float, default=[], metavar='FRACTION', help=text)
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the split (default: 0)')
     return parser
 
 
 def main() -> None:
-    """Run the command."""
     args = make_parser().parse_args()
     from mlp_dense import formats
 

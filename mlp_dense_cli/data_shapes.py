@@ -7,7 +7,6 @@ from .arguments import tool_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Generate the embedded data set: images of shapes with COCO annotations and label maps. With --classify, '
         'one folder of images per class. No download is needed.',
@@ -15,30 +14,20 @@ def make_parser() -> argparse.ArgumentParser:
         'data/shapes_classes --classify --num-train 1000 --num-val 250 --size 64',
     )
     parser.add_argument('root', type=Path, metavar='DIR', help='new folder, for example data/shapes')
-    parser.add_argument(
-        '--num-train', type=int, default=320, metavar='N', help='number of training images (default: 320)'
-    )
-    parser.add_argument(
-        '--num-val', type=int, default=64, metavar='N', help='number of validation images (default: 64)'
-    )
-    parser.add_argument(
-        '--size', type=int, default=128, metavar='PIXELS', help='height and width of the images (default: 128)'
-    )
+    text = 'number of training images (default: 320)'
+    parser.add_argument('--num-train', type=int, default=320, metavar='N', help=text)
+    text = 'number of validation images (default: 64)'
+    parser.add_argument('--num-val', type=int, default=64, metavar='N', help=text)
+    text = 'height and width of the images (default: 128)'
+    parser.add_argument('--size', type=int, default=128, metavar='PIXELS', help=text)
     parser.add_argument('--classify', action='store_true', help='draw one shape per image, in a folder per class')
-    parser.add_argument(
-        '--bands',
-        type=int,
-        default=3,
-        metavar='N',
-        help='number of bands: 3 (JPEG, default), or 4 to 12 (16-bit TIFF with infrared bands; two classes differ only '
-        'in infrared)',
-    )
+    text = '3 (JPEG, default), or 4 to 12 (16-bit TIFF with infrared bands; two classes differ only in infrared)'
+    parser.add_argument('--bands', type=int, default=3, metavar='N', help=f'number of bands: {text}')
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the images (default: 0)')
     return parser
 
 
 def main() -> None:
-    """Run the tool."""
     args = make_parser().parse_args()
     from mlp_dense.datasets.shapes import write_shapes
 

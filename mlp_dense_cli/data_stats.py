@@ -7,7 +7,6 @@ from .arguments import tool_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Measure the mean and standard deviation of each band over all images of a folder: TIFF with any number of '
         'bands and bits, NumPy files, and ordinary images, in the order of the bands in the file. The command prints a '
@@ -16,16 +15,14 @@ def make_parser() -> argparse.ArgumentParser:
         'data/fields/train --channels first',
     )
     parser.add_argument('folder', type=Path, metavar='DIR', help='folder of training images')
-    parser.add_argument(
-        '--channels', choices=('first', 'last'), help='axis of the bands in files that do not define it'
-    )
+    text = 'axis of the bands in files that do not define it'
+    parser.add_argument('--channels', choices=('first', 'last'), help=text)
     return parser
 
 
 def main() -> None:
-    """Run the command."""
     args = make_parser().parse_args()
     from mlp_dense.datasets.bands import LoadMultiBandImage
-    from mlp_dense.datasets.stats import image_files, measure_bands
+    from mlp_dense.datasets.stats import image_files, measure_bands, settings
 
-    print(measure_bands(image_files(args.folder), LoadMultiBandImage(args.channels)).settings())
+    print(settings(*measure_bands(image_files(args.folder), LoadMultiBandImage(args.channels))))

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .arguments import light_module, tool_parser
+from .arguments import light_module, package_file, tool_parser
 from .probe import probe
 
 PAGE = 'https://github.com/mlp-dense/mlp_dense/blob/main/docs/troubleshooting.md'
@@ -66,7 +66,6 @@ class Finding:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Print the installed packages and the machine, and what is wrong with them. The exit status is 0 without a '
         'finding, 1 with warnings and 2 with errors.',
@@ -78,7 +77,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command."""
     args = make_parser().parse_args()
     results = probe([*IMPORTED, *(name for name in DISTRIBUTIONS if name not in IMPORTED)])
     extras, findings = check_requirements()
@@ -111,7 +109,7 @@ def environment(results: dict[str, dict[str, Any]]) -> dict[str, str]:
         versions = [f'{name} {version}' for name in names if (version := installed(name))]
         unknown = 'of an unknown version' if module in results else 'not installed'
         rows[module] = ', '.join(versions) or unknown
-    rows['mlp_dense'] = f'{installed("mlp_dense") or "not installed by pip"}, {module_folder("mlp_dense")}'
+    rows['mlp_dense'] = f'{installed("mlp_dense") or "not installed by pip"}, {package_file("__init__").parent}'
     operators = results.get('mlp_dense.operators', {})
     rows['operators'] = f'{operators["running"]}; {operators["text"]}' if 'running' in operators else 'unknown'
     rows['setuptools'] = installed('setuptools') or 'not installed'
@@ -123,12 +121,6 @@ def environment(results: dict[str, dict[str, Any]]) -> dict[str, str]:
     rows['memory'] = memory()
     rows['disk'] = f'{shutil.disk_usage(".").free / 2**30:.1f} GiB free in {Path.cwd()}'
     return rows
-
-
-def module_folder(name: str) -> Path | None:
-    """Return the folder of a package without importing it."""
-    spec = find_spec(name)
-    return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def usable_cpus() -> int:
@@ -214,9 +206,8 @@ def shared_files() -> Iterator[Finding]:
         if len(present) > 1:
             problem = f'{" and ".join(present)} install the same files, so {module} may be a mixture of them'
             remedy = f'pip uninstall -y {" ".join(present)}, then install one of them'
-            heading = (
-                'onedl' if any(name.startswith('onedl') for name in present) else 'two-packages-have-the-same-files'
-            )
+            is_onedl = any(name.startswith('onedl') for name in present)
+            heading = 'onedl' if is_onedl else 'two-packages-have-the-same-files'
             yield Finding('warning' if module == 'cv2' else 'error', problem, remedy, heading)
 
 

@@ -15,7 +15,6 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = config_parser(
         'Export a detector or segmentor, or a part of it, to ONNX or torch.export. The model accepts uint8 images '
         '(B, 3, H, W) in BGR, or float32 bands in the order of the file. It normalizes and pads them itself. The tool '
@@ -41,7 +40,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the tool."""
     args = make_parser().parse_args()
     from mlp_dense.config.config_file import read_config
     from mlp_dense.export.exporting import export

@@ -12,7 +12,6 @@ HEADS = ('mask_rcnn', 'retinanet', 'upernet', 'semantic_fpn', 'classifier')
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Write a config for the data in a folder: COCO, YOLO, Pascal VOC, LabelMe, CVAT, label maps, or a folder of '
         'images for each class. Images stay where they are. The next commands are printed.',
@@ -24,8 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--family', choices=list(FAMILIES.values()), default='hire', help='backbone (default: hire)')
     parser.add_argument('--arch', metavar='ARCH', help='variant of the backbone (default: the smallest)')
     parser.add_argument('--head', choices=HEADS, help='head of the model (default: the one that suits the annotations)')
-    text = 'pretrained weights of the backbone: a file or an https URL'
-    parser.add_argument('--weights', metavar='FILE', help=text)
+    parser.add_argument('--weights', metavar='FILE', help='pretrained weights of the backbone: a file or an https URL')
     parser.add_argument('--format', metavar='NAME', help='format of the annotations, if several are found')
     add_colors(parser)
     text = 'seed of the split, if there is no validation split (default: 0)'
@@ -34,7 +32,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command."""
     args = make_parser().parse_args()
     from mlp_dense.config.new_config import Choices, new_config
     from mlp_dense.errors import command

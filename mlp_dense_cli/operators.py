@@ -8,7 +8,6 @@ from .arguments import tool_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Make mmcv-lite use the operators of mlp_dense in every process, also in the tools of mmdet and '
         'mmsegmentation. install writes one file, _ext.py, into the folder of mmcv, and remove deletes it. status '
@@ -23,7 +22,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command."""
     args = make_parser().parse_args()
     from mlp_dense.operators import mmcv_file
 

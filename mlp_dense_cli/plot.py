@@ -7,7 +7,6 @@ from .arguments import check_out_file, tool_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Draw losses, learning rate and validation metrics of a training run into a PNG. If several runs are given, '
         'each has one colour and only its main metrics (mAP, mIoU, top1).',
@@ -24,7 +23,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the tool."""
     args = make_parser().parse_args()
     from mlp_dense.errors import UserError
     from mlp_dense.outputs import check_file

@@ -8,7 +8,6 @@ from .arguments import CONFIG_HELP, add_cfg_options, add_fuse, add_image_sizes, 
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Detect objects in images or a video, or segment or classify the images. DIR receives drawn images or a drawn '
         'video, images.json, and COCO results (detection), the top five classes (classification) or label maps '
@@ -33,7 +32,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the tool."""
     args = make_parser().parse_args()
     from rich.progress import track
 
@@ -47,10 +45,8 @@ def main() -> None:
     from mlp_dense.training.setup import shrink
 
     if args.batch_size < 1 or not 0 <= args.score_thr <= 1:
-        raise UserError(
-            f'--batch-size is {args.batch_size} and --score-thr {args.score_thr}; '
-            'set --batch-size to 1 or more, and --score-thr from 0 to 1.'
-        )
+        problem = f'--batch-size is {args.batch_size} and --score-thr {args.score_thr}'
+        raise UserError(f'{problem}; set --batch-size to 1 or more, and --score-thr from 0 to 1.')
     if args.input.suffix == '.py':
         raise UserError(f'{args.input} is a config; use the order INPUT CONFIG CHECKPOINT.')
     device = checked_device(args.device)
@@ -73,10 +69,8 @@ def main() -> None:
         print(f'drawn: {source.reader.loader.description(band_count(cfg))}')
     print(writer.summary())
     if source.fps and writer.count < source.length:
-        print(
-            f'{args.input} should have {counted(source.length, "frame")}; the others cannot be decoded.',
-            file=sys.stderr,
-        )
+        problem = f'{args.input} should have {counted(source.length, "frame")}; the others cannot be decoded.'
+        print(problem, file=sys.stderr)
     if writer.undecodable:
         number = counted(len(writer.undecodable), 'image')
         print(f'{number} cannot be decoded: {", ".join(writer.undecodable)}', file=sys.stderr)

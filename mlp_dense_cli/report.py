@@ -7,7 +7,6 @@ from .arguments import tool_parser
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = tool_parser(
         'Rebuild the page of a test from the results that mlp-dense test --report DIR wrote, without testing again. '
         'The page is DIR/index.html; its values are in DIR/report.json, and its plots in DIR/plots. Several DIRs are '
@@ -15,8 +14,7 @@ def make_parser() -> argparse.ArgumentParser:
         'report --score-thr 0.5',
         'report_old report_new --out comparison',
     )
-    text = 'folder of a report of mlp-dense test'
-    parser.add_argument('folders', nargs='+', type=Path, metavar='DIR', help=text)
+    parser.add_argument('folders', nargs='+', type=Path, metavar='DIR', help='folder of a report of mlp-dense test')
     text = 'new folder for the page (default: DIR); required with several DIRs'
     parser.add_argument('--out', type=Path, metavar='DIR', help=text)
     text = 'lowest score of detections that are drawn or counted in confusion tables (default: 0.3)'
@@ -31,7 +29,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the tool."""
     args = make_parser().parse_args()
     from mlp_dense.errors import UserError
     from mlp_dense.reports.making import make_comparison, make_report

@@ -15,7 +15,6 @@ METRICS = 'metrics.json'  # in the work dir
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = common_parser(
         'Test a checkpoint on the test data of a config. The metrics are printed and written to metrics.json in the '
         'work dir.',
@@ -41,7 +40,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the tool."""
     args = make_parser().parse_args()
     from mlp_dense.errors import UserError
     from mlp_dense.outputs import check_file, replacing

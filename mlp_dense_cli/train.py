@@ -8,7 +8,6 @@ from .arguments import common_parser, read_run_config
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
     parser = common_parser(
         'Train the model of a config. Checkpoints, logs and images go to the work dir.',
         ('train', 'val', 'test'),
@@ -40,7 +39,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the tool."""
     args = make_parser().parse_args()
     from mmengine.dist import is_main_process
 

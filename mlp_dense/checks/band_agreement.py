@@ -61,17 +61,18 @@ def check_bands(cfg: Config, loaders: Sequence[str]) -> None:
     multi_band = {multi_band_loader(pipeline) is not None for pipeline in pipelines if pipeline}
     if multi_band == {True, False}:
         raise UserError('Only some data sets use LoadMultiBandImage, whose bands have another order; use it for all.')
-    for path, _, _, node in walk(used) if any(multi_band) or count != 3 else ():
+    if count == 3 and not any(multi_band):
+        return
+    for path, _, _, node in walk(used):
         if 'pipeline' in path and isinstance(node, Mapping) and 'type' in node:
             _check_transform(path, node, count)
     preprocessor = setting(cfg, 'model.data_preprocessor') or {}
     for key in ('mean', 'std'):
         values = preprocessor.get(key)
-        if values is not None and (any(multi_band) or count != 3) and len(values) not in (1, count):
-            problem = (
-                f'model.data_preprocessor.{key} has {len(values)} values, but model.backbone.in_channels is {count}'
-            )
-            raise UserError(f'{problem}; set one value for each band, measured on the training data.')
+        if values is not None and len(values) not in (1, count):
+            problem = f'has {len(values)} values, but model.backbone.in_channels is {count}'
+            remedy = 'set one value for each band, measured on the training data'
+            raise UserError(f'model.data_preprocessor.{key} {problem}; {remedy}.')
     for key in ('bgr_to_rgb', 'rgb_to_bgr'):
         if any(multi_band) and preprocessor.get(key):
             problem = f'model.data_preprocessor.{key} is True, but LoadMultiBandImage keeps the order of the bands'
@@ -93,9 +94,8 @@ def _check_transform(path: str, transform: Mapping, count: int) -> None:
         raise UserError(f'{problem}; use mlp_dense.LoadMultiBandImage.')
     for applies, reason, names in REFUSED:
         if name in names.split() and applies(count):
-            raise UserError(
-                f'{path}: {name} {reason}, but this config loads {count} bands as float32; remove the transform.'
-            )
+            problem = f'{path}: {name} {reason}, but this config loads {count} bands as float32'
+            raise UserError(f'{problem}; remove the transform.')
     if name == 'Normalize' and transform.get('to_rgb', True):
         raise UserError(f'{path}: Normalize exchanges the first and the third band; set to_rgb=False.')
     if count > 4 and transform.get('interpolation') == 'area':
@@ -123,10 +123,8 @@ def _check_batch(count: int, _: nn.Module, args: tuple) -> None:
 def check_image(name: Any, found: int, expected: int) -> None:
     """Raise UserError if an image has another number of bands than the model takes."""
     if found != expected:
-        raise UserError(
-            f'{name} has {found} bands, but the model takes {expected}; use images with {expected} bands, or train '
-            f'with model.backbone.in_channels={found}.'
-        )
+        remedy = f'use images with {expected} bands, or train with model.backbone.in_channels={found}'
+        raise UserError(f'{name} has {found} bands, but the model takes {expected}; {remedy}.')
 
 
 def lost_by_opencv(file: Path, loaded: np.ndarray) -> str:

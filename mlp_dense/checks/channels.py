@@ -27,9 +27,8 @@ def check_channels(model: nn.Module) -> None:
 
 
 def _fits(head: Any, channels: list[int]) -> bool:
-    indices, expected = (
-        list(setting) if isinstance(setting, Sequence) else [setting] for setting in (head.in_index, head.in_channels)
-    )
+    settings = (head.in_index, head.in_channels)
+    indices, expected = (list(value) if isinstance(value, Sequence) else [value] for value in settings)
     selected = [channels[i] for i in indices if -len(channels) <= i < len(channels)]
     merged = [sum(selected)] if head.input_transform == 'resize_concat' else selected
     return len(selected) == len(indices) and merged == expected

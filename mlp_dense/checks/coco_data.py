@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.annotations import DATASET, METRIC, NUMBERED, Repaired, repair
-from ..datasets.coco import read_coco
+from ..datasets.coco_json import read_coco
 from ..errors import UserError
 from .data_config import Reading
-from .findings import STOPS, Finding
+from .findings import ADD_IMAGES, Finding, listing, stop
 
 
 @dataclass
@@ -51,41 +51,34 @@ def annotation_findings(name: str, dataset: Any, foreign_metric: bool = False) -
     """
     repaired, is_ours = getattr(dataset, 'repaired', None), hasattr(dataset, 'repaired')
     if repaired is None:
-        if not _is_coco(dataset):
+        api = getattr(dataset, 'COCOAPI', None)  # LVIS and panoptic segmentation have other APIs
+        if api is None or api.__name__ != 'COCO' or not Path(dataset.ann_file).is_file():
             return
+        loading = [transform.transform for transform in dataset.pipeline.transforms if isinstance(transform, Reading)]
+        masks = any(getattr(transform, 'with_mask', False) for transform in loading)
         try:
-            repaired = repair_file(Path(dataset.ann_file), dataset)
+            repaired = repair(read_coco(Path(dataset.ann_file)), dataset.metainfo.get('classes'), masks)
         except UserError as error:
-            yield Finding('error', name, STOPS, 1, (str(error),))
+            yield stop(name, str(error))
             return
     file = dataset.ann_file
     if difference := _order_difference(dataset, repaired.names):
-        yield Finding('error', name, STOPS, 1, (f'{file} {difference}',))
+        yield stop(name, f'{file} {difference}')
     for problem, (count, ids) in repaired.problems.items():
         severity, remedy, owner = problem.severity, problem.remedy, problem.repaired_by
         if (owner == DATASET and not is_ours) or (owner == METRIC and foreign_metric):
             has_wrong_ap = problem is NUMBERED and all(isinstance(i, int) for i in ids)  # others end the validation
-            severity, remedy = (
-                'warning' if has_wrong_ap else 'error',
-                f"set type='mlp_dense.{owner}', which repairs them",
-            )
+            severity, remedy = 'warning' if has_wrong_ap else 'error', problem.replacement
         elif owner == METRIC and severity == 'note':
             continue
         examples = tuple(f'id {i}' for i in ids)
         yield Finding(severity, name, f'annotations {problem.text} in {file}', count, examples, remedy)
     if not repaired.usable:
         if name == 'train' or (name == 'val' and repaired.problems):
-            yield Finding('error', name, STOPS, 1, (nothing_usable(file, repaired),))
+            yield stop(name, nothing_usable(file, repaired))
         else:  # the images may have no object on purpose
             problem = 'files without a usable annotation: the metrics are undefined'
             yield Finding('warning', name, problem, 1, (str(file),), 'add annotations')
-
-
-def repair_file(file: Path, dataset: Any) -> Repaired:
-    """Read an annotation file for a data set, and return what a repair would find."""
-    loading = [transform.transform for transform in dataset.pipeline.transforms if isinstance(transform, Reading)]
-    masks = any(getattr(transform, 'with_mask', False) for transform in loading)
-    return repair(read_coco(file), dataset.metainfo.get('classes'), masks)
 
 
 def object_findings(name: str, dataset: Any, contents: Contents) -> Iterator[Finding]:
@@ -94,23 +87,11 @@ def object_findings(name: str, dataset: Any, contents: Contents) -> Iterator[Fin
     if not contents.detection or not classes or (hasattr(dataset, 'repaired') and not dataset.repaired.usable):
         return
     if not contents.objects and name == 'train':
-        yield Finding(
-            'error', name, STOPS, 1, (f'No annotation of {_source(dataset)} can be used for training; add objects.',)
-        )
+        source = getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__
+        yield stop(name, f'No annotation of {source} can be used for training; add objects.')
     elif empty := [str(label) for i, label in enumerate(classes) if not contents.objects[i]]:
-        remedy = 'add or move images with them, or remove the classes'
-        severity, remedy = ('warning', remedy) if name == 'train' else ('note', '')
-        yield Finding(severity, name, 'classes without an object', len(empty), tuple(empty[:3]), remedy)
-
-
-def _source(dataset: Any) -> str:
-    return str(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__)
-
-
-def _is_coco(dataset: Any) -> bool:
-    """Whether a data set of mmdet reads COCO instances; LVIS and panoptic segmentation have other APIs."""
-    api = getattr(dataset, 'COCOAPI', None)
-    return api is not None and api.__name__ == 'COCO' and Path(dataset.ann_file).is_file()
+        severity, remedy = ('warning', ADD_IMAGES) if name == 'train' else ('note', '')
+        yield listing(severity, name, 'classes without an object', empty, remedy)
 
 
 def nothing_usable(file: str | Path, repaired: Repaired) -> str:

@@ -1,8 +1,7 @@
 """Check of data sets: their files, images, annotations and labels, as findings."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from functools import partial
+from collections.abc import Collection, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,15 @@ from ..errors import UnreadableError, UserError
 from .band_agreement import check_image, lost_by_opencv
 from .coco_data import Contents, annotation_findings, contents_of, object_findings
 from .data_config import Reading
+from .data_files import file_findings
 from .duplicates import shared_images
-from .findings import STOPS, Finding, merged
-from .image_files import file_findings
+from .findings import Finding, listing, merged, stop
 from .label_statistics import MAX_MAPS, count_labels, has_label_maps, has_lossy_labels, label_findings
 
 SAMPLE = 32
 """Number of images of a data set that are decoded, evenly spread, unless all are."""
 
+REPLACE = 'replace or remove them'
 Data = list[tuple[str, Any]]  # pairs of the name (train, val or test) and a built data set
 
 
@@ -77,7 +77,8 @@ def _in_images(data: Data, everything: bool, bands: int | None) -> tuple[list[Fi
     for number, i, decodes in track(samples[get_rank() :: get_world_size()], 'Checking the data', disable=hidden):
         name, dataset = data[number]
         info = dataset.get_data_info(i)
-        if not all(Path(path).exists() for path in _local_files(info)):
+        files = [None if 'img_bytes' in info else str(info['img_path']), info.get('seg_map_path')]
+        if not all(Path(file).exists() for file in files if file and ':/' not in file):
             continue  # listed as missing
         findings += _in_image(name, dataset, info, decodes, bands)
         labels = info.get('gt_seg_map')
@@ -95,14 +96,8 @@ def _spread(total: int, count: int) -> set[int]:
     return set(range(0, total, max(total // count, 1))) if count else set()
 
 
-def _local_files(info: Mapping) -> list[str]:
-    files = [] if 'img_bytes' in info else [str(info['img_path'])]
-    return [file for file in [*files, info.get('seg_map_path')] if file and ':/' not in file]
-
-
 def _in_image(name: str, dataset: Any, info: dict, decodes: bool, bands: int | None) -> Iterable[Finding]:
     """Yield the findings about an image, or about its labels alone, and put what was loaded into `info`."""
-    finding = partial(Finding, data=name, count=1)
     file, annotated_size = str(info['img_path']), [info[key] for key in ('height', 'width') if key in info]
     try:
         for transform in dataset.pipeline.transforms:
@@ -114,21 +109,19 @@ def _in_image(name: str, dataset: Any, info: dict, decodes: bool, bands: int | N
                 if isinstance(loader, LoadMultiBandImage) and bands is not None:
                     check_image(file, info['img'].shape[2], bands)
                 elif type(loader).__name__ == 'LoadImageFromFile' and (lost := lost_by_opencv(Path(file), info['img'])):
-                    remedy = 'load them with mlp_dense.LoadMultiBandImage'
-                    yield finding('warning', problem=lost, examples=(file,), remedy=remedy)
+                    yield listing('warning', name, lost, [file], 'load them with mlp_dense.LoadMultiBandImage')
     except UserError as error:
         if isinstance(error, UnreadableError) and name == 'train':
-            problem, remedy = 'images or label maps cannot be read, and will be skipped', 'replace or remove them'
-            yield finding('warning', problem=problem, examples=(file,), remedy=remedy)
+            problem = 'images or label maps cannot be read, and will be skipped'
+            yield listing('warning', name, problem, [file], REPLACE)
         else:
-            yield finding('error', problem=STOPS, examples=(str(error),))
+            yield stop(name, str(error))
         return
     if decodes and is_truncated(Path(file)):
-        yield finding('warning', problem='images are truncated; the missing area is grey', examples=(file,),
-                      remedy='replace or remove them')  # fmt: skip
+        yield listing('warning', name, 'images are truncated; the missing area is grey', [file], REPLACE)
     if decodes and len(annotated_size) == 2 and 'ori_shape' in info and list(info['ori_shape'][:2]) != annotated_size:
-        yield finding('warning', problem='image size differs from the annotations', examples=(file,),
-                      remedy='correct width and height, or apply the EXIF orientation to the images')  # fmt: skip
+        remedy = 'correct width and height, or apply the EXIF orientation to the images'
+        yield listing('warning', name, 'image size differs from the annotations', [file], remedy)
 
 
 def is_truncated(file: Path) -> bool:

@@ -13,7 +13,8 @@ from mmengine.dataset import Compose
 from PIL import Image
 
 from ..config.config_file import evaluators, first_line, walk
-from ..datasets.coco import read_json
+from ..datasets.coco_json import read_json
+from ..datasets.image_files import PILLOW_ERRORS, read_file
 from ..datasets.layout import annotation_file, dataset_meta, leaves, paths_of
 from ..errors import UnreadableError, UserError, some
 
@@ -137,9 +138,8 @@ def check_numbers(file: Path) -> None:
     with file.open('rb') as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
         if match := INVALID_NUMBER.search(text):
             around = bytes(text[max(match.start() - 60, 0) : match.end() + 20]).decode(errors='replace')
-            raise UserError(
-                f'{file} contains {match[0].decode()} at byte {match.start()} ({around!r}); use a finite number.'
-            )
+            problem = f'{file} contains {match[0].decode()} at byte {match.start()} ({around!r})'
+            raise UserError(f'{problem}; use a finite number.')
 
 
 def category_names(file: Path | None) -> list[str]:
@@ -165,7 +165,7 @@ class Reading:
             raise
         except Exception as error:  # the decoders of OpenCV and Pillow raise many types
             for file in filter(None, map(results.get, ('img_path', 'seg_map_path'))):
-                if not _is_readable(Path(file)):
+                if read_file(Path(file), cv2.IMREAD_UNCHANGED) is None:  # mmcv decodes bytes, not files
                     problem = f'{file} is missing or not a readable image'
                     raise UnreadableError(f'{problem}; replace or remove it.') from error
             problem = f'{results.get("img_path")}: {type(self.transform).__name__} fails on its annotations'
@@ -177,12 +177,6 @@ class Reading:
                 results['gt_seg_map'] = results['gt_seg_map'].reshape(size[:2])  # mmsegmentation squeezes it
             check_label_map(file, results['gt_seg_map'], size, self.classes, reduced, self.ignored)
         return results
-
-
-def _is_readable(file: Path) -> bool:
-    """Whether OpenCV decodes the bytes of a file, as mmcv does: it accepts fewer formats as bytes than as files."""
-    content = np.frombuffer(file.read_bytes() if file.is_file() else b'', np.uint8)
-    return len(content) > 0 and cv2.imdecode(content, cv2.IMREAD_UNCHANGED) is not None
 
 
 def check_label_map(
@@ -215,8 +209,8 @@ def _check_depth(file: Path) -> None:
             if image.mode not in ('I', 'F') and not image.mode.startswith('I;16'):
                 return
             labels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError):  # another decoder than Pillow loads it
-        labels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    except PILLOW_ERRORS:  # another decoder than Pillow loads it
+        labels = read_file(file, cv2.IMREAD_UNCHANGED)
     if labels is None or labels.dtype == np.uint8:
         return
     lost = labels[~np.isin(labels, np.arange(256))]

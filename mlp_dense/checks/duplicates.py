@@ -4,13 +4,14 @@ import os
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from ..datasets.near_duplicates import near_duplicates, thumbnail
-from .findings import Finding
+from .findings import Finding, listing
 
 MAX_COMPARED = 20_000  # images whose contents are compared before training
 CHUNK = 1 << 14  # bytes in the middle of a file that are compared if the sizes are equal
@@ -27,31 +28,26 @@ def shared_images(images: Mapping[str, Iterable[str]], everything: bool) -> Iter
     thumbnails = {name: _thumbnails(sorted(files)) for name, files in splits.items()} if everything else {}
     for first, second in combinations(splits, 2):
         reported: set[str] = set()
+        copies = _copies(sizes[first], sizes[second]) if compares else set()
+        near = _near(thumbnails[first], thumbnails[second]) if everything else set()
         for relation, files in (
             ('images are also in', splits[first] & splits[second]),
-            ('images are copies of images in', _copies(sizes[first], sizes[second]) if compares else set()),
-            (
-                'images are nearly equal to images in',
-                _near(thumbnails[first], thumbnails[second]) if everything else set(),
-            ),
+            ('images are copies of images in', copies),
+            ('images are nearly equal to images in', near),
         ):
             if shared := sorted(files - reported):
-                problem = f'{relation} the {_NAMES.get(first, first)} data: the metrics will be too good'
+                name = 'training' if first == 'train' else first
+                problem = f'{relation} the {name} data: the metrics will be too good'
                 remedy = 'remove them from one of the two, and keep similar images in one split'
-                yield Finding('warning', second, problem, len(shared), tuple(shared[:3]), remedy)
+                yield listing('warning', second, problem, shared, remedy)
             reported |= files
-
-
-_NAMES = dict(train='training')
 
 
 def _by_size(files: Iterable[str]) -> dict[int, list[str]]:
     sizes: dict[int, list[str]] = defaultdict(list)
     for file in files:
-        try:
+        with suppress(OSError):
             sizes[os.stat(file).st_size].append(file)
-        except OSError:
-            continue
     return sizes
 
 

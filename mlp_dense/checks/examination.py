@@ -6,21 +6,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from ..config.config_file import enter_scope, evaluators, read_config
+from ..config.scaling import scale_of
 from ..config.validation import building
 from ..datasets.layout import leaves
 from ..errors import UserError
 from .band_agreement import band_count
 from .data_check import inspect
 from .data_config import check_built, check_data
+from .data_files import system_folders
 from .explained_data import explained_data
-from .findings import STOPS, Finding, exit_status, merged, table, to_json
-from .folder_data import datasets_in, scope_of
-from .image_files import system_folders
-from .object_sizes import STRIDES, histogram, scale_of, scaled_sides, strides_of, vanishing
+from .findings import Finding, exit_status, merged, stop, table, to_json
+from .folder_data import Named, datasets_in, scope_of
+from .object_sizes import histogram, scaled_sides, strides_of, vanishing
 
 
 @dataclass
@@ -51,9 +52,8 @@ class Examination:
 
     def json(self) -> str:
         """Return everything as JSON."""
-        return to_json(
-            self.findings, source=self.source, images=self.images, object_sizes=self.sizes, image_scale=self.scale
-        )
+        facts = dict(source=self.source, images=self.images, object_sizes=self.sizes, image_scale=self.scale)
+        return to_json(self.findings, **facts)
 
 
 def examine(
@@ -73,52 +73,28 @@ def examine(
         raise UserError(f'{target} is a folder; omit --data-root and --cfg-options, which change configs.')
     if colors and not target.is_dir():
         raise UserError(f'{target} is a config; omit --colors, which names the classes of a folder of label maps.')
+    cfg = Config() if target.is_dir() else read_config(target, options, data_root)
+    result = Examination(str(target), scale=scale_of(cfg))
+    strides = strides_of(cfg)
     with TemporaryDirectory() as converted:
-        return _examine(target, options, data_root, everything, Path(converted), colors)
-
-
-def _examine(
-    target: Path,
-    options: Sequence[str],
-    data_root: Path | None,
-    everything: bool,
-    converted: Path,
-    colors: Path | None,
-) -> Examination:
-    result, strides = Examination(str(target)), list(STRIDES)
-    found: list[tuple[str, ConfigDict]] = []
-    if target.is_dir():
-        result.findings += [
-            Finding('note', 'all', 'system folders are ignored', 1, (folder,)) for folder in system_folders(target)
-        ]
-        try:
-            found, notes = datasets_in(target, converted, colors)
-            result.findings += [Finding('note', 'all', note.rstrip('.')) for note in notes]
-        except UserError as error:
-            result.findings.append(Finding('error', 'all', STOPS, 1, (str(error),)))
-        init_default_scope(scope_of(found[0][1]) if found else 'mmdet')
-        cfg = Config(dict())
-    else:
-        cfg = read_config(target, options, data_root)
-        enter_scope(cfg)
-        result.scale, strides = scale_of(cfg), strides_of(cfg)
-        for name in ('train', 'val', 'test'):
+        if target.is_dir():
+            found = _in_folder(target, Path(converted), colors, result.findings)
+            init_default_scope(scope_of(found[0][1]) if found else 'mmdet')
+        else:
+            enter_scope(cfg)
+            found = _in_config(cfg, result.findings)
+        data: list[tuple[str, Any]] = []
+        for name, config in found:
             try:
-                check_data(cfg, name)
+                with building(cfg), explained_data(dict(dataset=config)):
+                    dataset = DATASETS.build(config)
+                check_built(dataset)
+                data.append((name, dataset))
             except UserError as error:
-                result.findings.append(Finding('error', name, STOPS, 1, (str(error),)))
-                continue
-            loader = cfg.get(f'{name}_dataloader')
-            configs = list(leaves(loader.dataset)) if loader else []
-            found += [(name, dataset) for dataset in configs if all(dataset != other for _, other in found)]
-    data = []
-    for name, dataset in found:
-        try:
-            data.append((name, _built(cfg, dataset)))
-        except UserError as error:
-            result.findings.append(Finding('error', name, STOPS, 1, (str(error),)))
-    foreign = [name for name in ('val', 'test') if any(_is_of_mmdet(metric) for metric in evaluators(cfg, name))]
-    findings, contents = inspect(data, everything, foreign, bands=band_count(cfg) if cfg.get('model') else None)
+                result.findings.append(stop(name, str(error)))
+        metrics = {name: {str(metric.get('type')) for metric in evaluators(cfg, name)} for name in ('val', 'test')}
+        foreign = [name for name, types in metrics.items() if types & {'CocoMetric', 'mmdet.CocoMetric'}]
+        findings, contents = inspect(data, everything, foreign, bands=band_count(cfg) if cfg.get('model') else None)
     for (name, dataset), content in zip(data, contents, strict=True):
         result.images[name] = result.images.get(name, 0) + len(dataset)
         if content.sizes:
@@ -131,13 +107,29 @@ def _examine(
     return result
 
 
-def _is_of_mmdet(metric: Any) -> bool:
-    return str(metric.get('type')) in ('CocoMetric', 'mmdet.CocoMetric')
+def _in_folder(root: Path, converted: Path, colors: Path | None, findings: list[Finding]) -> Named:
+    """Return the data sets in a folder, and append the findings about it."""
+    findings += [Finding('note', 'all', 'system folders are ignored', 1, (path,)) for path in system_folders(root)]
+    try:
+        found, notes = datasets_in(root, converted, colors)
+    except UserError as error:
+        findings.append(stop('all', str(error)))
+        return []
+    findings += [Finding('note', 'all', note.rstrip('.')) for note in notes]
+    return found
 
 
-def _built(cfg: Config, config: ConfigDict) -> Any:
-    """Return a built data set whose errors name files."""
-    with building(cfg), explained_data(dict(dataset=config)):
-        dataset = DATASETS.build(config)
-    check_built(dataset)
-    return dataset
+def _in_config(cfg: Config, findings: list[Finding]) -> Named:
+    """Return the different data sets of a config, and append the errors of missing files and other classes."""
+    found: Named = []
+    for name in ('train', 'val', 'test'):
+        try:
+            check_data(cfg, name)
+        except UserError as error:
+            findings.append(stop(name, str(error)))
+            continue
+        loader = cfg.get(f'{name}_dataloader')
+        for dataset in leaves(loader.dataset) if loader else ():
+            if all(dataset != other for _, other in found):
+                found.append((name, dataset))
+    return found

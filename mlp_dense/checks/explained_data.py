@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.annotations import DATASET, repair
-from ..datasets.coco import read_coco
+from ..datasets.coco_json import read_coco
 from ..datasets.layout import annotation_file, dataset_meta, image_folder, leaves
 from ..errors import UserError
 from .coco_data import nothing_usable
-from .image_files import images_by_suffix
+from .data_files import images_by_suffix
 
 
 @contextmanager
@@ -39,8 +39,7 @@ def _in_annotations(dataset: dict) -> str:
     repaired = repair(content, classes, masks)
     for problem, (count, ids) in repaired.problems.items():
         if problem.repaired_by == DATASET and is_of_mmdet:
-            remedy = f"set type='mlp_dense.{DATASET}', which repairs them"
-            return f'{file}: {count} annotations {problem.text}, for example id {ids[0]}; {remedy}.'
+            return f'{file}: {count} annotations {problem.text}, for example id {ids[0]}; {problem.replacement}.'
     return '' if repaired.usable or not content['images'] else nothing_usable(file, repaired)
 
 

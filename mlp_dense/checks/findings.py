@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 SEVERITIES = ('error', 'warning', 'note')
 STOPS = 'files or settings would stop the run'
 """Problem of images and labels whose example is a complete sentence."""
+ADD_IMAGES = 'add or move images with them, or remove the classes'
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,26 @@ class Finding:
         return f'The {self.data} data: {self.problem}: {self.count}{examples}; {self.remedy}.'
 
 
+def stop(data: str, sentence: str) -> Finding:
+    """Return the error of a file or setting that would stop a run; the sentence contains a remedy."""
+    return Finding('error', data, STOPS, 1, (sentence,))
+
+
+def listing(severity: str, data: str, problem: str, items: Sequence[str], remedy: str = '') -> Finding:
+    """Return a finding that counts files or classes, with the first three of them as examples."""
+    return Finding(severity, data, problem, len(items), tuple(items[:3]), remedy)
+
+
 def merged(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings with equal problems and remedies as one, errors first."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.severity, finding.data, finding.problem, finding.remedy), []).append(finding)
-    rows = [
-        Finding(severity, data, problem, sum(finding.count for finding in group), _examples(group), remedy)
-        for (severity, data, problem, remedy), group in groups.items()
-    ]
+    rows = []
+    for (severity, data, problem, remedy), group in groups.items():
+        examples = tuple(example for finding in group for example in finding.examples)[:3]
+        rows.append(Finding(severity, data, problem, sum(finding.count for finding in group), examples, remedy))
     return sorted(rows, key=lambda finding: SEVERITIES.index(finding.severity))
-
-
-def _examples(findings: Sequence[Finding]) -> tuple[str, ...]:
-    return tuple(example for finding in findings for example in finding.examples)[:3]
 
 
 def table(findings: Iterable[Finding]) -> str:

@@ -7,16 +7,16 @@ from typing import Any
 from mmengine.config import ConfigDict
 
 from .. import formats
-from ..datasets import SYSTEM_FOLDERS
-from ..datasets.coco import format_of, read_coco, read_json
+from ..datasets.coco_json import format_of, read_coco, read_json
 from ..errors import UserError
 from ..formats.sources import ORDER, SPLITS, split_of
-from .image_files import images_by_suffix
+from .data_files import images_by_suffix, visible
+
+Named = list[tuple[str, ConfigDict]]
+"""Pairs of a split and the config of a data set."""
 
 
-def datasets_in(
-    root: Path, converted: Path, colors: Path | None = None
-) -> tuple[list[tuple[str, ConfigDict]], list[str]]:
+def datasets_in(root: Path, converted: Path, colors: Path | None = None) -> tuple[Named, list[str]]:
     """Return the name of the split and the config of each data set in a folder, and notes about the reading.
 
     Annotations that mmdet or mmsegmentation cannot read are written into the folder `converted`. `colors` is a file
@@ -26,14 +26,12 @@ def datasets_in(
     datasets, notes = _converted(root, converted, colors)
     datasets = datasets or [*_coco(root)] or [*_classes(root)]
     if not datasets:
-        raise UserError(
-            f'{root} has no data in a known layout: add COCO annotations, label maps with the base names of '
-            'the images, or folders of classes (docs/datasets.md).'
-        )
+        remedy = 'add COCO annotations, label maps with the base names of the images, or folders of classes'
+        raise UserError(f'{root} has no data in a known layout: {remedy} (docs/datasets.md).')
     return datasets, notes
 
 
-def _converted(root: Path, converted: Path, colors: Path | None) -> tuple[list[tuple[str, ConfigDict]], list[str]]:
+def _converted(root: Path, converted: Path, colors: Path | None) -> tuple[Named, list[str]]:
     """Return the data sets of all formats, except COCO, and the notes of the reader."""
     try:
         name = formats.detect(root)
@@ -42,13 +40,11 @@ def _converted(root: Path, converted: Path, colors: Path | None) -> tuple[list[t
     if name == 'coco':
         return [], []
     data = formats.read(root, name, colors=colors)
-    datasets = []
-    for split, place in formats.places_of(data, converted / 'data').places.items():
-        if place.annotations:
-            files = place.annotations, place.images
-            config = _coco_config(*files, data.classes, False) if name != 'labels' else _label_maps(place, data.classes)
-            datasets.append((split if split in ORDER else 'train', config))
-    return datasets, data.notes
+    places = formats.places_of(data, converted / 'data').places.items()
+    splits = [(split if split in ORDER else 'train', place) for split, place in places]
+    if name == 'labels':
+        return [(split, _label_maps(place, data.classes)) for split, place in splits], data.notes
+    return [(split, _objects(place, data.classes, False)) for split, place in splits], data.notes
 
 
 def _split(path: Path, root: Path) -> str:
@@ -56,16 +52,12 @@ def _split(path: Path, root: Path) -> str:
     return split_of(*reversed(path.relative_to(root).parts)) or 'train'
 
 
-def _visible(root: Path, pattern: str) -> list[Path]:
-    return [
-        path
-        for path in sorted(root.rglob(pattern))
-        if not any(part[0] == '.' or part in SYSTEM_FOLDERS for part in path.relative_to(root).parts)
-    ]
+def _folders(root: Path) -> list[Path]:
+    return [path for path in visible(root) if path.is_dir()]
 
 
 def _coco(root: Path) -> Iterator[tuple[str, ConfigDict]]:
-    for file in _visible(root, '*.json'):
+    for file in visible(root, '*.json'):
         content = read_json(file)
         if not format_of(content) and not (isinstance(content, dict) and {'images', 'annotations'} & content.keys()):
             continue  # other information
@@ -73,15 +65,15 @@ def _coco(root: Path) -> Iterator[tuple[str, ConfigDict]]:
         names = [image['file_name'] for image in content['images']]
         masks = any(annotation.get('segmentation') for annotation in content['annotations'][:1000])
         classes = [category['name'] for category in content['categories']]
-        yield _split(file, root), _coco_config(file, _folder_of(names, file, root), classes, masks)
+        yield _split(file, root), _objects(formats.Place(file, _folder_of(names, file, root)), classes, masks)
 
 
-def _coco_config(file: Path, images: Path, classes: list[str], masks: bool) -> ConfigDict:
+def _objects(place: formats.Place, classes: list[str], masks: bool) -> ConfigDict:
     load = dict(type='LoadAnnotations', with_bbox=True, with_mask=masks, _scope_='mmdet')
     return ConfigDict(
         type='mlp_dense.CocoDataset',
-        ann_file=str(file),
-        data_prefix=dict(img=str(images)),
+        ann_file=str(place.annotations),
+        data_prefix=dict(img=str(place.images)),
         metainfo=dict(classes=classes),
         pipeline=[dict(type='LoadImageFromFile', _scope_='mmdet'), load],
     )
@@ -89,7 +81,7 @@ def _coco_config(file: Path, images: Path, classes: list[str], masks: bool) -> C
 
 def _folder_of(names: list[str], file: Path, root: Path) -> Path:
     """Return the folder that contains the images of an annotation file."""
-    folders = [file.parent, root, *(path for path in _visible(root, '*') if path.is_dir())]
+    folders = [file.parent, root, *_folders(root)]
     counts = {folder: sum((folder / name).is_file() for name in names[:20]) for folder in folders}
     return max(folders, key=counts.__getitem__)
 
@@ -108,16 +100,10 @@ def _label_maps(place: formats.Place, classes: list[str]) -> ConfigDict:
 
 
 def _classes(root: Path) -> Iterator[tuple[str, ConfigDict]]:
-    for folder in [path for path in _visible(root, '*') if path.is_dir() and path.name.lower() in SPLITS] or [root]:
+    for folder in [path for path in _folders(root) if path.name.lower() in SPLITS] or [root]:
         if any(images_by_suffix(path) for path in folder.iterdir() if path.is_dir()):
-            yield (
-                _split(folder, root.parent),
-                ConfigDict(
-                    type='mlp_dense.ClassFolders',
-                    data_prefix=dict(img_path=str(folder)),
-                    pipeline=[dict(type='mlp_dense.LoadImage')],
-                ),
-            )
+            settings = dict(data_prefix=dict(img_path=str(folder)), pipeline=[dict(type='mlp_dense.LoadImage')])
+            yield _split(folder, root.parent), ConfigDict(type='mlp_dense.ClassFolders', **settings)
 
 
 def scope_of(dataset: Any) -> str:

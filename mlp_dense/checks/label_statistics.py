@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .findings import Finding
+from .findings import ADD_IMAGES, Finding, listing
 
 MAX_MAPS = 500
 """Number of label maps of a data set that are counted, evenly spread, unless all are."""
@@ -42,19 +42,12 @@ def label_findings(
         yield Finding('error', name, problem, maps, (), remedy)
         return
     if fraction > MAX_IGNORED:
-        yield Finding(
-            'warning', name, f'label maps: {fraction:.0%} of their pixels are ignored ({checked})', maps, (), zero
-        )
+        problem = f'label maps: {fraction:.0%} of their pixels are ignored ({checked})'
+        yield Finding('warning', name, problem, maps, (), zero)
     if empty := [str(label) for i, label in enumerate(classes) if not counts[i]]:
         severity = 'warning' if maps == total and name == 'train' else 'note'
-        remedy = (
-            'add or move images with them, or remove the classes'
-            if maps == total
-            else 'run `mlp-dense data check` without --fast to count all'
-        )
-        yield Finding(
-            severity, name, f'classes occur in no label map ({checked})', len(empty), tuple(empty[:3]), remedy
-        )
+        remedy = ADD_IMAGES if maps == total else 'run `mlp-dense data check` without --fast to count all'
+        yield listing(severity, name, f'classes occur in no label map ({checked})', empty, remedy)
 
 
 def has_label_maps(dataset: Any) -> bool:

@@ -7,7 +7,6 @@ import numpy as np
 from mmengine.config import Config
 
 from ..config.config_file import walk
-from ..config.scaling import largest_scale
 from .findings import Finding
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -22,11 +21,6 @@ def strides_of(cfg: Config) -> list[int]:
         if key == 'strides' and 'generator' in path and all(isinstance(stride, int) for stride in value):
             return sorted(value)
     return list(STRIDES)
-
-
-def scale_of(cfg: Config) -> tuple[int, int] | None:
-    """Return the long and the short side to which a config resizes test images, None if they keep their size."""
-    return next(filter(None, (largest_scale(cfg, name) for name in ('test', 'val', 'train'))), None)
 
 
 def scaled_sides(sizes: Sequence[Sequence[float]], scale: tuple[int, int] | None) -> np.ndarray:

@@ -22,7 +22,6 @@ BASES = dict(
     semantic_fpn=('models/semantic_fpn', 'datasets/ade20k', 'schedules/segmentation_80k', 'runtime_segmentation'),
     classifier=('models/classifier', 'datasets/imagenet', 'schedules/imagenet', 'runtime_classification'),
 )
-METAINFO = 'metainfo = ...'  # replaced at the end
 PIPELINES = (
     'train_pipeline, test_pipeline, tta_pipeline = _base_.train_pipeline, _base_.test_pipeline, _base_.tta_pipeline'
 )
@@ -31,19 +30,15 @@ PIPELINES = (
 class Classes(NamedTuple):
     """Names of the classes, and their amounts in the data."""
 
-    unit: str
-    """Objects, images, or percentages of pixels."""
+    unit: str  # objects, images, or percentages of pixels
     names: Sequence[str]
     amounts: Sequence[float]
-    frequencies: Sequence[float] = ()
-    """Fraction of images that contain each class; empty for label maps and classifiers."""
+    frequencies: Sequence[float] = ()  # fraction of images with each class; empty for label maps and classifiers
 
     def line(self) -> str:
         """Return a line for the user that fits into a comment."""
-        amounts = [
-            ' '.join(f'{name} {round(amount, 2):,}'.split())
-            for name, amount in zip(self.names, self.amounts, strict=True)
-        ]
+        pairs = zip(self.names, self.amounts, strict=True)
+        amounts = [' '.join(f'{name} {round(amount, 2):,}'.split()) for name, amount in pairs]
         start = f'{counted(len(self.names), "class")}, {self.unit}: '
         text = start + ', '.join(amounts)
         while len(text) > WIDTH - 2 and amounts:  # the start of the list, complete
@@ -62,12 +57,10 @@ def detector(plan: Plan, classes: Classes, places: Mapping[str, Place], root: Pa
         channels = channels[1:]
     folder = data_root(places, root)
     preprocessor = f'data_preprocessor=dict({plan.preprocessor()}), ' if plan.preprocessor() else ''
+    changed = '' if plan.size == plan.median else f', of about {"x".join(map(str, plan.median))}'
     lines = [
-        *_first_lines(plan),
-        f'# {classes.line()}',
-        METAINFO,
-        f'data_root = {folder!r}',
-        *_sizes(plan),
+        f'scale = {plan.scale}  # images{changed} are resized to fit into this long and short side',
+        _length(plan),
         PIPELINES,
         "train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = tta_pipeline[1]['transforms'][0][0]['scale'] = scale",
         "own = dict(type='mlp_dense.CocoDataset', metainfo=metainfo, data_root=data_root)",
@@ -78,7 +71,7 @@ def detector(plan: Plan, classes: Classes, places: Mapping[str, Place], root: Pa
         *(f'test = dict(val, {_annotations(place, folder)})' for name, place in places.items() if name == 'test'),
         *_balanced(classes.frequencies),
         "train_dataloader = dict(batch_size=batch_size, sampler=dict(type='InfiniteSampler'), dataset=train)",
-        *_test_loaders(places),
+        f'val_dataloader, test_dataloader = dict(dataset=val), dict(dataset={"test" if "test" in places else "val"})',
         _evaluators(places, folder),
         f'model = dict(backbone={plan.backbone()},',
         f'             {preprocessor}neck=dict(in_channels={channels}),',
@@ -87,7 +80,7 @@ def detector(plan: Plan, classes: Classes, places: Mapping[str, Place], root: Pa
         "train_cfg = dict(_delete_=True, type='mlp_dense.IterLoop', max_iters=max_iters, val_interval=interval)",
         'default_hooks, log_processor = dict(checkpoint=dict(by_epoch=False, interval=interval)), dict(by_epoch=False)',
     ]
-    return _joined(lines, classes)
+    return _config(plan, classes, folder, lines)
 
 
 def segmentor(plan: Plan, classes: Classes, places: Mapping[str, Place], root: Path) -> str:
@@ -98,9 +91,7 @@ def segmentor(plan: Plan, classes: Classes, places: Mapping[str, Place], root: P
     if max(classes.amounts) >= UNBALANCED * min(classes.amounts):
         median = statistics.median(amount for amount in classes.amounts if amount)
         # The square root, because the full ratio makes training unstable.
-        weights = [
-            round(min(4, max(0.25, math.sqrt(median / amount))), 2) if amount else 1 for amount in classes.amounts
-        ]
+        weights = [round(min(4, max(0.25, math.sqrt(median / n))), 2) if n else 1 for n in classes.amounts]
         loss = [
             "loss = dict(type='mlp_dense.WeightedCrossEntropyLoss',  # square root of (median / pixels), up to 4",
             f'            class_weight={weights})',
@@ -117,10 +108,6 @@ def segmentor(plan: Plan, classes: Classes, places: Mapping[str, Place], root: P
     preprocessor = ', '.join(filter(None, ['size=crop_size', plan.preprocessor()]))
     scale = '(long, short) side of the images' if plan.size == plan.median else 'images are resized to (long, short)'
     lines = [
-        *_first_lines(plan),
-        f'# {classes.line()}',
-        METAINFO,
-        f'data_root = {folder!r}',
         f'scale, crop_size = {plan.scale}, {(height, width)}  # {scale}, and (height, width) of crops',
         _length(plan),
         PIPELINES,
@@ -131,7 +118,7 @@ def segmentor(plan: Plan, classes: Classes, places: Mapping[str, Place], root: P
         f'val = dict(own, {_label_maps(places["val"], folder)}, pipeline=test_pipeline)',
         *(f'test = dict(val, {_label_maps(place, folder)})' for name, place in places.items() if name == 'test'),
         'train_dataloader = dict(batch_size=batch_size, dataset=train)',
-        *_test_loaders(places),
+        f'val_dataloader, test_dataloader = dict(dataset=val), dict(dataset={"test" if "test" in places else "val"})',
         *loss,
         f'model = dict(backbone={plan.backbone()},',
         f'             data_preprocessor=dict({preprocessor}),',
@@ -140,7 +127,7 @@ def segmentor(plan: Plan, classes: Classes, places: Mapping[str, Place], root: P
         'train_cfg, default_hooks = '
         'dict(max_iters=max_iters, val_interval=interval), dict(checkpoint=dict(interval=interval))',
     ]
-    return _joined(lines, classes)
+    return _config(plan, classes, folder, lines)
 
 
 def classifier(plan: Plan, classes: Classes, test: bool, root: Path) -> str:
@@ -149,10 +136,6 @@ def classifier(plan: Plan, classes: Classes, test: bool, root: Path) -> str:
     mean = ', mean=(0.5,) * 3' if plan.preprocessor() else ''
     rate = scaled_rate(1e-3, plan.batch_size, 1024)
     lines = [
-        *_first_lines(plan),
-        f'# {classes.line()}',
-        METAINFO,
-        f'data_root = {str(root)!r}',
         f'size, batch_size, max_epochs = {plan.size[0]}, {plan.batch_size}, {plan.epochs}  # size of the square images',
         'train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline',
         f'train_pipeline[1].update(input_size=size, scale=(0.35, 1.0){mean})  # crops of at least 35 % of the area',
@@ -173,7 +156,7 @@ def classifier(plan: Plan, classes: Classes, test: bool, root: Path) -> str:
         'param_scheduler = dict(length=max_epochs, warmup=max_epochs // 10, convert_to_iter_based=True)',
         'default_hooks = dict(checkpoint=dict(interval=max_epochs // 10))',
     ]
-    return _joined(lines, classes)
+    return _config(plan, classes, str(root), lines)
 
 
 def data_root(places: Mapping[str, Place], root: Path) -> str:
@@ -181,21 +164,6 @@ def data_root(places: Mapping[str, Place], root: Path) -> str:
     folders = [place.images for place in places.values()]
     inside = all(folder.is_relative_to(root) for folder in folders)
     return root.as_posix() if inside else Path(os.path.commonpath(folders)).as_posix()
-
-
-def _first_lines(plan: Plan) -> list[str]:
-    first, second, third, fourth = (f"'mlp_dense::_base_/{name}.py'" for name in BASES[plan.head])
-    return [
-        '# ' + ' '.join(plan.command.split('\n')),
-        f'# {plan.title()}.',
-        f'_base_ = [{first}, {second},',
-        f'          {third}, {fourth}]',
-    ]
-
-
-def _sizes(plan: Plan) -> list[str]:
-    changed = '' if plan.size == plan.median else f', of about {"x".join(map(str, plan.median))}'
-    return [f'scale = {plan.scale}  # images{changed} are resized to fit into this long and short side', _length(plan)]
 
 
 def _length(plan: Plan) -> str:
@@ -213,11 +181,6 @@ def _schedule(plan: Plan, base_rate: float) -> list[str]:
         "param_scheduler = [dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=interval), dict(",
         "    type='CosineAnnealingLR', by_epoch=False, begin=interval, end=max_iters, eta_min=0.0)]",
     ]
-
-
-def _test_loaders(places: Mapping[str, Place]) -> list[str]:
-    test = 'test' if 'test' in places else 'val'
-    return [f'val_dataloader, test_dataloader = dict(dataset=val), dict(dataset={test})']
 
 
 def _evaluators(places: Mapping[str, Place], folder: str) -> str:
@@ -255,14 +218,24 @@ def _below(path: Path | None, folder: str) -> str:
     return '' if text == '.' else text
 
 
-def _joined(lines: list[str], classes: Classes) -> str:
-    """Return the text of a config with the names of the classes, which are wrapped if the lines suffice."""
+def _config(plan: Plan, classes: Classes, folder: str, lines: list[str]) -> str:
+    """Return a config with some lines. The names of the classes are wrapped unless the config exceeds LINES then."""
+    first, second, third, fourth = (f"'mlp_dense::_base_/{name}.py'" for name in BASES[plan.head])
+    head = [
+        '# ' + ' '.join(plan.command.split('\n')),
+        f'# {plan.title()}.',
+        f'_base_ = [{first}, {second},',
+        f'          {third}, {fourth}]',
+        f'# {classes.line()}',
+    ]
+    lines = [f'data_root = {folder!r}', *lines]
     names = f'({", ".join(map(repr, classes.names))}{"," * (len(classes.names) == 1)})'
-    metainfo = [f'metainfo = dict(classes={names})']
+    metainfo = f'metainfo = dict(classes={names})'
+    wrapped = [metainfo]
     if '\\' not in names and not any(' ' in name for name in classes.names):
         wrapped = textwrap.wrap(
-            metainfo[0], WIDTH, subsequent_indent=' ' * 25, break_long_words=False, break_on_hyphens=False
+            metainfo, WIDTH, subsequent_indent=' ' * 25, break_long_words=False, break_on_hyphens=False
         )
-        metainfo = wrapped if len(lines) - 1 + len(wrapped) <= LINES else metainfo
-    index = lines.index(METAINFO)
-    return '\n'.join([*lines[:index], *metainfo, *lines[index + 1 :]]) + '\n'
+    if len(head) + len(wrapped) + len(lines) > LINES:
+        wrapped = [metainfo]
+    return '\n'.join([*head, *wrapped, *lines]) + '\n'

@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -29,27 +29,20 @@ FOLDERS_OF_FILES = re.compile('.*(image|img|mask|label|annot|gt)s?.*', re.IGNORE
 UNLABELLED = ('background class', 'none', 'undefined', 'unknown', 'unlabeled', 'unlabelled', 'void')
 UNCHANGED = re.compile(r': (\d+) -> \1$')  # line with the same number before and after a conversion
 SAMPLE = 100  # images of a classifier whose sizes are read
+ImageCounts = dict[str, Counter[str]]  # by split and class
 
 
 class Choices(NamedTuple):
     """Choices of the user."""
 
-    command: str
-    """The command line, for the first line of the config."""
-    family: str = 'hire'
-    """Class of the backbone, a key of ``BACKBONES``."""
-    arch: str | None = None
-    """Its variant; the smallest one by default."""
-    head: str | None = None
-    """One of ``HEADS``; by default the one that suits the annotations."""
-    weights: str | None = None
-    """File or URL of pretrained weights of the backbone."""
-    format: str | None = None
-    """Format of the annotations, if several are found."""
-    colors: Path | None = None
-    """File with the colours or values of the classes of label maps."""
-    seed: int = 0
-    """Seed of the split, if the data have no validation split."""
+    command: str  # the command line, for the first line of the config
+    family: str = 'hire'  # class of the backbone, a key of BACKBONES
+    arch: str | None = None  # its variant; the smallest one by default
+    head: str | None = None  # one of HEADS; by default the one that suits the annotations
+    weights: str | None = None  # file or URL of pretrained weights of the backbone
+    format: str | None = None  # format of the annotations, if several are found
+    colors: Path | None = None  # file with the colours or values of the classes of label maps
+    seed: int = 0  # seed of the split, if the data have no validation split
 
 
 def new_config(data_folder: Path, out: Path | None, choices: Choices) -> tuple[Path, list[str]]:
@@ -98,8 +91,8 @@ def _checked_weights(choices: Choices) -> str:
 
 
 @contextmanager
-def _new_folder(out: Path | None, root: Path, choices: Choices) -> Iterator[Path]:
-    """Yield the folder of a config; it is removed after an error."""
+def _new_file(out: Path | None, root: Path, choices: Choices) -> Iterator[Path]:
+    """Yield the file of a config in a new folder, which is removed after an error."""
     if out is None:
         name = root.name if root.is_dir() else root.stem
         out = Path(f'{name or "data"}_{choices.family}_{choices.head}')
@@ -107,18 +100,12 @@ def _new_folder(out: Path | None, root: Path, choices: Choices) -> Iterator[Path
     existed = out.exists()
     try:
         make_folder(out)
-        yield out
+        yield out / f'{out.resolve().name}.py'
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)  # it was new or empty
         if existed:
             out.mkdir(exist_ok=True)
         raise
-
-
-def _write(out: Path, text: str) -> Path:
-    file = out / f'{out.resolve().name}.py'
-    file.write_text(text, encoding='utf-8')
-    return file
 
 
 # Detection and segmentation
@@ -130,20 +117,19 @@ def _annotated(root: Path, out: Path | None, choices: Choices) -> tuple[Path, li
     data = _with_splits(data, choices.seed)
     if data.format == 'labels':
         _check_labels(data, choices)
-        text_of: Callable[..., str] = config_text.segmentor
     else:
         _check_objects(data)
-        text_of = config_text.detector
+    text_of = config_text.segmentor if data.format == 'labels' else config_text.detector
     sizes = [(record.width, record.height) for record in data.splits['train']]
     training = _plan(choices, {split: len(records) for split, records in data.splits.items()}, sizes)
-    with _new_folder(out, root, choices) as folder:
-        written = formats.places_of(data, folder.resolve() / 'data')
+    with _new_file(out, root, choices) as file:
+        written = formats.places_of(data, file.parent.resolve() / 'data')
         classes = _classes_of(data)
-        config = _write(folder, text_of(training, classes, written.places, data.root))
+        file.write_text(text_of(training, classes, written.places, data.root), encoding='utf-8')
     changes = [line for line in written.lines if not UNCHANGED.search(line)]
     if written.lines:
-        changes.insert(0, f'Converted for training: {folder / "data"}.')
-    return config, [*data.lines(), *changes, *training.lines(), classes.line()]
+        changes.insert(0, f'Converted for training: {file.with_name("data")}.')
+    return file, [*data.lines(), *changes, *training.lines(), classes.line()]
 
 
 def _suitable_head(data: DataSet, head: str | None) -> str:
@@ -204,25 +190,24 @@ def _check_objects(data: DataSet) -> None:
 
 
 def _classes_of(data: DataSet) -> Classes:
-    indices = range(len(data.classes))
     if data.format == 'labels':
         pixels = np.zeros(256, np.int64)
         for record in data.splits['train']:  # the pixels of `data` are those of all splits
             pixels += np.bincount(formats.label_map(record, data).ravel(), minlength=256)
         if absent := [name for name, amount in zip(data.classes, pixels, strict=False) if not amount]:
             remedy = 'add images with them, or make another split with mlp-dense data convert --split'
-            data.notes.append(
-                f'{counted(len(absent), "class")} without a pixel for training: {some(absent)}; {remedy}.'
-            )
-        amounts = 100 * pixels[: len(data.classes)] / max(1, pixels[: len(data.classes)].sum())
+            problem = f'{counted(len(absent), "class")} without a pixel for training: {some(absent)}'
+            data.notes.append(f'{problem}; {remedy}.')
+        labelled = pixels[: len(data.classes)]
+        amounts = 100 * labelled / max(1, labelled.sum())
         return Classes('per cent of the labelled pixels for training', data.classes, amounts.tolist())
     records = data.splits['train']
     labels = [[each.label for each in record.annotations if not each.crowd] for record in records]
     objects = Counter(label for image in labels for label in image)
     images = Counter(label for image in labels for label in {*image})
-    return Classes(
-        'objects for training', data.classes, [objects[i] for i in indices], [images[i] / len(records) for i in indices]
-    )
+    counts = [objects[i] for i in range(len(data.classes))]
+    frequencies = [images[i] / len(records) for i in range(len(data.classes))]
+    return Classes('objects for training', data.classes, counts, frequencies)
 
 
 def _plan(choices: Choices, images: dict[str, int], sizes: list[tuple[int, int]]) -> Plan:
@@ -233,7 +218,7 @@ def _plan(choices: Choices, images: dict[str, int], sizes: list[tuple[int, int]]
 # Classification
 
 
-def class_folders(root: Path) -> dict[str, Counter[str]]:
+def class_folders(root: Path) -> ImageCounts:
     """Return the number of images of each class in the folders ``SPLIT/CLASS``; empty if train or val has no class."""
     splits = {}
     for split in SPLITS:
@@ -253,9 +238,7 @@ def _has_annotations(root: Path, format: str | None) -> bool:
     return True
 
 
-def _classifier(
-    root: Path, folders: dict[str, Counter[str]], out: Path | None, choices: Choices
-) -> tuple[Path, list[str]]:
+def _classifier(root: Path, folders: ImageCounts, out: Path | None, choices: Choices) -> tuple[Path, list[str]]:
     if not folders:
         problem = f'{root} has no folders train/CLASS and val/CLASS with images'
         raise UserError(f'{problem}; move the images of each class into such folders.')
@@ -266,14 +249,13 @@ def _classifier(
     if empty := [name for name in classes if not folders['train'][name]]:
         raise UserError(f'{root / "train"} has no image of {some(empty)}; add images or remove the folders.')
     if len(classes) < 2:
-        raise UserError(
-            f'{root / "train"} has one class ({classes[0]}), so nothing can be learned; add a second folder.'
-        )
+        problem = f'{root / "train"} has one class ({classes[0]}), so nothing can be learned'
+        raise UserError(f'{problem}; add a second folder.')
     files = [file for file in sorted((root / 'train').rglob('[!.]*')) if file.suffix.lower() in SUFFIXES]
     sizes = [image_size(file) for file in files[:: max(1, len(files) // SAMPLE)]]
     choices = choices._replace(head='classifier')
     training = _plan(choices, {split: counts.total() for split, counts in folders.items()}, sizes)
     amounts = Classes('images for training', classes, [folders['train'][name] for name in classes])
-    with _new_folder(out, root, choices) as folder:
-        config = _write(folder, config_text.classifier(training, amounts, 'test' in folders, root))
-    return config, [f'Folders of {counted(len(classes), "class")} in {root}.', *training.lines(), amounts.line()]
+    with _new_file(out, root, choices) as file:
+        file.write_text(config_text.classifier(training, amounts, 'test' in folders, root), encoding='utf-8')
+    return file, [f'Folders of {counted(len(classes), "class")} in {root}.', *training.lines(), amounts.line()]

@@ -45,7 +45,7 @@ def set_image_sizes(
 
 def _rescale(edits: Edits, loaders: Sequence[str], new: tuple[int, int]) -> None:
     cfg = edits.cfg
-    old = next(filter(None, (largest_scale(cfg, name) for name in ('test', 'val', 'train'))), None)
+    old = scale_of(cfg)
     ratio = (new[0] / old[0], new[1] / old[1]) if old else None
     short = ratio and ratio[1:] * 2  # for crops and padding, which need not have the shape of an image
     for path, name, transform in _transforms(cfg, loaders):
@@ -110,6 +110,11 @@ def _typed(node: dict) -> Iterator[tuple[str, str, ConfigDict]]:
     for path, _, _, value in walk(node):
         if isinstance(value, dict) and isinstance(value.get('type'), str):
             yield path, value['type'].rpartition('.')[2], value
+
+
+def scale_of(cfg: Config) -> tuple[int, int] | None:
+    """Return (long side, short side) of resized test images, else of training images, None if they keep their size."""
+    return next(filter(None, (largest_scale(cfg, name) for name in ('test', 'val', 'train'))), None)
 
 
 def largest_scale(cfg: Config, loader: str) -> tuple[int, int] | None:

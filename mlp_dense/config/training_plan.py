@@ -39,12 +39,9 @@ class Plan(NamedTuple):
     arch: str
     head: str
     weights: str | None
-    images: dict[str, int]
-    """Number of images of each split."""
-    median: tuple[int, int]
-    """Width and height of the images, the median of each."""
-    size: tuple[int, int]
-    """Width and height to which such images are resized."""
+    images: dict[str, int]  # number of images of each split
+    median: tuple[int, int]  # width and height of the images, the median of each
+    size: tuple[int, int]  # width and height to which such images are resized
     batch_size: int
     epochs: int
 
@@ -84,9 +81,8 @@ class Plan(NamedTuple):
         """Return a summary for the user."""
         lines = [f'{self.title()}; {self.epochs} epochs, {self.batch_size} images at once.']
         if not self.weights and self.head != 'classifier':
-            lines.append(
-                'The backbone starts from random weights; --weights FILE uses published ones (docs/training.md).'
-            )
+            hint = '--weights FILE uses published ones (docs/training.md)'
+            lines.append(f'The backbone starts from random weights; {hint}.')
         return lines
 
 
@@ -111,13 +107,12 @@ def plan(
     sizes: Sequence[tuple[int, int]],
 ) -> Plan:  # fmt: skip
     """Return the plan of a training run on images of the given sizes (width, height)."""
-    median = (
-        int(statistics.median(width for width, _ in sizes)),
-        int(statistics.median(height for _, height in sizes)),
-    )
+    widths, heights = zip(*sizes, strict=True)
+    median = int(statistics.median(widths)), int(statistics.median(heights))
     size = classifier_size(median) if head == 'classifier' else limited(median)
     epochs = min(MAX_EPOCHS, max(COCO_EPOCHS, round(COCO_EPOCHS * math.sqrt(COCO_IMAGES / images['train']))))
-    batch_size = images_at_once(images['train'], images_in_memory(family, arch, head, size), head)
+    fitting = int((free_memory() - FIXED) / memory_per_image(family, arch, head, size))
+    batch_size = images_at_once(images['train'], fitting, head)
     return Plan(command, family, arch, head, weights, images, median, size, batch_size, epochs)
 
 
@@ -147,11 +142,6 @@ def scaled_rate(rate: float, batch_size: int, base_batch_size: int) -> float:
 
 
 # Memory
-
-
-def images_in_memory(family: str, arch: str, head: str, size: tuple[int, int]) -> int:
-    """Return the number of images of a size that a training run can process at once."""
-    return int((free_memory() - FIXED) / memory_per_image(family, arch, head, size))
 
 
 def memory_per_image(family: str, arch: str, head: str, size: tuple[int, int]) -> float:

@@ -2,10 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from math import isfinite
 from typing import Any, NamedTuple
 
 from ..errors import UserError
+
+with suppress(ImportError):  # without mmdet there are no such annotations
+    from pycocotools import mask as mask_api
 
 CROWDS = ('ignored', 'as-objects')
 """Values of the setting `crowds`: objects with ``iscrowd=1`` are ignored, or used like any other object."""
@@ -22,6 +26,11 @@ class Problem(NamedTuple):
     remedy: str = ''  # imperative clause
     usable: bool = False  # whether such an annotation is used for training
     repaired_by: str = ''  # type of mlp_dense that repairs it; the type of mmdet fails, or ignores the annotation
+
+    @property
+    def replacement(self) -> str:
+        """The remedy for data sets and metrics of mmdet, an imperative clause."""
+        return f"set type='mlp_dense.{self.repaired_by}', which repairs them"
 
 
 UNKNOWN_IMAGE = Problem('warning', 'of an image that is not listed', 'add the images, or remove the annotations')
@@ -144,9 +153,8 @@ class _Repairs:
             found.append(NUMBERED)
         else:
             self._ids.add(number)
-        converted = [self._resolve(annotation, key, known) for key, known in
-                     (('image_id', self.sizes), ('category_id', self.names))]  # fmt: skip
-        if any(converted):
+        references = dict(image_id=self.sizes, category_id=self.names)
+        if any([self._resolve(annotation, key, known) for key, known in references.items()]):  # both are resolved
             found.append(REFERENCE)
         image, category = annotation.get('image_id'), annotation.get('category_id')
         if not _is_key(image, self.sizes):
@@ -166,7 +174,8 @@ class _Repairs:
         found += self._flags(annotation)
         if not _is_number(annotation.get('area')):
             found.append(COMPUTED_AREA)
-            annotation['area'] = _area_of(mask, size) if mask and mask is not RLE_SIZE else box[2] * box[3]
+            has_mask = mask and mask is not RLE_SIZE
+            annotation['area'] = float(mask_api.area(_rle(mask, size))) if has_mask else box[2] * box[3]
         found += _problems_of_box(box, annotation['area'], size)
         identity = (image, category, *box)
         if identity in self._objects:
@@ -285,31 +294,19 @@ def _numbers(items: Any) -> list[float] | None:
 
 
 def _rle(mask: Any, size: Sequence[float]) -> Any:
-    from pycocotools import mask as masks
-
     if isinstance(mask, dict):
-        return masks.frPyObjects(mask, size[1], size[0]) if isinstance(mask['counts'], list) else mask
-    return masks.merge(masks.frPyObjects(mask, size[1], size[0]))
+        return mask_api.frPyObjects(mask, size[1], size[0]) if isinstance(mask['counts'], list) else mask
+    return mask_api.merge(mask_api.frPyObjects(mask, size[1], size[0]))
 
 
 def _merged(parts: Sequence[dict], size: Sequence[float]) -> dict:
     """Return the union of masks in RLE."""
-    from pycocotools import mask as masks
-
-    merged = masks.merge([_rle(part, size) for part in parts])
+    merged = mask_api.merge([_rle(part, size) for part in parts])
     return dict(merged, counts=merged['counts'].decode())
 
 
-def _area_of(mask: Any, size: Sequence[float]) -> float:
-    from pycocotools import mask as masks
-
-    return float(masks.area(_rle(mask, size)))
-
-
 def _box_of(mask: Any, size: Sequence[float]) -> list[float]:
-    from pycocotools import mask as masks
-
     if isinstance(mask, dict):
-        return masks.toBbox(_rle(mask, size)).tolist()
+        return mask_api.toBbox(_rle(mask, size)).tolist()
     xs, ys = ([value for polygon in mask for value in polygon[start::2]] for start in (0, 1))
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]

@@ -140,11 +140,10 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, str]:
         import tifffile
 
     with tifffile.TiffFile(path) as file:
-        first, *others = (
-            series for series in file.series if not (series.keyframe.is_reduced or series.keyframe.is_mask)
-        )
+        images = [series for series in file.series if not (series.keyframe.is_reduced or series.keyframe.is_mask)]
+        first, *others = images
         if others:
-            shapes = ', '.join(str(series.shape) for series in (first, *others))
+            shapes = ', '.join(str(series.shape) for series in images)
             raise UserError(f'{path} contains several images, of shapes {shapes}; save one image of all bands.')
         try:
             return first.asarray(), first.axes

@@ -5,16 +5,27 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from ..errors import UserError
+
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""Errors of Pillow for an image that it cannot decode."""
+
+
+def decode(content: bytes, flag: int) -> np.ndarray | None:
+    """Decode an image with a flag of OpenCV; return None if that fails."""
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
+    except cv2.error:
+        return None
 
 
 def read_file(file: Path, flag: int) -> np.ndarray | None:
     """Read an image with a flag of OpenCV; return None if it is missing or cannot be decoded."""
     try:
-        content = np.frombuffer(file.read_bytes(), np.uint8)
-        return cv2.imdecode(content, flag) if len(content) else None
-    except (OSError, cv2.error):
+        return decode(file.read_bytes(), flag)
+    except OSError:
         return None
 
 

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from .image_files import PILLOW_ERRORS, decode
+
 BITS = 3  # maximum number of differing bits between the 64-bit difference hashes of near-duplicates
 GREY = 8.0  # maximum mean difference between their thumbnails, in grey levels from 0 to 255
 FLAT = 2.0  # standard deviation of grey levels below which thumbnails are near-duplicates only if they are equal
@@ -23,11 +25,10 @@ def thumbnail(content: bytes) -> np.ndarray | None:
             image.draft('L', (72, 64))  # decodes JPEG at a reduced size
             is_deep = image.mode[0] in 'IF'
             pixels = None if is_deep else np.asarray(image.convert('L'))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except PILLOW_ERRORS:
         pixels = None
     if pixels is None:
-        encoded = np.frombuffer(content, np.uint8)
-        pixels = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH) if len(encoded) else None
+        pixels = decode(content, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
         if pixels is None:
             return None
         if pixels.dtype != np.uint8:

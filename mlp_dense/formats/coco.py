@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, some
-from .records import Annotation, Box, DataSet, Losses, Place, Polygon, Record, area_of, box_of, box_of_mask, check_mask
+from .records import Annotation, Box, DataSet, Place, Polygon, Record, area_of, box_of, box_of_mask, check_mask
 from .sources import Source, common_folder, missing_images, named_splits, number, only_split, split_of
 
 
@@ -31,7 +31,7 @@ def read_coco(source: Source, files: Sequence[Path]) -> DataSet:
     if group is not None:
         data.notes.append(f'The category {group["name"]!r} groups the others and has no object; it is not a class.')
     for split, file in paths.items():
-        reading = _Reading(source, file, split, categories[split], classes, data.losses)
+        reading = _Reading(source, file, split, categories[split], data)
         data.splits[split] = reading.records(contents[split])
         if [*categories[split].values()] != classes:
             reading.irregular['the categories differ between the splits'].append(file.name)
@@ -102,12 +102,10 @@ def _categories(content: Mapping, file: Path, group: Mapping | None) -> dict[Any
 class _Reading:
     """Records of an annotation file; `irregular` has the reasons why mmdet cannot read the file itself."""
 
-    def __init__(
-        self, source: Source, file: Path, split: str, names: Mapping[Any, str], classes: Sequence[str], losses: Losses
-    ):
-        self.source, self.file, self.losses = source, file, losses
+    def __init__(self, source: Source, file: Path, split: str, names: Mapping[Any, str], data: DataSet):
+        self.source, self.file, self.losses = source, file, data.losses
         self.irregular: dict[str, list] = defaultdict(list)
-        self.labels = {self.check_id('category', category): classes.index(name) for category, name in names.items()}
+        self.labels = {self.check_id('category', key): data.classes.index(name) for key, name in names.items()}
         self.folders = _image_folders(source, file, split)
         self.folder = self.folders[0]
 
@@ -116,7 +114,6 @@ class _Reading:
         if isinstance(info, dict) and 'image_folder' in info:  # of `write_coco`
             self.folders.append(Path(info['image_folder']))
         files = self.find_images(entries)
-        common = common_folder(files) if files else self.folder
         by_id: dict[str, Record] = {}
         for entry, file in zip(entries, files, strict=True):
             key = self.check_id('image', entry.get('id'))
@@ -125,9 +122,10 @@ class _Reading:
                 self.irregular['images have no width or height'].append(entry['file_name'])
             width, height = (int(number(side, f'{self.file}: image {key}')) for side in size)
             if key in by_id:
-                both = f'{by_id[key].name} and {file.relative_to(common).as_posix()}'
+                common = common_folder(files)
+                both = ' and '.join(path.relative_to(common).as_posix() for path in (by_id[key].file, file))
                 raise UserError(f'{self.file}: {both} have the image id {key}; give each its own.')
-            by_id[key] = Record(file.relative_to(common).as_posix(), file, width, height)
+            by_id[key] = Record(file.name, file, width, height)
         if not isinstance(content.get('annotations'), list):
             self.irregular['the list "annotations" is missing'].append(self.file.name)
         ids: Counter[str] = Counter()
@@ -230,24 +228,15 @@ def _image_folders(source: Source, file: Path, split: str) -> list[Path]:
 
 def write_coco(file: Path, records: Sequence[Record], classes: Sequence[str], image_folder: Path | None = None) -> None:
     """Write records as an annotation file. It contains the path of the images if these lie in another data set."""
+    images: list[dict] = []
     annotations: list[dict] = []
     for image_id, record in enumerate(records, start=1):
+        images.append(dict(id=image_id, file_name=record.name, width=record.width, height=record.height))
         for annotation in record.annotations:
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=image_id,
-                    category_id=annotation.label + 1,
-                    bbox=annotation.box,
-                    area=area_of(annotation),
-                    iscrowd=int(annotation.crowd),
-                    segmentation=annotation.polygons if annotation.rle is None else annotation.rle,
-                )
-            )
-    images = [
-        dict(id=i, file_name=record.name, width=record.width, height=record.height)
-        for i, record in enumerate(records, start=1)
-    ]
+            ids = dict(id=len(annotations) + 1, image_id=image_id, category_id=annotation.label + 1)
+            shape = annotation.polygons if annotation.rle is None else annotation.rle
+            values = dict(bbox=annotation.box, area=area_of(annotation), iscrowd=int(annotation.crowd))
+            annotations.append(dict(**ids, **values, segmentation=shape))
     categories = [dict(id=i, name=name, supercategory='') for i, name in enumerate(classes, start=1)]
     info = dict(image_folder=str(image_folder.resolve())) if image_folder else {}
     content = dict(info=info, images=images, annotations=annotations, categories=categories)

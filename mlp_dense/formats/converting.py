@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from ..errors import UserError, counted, some
@@ -14,7 +14,7 @@ from .coco import write_coco
 from .detecting import FORMATS, find
 from .labelme import image_bytes
 from .records import DataSet, Losses, Place, Record, counts
-from .semantic import IGNORED, write_labels
+from .semantic import IGNORED, has_other_images, write_labels
 from .sources import Source, check_sizes
 from .voc import write_voc
 from .yolo import write_yolo
@@ -59,7 +59,7 @@ def read(
     if name != 'labels':
         check_sizes(data)
     used = {record.file for record in data.records()}
-    unused = sorted({file for paths in source.images.values() for file in paths} - used)
+    unused = [file for file in source.image_files if file not in used]
     if unused and name in ('coco', 'voc', 'labelme', 'cvat') and not source.file:
         files_text = some([source.relative(file) for file in unused])
         data.notes.append(f'Not read: {counted(len(unused), "image")} without annotations ({files_text}).')
@@ -74,11 +74,8 @@ def places_of(data: DataSet, folder: Path) -> Written:
     """
     if data.places and all(place.annotations for place in data.places.values()):
         return Written(data.places, [])
-    keep = not any(record.embedded for record in data.records())
-    if data.format == 'labels':
-        keep = not any(_mixed_suffixes(records) or _other_images(records) for records in data.splits.values())
     format = 'labels' if data.format == 'labels' else 'coco'
-    return write(data, folder, format, images='keep' if keep else 'link')
+    return write(data, folder, format, images='link' if _obstacle(data, format) else 'keep')
 
 
 def write(data: DataSet, out: Path, format: str, images: str = 'link') -> Written:
@@ -89,26 +86,25 @@ def write(data: DataSet, out: Path, format: str, images: str = 'link') -> Writte
     """
     out = Path(out)
     _check_writable(data, format, images)
-    image_folders = {name: _image_folder(records[0]) for name, records in data.splits.items()}
-    writing = _Writing(data, out, None if images == 'link' else image_folders)
+    writing = _Writing(data, out, images == 'keep')
     with _new_folder(out, data) as folder:
         getattr(writing, format)(folder)
     return writing.result(format)
 
 
 class _Writing:
-    """Files that are written into a folder, which then becomes `out`; images are linked if `kept` is None."""
+    """Files that are written into a folder, which then becomes `out`; images are linked unless they are kept."""
 
-    def __init__(self, data: DataSet, out: Path, kept: Mapping[str, Path] | None):
-        self.data, self.out, self.kept = data, out, kept
+    def __init__(self, data: DataSet, out: Path, keep: bool):
+        self.data, self.out, self.keep = data, out, keep
         self.losses, self.pixels, self.places = Losses(), Counter[int](), dict[str, Place]()
 
     def coco(self, folder: Path) -> None:
         for name, records in self.data.splits.items():
-            images = self.kept[name] if self.kept else None
+            images = records[0].folder if self.keep else self.out / name
             file = Path('annotations', f'instances_{name}.json')
-            write_coco(folder / file, records, self.data.classes, images)
-            self.places[name] = Place(self.out / file, images or self.out / name)
+            write_coco(folder / file, records, self.data.classes, images if self.keep else None)
+            self.places[name] = Place(self.out / file, images)
             self.link(records, folder / name)
 
     def yolo(self, folder: Path) -> None:
@@ -127,38 +123,33 @@ class _Writing:
         for name, records in self.data.splits.items():
             self.pixels += write_labels(folder / 'labels' / name, records, self.data)
             suffix = Counter(record.file.suffix for record in records).most_common(1)[0][0]
-            images = self.kept[name] if self.kept else self.out / name
+            images = records[0].folder if self.keep else self.out / name
             self.places[name] = Place(self.out / 'labels' / name, images, (suffix, '.png'))
-            others = [record.name for record in records if record.file.suffix != suffix]
-            if others:
+            if others := [record.name for record in records if record.file.suffix != suffix]:
                 reason = f'mmsegmentation reads one suffix, so the names of all end in {suffix}'
                 self.losses.renamed[reason] += others
             self.link(records, folder / name, suffix)
 
     def link(self, records: Sequence[Record], folder: Path, suffix: str | None = None) -> None:
-        for record in () if self.kept else records:
-            _link(record, (folder / record.name).with_suffix(suffix or Path(record.name).suffix))
+        """Link or copy images; an existing target is an error."""
+        for record in () if self.keep else records:
+            target = (folder / record.name).with_suffix(suffix or Path(record.name).suffix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                raise UserError(f'Two images are called {record.name}; rename one.')
+            if record.embedded:
+                target.write_bytes(image_bytes(record.file))
+                continue
+            try:
+                os.link(record.file.resolve(), target)
+            except OSError:  # another file system, or one without links
+                shutil.copy2(record.file, target)
 
     def result(self, format: str) -> Written:
         if format == 'labels':
             self.data.pixels = self.pixels  # reading does not count those of binary masks
             return Written(self.places, [*_pixel_lines(self.data, self.pixels), *self.losses.lines()])
         return Written(self.places, _compared(self.data, read(self.out, format), self.losses))
-
-
-def _image_folder(record: Record) -> Path:
-    """Return the folder to which the name of an image is relative."""
-    return record.file.parents[len(Path(record.name).parts) - 1]
-
-
-def _mixed_suffixes(records: Sequence[Record]) -> bool:
-    return len({record.file.suffix for record in records}) > 1
-
-
-def _other_images(records: Sequence[Record]) -> bool:
-    """Whether the folder of a split has images of other splits; mmsegmentation would read them as well."""
-    folder, suffix = _image_folder(records[0]), records[0].file.suffix
-    return {*folder.rglob(f'*{suffix}')} != {record.file for record in records}
 
 
 def _check_writable(data: DataSet, format: str, images: str) -> None:
@@ -169,13 +160,20 @@ def _check_writable(data: DataSet, format: str, images: str) -> None:
     if (format == 'labels') != (data.format == 'labels'):
         found, remedy = ('label maps', 'labels') if data.format == 'labels' else ('objects', 'coco, yolo or voc')
         raise UserError(f'{data.root} contains {found}, which the format {format} cannot store; choose {remedy}.')
+    if images == 'keep' and (problem := _obstacle(data, format)):
+        raise UserError(f'{problem}; use images="link".')
+
+
+def _obstacle(data: DataSet, format: str) -> str:
+    """Return why annotations of a format cannot refer to the images of the source, an empty text if they can."""
     suffixes = [{record.file.suffix for record in records} for records in data.splits.values()]
-    if images == 'keep' and format == 'labels' and max(map(len, suffixes)) > 1:
-        raise UserError(f'The images have the suffixes {max(suffixes, key=len)}, not one; use images="link".')
-    if images == 'keep' and format == 'labels' and any(map(_other_images, data.splits.values())):
-        raise UserError(f'The splits of {data.root} share a folder of images; use images="link".')
-    if images == 'keep' and (format in ('yolo', 'voc') or any(record.embedded for record in data.records())):
-        raise UserError(f'{format} needs the images of {data.root} in its folder; use images="link".')
+    if format == 'labels' and max(map(len, suffixes)) > 1:
+        return f'The images have the suffixes {max(suffixes, key=len)}, not one'
+    if format == 'labels' and any(map(has_other_images, data.splits.values())):
+        return f'The splits of {data.root} share a folder of images'
+    if format in ('yolo', 'voc') or any(record.embedded for record in data.records()):
+        return f'{format} needs the images of {data.root} in its folder'
+    return ''
 
 
 def _pixel_lines(data: DataSet, pixels: Counter[int]) -> list[str]:
@@ -199,40 +197,17 @@ def _new_folder(out: Path, data: DataSet) -> Iterator[Path]:
         raise UserError(f'{out} is {problem}; choose another folder.')
     if out.resolve().is_relative_to(data.root.resolve()):
         raise UserError(f'{out} lies in the folder of the data; choose a folder outside of {data.root}.')
-    unfinished = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
-        unfinished.chmod(0o777 & ~_umask())
-        yield unfinished
-        if out.exists():
-            out.rmdir()
-        unfinished.replace(out)
+        with TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent, ignore_cleanup_errors=True) as temporary:
+            unfinished = Path(temporary, 'data')  # a folder in it has the permissions of an ordinary one
+            unfinished.mkdir()
+            yield unfinished
+            if out.exists():
+                out.rmdir()
+            unfinished.replace(out)
     except OSError as error:
         raise UserError(f'{out} cannot be written ({error}); choose another folder.') from error
-    finally:
-        if unfinished:
-            shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _link(record: Record, target: Path) -> None:
-    """Link or copy an image; an existing target is an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        raise UserError(f'Two images are called {record.name}; rename one.')
-    if record.embedded:
-        target.write_bytes(image_bytes(record.file))
-        return
-    try:
-        os.link(record.file.resolve(), target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(record.file, target)
 
 
 def _compared(before: DataSet, after: DataSet, losses: Losses) -> list[str]:

@@ -7,27 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .records import (
-    Annotation,
-    DataSet,
-    Record,
-    box_between,
-    box_of,
-    box_of_mask,
-    ellipse,
-    joined_groups,
-    mask_of,
-)
-from .sources import SPLITS, Source, common_folder, image_size, missing_images, named_splits, number, read_xml
-from .voc import xml_files
+from .records import Annotation, DataSet, Record, box_between, elliptic, joined_groups, masked, outlined
+from .sources import SPLITS, Source, image_size, missing_images, named_splits, number, read_xml
 
 NOT_READ = ('polyline', 'points', 'cuboid', 'skeleton', 'tag')
 SHAPES = ('box', 'polygon', 'mask', 'ellipse')
-
-
-def cvat_files(source: Source) -> list[Path]:
-    """Return the annotation files."""
-    return xml_files(source, 'annotations')
 
 
 def read_cvat(source: Source, files: Sequence[Path]) -> DataSet:
@@ -55,8 +39,7 @@ def read_cvat(source: Source, files: Sequence[Path]) -> DataSet:
         data.classes = sorted({name for shape in shapes if (name := shape.get('label')) and shape.tag in SHAPES})
         data.notes.append('The classes are sorted by name, because the header has no labels.')
     for subset, members in entries.items():
-        common = common_folder(path for _, _, path in members)
-        data.splits[subset] = [_record(file, image, path, common, data) for file, image, path in members]
+        data.splits[subset] = [_record(file, image, path, data) for file, image, path in members]
     data.splits = named_splits(data.splits)
     return data
 
@@ -66,12 +49,12 @@ def _name_and_folders(image: ET.Element, folders: list[Path]) -> tuple[str, list
     return image.get('name', ''), [*(folder / subset for folder in folders if subset), *folders]
 
 
-def _record(file: Path, image: ET.Element, path: Path, common: Path, data: DataSet) -> Record:
+def _record(file: Path, image: ET.Element, path: Path, data: DataSet) -> Record:
     place = f'{file}: image {image.get("id")}'
     width, height = (int(number(image.get(side) or 0, place)) for side in ('width', 'height'))
     if min(width, height) <= 0:
         width, height = image_size(path)
-    record = Record(path.relative_to(common).as_posix(), path, width, height)
+    record = Record(path.name, path, width, height)
     parts = []
     for i, shape in enumerate(image, start=1):
         origin = f'{place}: {shape.tag} {i}'
@@ -79,9 +62,8 @@ def _record(file: Path, image: ET.Element, path: Path, common: Path, data: DataS
             data.losses.dropped[f'they are of the type {shape.tag!r}, which has no area'].append(origin)
         elif shape.tag in SHAPES:
             if shape.get('label') not in data.classes:
-                raise UserError(
-                    f'{origin} has the label {shape.get("label")!r}, which the header does not list; add it.'
-                )
+                problem = f'{origin} has the label {shape.get("label")!r}, which the header does not list'
+                raise UserError(f'{problem}; add it.')
             group = shape.get('group_id')
             parts.append((None if group in (None, '0') else group, _annotation(shape, origin, record, data)))
     record.annotations = joined_groups(parts, height, width)
@@ -100,18 +82,16 @@ def _annotation(shape: ET.Element, place: str, record: Record, data: DataSet) ->
         if not turn:
             return Annotation(label, box_between(left, top, right, bottom), origin=place)
         data.losses.changed['rotated boxes become outlines'].append(place)
-        polygon = _turned(left, top, right, bottom, turn)
-        return Annotation(label, box_of([polygon]), (polygon,), origin=place)
+        return outlined(label, _turned(left, top, right, bottom, turn), place)
     if shape.tag == 'ellipse':
         data.losses.changed['ellipses become outlines that differ by at most 0.1 pixel'].append(place)
-        box, polygon = ellipse(values('cx', 'cy'), values('rx', 'ry'), turn)
-        return Annotation(label, box, (polygon,), origin=place)
+        return elliptic(label, values('cx', 'cy'), values('rx', 'ry'), turn, place)
     if shape.tag == 'mask':
         return _mask(shape, place, label, [int(value) for value in values('left', 'top', 'width', 'height')], record)
     points = tuple(number(value, place) for value in (shape.get('points') or '').replace(';', ',').split(','))
     if len(points) < 6 or len(points) % 2:
         raise UserError(f'{place} has {len(points)} coordinates; a polygon has at least three points; remove it.')
-    return Annotation(label, box_of([points]), (points,), origin=place)
+    return outlined(label, points, place)
 
 
 def _turned(left: float, top: float, right: float, bottom: float, degrees: float) -> tuple[float, ...]:
@@ -131,5 +111,4 @@ def _mask(shape: ET.Element, place: str, label: int, area: list[int], record: Re
     inside = np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width)
     pixels = np.zeros((max(record.height, top + height), max(record.width, left + width)), np.uint8)
     pixels[top : top + height, left : left + width] = inside
-    rle = mask_of(pixels[: record.height, : record.width])
-    return Annotation(label, box_of_mask(rle), rle=rle, origin=place)
+    return masked(label, pixels[: record.height, : record.width], place)

@@ -1,17 +1,19 @@
 """The format of a data set, detected from the contents of its files."""
 
+import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError, some
 from .coco import is_coco, read_coco
-from .cvat import cvat_files, read_cvat
+from .cvat import read_cvat
 from .labelme import is_labelme, read_labelme
 from .records import DataSet
 from .semantic import label_files, read_labels
 from .sources import Source
-from .voc import read_voc, voc_files
+from .voc import read_voc
 from .yolo import read_yolo, yolo_files
 
 SAMPLE = 30  # JSON and XML files whose contents are compared with the formats
@@ -25,75 +27,52 @@ class Format(NamedTuple):
     read: Callable[[Source, list[Path]], DataSet]
 
 
-def json_files(condition: Callable[[Any], bool]) -> Callable[[Source], list[Path]]:
-    """Return a function that returns the JSON files of a source whose content meets a condition."""
+def json_files(condition: Callable[[Any], bool], source: Source) -> list[Path]:
+    """Return the JSON files of a source whose content meets a condition."""
+    instances = [file for file in source.with_suffix('.json') if file.name.startswith('instances_')]
+    candidates = instances or source.with_suffix('.json')  # COCO's captions and keypoints take minutes to read
+    return [file for file in candidates[:SAMPLE] if condition(source.json(file))]
 
-    def files(source: Source) -> list[Path]:
-        instances = [file for file in source.with_suffix('.json') if file.name.startswith('instances_')]
-        candidates = instances or source.with_suffix('.json')  # COCO's captions and keypoints take minutes to read
-        return [file for file in candidates[:SAMPLE] if condition(source.json(file))]
 
-    return files
+def xml_files(tag: str, source: Source) -> list[Path]:
+    """Return the XML files of a source with a root element."""
+    return [file for file in source.with_suffix('.xml') if _root_tag(file) == tag]
+
+
+def _root_tag(file: Path) -> str:
+    with file.open('rb') as opened:
+        match = re.search(rb'<([A-Za-z]\w*)', opened.read(4096).replace(b'\0', b''))  # also UTF-16
+    return match[1].decode() if match else ''
 
 
 FORMATS = {
-    'coco': Format('a JSON file with images and categories', json_files(is_coco), read_coco),
+    'coco': Format('a JSON file with images and categories', partial(json_files, is_coco), read_coco),
     'yolo': Format('data.yaml with names and train, obj.data, or classes.txt', yolo_files, read_yolo),
-    'voc': Format('XML files with <annotation>', voc_files, read_voc),
-    'labelme': Format('JSON files with shapes and imagePath', json_files(is_labelme), read_labelme),
-    'cvat': Format('an XML file with <annotations>', cvat_files, read_cvat),
+    'voc': Format('XML files with <annotation>', partial(xml_files, 'annotation'), read_voc),
+    'labelme': Format('JSON files with shapes and imagePath', partial(json_files, is_labelme), read_labelme),
+    'cvat': Format('an XML file with <annotations>', partial(xml_files, 'annotations'), read_cvat),
     'labels': Format('label maps or masks with the names of images', label_files, read_labels),
 }
 """All formats; label maps are read if nothing else is found, because many sets of objects have them as well."""
 
-FOREIGN: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    'a project of the VGG Image Annotator (VIA)': (
-        'export "COCO format" in VIA',
-        lambda content: isinstance(content, dict)
-        and ('_via_settings' in content or {'filename', 'regions'} <= _first_keys(content.values())),
-    ),
-    'a task list of Label Studio': (
-        'export COCO or YOLO in Label Studio',
-        lambda content: isinstance(content, list)
-        and (
-            {'data', 'annotations'} <= _first_keys(content)
-            or {'data', 'completions'} <= _first_keys(content)
-            or {'image', 'annotation_id'} <= _first_keys(content)
-        ),
-    ),
-    'a list of detections (a COCO results file)': (
-        'set the annotation file that belongs to it',
-        lambda content: isinstance(content, list) and {'image_id', 'score'} <= _first_keys(content),
-    ),
-    'a list of annotations without images and categories': (
-        'set the complete COCO file',
-        lambda content: isinstance(content, list) and {'image_id', 'category_id'} <= _first_keys(content),
-    ),
-    'a CreateML file': (
-        'export COCO',
-        lambda content: isinstance(content, list) and {'image', 'annotations'} <= _first_keys(content),
-    ),
-    'a Supervisely file': (
-        'export COCO in Supervisely',
-        lambda content: isinstance(content, dict) and {'objects', 'size'} <= content.keys(),
-    ),
-    'a Datumaro file': (
-        'export COCO in Datumaro',
-        lambda content: isinstance(content, dict) and {'items', 'categories'} <= content.keys(),
-    ),
-    'a COCO file without categories': (
-        'add the list "categories"',
-        lambda content: isinstance(content, dict)
-        and {'images', 'annotations'} <= content.keys()
-        and 'categories' not in content,
-    ),
-}
-"""JSON files that are recognized but not read: the remedy, and the condition of the content."""
-
-
-def _first_keys(items: Iterable[Any]) -> set[str]:
-    first = next(iter(items), None)
-    return {*first} if isinstance(first, dict) else set()
+VIA = ('a project of the VGG Image Annotator (VIA)', 'export "COCO format" in VIA')
+LABEL_STUDIO = ('a task list of Label Studio', 'export COCO or YOLO in Label Studio')
+FOREIGN = (
+    ('dict', {'_via_settings'}, *VIA),
+    ('values', {'filename', 'regions'}, *VIA),
+    ('list', {'data', 'annotations'}, *LABEL_STUDIO),
+    ('list', {'data', 'completions'}, *LABEL_STUDIO),
+    ('list', {'image', 'annotation_id'}, *LABEL_STUDIO),
+    ('list', {'image_id', 'score'}, 'a list of detections (a COCO results file)',
+     'set the annotation file that belongs to it'),
+    ('list', {'image_id', 'category_id'}, 'a list of annotations without images and categories',
+     'set the complete COCO file'),
+    ('list', {'image', 'annotations'}, 'a CreateML file', 'export COCO'),
+    ('dict', {'objects', 'size'}, 'a Supervisely file', 'export COCO in Supervisely'),
+    ('dict', {'items', 'categories'}, 'a Datumaro file', 'export COCO in Datumaro'),
+)  # fmt: skip
+"""JSON files that are recognized but not read: keys of a dict, of its first value or of the first item of a list, then
+the title and the remedy."""
 
 
 def find(source: Source, name: str | None = None) -> tuple[str, list[Path]]:
@@ -116,6 +95,17 @@ def find(source: Source, name: str | None = None) -> tuple[str, list[Path]]:
 
 def _refuse_foreign(source: Source) -> None:
     for file in source.with_suffix('.json')[:SAMPLE]:
-        for title, (remedy, condition) in FOREIGN.items():
-            if condition(source.json(file)):
+        content = source.json(file)
+        found = dict(list=_first_keys(content)) if isinstance(content, list) else {}
+        if isinstance(content, dict):
+            found = dict(dict={*content}, values=_first_keys(content.values()))
+        for kind, keys, title, remedy in FOREIGN:
+            if keys <= found.get(kind, set()):
                 raise UserError(f'{file} is {title}, which is not read; {remedy}.')
+        if isinstance(content, dict) and {'images', 'annotations'} <= {*content} and 'categories' not in content:
+            raise UserError(f'{file} is a COCO file without categories, which is not read; add the list "categories".')
+
+
+def _first_keys(items: Iterable[Any]) -> set[str]:
+    first = next(iter(items), None)
+    return {*first} if isinstance(first, dict) else set()

@@ -12,18 +12,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UnreadableError, UserError, counted, some
-from .records import Annotation, DataSet, Losses, Record, box_of, box_of_mask, ellipse, joined_groups, mask_of
-from .sources import (
-    Source,
-    common_folder,
-    image_size,
-    missing_images,
-    named_splits,
-    number,
-    read_json,
-    read_text,
-    split_of,
-)
+from .records import Annotation, DataSet, Losses, Record, box_of, elliptic, joined_groups, masked, outlined
+from .sources import Source, common_folder, image_size, lines_of, missing_images, named_splits, number, read_json
 
 NOT_CLASSES = ('__ignore__', '_background_')  # first lines of LabelMe's labels.txt
 MINIMUM = dict(polygon=3, rectangle=2, circle=2, mask=2)
@@ -51,11 +41,9 @@ def read_labelme(source: Source, files: Sequence[Path]) -> DataSet:
         data.notes.append(f'{number_of_images} do not exist as files and are read from the JSON ({some(embedded)}).')
     members: dict[str, list[Path]] = {}
     for file in contents:
-        split = split_of(*Path(source.relative(file)).parts[-2::-1]) or 'train'
-        members.setdefault(split, []).append(file)
+        members.setdefault(source.split_of(file), []).append(file)
     for split, paths in members.items():
-        common = common_folder(images[file] or file for file in paths)
-        data.splits[split] = [_record(file, contents[file], images[file], common, data) for file in paths]
+        data.splits[split] = [_record(file, contents[file], images[file], data) for file in paths]
     data.splits = named_splits(data.splits)
     return data
 
@@ -65,8 +53,7 @@ def _classes(source: Source, used: set[str], notes: list[str]) -> list[str]:
     if not lists:
         notes.append('The classes are sorted by name, because there is no labels.txt.')
         return sorted(used)
-    names = [line.strip() for line in read_text(lists[0]).splitlines() if line.strip()]
-    names = list(dict.fromkeys(name for name in names if name not in NOT_CLASSES or name in used))
+    names = list(dict.fromkeys(name for _, name in lines_of(lists[0]) if name not in NOT_CLASSES or name in used))
     if unknown := sorted(used - {*names}):
         raise UserError(f'{lists[0]} does not list the classes {some(unknown)}; add them.')
     return names
@@ -89,18 +76,14 @@ def _image(source: Source, file: Path, name: str | None) -> Path | None:
     return source.find(Path(name).name, folders) or source.find(file.stem, folders, stem=True)
 
 
-def _record(file: Path, content: dict, image: Path | None, common: Path, data: DataSet) -> Record:
-    sides = (content.get('imageWidth') or 0, content.get('imageHeight') or 0)
-    width, height = (int(number(side, str(file))) for side in sides)
+def _record(file: Path, content: dict, image: Path | None, data: DataSet) -> Record:
+    width, height = (int(number(content.get(key) or 0, str(file))) for key in ('imageWidth', 'imageHeight'))
     if image is None:
         name = Path(str(content['imagePath']).replace('\\', '/')).name or f'{file.stem}.jpg'
-        name = (file.parent / name).relative_to(common).as_posix()
-        width, height = image_size(file, image_bytes(file))
-        record = Record(name, file, width, height, embedded=True)
+        record = Record(name, file, *image_size(file, image_bytes(file)), embedded=True)
     else:
-        if min(width, height) <= 0:
-            width, height = image_size(image)
-        record = Record(image.relative_to(common).as_posix(), image, width, height)
+        size = (width, height) if min(width, height) > 0 else image_size(image)
+        record = Record(image.name, image, *size)
     parts = []
     for i, shape in enumerate(content['shapes'], start=1):
         if part := _annotation(shape, f'{file}: shape {i}', data.classes, record, data.losses):
@@ -115,9 +98,8 @@ def image_bytes(file: Path) -> bytes:
     try:
         return base64.b64decode(read_json(file)['imageData'], validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
-        raise UnreadableError(
-            f'{file} has an invalid imageData ({error}); save the file with LabelMe again.'
-        ) from error
+        problem = f'{file} has an invalid imageData ({error})'
+        raise UnreadableError(f'{problem}; save the file with LabelMe again.') from error
 
 
 def _annotation(shape: dict, place: str, classes: list[str], record: Record, losses: Losses) -> Annotation | None:
@@ -127,9 +109,9 @@ def _annotation(shape: dict, place: str, classes: list[str], record: Record, los
         return None
     try:
         points = [(number(x, place), number(y, place)) for x, y in shape.get('points') or ()]
+    except UserError:
+        raise
     except (TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f'{place} has a point that is not a pair of numbers; draw it again.') from error
     label = classes.index(str(shape.get('label')))
     if len(points) < MINIMUM[kind]:
@@ -142,11 +124,10 @@ def _annotation(shape: dict, place: str, classes: list[str], record: Record, los
         (x, y), (edge_x, edge_y) = points[:2]
         radius = number(np.hypot(edge_x - x, edge_y - y), place)
         losses.changed['circles become outlines that differ by at most 0.1 pixel'].append(place)
-        box, outline = ellipse((x, y), (radius, radius))
-        return Annotation(label, box, (outline,), origin=place)
+        return elliptic(label, (x, y), (radius, radius), 0.0, place)
     if kind == 'mask':
         return _mask(shape, place, label, points, record)
-    return Annotation(label, box_of([polygon]), (polygon,), origin=place)
+    return outlined(label, polygon, place)
 
 
 def _mask(shape: dict, place: str, label: int, points: list[tuple[float, float]], record: Record) -> Annotation:
@@ -160,5 +141,4 @@ def _mask(shape: dict, place: str, label: int, points: list[tuple[float, float]]
     left, top = int(min(x for x, _ in points)), int(min(y for _, y in points))
     target = pixels[top : top + inside.shape[0], left : left + inside.shape[1]]
     target[:] = inside[: target.shape[0], : target.shape[1]]
-    rle = mask_of(pixels)
-    return Annotation(label, box_of_mask(rle), rle=rle, origin=place)
+    return masked(label, pixels, place)

@@ -58,6 +58,11 @@ class Record:
     """Files of label maps: one with the key '', or a mask for each class with its name as key."""
     embedded: bool = False
 
+    @property
+    def folder(self) -> Path:
+        """The folder to which the name is relative."""
+        return self.file.parents[len(Path(self.name).parts) - 1]
+
 
 class Place(NamedTuple):
     """Files of a split that a config can name.
@@ -143,15 +148,13 @@ def box_of(polygons: Sequence[Polygon]) -> Box:
     return box_between(min(xs), min(ys), max(xs), max(ys))
 
 
-def box_around(boxes: Sequence[Box]) -> Box:
-    """Return the box around boxes."""
-    right = max(box.left + box.width for box in boxes)
-    bottom = max(box.top + box.height for box in boxes)
-    return box_between(min(box.left for box in boxes), min(box.top for box in boxes), right, bottom)
+def outlined(label: int, polygon: Polygon, origin: str) -> Annotation:
+    """Return an object with one outline."""
+    return Annotation(label, box_of([polygon]), (polygon,), origin=origin)
 
 
-def ellipse(centre: Sequence[float], radii: Sequence[float], degrees: float = 0.0) -> tuple[Box, Polygon]:
-    """Return the box of an ellipse, and an outline that differs from it by at most 0.1 pixel."""
+def elliptic(label: int, centre: Sequence[float], radii: Sequence[float], degrees: float, origin: str) -> Annotation:
+    """Return an object with the box of an ellipse, and an outline that differs from it by at most 0.1 pixel."""
     (x, y), (radius_x, radius_y) = centre, radii
     count = max(12, min(2000, math.ceil(math.pi * math.sqrt(5) * math.sqrt(max(*radii, 0.0)))))  # points
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -159,11 +162,16 @@ def ellipse(centre: Sequence[float], radii: Sequence[float], degrees: float = 0.
     for i in range(count):
         u, v = radius_x * math.cos(2 * math.pi * i / count), radius_y * math.sin(2 * math.pi * i / count)
         points += [round(x + u * cosine - v * sine, 3), round(y + u * sine + v * cosine, 3)]
-    half_width, half_height = (
-        math.hypot(radius_x * cosine, radius_y * sine),
-        math.hypot(radius_x * sine, radius_y * cosine),
-    )
-    return box_between(x - half_width, y - half_height, x + half_width, y + half_height), tuple(points)
+    half_width = math.hypot(radius_x * cosine, radius_y * sine)
+    half_height = math.hypot(radius_x * sine, radius_y * cosine)
+    box = box_between(x - half_width, y - half_height, x + half_width, y + half_height)
+    return Annotation(label, box, (tuple(points),), origin=origin)
+
+
+def masked(label: int, pixels: np.ndarray, origin: str) -> Annotation:
+    """Return an object with a mask (H, W), whose run-length encoding has counts in text as in JSON files."""
+    rle = _in_text(masks.encode(np.asfortranarray(pixels, np.uint8)))
+    return Annotation(label, box_of_mask(rle), rle=rle, origin=origin)
 
 
 def joined_groups(parts: Sequence[tuple[Any, Annotation]], height: int, width: int) -> list[Annotation]:
@@ -180,8 +188,9 @@ def _joined(parts: Sequence[Annotation], height: int, width: int) -> Annotation:
     rle = None
     if rles:  # outlines and masks of one object become a mask
         merged = masks.merge(rles + (masks.frPyObjects([list(p) for p in polygons], height, width) if polygons else []))
-        rle, polygons = dict(size=merged['size'], counts=merged['counts'].decode()), ()
-    return replace(parts[0], box=box_around([part.box for part in parts]), polygons=polygons, rle=rle)
+        rle, polygons = _in_text(merged), ()
+    corners = [(left, top, left + width, top + height) for left, top, width, height in (part.box for part in parts)]
+    return replace(parts[0], box=box_of(corners), polygons=polygons, rle=rle)
 
 
 def box_between(left: float, top: float, right: float, bottom: float) -> Box:
@@ -204,7 +213,7 @@ def area_of(annotation: Annotation) -> float:
     if annotation.rle is not None:
         return float(masks.area(_compressed(annotation.rle)))
     if annotation.polygons:
-        return round(sum(map(_enclosed, annotation.polygons)), 6)
+        return round(sum(abs(signed_area(polygon)) for polygon in annotation.polygons), 6)
     return round(annotation.box[2] * annotation.box[3], 6)
 
 
@@ -218,9 +227,8 @@ def check_mask(rle: Mapping, place: str) -> None:
         raise UserError(f'{place} has an invalid run-length encoding ({error!r}); remove it.') from error
 
 
-def mask_of(pixels: np.ndarray) -> dict:
-    """Return the run-length encoding of a mask (H, W), with counts in text as in JSON files."""
-    rle = masks.encode(np.asfortranarray(pixels, np.uint8))
+def _in_text(rle: Mapping) -> dict:
+    """Return a run-length encoding of pycocotools with counts in text."""
     return dict(size=rle['size'], counts=rle['counts'].decode())
 
 
@@ -231,7 +239,8 @@ def _compressed(rle: Mapping) -> dict:
     return dict(size=rle['size'], counts=rle['counts'].encode())
 
 
-def _enclosed(polygon: Polygon) -> float:
+def signed_area(polygon: Sequence[float]) -> float:
+    """Return the area that a polygon encloses, negative if its points run counterclockwise in the image."""
     xs, ys = polygon[0::2], polygon[1::2]
     pairs = zip(xs, ys, (*xs[1:], xs[0]), (*ys[1:], ys[0]), strict=True)
-    return abs(sum(x * next_y - next_x * y for x, y, next_x, next_y in pairs)) / 2
+    return sum(x * next_y - next_x * y for x, y, next_x, next_y in pairs) / 2

@@ -9,20 +9,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..datasets.image_files import PILLOW_ERRORS, read_file
 from ..errors import UnreadableError, UserError, counted, some
 from .records import DataSet, Place, Record
-from .sources import (
-    IMAGES,
-    JOINED,
-    LABELS,
-    SPLITS,
-    Source,
-    common_folder,
-    image_size,
-    named_splits,
-    read_text,
-    split_of,
-)
+from .sources import IMAGES, JOINED, LABELS, SPLITS, Source, common_folder, image_size, lines_of, named_splits
 from .tables import IGNORED_NAMES, Colour, Table, table_of
 
 IGNORED = 255
@@ -42,14 +32,11 @@ def read_labels(source: Source, files: Sequence[Path]) -> DataSet:
     pairs, notes = _pairs(source)
     data = DataSet(source.root, 'labels', '', notes=notes)
     splits: dict[str, list[Record]] = defaultdict(list)
-    listed = _listed(source)
+    lists = [file for file in source.files if file.parts[-3:-1] == ('ImageSets', 'Segmentation')]  # of CVAT
+    listed = {name: SPLITS[file.stem] for file in lists if file.stem in SPLITS for _, name in lines_of(file)}
     for image, maps in pairs:
-        split = listed.get(image.stem) or split_of(*Path(source.relative(image)).parts[-2::-1]) or 'train'
+        split = listed.get(image.stem) or source.split_of(image)
         splits[split].append(Record(image.name, image, *image_size(image), label_maps=maps))
-    for records in splits.values():
-        common = common_folder(record.file for record in records)
-        for record in records:
-            record.name = record.file.relative_to(common).as_posix()
     data.splits = named_splits(splits)
     several = len({name for _, maps in pairs for name in maps}) > 1
     kind = _read_masks(source, data) if several else _read_values(source, data)
@@ -59,18 +46,11 @@ def read_labels(source: Source, files: Sequence[Path]) -> DataSet:
     return data
 
 
-def _listed(source: Source) -> dict[str, str]:
-    """Return the split of each name in CVAT's lists ``ImageSets/Segmentation/{train,val,test}.txt``."""
-    lists = [file for file in source.files if file.parts[-3:-1] == ('ImageSets', 'Segmentation')]
-    lists = [file for file in lists if file.stem in SPLITS]
-    return {line.strip(): SPLITS[file.stem] for file in lists for line in read_text(file).splitlines()}
-
-
 def _pairs(source: Source) -> tuple[list[tuple[Path, dict[str, Path]]], list[str]]:
     """Return images with their label maps by class (the class is '' for a map of all classes), and notes."""
     maps: list[Path] = []
     images: dict[Key, Path] = {}
-    for file in sorted({file for paths in source.images.values() for file in paths}):
+    for file in source.image_files:
         folders = ' '.join(JOINED.sub(r'\1 \2', folder) for folder in Path(source.relative(file)).parts[:-1]).lower()
         if re.search(rf'(?<![a-z]){LABELS}(?![a-z])', folders):
             maps.append(file)
@@ -133,9 +113,8 @@ def read_pixels(file: Path, coloured: bool = False) -> np.ndarray:
         with Image.open(file) as image:
             mode = {'1': 'L', 'LA': 'L', 'RGBA': 'RGB', 'PA': 'RGB', 'CMYK': 'RGB', 'YCbCr': 'RGB'}.get(image.mode)
             pixels = np.asarray(image.convert('RGB' if coloured else mode) if coloured or mode else image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        content = np.frombuffer(file.read_bytes(), np.uint8)
-        decoded = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if len(content) else None
+    except PILLOW_ERRORS:
+        decoded = read_file(file, cv2.IMREAD_UNCHANGED)
         if decoded is None:
             raise UnreadableError(f'{file} is not a readable image; replace or remove it.') from None
         pixels = decoded[..., 2::-1] if decoded.ndim == 3 else decoded
@@ -231,9 +210,8 @@ def _table_of_values(values: list[int], kind: str, data: DataSet, source: Source
     if last >= IGNORED or last >= 4 * len(values) + 16:
         problem = f'{source.path} has label maps with {len(values)} values up to {last}, but no table of their classes'
         raise UserError(f'{problem}; write labels.txt with lines "value name", or pass --colors FILE.')
-    data.notes.append(
-        f'The classes of the label maps have no names; write them into {source.path}/classes.txt, one on each line.'
-    )
+    remedy = f'write them into {source.path}/classes.txt, one on each line'
+    data.notes.append(f'The classes of the label maps have no names; {remedy}.')
     return [(f'class {i}', i) for i in range(last + 1)], kind
 
 
@@ -295,14 +273,18 @@ def _places(data: DataSet) -> dict[str, Place]:
     """Return the folders of each split, if mmsegmentation finds the label maps there by the names of the images."""
     places = {}
     for split, records in data.splits.items():
-        images = common_folder(record.file for record in records)
         maps = common_folder(record.label_maps[''] for record in records)
         suffixes = {(record.file.suffix, _ending(record, maps)) for record in records}
         (suffix, ending) = suffixes.pop()
-        complete = {*images.rglob(f'*{suffix}')} == {record.file for record in records}
-        if not suffixes and ending and complete and all(map(_has_one_channel, records)):
-            places[split] = Place(maps, images, (suffix, ending))
+        if not suffixes and ending and not has_other_images(records) and all(map(_has_one_channel, records)):
+            places[split] = Place(maps, records[0].folder, (suffix, ending))
     return places if len(places) == len(data.splits) else {}
+
+
+def has_other_images(records: Sequence[Record]) -> bool:
+    """Whether the folder of a split has images of other splits; mmsegmentation would read them as well."""
+    files = records[0].folder.rglob(f'*{records[0].file.suffix}')
+    return {*files} != {record.file for record in records}
 
 
 def _ending(record: Record, maps: Path) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import cv2
-import numpy as np
 from PIL import Image
 
 from ..datasets import SUFFIXES
+from ..datasets.image_files import PILLOW_ERRORS, decode, read_file
 from ..errors import UnreadableError, UserError, counted, some
 from .records import DataSet, Record
 
@@ -57,13 +57,18 @@ class Source:
         return list(_walk(self.root))
 
     @cached_property
+    def image_files(self) -> list[Path]:
+        """All images, sorted by path."""
+        files = self.files if self.image_root == self.root else _walk(self.image_root)
+        return sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+
+    @cached_property
     def images(self) -> dict[str, list[Path]]:
         """Images by name in lower case, and by name without suffix."""
         index: dict[str, list[Path]] = {}
-        for file in self.files if self.image_root == self.root else _walk(self.image_root):
-            if file.suffix.lower() in SUFFIXES:
-                for key in {file.name.lower(), file.stem.lower()}:
-                    index.setdefault(key, []).append(file)
+        for file in self.image_files:
+            for key in {file.name.lower(), file.stem.lower()}:
+                index.setdefault(key, []).append(file)
         return index
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
@@ -104,6 +109,10 @@ class Source:
                 return file.relative_to(root).as_posix()
         return str(file)
 
+    def split_of(self, file: Path) -> str:
+        """Return the split that the folders of a file name, by default ``train``."""
+        return split_of(*Path(self.relative(file)).parts[-2::-1]) or 'train'
+
 
 def _walk(root: Path) -> Iterator[Path]:
     seen = set()  # a link may lead to a folder above it
@@ -127,12 +136,19 @@ def split_of(*names: str) -> str | None:
 
 
 def named_splits(splits: dict[str, list[Record]]) -> dict[str, list[Record]]:
-    """Return splits with images in the order train, val, test, then others; a single other one becomes ``train``."""
-    splits = {name: sorted(records, key=lambda record: record.name) for name, records in splits.items() if records}
+    """Return splits with images in the order train, val, test, then others; a single other one becomes ``train``.
+
+    The names of the records, which have no folder, become paths from the common folder of the split.
+    """
+    splits = {name: records for name, records in splits.items() if records}
+    for records in splits.values():
+        common = common_folder(record.file for record in records)
+        for record in records:
+            record.name = (record.file.parent.relative_to(common) / record.name).as_posix()
+        records.sort(key=lambda record: record.name)
     if len(splits) == 1:
         splits = {only_split(splits): records for records in splits.values()}
-    order = {name: i for i, name in enumerate(ORDER)}
-    return {name: splits[name] for name in sorted(splits, key=lambda name: (order.get(name, len(order)), name))}
+    return {name: splits[name] for name in dict.fromkeys((*ORDER, *sorted(splits))) if name in splits}
 
 
 def only_split(names: Iterable[str]) -> str:
@@ -154,6 +170,12 @@ def read_text(file: Path) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise UserError(f'{file} is not a text in UTF-8 ({error.reason} at byte {error.start}); save it so.') from error
+
+
+def lines_of(file: Path) -> list[tuple[int, str]]:
+    """Return the lines of a text that are not empty, with their numbers from 1."""
+    lines = enumerate(read_text(file).splitlines(), start=1)
+    return [(number, text) for number, line in lines if (text := line.strip())]
 
 
 def read_json(file: Path) -> Any:
@@ -200,11 +222,10 @@ def image_size(file: Path, content: bytes | None = None) -> tuple[int, int]:
             exif.load(image.info.get('exif', b''))  # `getexif` would decode a complete PNG file
             if exif.get(0x0112) not in ROTATED:
                 return width, height
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except PILLOW_ERRORS:
         pass
     # Decode the image: which formats OpenCV rotates depends on its version.
-    content = content if content is not None else file.read_bytes() if file.is_file() else b''
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    pixels = read_file(file, cv2.IMREAD_COLOR) if content is None else decode(content, cv2.IMREAD_COLOR)
     if pixels is None:
         raise UnreadableError(f'{file} is missing or not a readable image; replace or remove it.')
     return pixels.shape[1], pixels.shape[0]
@@ -214,9 +235,8 @@ def check_sizes(data: DataSet) -> None:
     """Replace the sizes of the source by those of the images, and note differences."""
     rotated: list[str] = []
     other: list[str] = []
-    for split, record in ((split, record) for split, records in data.splits.items() for record in records):
-        if record.embedded:
-            continue
+    records = [(split, record) for split, members in data.splits.items() for record in members if not record.embedded]
+    for split, record in records:
         size = image_size(record.file)
         if size != (record.width, record.height) and min(record.width, record.height) > 0:
             (rotated if size == (record.height, record.width) else other).append(
@@ -226,15 +246,12 @@ def check_sizes(data: DataSet) -> None:
                 data.places[split] = data.places[split]._replace(annotations=None)
         record.width, record.height = size
     if rotated:
-        data.notes.append(
-            f'Width and height are exchanged in the annotations of {counted(len(rotated), "image")} ({some(rotated)}): '
-            'check that their boxes fit, because training applies the EXIF orientation.'
-        )
+        images = f'{counted(len(rotated), "image")} ({some(rotated)}): check that their boxes fit'
+        problem = f'Width and height are exchanged in the annotations of {images}'
+        data.notes.append(f'{problem}, because training applies the EXIF orientation.')
     if other:
-        data.notes.append(
-            f'The annotations have another size than {counted(len(other), "image")} ({some(other)}): '
-            'check that their boxes fit.'
-        )
+        images = f'{counted(len(other), "image")} ({some(other)}): check that their boxes fit'
+        data.notes.append(f'The annotations have another size than {images}.')
 
 
 def number(value: Any, place: str) -> float:

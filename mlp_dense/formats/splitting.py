@@ -13,7 +13,7 @@ from ..errors import UnreadableError, UserError, counted, some
 from .labelme import image_bytes
 from .records import DataSet, Record
 from .semantic import label_map
-from .sources import ORDER, common_folder
+from .sources import ORDER, named_splits
 
 
 def split(data: DataSet, fractions: Sequence[float], seed: int = 0) -> DataSet:
@@ -26,21 +26,16 @@ def split(data: DataSet, fractions: Sequence[float], seed: int = 0) -> DataSet:
     if len(fractions) not in (2, 3) or min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise UserError(f'The fractions are {[*fractions]}; set two or three positive numbers with the sum 1.')
     names = ORDER[: len(fractions)]
-    common = common_folder(record.file for record in data.records())
-    parents = [(record, record.file.parent.relative_to(common)) for record in data.records()]
-    records = [replace(record, name=(parent / Path(record.name).name).as_posix()) for record, parent in parents]
-    records.sort(key=lambda record: record.name)
+    records = [replace(record, name=Path(record.name).name) for record in data.records()]
+    (records,) = named_splits(dict(train=records)).values()
     groups = near_duplicates([_thumbnail(record) for record in records])
     if len(groups) < len(names):
         raise UserError(f'{counted(len(groups), "different image")} cannot be split into {len(names)}; add images.')
     labels = [{label for i in group for label in _labels(records[i], data)} for group in groups]
     sizes = [len(group) for group in groups]
     parts = assign(labels, sizes, fractions, seed)
-    splits: dict[str, list[Record]] = {name: [] for name in names}
-    for group, part in sorted(zip(groups, parts, strict=True)):
-        splits[names[part]] += [records[i] for i in group]
-    for members in splits.values():
-        members.sort(key=lambda record: record.name)
+    part_of = {i: part for group, part in zip(groups, parts, strict=True) for i in group}
+    splits = {name: [records[i] for i in sorted(part_of) if part_of[i] == part] for part, name in enumerate(names)}
     sizes_of_splits = ', '.join(f'{name} {len(splits[name])}' for name in names)
     notes = [*data.notes, f'Split with the seed {seed}: {sizes_of_splits} images.']
     if len(data.splits) > 1:
@@ -58,7 +53,6 @@ def split(data: DataSet, fractions: Sequence[float], seed: int = 0) -> DataSet:
 
 
 def _labels(record: Record, data: DataSet) -> set[int]:
-    """Return the classes in an image."""
     if record.label_maps:
         return {*np.unique(label_map(record, data)).tolist()} & {*range(len(data.classes))}
     return {annotation.label for annotation in record.annotations}

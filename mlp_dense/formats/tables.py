@@ -6,17 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .sources import Source, read_json, read_text
+from .sources import Source, lines_of, read_json
 
-FILES = (
-    'labelmap.txt',
-    '_classes.csv',
-    'class_dict.csv',
-    'label_colors.txt',
-    'classes.txt',
-    'labels.txt',
-    'codes.txt',
-)
+FILES = ('labelmap.txt', '_classes.csv', 'class_dict.csv', 'label_colors.txt', 'classes.txt', 'labels.txt', 'codes.txt')
 """Files of a data set that list its classes, in the order in which they are tried."""
 IGNORED_NAMES = ('ignore', 'ignored')  # rows whose pixels are ignored
 Colour = tuple[int, int, int]
@@ -53,8 +45,8 @@ def read_table(file: Path) -> Table:
             raise UserError(f'{file} has no names of classes; write {{"name": [red, green, blue]}}.')
         return checked_table(list(content.items()), file)
     rows: list[tuple[str, Any]] = []
-    for i, line in enumerate(read_text(file).splitlines(), start=1):
-        if not (text := line.strip()) or text.startswith('#'):
+    for i, text in lines_of(file):
+        if text.startswith('#'):
             continue
         if file.name == 'labelmap.txt':
             text = ' '.join(text.rsplit(':', 3)[:2]).strip()

@@ -2,31 +2,16 @@
 
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError, counted, some
 from .records import Annotation, DataSet, Losses, Record, box_between
-from .sources import SPLITS, Source, common_folder, image_size, named_splits, number, read_text, read_xml, split_of
+from .sources import SPLITS, Source, common_folder, lines_of, named_splits, number, read_xml
 
 FOLDERS = ('JPEGImages', 'images')
 LABEL_MAP = 'labelmap.txt'  # CVAT's list of the classes
-
-
-def xml_files(source: Source, tag: str) -> list[Path]:
-    """Return the XML files of a source with a root element."""
-    return [file for file in source.with_suffix('.xml') if _root_tag(file) == tag]
-
-
-def _root_tag(file: Path) -> str:
-    with file.open('rb') as opened:
-        match = re.search(rb'<([A-Za-z]\w*)', opened.read(4096).replace(b'\0', b''))  # also UTF-16
-    return match[1].decode() if match else ''
-
-
-def voc_files(source: Source) -> list[Path]:
-    """Return the annotation files."""
-    return xml_files(source, 'annotation')
 
 
 def read_voc(source: Source, files: Sequence[Path]) -> DataSet:
@@ -41,25 +26,24 @@ def read_voc(source: Source, files: Sequence[Path]) -> DataSet:
     used = {name for root in roots.values() for name in map(_name, root.iter('object'))}
     data.classes = _classes(source, used, data.notes)
     labels = {name: i for i, name in enumerate(data.classes)}
-    images = {file: _image(source, file, root) for file, root in roots.items()}
-    if missing := [source.relative(file) for file, image in images.items() if image is None]:
+    images = {file: image for file, root in roots.items() if (image := _image(source, file, root))}
+    if missing := [source.relative(file) for file in files if file not in images]:
         folders = [file.parent.parent / name for file in files[:1] for name in FOLDERS]
         problem = f'{counted(len(missing), "XML file")} of {len(files)} have no image ({some(missing)})'
         raise UserError(f'{problem}; put the images into {folders[0]}, set their folder, or remove the files.')
     original = []
     for split, members in _splits(source, files, data.notes).items():
-        paths = {file: image for file in members if (image := images[file])}
-        common = common_folder(paths.values())
         records = data.splits[split] = []
-        for file, image in paths.items():
-            root = roots[file]
-            if one_based := _is_original(root):
+        for file in dict.fromkeys(members):
+            root, image = roots[file], images[file]
+            owner, database = (root.findtext(f'source/{key}') or '' for key in ('annotation', 'database'))
+            if one_based := owner.startswith('PASCAL VOC') or database.startswith('The VOC20'):
                 original.append(file)
-            record = Record(image.relative_to(common).as_posix(), image, *_size(root, image))
-            record.annotations = [
-                _annotation(entry, f'{file}: object {i}', labels, one_based, data.losses)
-                for i, entry in enumerate(root.iter('object'), start=1)
-            ]
+            sizes = (root.findtext(f'size/{side}') or 0 for side in ('width', 'height'))
+            width, height = (int(number(size, str(image))) for size in sizes)
+            record = Record(image.name, image, width, height)
+            for i, entry in enumerate(root.iter('object'), start=1):
+                record.annotations.append(_annotation(entry, f'{file}: object {i}', labels, one_based, data.losses))
             records.append(record)
     if original:
         data.notes.append(f'{counted(len(original), "file")} of PASCAL VOC count pixels from 1; 1 is subtracted.')
@@ -77,8 +61,8 @@ def _classes(source: Source, used: set[str], notes: list[str]) -> list[str]:
     if not files:
         notes.append('The classes are sorted by name, because VOC does not list them.')
         return sorted(used)
-    lines = [line.strip() for line in read_text(files[0]).splitlines()]
-    rows = [line.rsplit(':', 3) for line in lines if line and not line.startswith('#')]  # name, colour, parts, actions
+    lines = [line for _, line in lines_of(files[0]) if not line.startswith('#')]
+    rows = [line.rsplit(':', 3) for line in lines]  # name, colour, parts, actions
     names = [row[0] for row in rows if row[0] != 'background' or row[0] in used or not row[1]]
     if unknown := sorted(used - {*names}):
         raise UserError(f'{files[0]} does not list the classes {some(unknown)}; add them.')
@@ -102,18 +86,6 @@ def _image(source: Source, file: Path, root: ET.Element) -> Path | None:
     return path if path.is_absolute() and path.is_file() else None
 
 
-def _size(root: ET.Element, image: Path) -> tuple[int, int]:
-    width, height = (root.findtext(f'size/{side}') or '0' for side in ('width', 'height'))
-    size = int(number(width, str(image))), int(number(height, str(image)))
-    return size if min(size) > 0 else image_size(image)
-
-
-def _is_original(root: ET.Element) -> bool:
-    """Whether a file is from PASCAL VOC itself."""
-    source = (root.findtext('source/annotation') or '', root.findtext('source/database') or '')
-    return source[0].startswith('PASCAL VOC') or source[1].startswith('The VOC20')
-
-
 def _splits(source: Source, files: Sequence[Path], notes: list[str]) -> dict[str, list[Path]]:
     """Return the files of each split, from the lists in ``ImageSets/Main`` or from the names of folders."""
     splits: dict[str, list[Path]] = {}
@@ -127,8 +99,7 @@ def _splits(source: Source, files: Sequence[Path], notes: list[str]) -> dict[str
         if name not in SPLITS and len(lists) > 1:  # lists of single classes, and others
             continue
         base = list_file.parents[2] / 'Annotations'
-        lines = [(i, line.strip()) for i, line in enumerate(read_text(list_file).splitlines(), start=1)]
-        ids = [(i, re.sub(r'\s+-?[01]$', '', line)) for i, line in lines if line]  # a number after the name, or none
+        ids = [(i, re.sub(r'\s+-?[01]$', '', line)) for i, line in lines_of(list_file)]  # without a number at the end
         paths = [known.get(base / name) for _, name in ids]
         if not any(paths):
             notes.append(f'{source.relative(list_file)} lists images without annotations; it is not read.')
@@ -139,7 +110,7 @@ def _splits(source: Source, files: Sequence[Path], notes: list[str]) -> dict[str
             splits.setdefault(SPLITS.get(name, name), []).append(path)
     if not splits:
         for file in files:
-            splits.setdefault(split_of(*Path(source.relative(file)).parts[-2::-1]) or 'train', []).append(file)
+            splits.setdefault(source.split_of(file), []).append(file)
     listed = {file for members in splits.values() for file in members}
     if others := [source.relative(file) for file in files if file not in listed]:
         notes.append(f'{counted(len(others), "file")} are in no list of ImageSets/Main and not read ({some(others)}).')
@@ -173,20 +144,17 @@ def write_voc(folder: Path, splits: dict[str, list[Record]], classes: Sequence[s
     stems = [Path(record.name).with_suffix('').as_posix() for records in splits.values() for record in records]
     parents = {split: '' if len(stems) == len({*stems}) else f'{split}/' for split in splits}
     for split, records in splits.items():
-        written = set()
-        for record in records:
-            stem = parents[split] + Path(record.name).with_suffix('').as_posix()
-            if stem in written:
-                raise UserError(f'Two images are called {stem}, so they would share an XML file; rename one.')
-            written.add(stem)
-            file = folder / 'Annotations' / f'{stem}.xml'
+        names = [parents[split] + Path(record.name).with_suffix('').as_posix() for record in records]
+        if repeated := [name for name, times in Counter(names).items() if times > 1]:
+            raise UserError(f'Two images are called {repeated[0]}, so they would share an XML file; rename one.')
+        for name, record in zip(names, records, strict=True):
+            file = folder / 'Annotations' / f'{name}.xml'
             file.parent.mkdir(parents=True, exist_ok=True)
             tree = ET.ElementTree(_element(record, classes, losses))
             ET.indent(tree)
             tree.write(file, encoding='utf-8', xml_declaration=True)
         file = folder / 'ImageSets' / 'Main' / f'{split}.txt'
         file.parent.mkdir(parents=True, exist_ok=True)
-        names = [parents[split] + Path(record.name).with_suffix('').as_posix() for record in records]
         file.write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
     lines = ['# label:color_rgb:parts:actions', *(f'{name}:::' for name in classes)]
     (folder / LABEL_MAP).write_text('\n'.join(lines) + '\n', encoding='utf-8')

@@ -11,8 +11,8 @@ import yaml
 
 from ..datasets import SUFFIXES
 from ..errors import UserError, counted, some
-from .records import Annotation, Box, DataSet, Losses, Polygon, Record, box_of
-from .sources import SPLITS, Source, common_folder, image_size, named_splits, number, read_text, split_of
+from .records import Annotation, Box, DataSet, Losses, Polygon, Record, box_of, outlined, signed_area
+from .sources import SPLITS, Source, image_size, lines_of, named_splits, number, read_text
 
 TOLERANCE = 0.01  # fractions of an image by which a box may exceed it, from rounding in other tools
 CLASS_FILES = ('classes.txt', 'obj.names', 'predefined_classes.txt')
@@ -53,10 +53,8 @@ def read_yolo(source: Source, files: Sequence[Path]) -> DataSet:
         data.classes, lists = _class_names(names_file), _lists(content, file, data.notes)
     else:
         data.classes, lists = _class_names(file), {}
-        for paths in source.images.values():
-            for image in paths:
-                split = split_of(*Path(source.relative(image)).parts[-2::-1]) or 'train'
-                lists.setdefault(split, []).append(image)
+        for image in source.image_files:
+            lists.setdefault(source.split_of(image), []).append(image)
     for split, images in lists.items():
         data.splits[split] = _records(source, sorted(set(images)), data)
     data.splits = named_splits(data.splits)
@@ -92,7 +90,7 @@ def _classes(content: dict, file: Path) -> list[str]:
 
 
 def _class_names(file: Path) -> list[str]:
-    return _without_repetition([line.strip() for line in read_text(file).splitlines() if line.strip()], file)
+    return _without_repetition([name for _, name in lines_of(file)], file)
 
 
 def _without_repetition(names: list[str], file: Path) -> list[str]:
@@ -116,7 +114,7 @@ def _lists(content: dict, file: Path, notes: list[str]) -> Lists:
             elif not found:
                 raise UserError(f'{file}: {key} is {entry!r}, which does not exist below {base}; fix the path.')
             for path in found:
-                images = _listed(path, base, notes) if path.is_file() else _below(path)
+                images = _listed(path, base, notes) if path.is_file() else Source(path).image_files
                 lists.setdefault(SPLITS[key], []).extend(images)
     return lists
 
@@ -140,22 +138,15 @@ def _listed(file: Path, base: Path, notes: list[str]) -> list[Path]:
         return [file]
     images: list[Path] = []
     renamed: list[str] = []
-    for i, line in enumerate(read_text(file).splitlines(), start=1):
-        if not (name := line.strip()):
-            continue
+    for i, name in lines_of(file):
         found = _resolve(name, file.parent, renamed) or _resolve(name, base, renamed)
         if not found:
             raise UserError(f'{file}:{i} lists the image {name!r}, which does not exist; fix or remove the line.')
         images += found
     if renamed:
-        notes.append(
-            f'{file} lists {counted(len(renamed), "path")} of another machine, found by their last folders and names.'
-        )
+        paths = counted(len(renamed), 'path')
+        notes.append(f'{file} lists {paths} of another machine, found by their last folders and names.')
     return images
-
-
-def _below(folder: Path) -> list[Path]:
-    return [file for file in Source(folder).files if file.suffix.lower() in SUFFIXES]
 
 
 def _label_file(image: Path) -> Path | None:
@@ -189,13 +180,11 @@ def _records(source: Source, images: list[Path], data: DataSet) -> list[Record]:
     ]
     if unpaired:
         data.notes.append(f'Not read: {counted(len(unpaired), "label file")} without an image ({some(unpaired)}).')
-    common = common_folder(images) if images else source.root
     records = []
     for image, file in label_files.items():
-        record = Record(image.relative_to(common).as_posix(), image, *image_size(image))
-        if file:
-            rows = [(i, line.split()) for i, line in enumerate(read_text(file).splitlines(), start=1)]
-            record.annotations = [_annotation(row, f'{file}:{i}', record, data.classes) for i, row in rows if row]
+        record = Record(image.name, image, *image_size(image))
+        for i, line in lines_of(file) if file else ():
+            record.annotations.append(_annotation(line.split(), f'{file}:{i}', record, data.classes))
         records.append(record)
     return records
 
@@ -221,7 +210,7 @@ def _annotation(row: list[str], place: str, record: Record, classes: list[str]) 
     pixels = tuple(round(value * sides[i % 2], 3) + 0.0 for i, value in enumerate(values))  # without -0.0
     if len(values) == 4:
         return Annotation(int(label), Box(*pixels), origin=place)
-    return Annotation(int(label), box_of([pixels]), (pixels,), origin=place)
+    return outlined(int(label), pixels, place)
 
 
 def write_yolo(folder: Path, splits: dict[str, list[Record]], classes: Sequence[str], losses: Losses) -> None:
@@ -266,12 +255,8 @@ def _row(annotation: Annotation, record: Record, losses: Losses) -> str:
     else:
         if annotation.rle is not None:
             losses.changed['YOLO has no pixel masks, so the box remains'].append(name)
-        values = (
-            (inside[0] + inside[2]) / 2,
-            (inside[1] + inside[3]) / 2,
-            inside[2] - inside[0],
-            inside[3] - inside[1],
-        )
+        centre = (inside[0] + inside[2]) / 2, (inside[1] + inside[3]) / 2
+        values = (*centre, inside[2] - inside[0], inside[3] - inside[1])
     fractions = [value / (height if i % 2 else width) for i, value in enumerate(values)]
     clipped = [min(max(value, 0.0), 1.0) for value in fractions]
     if clipped != fractions or (not annotation.polygons and inside != (left, top, right, bottom)):
@@ -284,15 +269,9 @@ def joined(polygons: Sequence[Polygon]) -> Polygon:
     outline = np.reshape(polygons[0], (-1, 2))
     for polygon in polygons[1:]:
         points = np.reshape(polygon, (-1, 2))
-        if _turn(points) * _turn(outline) < 0:
+        if signed_area(polygon) * signed_area(outline.ravel().tolist()) < 0:
             points = points[::-1]
         distances = np.square(outline[:, None] - points[None]).sum(2)
         i, j = np.unravel_index(distances.argmin(), distances.shape)
         outline = np.concatenate([outline[: i + 1], points[j:], points[: j + 1], outline[i:]])
     return tuple(outline.ravel().tolist())
-
-
-def _turn(points: np.ndarray) -> float:
-    """Return twice the enclosed area, negative if the points run the other way round."""
-    following = np.roll(points, -1, axis=0)
-    return float((points[:, 0] * following[:, 1] - following[:, 0] * points[:, 1]).sum())

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from rich.progress import track
 
 from ..datasets.annotations import repair
-from ..datasets.coco import read_coco
+from ..datasets.coco_json import read_coco
 from ..errors import UserError
 from . import matching
 from .matching import ERRORS, HIT, Errors, Matches, joined_matches

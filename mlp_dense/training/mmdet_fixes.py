@@ -19,7 +19,7 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
 from ..datasets.annotations import repair
-from ..datasets.coco import read_coco
+from ..datasets.coco_json import read_coco
 from ..registry import DATASETS, METRICS, MODELS
 from .normalization import AnyBands
 

@@ -8,7 +8,7 @@ from pycocotools import mask as masks
 
 from mlp_dense.datasets import annotations as kinds
 from mlp_dense.datasets.annotations import Problem, coco_mask, other_category, repair
-from mlp_dense.datasets.coco import format_of, read_coco, read_json
+from mlp_dense.datasets.coco_json import format_of, read_coco, read_json
 from mlp_dense.errors import UserError
 
 SIZE = (100, 50)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from mlp_dense.checks.coco_data import Contents
-from mlp_dense.checks.image_files import file_findings, missing_files
+from mlp_dense.checks.data_files import file_findings, missing_files
 
 DATASET = SimpleNamespace(data_prefix={}, ann_file='')
 

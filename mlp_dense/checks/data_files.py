@@ -8,7 +8,7 @@ from typing import Any
 
 from ..datasets import SUFFIXES, SYSTEM_FOLDERS
 from .coco_data import Contents
-from .findings import Finding
+from .findings import Finding, listing
 
 
 def missing_files(files: Iterable[str]) -> list[str]:
@@ -35,13 +35,10 @@ def file_findings(name: str, dataset: Any, contents: Contents, max_unreadable: f
         if missing := missing_files(files):
             is_error = name != 'train' or len(missing) > max_unreadable * len(files)
             remedy = _similar(missing[0]) or 'add the files, or correct the names and the folder'
-            examples = tuple(missing[:3])
-            yield Finding(
-                'error' if is_error else 'warning', name, f'{noun} are missing', len(missing), examples, remedy
-            )
+            yield listing('error' if is_error else 'warning', name, f'{noun} are missing', missing, remedy)
     if repeated := [file for file, count in Counter(contents.images).items() if count > 1]:
         problem, remedy = 'images are listed several times', 'list each image once, with all of its annotations'
-        yield Finding('warning', name, problem, len(repeated), tuple(repeated[:3]), remedy)
+        yield listing('warning', name, problem, repeated, remedy)
     yield from _other_suffixes(name, dataset)
 
 
@@ -65,11 +62,8 @@ def _other_suffixes(name: str, dataset: Any) -> Iterator[Finding]:
     ignored = {_suffix(own)} | ({_suffix(dataset.seg_map_suffix)} if folder in (labels, *labels.parents) else set())
     for suffix, files in images_by_suffix(folder).items():
         if suffix not in ignored:
-            problem, remedy = (
-                f'images with the suffix {suffix} are not used',
-                f'rename them, or set img_suffix={suffix!r}',
-            )
-            yield Finding('warning', name, problem, len(files), tuple(files[:3]), remedy)
+            problem = f'images with the suffix {suffix} are not used'
+            yield listing('warning', name, problem, files, f'rename them, or set img_suffix={suffix!r}')
 
 
 def _suffix(ending: str) -> str:
@@ -77,12 +71,18 @@ def _suffix(ending: str) -> str:
     return Path(f'x{ending}').suffix
 
 
+def visible(folder: Path, pattern: str = '*') -> Iterator[Path]:
+    """Yield the files and folders below a folder, sorted by path, without hidden ones and system folders."""
+    for path in sorted(folder.rglob(pattern)):
+        if not any(part[0] == '.' or part in SYSTEM_FOLDERS for part in path.relative_to(folder).parts):
+            yield path
+
+
 def images_by_suffix(folder: Path) -> dict[str, list[str]]:
-    """Return the images in and below a folder by their suffix, without hidden files and system folders."""
+    """Return the visible images below a folder by their suffix."""
     found: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(folder.rglob('*')):
-        parts = path.relative_to(folder).parts
-        if path.suffix.lower() in SUFFIXES and not any(part[0] == '.' or part in SYSTEM_FOLDERS for part in parts):
+    for path in visible(folder):
+        if path.suffix.lower() in SUFFIXES:
             found[path.suffix].append(str(path))
     return found
 
