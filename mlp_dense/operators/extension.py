@@ -5,6 +5,7 @@ mmcv passes tensors by position. Most operators write their results into tensors
 
 # ruff: noqa: D103, N803  mmcv documents and names these functions
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mlp_dense.errors import UserError
 from mlp_dense.operators import announce, deformable, roi_align
 from mlp_dense.operators.nms import nms as _nms
 
@@ -48,6 +50,9 @@ def sigmoid_focal_loss_backward(*tensors: Tensor, **settings: Any) -> None:
 
 def deform_conv_forward(*tensors: Tensor, **settings: int) -> None:
     x, weight, offset, output, _, _ = tensors
+    expected = (2 * settings['deformable_group'] * weight[0, 0].numel(), *output.shape[2:])
+    if offset.shape[1:] != expected:
+        raise UserError(f'Offsets of shape {(*offset.shape[1:],)} do not fit; pass offsets of shape {expected}.')
     output.copy_(deformable.deform_conv2d(x, offset, weight, **_deform_conv(**settings)))
 
 
@@ -138,9 +143,25 @@ def _deform_conv(dH: int, dW: int, padH: int, padW: int, dilationH: int, dilatio
 def _modulated_deform_conv(
     x: Tensor, weight: Tensor, bias: Tensor, offset: Tensor, mask: Tensor, with_bias: bool, **settings: int
 ) -> Tensor:
-    stride, padding, dilation = ((settings[f'{n}_h'], settings[f'{n}_w']) for n in ('stride', 'pad', 'dilation'))
+    kernel, stride, padding, dilation = (
+        (settings[f'{name}_h'], settings[f'{name}_w']) for name in ('kernel', 'stride', 'pad', 'dilation')
+    )
+    geometry = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
+    size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in geometry]
+    planes = settings['deformable_group'] * kernel[0] * kernel[1]
+    offset, mask = _first_values(offset, 2 * planes, *size), _first_values(mask, planes, *size)
     output = deformable.deform_conv2d(x, offset, weight, mask=mask, stride=stride, padding=padding, dilation=dilation)
     return output + bias[:, None, None] if with_bias else output
+
+
+def _first_values(maps: Tensor, *shape: int) -> Tensor:
+    """Return the first values of each image of maps (B, C, H, W) in a smaller shape.
+
+    mmcv reads offsets and masks so. DyHead and GLIP pass those of a finer level.
+    """
+    if maps.shape[1:].numel() < math.prod(shape):
+        raise UserError(f'Offsets or a mask of shape {(*maps.shape[1:],)} do not fit; pass maps of shape {shape}.')
+    return maps.flatten(1)[:, : math.prod(shape)].unflatten(1, shape)
 
 
 def _write_gradients(
