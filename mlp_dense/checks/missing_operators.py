@@ -1,0 +1,31 @@
+"""Check that mmcv's layers in a model have their operators."""
+
+import inspect
+import re
+import sys
+from functools import cache
+
+from torch import nn
+
+from ..errors import UserError
+from ..operators.missing import explanation
+
+
+def check_operators(model: nn.Module) -> None:
+    """Raise UserError if a layer of mmcv in a model calls an operator without a fallback."""
+    for name, module in model.named_modules():
+        if operators := _missing(type(module)):
+            raise UserError(f'model.{name} is {type(module).__name__} of mmcv: {explanation(operators[0])}')
+
+
+@cache
+def _missing(layer: type[nn.Module]) -> list[str]:
+    """Return the missing operators that the modules of mmcv with a layer and its bases call."""
+    modules = {sys.modules[base.__module__] for base in layer.__mro__ if base.__module__.startswith('mmcv.ops.')}
+    calls = [
+        (module.ext_module, operator)
+        for module in modules
+        if hasattr(module, 'ext_module')
+        for operator in re.findall(r'ext_module\.(\w+)', inspect.getsource(module))
+    ]
+    return [operator for extension, operator in calls if operator not in vars(extension)]
