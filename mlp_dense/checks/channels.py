@@ -33,9 +33,10 @@ def _readers(model: nn.Module) -> Iterator[tuple[str, Any]]:
         yield ('neck.0', neck[0]) if isinstance(neck, nn.Sequential) else ('neck', neck)
         return
     for name, child in model.named_children():
-        several = isinstance(child, nn.ModuleList)
-        for i, head in enumerate(child if several else [child]):
-            path = f'{name}.{i}' if several else name
+        heads = (
+            {f'{name}.{i}': head for i, head in enumerate(child)} if isinstance(child, nn.ModuleList) else {name: child}
+        )
+        for path, head in heads.items():
             if hasattr(head, 'kernel_generate_head'):  # K-Net
                 yield f'{path}.kernel_generate_head', head.kernel_generate_head
             else:

@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 from functools import cache
+from typing import Any
 
 from torch import nn
 
@@ -14,8 +15,9 @@ from ..operators.missing import explanation
 def check_operators(model: nn.Module) -> None:
     """Raise UserError if a layer of mmcv in a model calls an operator without a fallback."""
     for name, module in model.named_modules():
-        if operators := _missing(type(module)):
-            raise UserError(f'model.{name} is {type(module).__name__} of mmcv: {explanation(operators[0])}')
+        layer: Any = type(module)
+        if operators := _missing(layer):
+            raise UserError(f'model.{name} is {layer.__name__} of mmcv: {explanation(operators[0])}')
 
 
 @cache

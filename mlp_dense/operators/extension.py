@@ -127,35 +127,35 @@ def softmax_focal_loss_backward(*tensors: Tensor, **settings: Any) -> None:
     _write_gradients(loss, [_logarithm(softmax)], torch.ones_like(softmax[:, 0]), [grad_input])
 
 
-def carafe_forward(*tensors: Tensor, **settings: int) -> None:
+def carafe_forward(*tensors: Tensor, **settings: Any) -> None:
     features, masks, saved, _, _, output = tensors
     output.copy_(carafe.carafe(features, masks, **settings))
     saved.copy_(features)
 
 
-def carafe_backward(*tensors: Tensor, **settings: int) -> None:
+def carafe_backward(*tensors: Tensor, **settings: Any) -> None:
     grad_output, saved, masks, _, _, _, _, *gradients = tensors
     _write_gradients(partial(carafe.carafe, **settings), [saved, masks], grad_output, gradients)
 
 
-def carafe_naive_forward(*tensors: Tensor, **settings: int) -> None:
+def carafe_naive_forward(*tensors: Tensor, **settings: Any) -> None:
     features, masks, output = tensors
     output.copy_(carafe.carafe(features, masks, **settings))
 
 
-def carafe_naive_backward(*tensors: Tensor, **settings: int) -> None:
+def carafe_naive_backward(*tensors: Tensor, **settings: Any) -> None:
     grad_output, features, masks, *gradients = tensors
     _write_gradients(partial(carafe.carafe, **settings), [features, masks], grad_output, gradients)
 
 
 def masked_im2col_forward(*tensors: Tensor, kernel_h: int, kernel_w: int, pad_h: int, pad_w: int) -> None:
-    *inputs, output = tensors
-    output.copy_(masked_conv.masked_im2col(*inputs, kernel=(kernel_h, kernel_w), padding=(pad_h, pad_w)))
+    features, rows, columns, output = tensors
+    output.copy_(masked_conv.masked_im2col(features, rows, columns, (kernel_h, kernel_w), (pad_h, pad_w)))
 
 
 def masked_col2im_forward(*tensors: Tensor, height: int, width: int, channels: int) -> None:
-    *inputs, output = tensors
-    output.copy_(masked_conv.masked_col2im(*inputs, size=(height, width)))
+    values, rows, columns, output = tensors
+    output.copy_(masked_conv.masked_col2im(values, rows, columns, (height, width)))
 
 
 def psamask_forward(*tensors: Tensor, psa_type: int, h_mask: int, w_mask: int, **derived: int) -> None:

@@ -28,11 +28,11 @@ def roi_pool_cells(maps: Tensor, rois: Tensor, size: Sequence[int], scale: float
     start, end = boxes[:, :2] * scale, (boxes[:, 2:] + 1) * scale
     valid = (end > start).all(1)
     limits = []
-    for axis, bins, cells in ((1, size[0], height), (0, size[1], width)):
+    for axis, bins, limit in ((1, size[0], height), (0, size[1], width)):
         edges = torch.arange(bins + 1, dtype=boxes.dtype, device=boxes.device)
         edges = edges * ((end - start)[:, axis] / bins)[:, None] + start[:, axis, None]
         first, last = edges[:, :-1].floor(), edges[:, 1:].ceil()
-        limits.append([limit.nan_to_num(0).clamp(0, cells).long() for limit in (first, last)])
+        limits.append([edge.nan_to_num(0).clamp(0, limit).long() for edge in (first, last)])
     (top, bottom), (left, right) = limits
     heights, widths = (bottom - top)[:, :, None], (right - left)[:, None]  # (N, rows, 1), (N, 1, columns)
     counts = (heights.clamp(min=0) * widths.clamp(min=0) * valid[:, None, None]).flatten()
