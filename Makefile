@@ -20,7 +20,7 @@ EXTRA_lowest := mim,data
 EXTRA := $(EXTRA_$(STACK))
 MMCV := $(if $(filter onedl,$(STACK)),onedl-mmcv,mmcv)
 PURE_MMCV := $(if $(filter onedl,$(STACK)),onedl-mmcv,mmcv-lite)
-HAS_OPS := $(BIN)/python -c 'import mmcv._ext' 2>/dev/null
+HAS_OPS := $(BIN)/python -c 'import sys, mmcv._ext as ops; sys.exit(ops.__file__.endswith(".py"))' 2>/dev/null
 
 HEAD_detection := mask_rcnn_
 HEAD_segmentation := upernet_
@@ -104,6 +104,7 @@ $(VENV)/.plain: $(CONSTRAINTS) $(VENV)/.tools
 	@echo '== set-up 3/3: mmcv, mmdet and mmsegmentation (about a minute)'
 	@$(PIP) show $(MMCV) >/dev/null 2>&1 || $(PIP) install -c $(CONSTRAINTS) $(PURE_MMCV)
 	@$(PIP) install -c $(CONSTRAINTS) --no-build-isolation -e '.[$(EXTRA)]'
+	@$(BIN)/mlp-dense operators status >/dev/null || $(BIN)/mlp-dense operators install
 	@[ $(STACK) != timm ] || $(BIN)/python tests/support/torchvision_without_cuda.py
 	@[ $(STACK) != timm ] || [ -d $(VENV)/mmpretrain ] || $(PIP) install -c $(CONSTRAINTS) --no-deps \
 		--target $(VENV)/mmpretrain mmpretrain einops importlib-metadata mat4py model-index ordered-set markdown zipp
@@ -120,4 +121,5 @@ $(VENV)/.compiled: $(VENV)/.plain
 		$(call COMPILE,--no-cache-dir); }
 	@$(HAS_OPS) || { echo "mmcv was built without its operators (no module mmcv._ext): install a C++ compiler (g++) and" \
 		"the headers of Python, then call make again." >&2; exit 1; }
+	@$(BIN)/mlp-dense operators remove >/dev/null
 	@touch $@

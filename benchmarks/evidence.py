@@ -1,7 +1,7 @@
 """Runs the commands behind docs/evidence.md one after the other, and writes the page from their results.
 
 A result that exists is not computed again: delete its file in docs/evidence to repeat it. An interrupted training
-resumes. A command that fails does not stop the others.
+run resumes. If a command fails, the next one still runs.
 """
 
 import argparse

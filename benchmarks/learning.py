@@ -136,7 +136,7 @@ def training_of(name: str, args: argparse.Namespace) -> Training:
 
 
 def result_of(training: Training, folder: Path) -> dict[str, Any]:
-    """Return the learning curve of a training, its GPU memory and its last metrics; for COCO also those of a test."""
+    """Return the learning curve of a run, its GPU memory and its last metrics; for COCO also those of a test."""
     logged = records(folder)
     metrics = training.metrics.items()
     validations = [record for record in logged if next(iter(training.metrics.values())) in record]

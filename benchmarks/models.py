@@ -67,7 +67,7 @@ def published_network(backbone: nn.Module) -> nn.Module | None:
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():
-        published(torch.randn(2, 3, 128, 160, generator=generator))  # running statistics as after a training
+        published(torch.randn(2, 3, 128, 160, generator=generator))  # running statistics as after training
     for norm in norms:
         norm.momentum = 0.1
     backbone.load_state_dict(published.state_dict())

@@ -1,8 +1,8 @@
-"""Trainings with several seeds, and tables of their metrics.
+"""Training runs with several seeds, and tables of their metrics.
 
 `designs` compares the families, and the forms of blocks on a fixed grid, on the embedded data. `transfer` compares
-random weights with those of a classifier on CamVid. Metrics are kept in a JSON file: a training in it is not repeated,
-and an interrupted training resumes.
+random weights with those of a classifier on CamVid. Metrics are kept in a JSON file: a run in it is not repeated, and
+an interrupted run resumes.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def transfer_rows(args: argparse.Namespace) -> list[Row]:
 
 
 def metrics_of(training: Training, folder: Path) -> dict[str, float]:
-    """Return the metrics of the last validation of a training in a folder."""
+    """Return the metrics of the last validation of a training run in a folder."""
     last = records(folder)[-1]
     return {name: round(last[key], 4) for name, key in training.metrics.items()}
 
@@ -131,10 +131,10 @@ def train_all(
     results_file: Path,
     result_of: Callable[[Training, Path], dict[str, Any]] = metrics_of,
 ) -> dict[str, dict[str, Any]]:
-    """Return the result of every training by name, from the file of results or after training.
+    """Return the result of every training run by name, from the file of results or after training.
 
     Raises:
-        SystemExit: a training failed. The others are finished first.
+        SystemExit: a training run failed. All other runs are finished first.
     """
     results = json.loads(results_file.read_text()) if results_file.exists() else {}
     missing = [name for name in trainings if name not in results]

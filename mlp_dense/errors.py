@@ -34,11 +34,12 @@ REMEDIES = {
     ),
     'mmcv': 'pip install mmcv-lite==2.1.0 to use the operators of mlp_dense, or compile mmcv with its own in 10 to 25 '
     'minutes (docs/troubleshooting.md). Never install both',
+    'mmcv._ext': 'mlp-dense operators install, or import mlp_dense.operators before mmdet and mmsegmentation',
     'safetensors': 'pip install safetensors',
     'tifffile': "pip install 'mlp_dense[data]'",
     **dict.fromkeys(('onnx', 'onnxscript', 'onnxruntime'), "pip install 'mlp_dense[export]'"),
 }
-"""Commands that install missing packages."""
+"""Commands that install missing packages, by the name of a module."""
 
 
 @contextmanager
@@ -59,9 +60,9 @@ def explain_import(error: BaseException) -> str | None:
 
         problem = f'torchvision was built for another PyTorch than {__version__}'
         return f'{problem}: install both in one command, at matching versions, or pip uninstall torchvision timm.'
-    name = error.name if isinstance(error, ModuleNotFoundError) else None
-    package = (name or '').partition('.')[0]
-    return f'{package} is not installed: {REMEDIES[package]}.' if package in REMEDIES else None
+    name = (error.name if isinstance(error, ModuleNotFoundError) else None) or ''
+    missing = next((module for module in (name, name.partition('.')[0]) if module in REMEDIES), None)
+    return f'{missing} is not installed: {REMEDIES[missing]}.' if missing else None
 
 
 def counted(number: int | str, noun: str) -> str:

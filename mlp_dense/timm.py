@@ -1,8 +1,8 @@
 """Every variant of every family for timm: ``import mlp_dense.timm``, then ``timm.create_model('hire_mlp_tiny')``.
 
-A classifier has the modules of a backbone under the same names, so the weights of one load into the other. With
-``features_only=True``, as segmentation_models_pytorch and other libraries use it, a model returns feature maps with
-strides of 4, 8, 16 and 32. Fixed-grid networks return their pyramid (docs/fixed_grids.md).
+A classifier has the modules of a backbone under the same names, so its weights load into a backbone and vice versa.
+With ``features_only=True``, as segmentation_models_pytorch and other libraries use it, a model returns feature maps
+with strides of 4, 8, 16 and 32. Fixed-grid networks return their pyramid (docs/fixed_grids.md).
 """
 
 import re
@@ -233,7 +233,8 @@ class VisionMLP(nn.Module):
 def _match_on_load(model: VisionMLP, state_dict: dict[str, Any], prefix: str, _: Any, strict: bool, *__: Any) -> None:
     """Rename official tensors, and those of a dense backbone, before every ``load_state_dict``.
 
-    The pyramid may keep random weights, and so may the head after the state dict of a backbone. Others stay missing.
+    The pyramid may keep random weights, and so may the head after the state dict of a backbone. All other
+    absent tensors stay missing.
     """
     tensors = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
     ours = model.state_dict()

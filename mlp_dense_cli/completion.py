@@ -29,7 +29,7 @@ compdef _mlp_dense mlp-dense
 """,
 }
 FILES = '/'
-"""The last line for a script that shall add the names of files."""
+"""The last candidate if the script must add the names of files."""
 
 
 def make_parser() -> argparse.ArgumentParser:

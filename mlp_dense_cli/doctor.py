@@ -82,7 +82,7 @@ def main() -> None:
     args = make_parser().parse_args()
     results = probe([*IMPORTED, *(name for name in DISTRIBUTIONS if name not in IMPORTED)])
     extras, findings = check_requirements()
-    findings += [*failed_imports(results), *shared_files(), *check_machine(results)]
+    findings += [*failed_imports(results), *shared_files(), *check_operators(results), *check_machine(results)]
     rows = environment(results) | dict(extras=extras)
     if args.json:
         listed = [asdict(finding) | dict(link=finding.link) for finding in findings]
@@ -112,7 +112,8 @@ def environment(results: dict[str, dict[str, Any]]) -> dict[str, str]:
         unknown = 'of an unknown version' if module in results else 'not installed'
         rows[module] = ', '.join(versions) or unknown
     rows['mlp_dense'] = f'{installed("mlp_dense") or "not installed by pip"}, {module_folder("mlp_dense")}'
-    rows['operators'] = results.get('mlp_dense.operators', {}).get('running', 'unknown')
+    operators = results.get('mlp_dense.operators', {})
+    rows['operators'] = f'{operators["running"]}; {operators["text"]}' if 'running' in operators else 'unknown'
     rows['setuptools'] = installed('setuptools') or 'not installed'
     if not find_spec('pkg_resources'):
         rows['setuptools'] += ', without pkg_resources (mlp_dense.operators replaces it)'
@@ -217,6 +218,14 @@ def shared_files() -> Iterator[Finding]:
                 'onedl' if any(name.startswith('onedl') for name in present) else 'two-packages-have-the-same-files'
             )
             yield Finding('warning' if module == 'cv2' else 'error', problem, remedy, heading)
+
+
+def check_operators(results: dict[str, dict[str, Any]]) -> Iterator[Finding]:
+    """Yield what is wrong with the operators that mmcv imports in a new process."""
+    operators = results.get('mlp_dense.operators', {})
+    if remedy := operators.get('remedy'):
+        heading = 'modulenotfounderror-no-module-named-mmcv_ext'
+        yield Finding('warning', operators['text'], remedy, heading)
 
 
 def check_machine(results: dict[str, dict[str, Any]]) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--out', type=Path, metavar='DIR', help='new folder of the config (default: DIR_FAMILY_HEAD)')
     parser.add_argument('--family', choices=list(FAMILIES.values()), default='hire', help='backbone (default: hire)')
     parser.add_argument('--arch', metavar='ARCH', help='variant of the backbone (default: the smallest)')
-    parser.add_argument('--head', choices=HEADS, help='default: the one that suits the annotations')
+    parser.add_argument('--head', choices=HEADS, help='head of the model (default: the one that suits the annotations)')
     text = 'pretrained weights of the backbone: a file or an https URL'
     parser.add_argument('--weights', metavar='FILE', help=text)
     parser.add_argument('--format', metavar='NAME', help='format of the annotations, if several are found')

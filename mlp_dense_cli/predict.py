@@ -10,8 +10,8 @@ from .arguments import CONFIG_HELP, add_cfg_options, add_fuse, add_image_sizes, 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = tool_parser(
-        'Detect objects in images or a video, or segment or classify them. DIR receives drawn images or a drawn video, '
-        'images.json, and COCO results (detection), the top five classes (classification) or label maps '
+        'Detect objects in images or a video, or segment or classify the images. DIR receives drawn images or a drawn '
+        'video, images.json, and COCO results (detection), the top five classes (classification) or label maps '
         '(segmentation). The exit status is 1 if an image cannot be decoded.',
         'images/ hire_mlp_mask_rcnn_shapes epoch_15.pth --out-dir predicted',
         'video.mp4 hire_mlp_mask_rcnn_coco model.onnx --out-dir predicted --score-thr 0.5',

@@ -71,4 +71,11 @@ def _torch(torch: Any) -> dict[str, Any]:
     return dict(cuda=torch.version.cuda, threads=torch.get_num_threads(), gpus=names, warning=text)
 
 
-FACTS = {'torch': _torch, 'mlp_dense.operators': lambda operators: dict(running=operators.running())}
+def _operators(operators: Any) -> dict[str, Any]:
+    from mlp_dense.operators import mmcv_file
+
+    status = mmcv_file.status(mmcv_file.mmcv_folder())
+    return dict(running=operators.running(), text=status.text, remedy=status.remedy)
+
+
+FACTS = {'torch': _torch, 'mlp_dense.operators': _operators}

@@ -1,5 +1,6 @@
 """Fixtures of several test files."""
 
+import faulthandler
 import gc
 import logging
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 import mmengine.config.config
 import pytest
 import torch
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from mmengine.logging import MMLogger
 
 import mlp_dense.operators  # noqa: F401  before mmdet
@@ -21,6 +23,32 @@ from support.tools import own_globals
 os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # for deterministic products; read at the first one
 torch.set_num_threads(1)  # feature maps are small, so more threads only wait for each other
 mmengine.config.config.FormatCode = lambda text, **_: (text, True)  # yapf takes half a second for every written config
+
+
+HANGS = 600  # seconds; the longest test takes 100 on a slow machine
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """End the process of a test that hangs, and print where it does."""
+    stderr = item.config.stash[fault_handler_stderr_fd_key]
+    faulthandler.dump_traceback_later(HANGS, exit=True, file=stderr)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem, report, sched) -> None:
+    """Repeat a test once whose worker process hung or crashed; the summary counts it under `rerun`."""
+    if crashitem not in CRASHED:
+        CRASHED.add(crashitem)
+        sched.mark_test_pending(crashitem)
+        report.outcome = 'rerun'
+
+
+CRASHED: set[str] = set()
 
 
 def pytest_collection_finish() -> None:

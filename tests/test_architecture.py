@@ -25,7 +25,7 @@ FLOORS = (  # from bottom to top
     ('inference',),
     ('export',),
 )
-FILES = [file for file in sorted(PACKAGE.rglob('*.py')) if '.mim' not in file.parts]
+FILES = [file for file in sorted(PACKAGE.rglob('*.py')) if '.mim' not in file.parts and file.name != '__main__.py']
 
 
 def imports(file: Path) -> Iterator[Path]:

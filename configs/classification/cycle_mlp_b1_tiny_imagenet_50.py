@@ -1,5 +1,5 @@
-# CycleMLP b1 on 50 classes of Tiny-ImageNet, for as long as two CPU cores can bear: what docs/classification.md
-# pre-trains. A recipe of this project's own.
+# CycleMLP b1 on 50 classes of Tiny-ImageNet, short enough for two CPU cores. docs/classification.md uses it
+# for pre-training. The recipe was designed for this project.
 _base_ = [
     '../_base_/models/classifier.py',
     '../_base_/datasets/tiny_imagenet_50.py',

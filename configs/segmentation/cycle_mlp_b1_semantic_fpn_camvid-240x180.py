@@ -1,5 +1,5 @@
-# A thin Semantic FPN with CycleMLP b1 on CamVid at half its size, for as long as two CPU cores can bear: what
-# docs/classification.md compares the starts of. A recipe of this project's own.
+# A Semantic FPN with few channels and CycleMLP b1 on CamVid at half resolution, short enough for two CPU cores.
+# docs/classification.md compares its initial weights. The recipe was designed for this project.
 _base_ = [
     '../_base_/models/semantic_fpn.py',
     '../_base_/datasets/camvid_240x180.py',

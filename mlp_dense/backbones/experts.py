@@ -36,7 +36,7 @@ class ExpertLinear(nn.Module):
 class Experts(nn.Module):
     """Maps items (..., dim) by `num_chosen` of `num_experts` MLPs each, and sums the results, weighted by a router.
 
-    In training the router's logits are noisy, and a balancing loss joins the gradient (V-MoE, appendix A).
+    In training the router's logits are noisy, and the gradient of a balancing loss is added (V-MoE, appendix A).
 
     Attributes:
         balance: the last value of the balancing loss.

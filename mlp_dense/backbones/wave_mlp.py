@@ -63,15 +63,16 @@ class WaveTokenMixing(nn.Module):
     def fold_input_norm(self, norm: nn.Module) -> nn.Module:
         w, h = self.along_w, self.along_h
         if isinstance(w.phase, GroupedConv) or isinstance(h.phase, GroupedConv):
-            return norm  # a convolution reads zeros outside, not the shift that a norm would make of them
+            return norm  # a convolution pads with zeros after the norm, which folding cannot reproduce
         return fold_before(norm, self.channel, w.amplitude, w.phase, h.amplitude, h.phase)
 
 
 class WaveMLP(MLPBackbone):
     """Wave-MLP (arXiv 2111.12294, table 1): archs t_dw, t, s, m and b.
 
-    The norms of s, m and b are GroupNorm of one group, others (those of the phases too) the BatchNorm that `norm_cfg`
-    selects. In training it needs more than one value per channel: a single image has at least 33 pixels a side.
+    The norms of s, m and b are GroupNorm of one group, except those of the phases. All other norms are the BatchNorm
+    that `norm_cfg` selects. In training BatchNorm needs more than one value per channel, so a batch of one image needs
+    at least 33 pixels a side.
     """
 
     archs = {
@@ -91,7 +92,7 @@ class WaveMLP(MLPBackbone):
     arch_defaults = dict(mlp_ratios=(4, 4, 4, 4), group_norm=False, downsample_norm=True, depthwise_phase=False)
     norms_allowed = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
     official_names = (
-        # The official names mean the shape of the kernel: tfc_h (1, 7) mixes along the width.
+        # The official names describe the shape of the kernel: tfc_h (1, 7) mixes along the width.
         (r'\.attn\.fc_h\.', '.token_mixing.along_w.amplitude.'),
         (r'\.attn\.fc_w\.', '.token_mixing.along_h.amplitude.'),
         (r'\.attn\.fc_c\.', '.token_mixing.channel.'),

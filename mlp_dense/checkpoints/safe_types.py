@@ -105,7 +105,7 @@ def safe_globals() -> list[tuple[Any, str]]:
     history_type = _history_type()
 
     def statistic(owner: Any, name: str) -> None:
-        """Allow ``getattr(HistoryBuffer, 'mean')`` alone, as which mmengine pickles HistoryBuffer's statistics."""
+        """Allow ``getattr`` only of HistoryBuffer's statistics, such as ``mean``, which mmengine pickles this way."""
         if owner is not history_type or name not in ('min', 'max', 'mean', 'current'):
             raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {str(name)[:40]!r}')
 

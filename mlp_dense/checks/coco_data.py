@@ -98,7 +98,8 @@ def object_findings(name: str, dataset: Any, contents: Contents) -> Iterator[Fin
             'error', name, STOPS, 1, (f'No annotation of {_source(dataset)} can be used for training; add objects.',)
         )
     elif empty := [str(label) for i, label in enumerate(classes) if not contents.objects[i]]:
-        severity, remedy = ('warning', 'add or move images with them, or remove the classes') if name == 'train' else ('note', '')
+        remedy = 'add or move images with them, or remove the classes'
+        severity, remedy = ('warning', remedy) if name == 'train' else ('note', '')
         yield Finding(severity, name, 'classes without an object', len(empty), tuple(empty[:3]), remedy)
 
 

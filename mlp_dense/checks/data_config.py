@@ -40,10 +40,11 @@ def check_data(cfg: Config, name: str) -> None:
 
 
 def check_class_count(model: Any, classes: Sequence[str], owner: str, file: Path | None = None) -> None:
-    """Raise UserError if ``num_classes`` of a head differs from the class names of their `owner`, a plural.
+    """Raise UserError if ``num_classes`` of a head differs from the number of class names.
 
     Heads for other targets (stuff, boundaries, a second task) are not compared. ``check_num_classes=False`` in the
-    model's ``test_cfg`` disables the check. The message lists the class names in the annotation `file`.
+    model's ``test_cfg`` disables the check. The message names the data by `owner`, in the plural, and lists the class
+    names in the annotation `file`.
     """
     if 'num_stuff_classes' in str(model) or not (model.get('test_cfg') or {}).get('check_num_classes', True):
         return
@@ -76,7 +77,7 @@ def labels_keep_their_size(dataset: Any) -> bool:
 
 
 def check_built(dataset: Any) -> None:
-    """Raise UserError if an annotation file has other classes than its data set; its loading errors name the file."""
+    """Raise UserError if an annotation file lacks classes of its data set; let loading errors name the file."""
     classes, ids = dataset.metainfo.get('classes', ()), getattr(dataset, 'cat_ids', None)
     if ids is not None and len(ids) != len(classes):
         file = Path(dataset.ann_file)
@@ -190,7 +191,7 @@ def check_label_map(
     """Raise UserError if a loaded label map (H, W) has a wrong size or label; `size` is (height, width) of its image.
 
     Allowed labels are the indices of the classes, 255 and the data set's ``ignore_index``, `ignored`. `reduced` means
-    that ``reduce_zero_label`` has replaced 0 by 255 and subtracted 1 from the others.
+    that ``reduce_zero_label`` has replaced 0 by 255 and subtracted 1 from all other labels.
     """
     _check_depth(file)
     if labels.ndim != 2:
@@ -207,7 +208,7 @@ def check_label_map(
 
 
 def _check_depth(file: Path) -> None:
-    """Raise UserError if a label map has values that 8 bits, which are loaded, cannot contain."""
+    """Raise UserError if a label map has values that do not fit into the 8 bits that are loaded."""
     labels: np.ndarray | None
     try:
         with Image.open(file) as image:

@@ -65,8 +65,9 @@ def examine(
 ) -> Examination:
     """Examine the data of a config, with changes of it by `options` and `data_root`, or in a folder.
 
-    `colors` is a file with the colours of the classes in the label maps of a folder. All images and labels are decoded, unless `everything` is False. Raises UserError if the config cannot be read, or
-    if changes of a config are given with a folder.
+    `colors` is a file with the colours of the classes in the label maps of a folder. All images and labels are decoded,
+    unless `everything` is False. Raises UserError if the config cannot be read, or if an option does not apply to it or
+    to the folder.
     """
     if target.is_dir() and (options or data_root):
         raise UserError(f'{target} is a folder; omit --data-root and --cfg-options, which change configs.')

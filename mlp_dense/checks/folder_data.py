@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..formats.sources import ORDER, SPLITS, split_of
 from .image_files import images_by_suffix
 
+
 def datasets_in(
     root: Path, converted: Path, colors: Path | None = None
 ) -> tuple[list[tuple[str, ConfigDict]], list[str]]:
@@ -41,11 +42,12 @@ def _converted(root: Path, converted: Path, colors: Path | None) -> tuple[list[t
     if name == 'coco':
         return [], []
     data = formats.read(root, name, colors=colors)
-    places = formats.places_of(data, converted / 'data').places.items()
-    splits = [(split if split in ORDER else 'train', place) for split, place in places if place.annotations]
-    if name == 'labels':
-        return [(split, _label_maps(place, data.classes)) for split, place in splits], data.notes
-    datasets = [(split, _coco_config(place.annotations, place.images, data.classes, False)) for split, place in splits]
+    datasets = []
+    for split, place in formats.places_of(data, converted / 'data').places.items():
+        if place.annotations:
+            files = place.annotations, place.images
+            config = _coco_config(*files, data.classes, False) if name != 'labels' else _label_maps(place, data.classes)
+            datasets.append((split if split in ORDER else 'train', config))
     return datasets, data.notes
 
 

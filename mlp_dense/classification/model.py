@@ -111,7 +111,7 @@ class ImageClassifier(BaseModel):
 
 @PARAM_SCHEDULERS.register_module()
 class CosineLR(LRSchedulerMixin, _ParamScheduler):
-    """timm's CosineLRScheduler: a cosine over the complete training, whose beginning a linear warm-up replaces.
+    """timm's CosineLRScheduler: a cosine over the complete training run, whose beginning a linear warm-up replaces.
 
     mmengine's own cosine would begin after the warm-up. The rate starts at `warmup_lr`, and is `lr_min` after `length`
     epochs, or iterations if not `by_epoch`.

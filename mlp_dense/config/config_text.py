@@ -97,7 +97,7 @@ def segmentor(plan: Plan, classes: Classes, places: Mapping[str, Place], root: P
     loss = ["loss = dict(type='CrossEntropyLoss', use_sigmoid=False)"]
     if max(classes.amounts) >= UNBALANCED * min(classes.amounts):
         median = statistics.median(amount for amount in classes.amounts if amount)
-        # The square root, because complete weights make trainings unstable.
+        # The square root, because the full ratio makes training unstable.
         weights = [
             round(min(4, max(0.25, math.sqrt(median / amount))), 2) if amount else 1 for amount in classes.amounts
         ]

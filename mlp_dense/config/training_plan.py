@@ -1,4 +1,4 @@
-"""Image size, batch size and length of a training, from the data and the memory of the machine."""
+"""Image size, batch size and length of a training run, from the data and the memory of the machine."""
 
 import math
 import statistics
@@ -23,16 +23,16 @@ COCO_EPOCHS, COCO_IMAGES, MAX_EPOCHS = 12, 118_287, 100
 LONGEST, SHORTEST, LEAST = 1333, 800, 128
 """Greatest long and short side of images, as for COCO, and the least short side, which has pixels for all strides."""
 ACTIVATIONS = dict(mask_rcnn=1.6, retinanet=1.1, upernet=3.3, semantic_fpn=1.5, classifier=1.0)
-"""Memory of a training for an image, relative to what its backbone keeps for the gradients.
+"""Memory of a training run for an image, relative to what its backbone keeps for the gradients.
 
 Measured with Hire-MLP tiny at 640x448 and 320x224, as the growth of the memory with the batch size.
 """
 FIXED = 1.5e9
-"""Bytes of a training that do not depend on its images: process, libraries, and weights, gradients and moments."""
+"""Bytes of a training run that do not depend on its images: process, libraries, weights, gradients and moments."""
 
 
 class Plan(NamedTuple):
-    """Values of a training that do not depend on the classes."""
+    """Values of a training run that do not depend on the classes."""
 
     command: str
     family: str
@@ -110,7 +110,7 @@ def plan(
     command: str, family: str, arch: str, head: str, weights: str | None, images: dict[str, int],
     sizes: Sequence[tuple[int, int]],
 ) -> Plan:  # fmt: skip
-    """Return the plan of a training on images of the given sizes (width, height)."""
+    """Return the plan of a training run on images of the given sizes (width, height)."""
     median = (
         int(statistics.median(width for width, _ in sizes)),
         int(statistics.median(height for _, height in sizes)),
@@ -150,12 +150,12 @@ def scaled_rate(rate: float, batch_size: int, base_batch_size: int) -> float:
 
 
 def images_in_memory(family: str, arch: str, head: str, size: tuple[int, int]) -> int:
-    """Return the number of images of a size that a training can process at once."""
+    """Return the number of images of a size that a training run can process at once."""
     return int((free_memory() - FIXED) / memory_per_image(family, arch, head, size))
 
 
 def memory_per_image(family: str, arch: str, head: str, size: tuple[int, int]) -> float:
-    """Return an estimate of the bytes that a training needs for an image of a size, in float32."""
+    """Return an estimate of the bytes that a training run needs for an image of a size, in float32."""
     saved = 0
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
@@ -169,7 +169,7 @@ def memory_per_image(family: str, arch: str, head: str, size: tuple[int, int]) -
 
 
 def free_memory() -> float:
-    """Return the bytes of memory that a training may use: four fifths of the GPU's, or half of the free memory."""
+    """Return the bytes of memory that training may use: four fifths of the GPU's, or half of the free memory."""
     if torch.cuda.is_available():
         return 0.8 * torch.cuda.get_device_properties(0).total_memory
     meminfo, limit = Path('/proc/meminfo'), Path('/sys/fs/cgroup/memory.max')  # the second is that of a container

@@ -49,7 +49,7 @@ ZOOS = {'torchvision': get_torchvision_models, 'open-mmlab': get_external_models
 RUN_ERRORS = {
     'image size in a batch should be the same': 'Images of different sizes are in one test batch, which segmentors '
     'cannot stack; set val_dataloader.batch_size=1 and test_dataloader.batch_size=1.',
-    'closed by peer|reset by peer|Broken pipe|remote process exited': 'Another process of this training has died '
+    'closed by peer|reset by peer|Broken pipe|remote process exited': 'Another process of this training run has died '
     '({}); read the last message of that process, and resume with the same command and --resume.',
     r'DataLoader worker \(pid.*(?:killed by signal: [\w ]+|exited unexpectedly)': 'A loading process was killed ({}), '
     'usually because memory is full: use fewer of them (train_dataloader.num_workers), smaller batches, or in a '

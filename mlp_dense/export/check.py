@@ -78,7 +78,7 @@ def read_check_images(cfg: Config, folder: Path | None, most: int = 3) -> CheckI
     """Read at most `most` images, spread over a folder, and apply the test pipeline of a config.
 
     Without a folder, the test data of the config are used; if they are absent, images are generated. Raise UserError
-    if no image can be decoded, or if the pipeline changes 8-bit images to others.
+    if no image can be decoded, or if the pipeline returns values that are not 8-bit integers.
     """
     reader, bands = reader_of(cfg), band_count(cfg)
     if folder is None and (test_folder := image_folder(test_data(cfg))) and test_folder.is_dir():

@@ -149,7 +149,7 @@ def _listed(file: Path, base: Path, notes: list[str]) -> list[Path]:
         images += found
     if renamed:
         notes.append(
-            f'{file} lists {counted(len(renamed), "path")} of another machine, read by the last folders and the name.'
+            f'{file} lists {counted(len(renamed), "path")} of another machine, found by their last folders and names.'
         )
     return images
 
@@ -280,7 +280,7 @@ def _row(annotation: Annotation, record: Record, losses: Losses) -> str:
 
 
 def joined(polygons: Sequence[Polygon]) -> Polygon:
-    """Return one outline of several polygons, which runs between their nearest points there and back."""
+    """Return one outline of several polygons, joined at their nearest points by lines that run in both directions."""
     outline = np.reshape(polygons[0], (-1, 2))
     for polygon in polygons[1:]:
         points = np.reshape(polygon, (-1, 2))

@@ -89,7 +89,7 @@ def _conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def conv1x1_backward(gradient: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]) -> list[Tensor | None]:
-    """Return the gradients of the input, of the weight and of the bias of a linear layer, those that are needed."""
+    """Return the gradients of input, weight and bias of a linear layer; None for those that are not needed."""
     bias_gradient = gradient.sum((0, 1, 2)) if needed[2] else None  # oneDNN takes longer for it
     # oneDNN is faster with longer rows.
     batch, height, width, _ = x.shape
@@ -119,7 +119,7 @@ class TrainedLinear(Function):
 
 
 def along_axis(x: Tensor, layer: nn.Linear, axis: int) -> Tensor:
-    """Store the windows for training, which several layers read, instead of a copy in the order of each layer."""
+    """In training, store the windows that several layers share, instead of a reordered copy for each layer."""
     if torch.compiler.is_compiling() or layer.bias is not None or not needs_gradients(x, layer.weight):
         return reference.along_axis(x, layer, axis)
     return AlongAxis.apply(x, layer.weight, axis)
@@ -156,7 +156,7 @@ class TrainedMLP(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight1, bias1, weight2, _, hidden = ctx.saved_tensors
         needed, may_overwrite = ctx.needs_input_grad, not (torch.is_grad_enabled() or _is_batched(gradient))
-        if torch.is_grad_enabled():  # gradients have gradients, for which the saved tensor is a constant
+        if torch.is_grad_enabled():  # second derivatives, for which the saved tensor would be a constant
             hidden = _conv1x1(x, weight1, bias1)
         inner, *second = conv1x1_backward(gradient, F.gelu(hidden), weight2, (True, *needed[3:]))
         inner = _gelu_backward(inner, hidden, **(dict(grad_input=inner) if may_overwrite else {}))
@@ -164,7 +164,7 @@ class TrainedMLP(Function):
 
 
 def upsample(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Train a linear layer: oneDNN takes many times as long for the gradient of a transposed convolution's kernels."""
+    """Use a linear layer in training: oneDNN is many times slower at a transposed convolution's kernel gradient."""
     if torch.compiler.is_compiling() or not (needs_gradients(x, weight, bias) and _uses_convolutions(x)):
         return reference.upsample(x, weight, bias)
     matrix = weight.permute(2, 3, 1, 0).flatten(0, 2)  # (row, column, out) of four pixels

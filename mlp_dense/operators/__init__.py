@@ -1,6 +1,7 @@
 """PyTorch fallbacks for mmcv's compiled operators.
 
-Import this module before mmdet or mmsegmentation to install them, also with ``mmcv-lite``.
+Import this module before mmdet or mmsegmentation to install them in this process, also with ``mmcv-lite``.
+``mlp-dense operators install`` installs those of mmcv for every process (``mmcv_file.py``).
 """
 
 import pkgutil
@@ -82,7 +83,7 @@ def announce() -> None:
 def running() -> str:
     """Return a description of the operators that run."""
     spec = find_spec('mmcv._ext')
-    if spec is None or spec.origin != str(FALLBACKS['mmcv._ext']):
+    if spec is None or not (spec.origin or '').endswith('.py'):
         return 'compiled'
     return 'torchvision on a GPU, PyTorch fallbacks elsewhere' if has_torchvision('cuda') else 'PyTorch fallbacks'
 

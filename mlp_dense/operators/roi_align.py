@@ -11,7 +11,7 @@ from torch import Tensor
 from . import by_torchvision, full_precision
 
 ENTRIES = 2**22
-"""Cells and weights, or samples, that are in memory at once, but at least those of one box."""
+"""Approximate number of cells and weights, or of samples, in memory at once; a single large box may need more."""
 
 
 def roi_align(maps: Tensor, rois: Tensor, size: Sequence[int], scale: float, ratio: int, aligned: bool) -> Tensor:
@@ -127,7 +127,7 @@ def _weighted_cells(samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
 def _chunks(
     shape: Sequence[int], rois: Tensor, size: Sequence[int], scale: float, ratio: int, aligned: bool
 ) -> Iterator[list[Samples]]:
-    """Yield chunks of at most ENTRIES cells: the samples of the boxes with each number of samples."""
+    """Yield chunks of about ENTRIES cells: the samples of boxes, grouped by number of samples."""
     _, _, height, width = shape
     scale = torch.tensor(scale).item()  # rounded to float32, as in mmcv's signature
     image = rois[:, 0].long()

@@ -199,7 +199,7 @@ class ResumeHook(mmengine.hooks.Hook):
             if not self.state:
                 runner.logger.warning(
                     'The checkpoint contains no random states, like those of other tools: '
-                    'this training will differ from an uninterrupted one.'
+                    'this training run will differ from an uninterrupted one.'
                 )
 
     def before_train(self, runner: Any) -> None:
@@ -252,7 +252,7 @@ class ResumeHook(mmengine.hooks.Hook):
             _replay_schedules(runner, epochs, now[1])
         runner.logger.warning(
             f'Resumed with {new} instead of {old}: the learning rate is not scaled, and the order and random numbers '
-            'from now on differ from those of an uninterrupted training.'
+            'from now on differ from those of an uninterrupted run.'
         )
 
 

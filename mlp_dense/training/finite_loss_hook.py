@@ -27,9 +27,8 @@ class FiniteLossHook(Hook):
 
     The error names the value and the first module with such an output. It is raised before the optimizer changes the
     weights and before any hook saves them: every checkpoint is finite. The checks reduce all tensors to one number on
-    the device, where mmengine synchronizes in every
-    iteration anyway. In mixed precision the scaler may skip steps that
-    overflow; `max_skipped` of them in a row are an error.
+    the device. mmengine synchronizes the device in every iteration anyway. In mixed precision the scaler may skip steps
+    that overflow; `max_skipped` of them in a row are an error.
     """
 
     priority = 'VERY_HIGH'

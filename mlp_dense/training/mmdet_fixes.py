@@ -67,7 +67,7 @@ class CocoDataset(_CocoDataset):
 class CocoMetric(_CocoMetric):
     """A CocoMetric of mmdet for annotations with any ids; without any detection its metrics are 0 instead of absent.
 
-    `crowds` is that of :class:`CocoDataset`.
+    pycocotools prints nothing. `crowds` is that of :class:`CocoDataset`.
     """
 
     def __init__(
@@ -83,7 +83,8 @@ class CocoMetric(_CocoMetric):
                 self._coco_api.index()
 
     def compute_metrics(self, results: list) -> dict[str, Any]:
-        metrics = super().compute_metrics(results)
+        with redirect_stdout(StringIO()):  # pycocotools prints 20 lines; the metrics are logged
+            metrics = super().compute_metrics(results)
         if not metrics and not self.format_only:
             print_log('Nothing was detected in any image: all metrics are 0.', logger='current')
             types = [name for name in self.metrics if name in ('bbox', 'segm')]

@@ -50,7 +50,7 @@ def read_run(path: Path) -> Run:
         start = min((iteration for iteration, _ in new), default=math.inf)
         records = [*(record for record in records if record[0] < start), *new]
     if not records:
-        raise UserError(f'{path} does not exist or has no scalars.json; pass the work dir of a started training.')
+        raise UserError(f'{path} does not exist or has no scalars.json; pass the work dir of a training run.')
     root = path.resolve()
     run = Run((root.parents[2] if root.is_file() and root.parent.name == 'vis_data' else root).name)
     for iteration, record in records:

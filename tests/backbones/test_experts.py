@@ -131,7 +131,7 @@ def test_gradient_is_that_of_the_formula():
 
 
 def without_loss(model: Experts, x: Tensor) -> Tensor:
-    """Return the sum of the outputs with the noise of a training, without the balancing loss."""
+    """Return the sum of the outputs with the noise of training, without the balancing loss."""
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'BALANCE_WEIGHT', 0.0)

@@ -111,7 +111,7 @@ def test_not_finite_weights_are_reported_and_not_published(save, tmp_path, log_l
 
 @pytest.fixture(scope='module')
 def trained(shapes, tmp_path_factory):
-    """Return (config, work dir) of a training of two iterations."""
+    """Return (config, work dir) of a training run of two iterations."""
     changes = {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'default_hooks.checkpoint.interval': 2}
     folder = tmp_path_factory.mktemp('trained')
     file, work_dir = write_config(SEGMENTATION, folder, shapes, **changes), folder / 'run'

@@ -1,4 +1,4 @@
-"""First convolutions of RGB images, converted to other bands when a training begins and at no other time."""
+"""First convolutions of RGB images, converted to other bands when a training run begins and at no other time."""
 
 import pytest
 import torch

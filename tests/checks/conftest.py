@@ -1,4 +1,4 @@
-"""Embedded data that a test can change, and short trainings on them."""
+"""Embedded data that a test can change, and short training runs on them."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def change_annotations(data):
 
 @pytest.fixture
 def train(data, tmp_path, capsys):
-    """Run a short training, in `run`; return its exit status, output and errors, which are one line if it is 2."""
+    """Train briefly, in `run`; return its exit status, output and errors, which are one line if it is 2."""
 
     def train(base: str, *options, **changes) -> tuple[int, str, str]:
         file = write_config(base, tmp_path, data, **(SHORT[base] | changes))

@@ -126,7 +126,7 @@ REPAIRED = {
 
 
 def losses_and_metrics(output: str) -> list[str]:
-    """Return the numbers that a training logged."""
+    """Return the numbers that a training run logged."""
     words = re.findall(r'(?:loss\w*|\w+_mAP\w*):? +(-?[\d.]+)', output)
     assert len(words) > 8
     return words

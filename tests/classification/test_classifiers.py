@@ -111,7 +111,7 @@ def test_soft_loss_without_mixup_equals_cross_entropy():
 
 @pytest.mark.parametrize('missing', ['head', 'norm', 'classes', 'dense'])
 def test_testing_needs_the_head_and_its_norm(save, missing):
-    """A training that starts from the file does not need them."""
+    """A training run that starts from the file does not need them."""
     weights = official(mlp_dense.HireMLP, classes=5 if missing != 'classes' else 1000)
     for key in [key for key in weights if key.startswith(f'{missing}.')]:
         del weights[key]

@@ -129,7 +129,7 @@ def test_two_processes_train(on_cpu, quick, tmp_path):
 
 @pytest.fixture
 def trained(quick, tmp_path, capsys):
-    """Return (config, checkpoint, console) of a short training."""
+    """Return (config, checkpoint, console) of a short training run."""
     file = quick()
     assert call('train', file, '--work-dir', tmp_path / 'run', '--seed', 0) == 0
     return file, Path((tmp_path / 'run' / 'last_checkpoint').read_text()), capsys.readouterr().out

@@ -62,6 +62,7 @@ NAMES = 'vip_m7_imagenet vip_m7_mask_rcnn_1x_coco'
         (['checkpoint', ''], ['inspect', 'publish']),
         (['checkpoint', 'inspect', '--c'], ['--config']),
         (['checkpoint', 'inspect', 'x', '--config', 'vip_m7'], [*NAMES.split(), '/']),
+        (['operators', ''], ['install', 'remove', 'status']),
         (['da'], ['data']),
         (['data', ''], ['check', 'convert', 'shapes', 'stats']),
         (['data', 'shapes', '--cl'], ['--classify']),

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from mlp_dense_cli import doctor
-from mlp_dense_cli.doctor import DISTRIBUTIONS, Finding, check_machine, check_requirements, failed_imports, shared_files
+from mlp_dense_cli.doctor import (
+    DISTRIBUTIONS,
+    Finding,
+    check_machine,
+    check_operators,
+    check_requirements,
+    failed_imports,
+    shared_files,
+)
 from mlp_dense_cli.probe import probe
 from support.configs import ROOT
 
@@ -144,6 +152,14 @@ def test_gpu_that_is_not_used_is_found(monkeypatch, cuda, warning, hidden, expec
     assert problems(check_machine(dict(torch=dict(error='broken')))) == []
 
 
+def test_operators_that_need_an_action_are_found():
+    facts = dict(error=None, running='PyTorch fallbacks', text='mmcv has no operators', remedy='')
+    assert problems(check_operators({'mlp_dense.operators': facts})) == problems(check_operators({})) == []
+    (finding,) = check_operators({'mlp_dense.operators': facts | dict(remedy='Run mlp-dense operators install')})
+    assert finding == Finding('warning', facts['text'], 'Run mlp-dense operators install', finding.heading)
+    assert finding.heading in HEADINGS
+
+
 def test_broken_package_is_installed_again_by_the_name_of_its_distribution(packages):
     broken = dict(error='ImportError: libx.so')
     install(packages, 'opencv-python-headless', '4.10')
@@ -175,6 +191,7 @@ def test_command_reports_the_environment(tmp_path, broken):
     assert {'Python', 'torch', 'mmcv', 'cv2', 'operators', 'GPU', 'CPU', 'memory', 'disk', 'extras'} <= rows.keys()
     assert process.returncode == (2 if broken else int(bool(findings)))
     assert 'error' not in {finding['severity'] for finding in findings} or broken
+    assert (rows['operators'] == 'unknown') == broken
     if broken:
         (error,) = [finding for finding in findings if finding['severity'] == 'error']
         assert error['problem'].endswith('OSError: libtorch_cpu.so: cannot open shared object file')
@@ -188,7 +205,7 @@ def test_exit_status_is_that_of_the_worst_finding(monkeypatch, capsys, severitie
     monkeypatch.setattr(sys, 'argv', ['mlp-dense doctor'])
     for name, value in dict(probe={}, check_requirements=('all', findings), environment={}).items():
         monkeypatch.setattr(doctor, name, lambda *_, value=value: value)
-    for name in ('failed_imports', 'shared_files', 'check_machine'):
+    for name in ('failed_imports', 'shared_files', 'check_operators', 'check_machine'):
         monkeypatch.setattr(doctor, name, lambda *_: [])
     with pytest.raises(SystemExit) as end:
         doctor.main()

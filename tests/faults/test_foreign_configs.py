@@ -1,6 +1,6 @@
 """Configs of mmdet and mmsegmentation that inherit _base_/exact_training.py, run by the scripts of these packages.
 
-Each is killed three times and resumed; the result must equal that of an uninterrupted training bit for bit.
+Each is killed three times and resumed; the result must equal that of an uninterrupted run bit for bit.
 """
 
 import os
@@ -61,7 +61,7 @@ CASES = {
 
 
 def write_foreign_config(package: str, data: Path, folder: Path) -> Path:
-    """Write the documented config, with few channels, and with the data of this project's quick trainings."""
+    """Write the documented config, with few channels, and with the data of this project's quick training runs."""
     base, loop, ours, changes, _ = CASES[package]
     (folder / 'documented.py').write_text(DOCUMENTED.format(base=f'{package}::{base}.py', loop=loop))
     cfg, ours = Config.fromfile(folder / 'documented.py'), Config.fromfile(write_config(ours, folder, data))

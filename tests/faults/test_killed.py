@@ -1,4 +1,4 @@
-"""Trainings that are killed at random moments and while a checkpoint is written, and resumed."""
+"""Training runs that are killed at random moments and while a checkpoint is written, and resumed."""
 
 import os
 import random
@@ -27,7 +27,7 @@ FINAL = 'iter_8.pth'
 
 @pytest.fixture(scope='module')
 def uninterrupted(shapes, tmp_path_factory):
-    """Return config, work dir and seconds of an uninterrupted training."""
+    """Return config, work dir and seconds of an uninterrupted run."""
     folder = tmp_path_factory.mktemp('uninterrupted')
     file = write_config(SEGMENTATION, folder, shapes, **CHANGES)
     begin = time.monotonic()
@@ -49,7 +49,7 @@ def kill_in_write(number: int):
 
 
 def finish(file: Path, work_dir: Path, uninterrupted: Path) -> None:
-    """Resume as a user does, and compare the result with the uninterrupted training."""
+    """Resume as a user does, and compare the result with the uninterrupted run."""
     pid = start(file, '--work-dir', work_dir, '--seed', 7, '--resume', log=work_dir / 'log')
     assert wait(pid) == 0, (work_dir / 'log').read_text()
     assert_equal_states(work_dir / FINAL, uninterrupted / FINAL)
@@ -100,7 +100,7 @@ def test_full_disk_keeps_older_checkpoints(uninterrupted, tmp_path):
 
 
 def test_killed_process_ends_the_others_and_both_resume(shapes, tmp_path):
-    """The surviving process ends with an explanation; resumed, both reach the result of an uninterrupted training."""
+    """The surviving process ends with an explanation; resumed, both reach the result of an uninterrupted run."""
     file = write_config(SEGMENTATION, tmp_path, shapes, **CHANGES)
     killing = tmp_path / 'killing.py'
     hook = dict(type='SignalHook', at=7, signals=['SIGKILL'], rank=1)
@@ -116,7 +116,7 @@ def test_killed_process_ends_the_others_and_both_resume(shapes, tmp_path):
 
     assert train(file, 'uninterrupted') == [0, 0], log('uninterrupted0') + log('uninterrupted1')
     assert train(killing, 'killed') == [2, -signal.SIGKILL], log('killed0')
-    assert 'Another process of this training has died' in log('killed0')
+    assert 'Another process of this training run has died' in log('killed0')
     assert train(file, 'killed', '--resume') == [0, 0], log('killed0') + log('killed1')
     assert_equal_states(tmp_path / 'killed' / FINAL, tmp_path / 'uninterrupted' / FINAL)
     # torchrun restarts both processes by itself.

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import mlp_dense.operators
+from support.configs import DETECTION
 
 WITHOUT = """
 import sys
@@ -65,6 +66,20 @@ print((list(sys.meta_path), dict(vars(pkgutil)), 'pkg_resources' in sys.modules)
 """
     )
     assert completed.stdout.splitlines()[-1] == str(installed), completed.stderr
+
+
+@pytest.mark.slow
+def test_tools_install_the_fallbacks(shapes, tmp_path):
+    completed = run(
+        f"""
+from mlp_dense_cli import main
+sys.argv = ['mlp-dense', 'train', {DETECTION!r}, '--data-root', {str(shapes)!r}, '--work-dir', {str(tmp_path)!r}]
+sys.argv += ['--check-data']
+main()
+import mmcv.ops
+"""
+    )
+    assert completed.returncode == 0, completed.stderr
 
 
 def test_compiled_operators_have_priority(compiled):

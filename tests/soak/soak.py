@@ -1,4 +1,4 @@
-"""Soak test (`make soak`): a long training leaks neither memory nor processes, files or shared memory.
+"""Soak test (`make soak`): a long training run leaks neither memory nor processes, files or shared memory.
 
 It is slow and started by hand: the name of this file keeps it out of `make test`. The test measures memory in use. The
 C library keeps freed memory and must return it before each measurement. oneDNN keeps the code for up to 1024 sizes,

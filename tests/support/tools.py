@@ -57,7 +57,7 @@ def run(*command, status: int = 0) -> str:
     """Run `python COMMAND` in the repository, check the exit status, and return the output."""
     command = [sys.executable, *map(str, command)]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}  # tests run in parallel already
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert process.returncode == status, process.stdout[-1500:] + process.stderr[-3000:]
     return process.stdout + process.stderr
 

@@ -1,4 +1,4 @@
-"""Quick trainings with every source of randomness, interruptions of them, and comparisons of their results."""
+"""Quick training runs with every source of randomness, interruptions of them, and comparisons of their results."""
 
 import importlib.util
 import json
@@ -135,12 +135,18 @@ def _run_script(script: Path, *arguments) -> int:
     return 0
 
 
-def wait(pid: int, limit: int = 600) -> int:
+def wait(pid: int, limit: int = 300) -> int:
     """Return the exit status of a process, or minus the number of the signal that killed it.
 
-    A process that hangs is aborted after `limit` seconds; pytest's fault handler, which it inherits, prints where.
+    If the process hangs for `limit` seconds, it and this process are aborted: the fault handler of pytest prints where,
+    and the test is repeated once (conftest.py).
     """
-    watchdog = threading.Timer(limit, os.kill, (pid, signal.SIGABRT))
+
+    def abort() -> None:
+        os.kill(pid, signal.SIGABRT)
+        os.abort()
+
+    watchdog = threading.Timer(limit, abort)
     watchdog.start()
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

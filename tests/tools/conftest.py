@@ -21,7 +21,7 @@ def inspect(capsys):
 
 @pytest.fixture(params=[DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
 def checkpoint(request, save):
-    """Return (config, checkpoint, model) as a training writes them."""
+    """Return (config, checkpoint, model) as a training run writes them."""
     cfg = Config.fromfile(request.param)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)

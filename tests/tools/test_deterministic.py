@@ -1,4 +1,4 @@
-"""Two trainings with --seed and --deterministic are equal bit for bit: on a CPU, and detectors also on a GPU."""
+"""Two training runs with --seed and --deterministic are equal bit for bit: on a CPU, and detectors also on a GPU."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""tools/train.py --dry-run reports what a training needs, explains errors and writes nothing."""
+"""tools/train.py --dry-run reports what a training run needs, explains errors and writes nothing."""
 
 import re
 import tempfile

@@ -1,4 +1,4 @@
-"""Records in the folder of a training that are needed to reproduce it."""
+"""Records in the folder of a training run that are needed to reproduce it."""
 
 import json
 from importlib.metadata import version

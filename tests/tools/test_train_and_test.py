@@ -49,7 +49,7 @@ def test_console_is_short_and_the_log_is_complete(trained, tmp_path):
     ]
     assert [words for words in expected if words not in '\n'.join(before)] == []
     (file,) = re.findall(r' log +(\S+)', console)
-    log = Path(file).read_text()  # not the newest log: another test resumes this training
+    log = Path(file).read_text()  # not the newest log: another test resumes this run
     later = [line for line in before if 'No GPU: ' not in line]  # printed before the log file exists
     assert [line for line in later if line not in log] == [], 'the log file is complete'
     assert 'System environment:' in log and 'Config:' in log and len(log) > 2 * len(console)

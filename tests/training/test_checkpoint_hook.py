@@ -73,7 +73,7 @@ def test_newest_intact_checkpoint_is_chosen(tmp_path):
 
 @pytest.fixture(scope='module')
 def original(shapes, tmp_path_factory):
-    """Return config and work dir of a training of four iterations."""
+    """Return config and work dir of a training run of four iterations."""
     folder = tmp_path_factory.mktemp('original')
     file = write_config(SEGMENTATION, folder, shapes, **SHORT)
     assert call('train', file, '--work-dir', folder / 'run', '--seed', 1) == 0

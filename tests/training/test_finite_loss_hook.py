@@ -1,4 +1,4 @@
-"""A training with values that are not finite ends at that iteration and saves none of them."""
+"""A training run with values that are not finite ends at that iteration and saves none of them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A training that is stopped anywhere and resumed equals the uninterrupted one bit for bit."""
+"""A training run that is stopped anywhere and resumed equals the uninterrupted one bit for bit."""
 
 import signal
 from pathlib import Path

@@ -24,7 +24,7 @@ def train(iteration: int, loss: float = 1.0, **extra) -> dict:
 
 
 def detection(work_dir: Path) -> Path:
-    """Write a training with epochs of 40 iterations, logged every 15."""
+    """Write a training run with epochs of 40 iterations, logged every 15."""
     records = [train(i, 3 / i, epoch=(i + 39) // 40) for i in range(15, 121, 15)]
     records.insert(5, {'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_l': -1.0, 'coco/bbox_mAP_50': 0.3, 'time': 1.0, 'step': 2})
     records += [{'coco/bbox_mAP': 0.4, 'coco/bbox_mAP_l': -1.0, 'coco/bbox_mAP_50': 0.6, 'time': 1.0, 'step': 3}]

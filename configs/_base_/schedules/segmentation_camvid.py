@@ -1,4 +1,4 @@
-# 4,000 iterations of 8 images on one GPU: 87 epochs of CamVid. A recipe of this project's own.
+# 4,000 iterations of 8 images on one GPU: 87 epochs of CamVid. The recipe was designed for this project.
 _base_ = './segmentation_160k.py'
 train_cfg = dict(max_iters=4000, val_interval=400)
 optim_wrapper = dict(optimizer=dict(lr=2e-4), paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))))
