@@ -36,6 +36,7 @@ from .tasks import DETECTION, task_of
 from .training.machine import adapt_to_cpu
 from .training.runner import load_weights
 from .training.setup import is_exported, run_exported
+from .training.trained_with import warn_if_used_with_others
 from .visualization.drawing import colours, draw_labels
 
 
@@ -153,6 +154,7 @@ def load_model(
         check_operators(model)
         if stored:
             load_weights(model, stored)
+            warn_if_used_with_others(cfg, stored)
         operators.announce()
     model.__class__ = _with_methods(type(model))  # type: ignore[arg-type]
     model.cfg, model.dataset_meta = cfg, meta

@@ -29,6 +29,7 @@ from ..registry import HOOKS
 from .data_order import random_states, set_random_states
 from .loops import validates
 from .machine import unwrapped
+from .trained_with import KEY, trained_with
 
 
 class WholeFiles(LocalBackend):
@@ -97,6 +98,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
             self._save(runner, Path(self.last_ckpt).name, dict(epoch=runner.epoch, iter=runner.iter))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        checkpoint['meta'][KEY] = trained_with(runner.cfg)
         if 'optimizer' in checkpoint:
             checkpoint['mlp_dense_state'] = self.state
 
@@ -128,7 +130,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
         if number:
             runner.logger.warning(
                 f'Stopped by {signal.Signals(number).name}: {self.last_ckpt} is complete; '
-                'resume with the same command and --resume.'
+                'resume with the same command, all its options and --resume.'
             )
             raise SystemExit(128 + number)
 

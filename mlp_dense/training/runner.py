@@ -33,6 +33,7 @@ from ..registry import RUNNERS
 from .checkpoint_hook import CheckpointHook, resume_from
 from .console import ConsoleFilter, ConsoleHook
 from .machine import adapt_to_machine, unwrapped
+from .trained_with import warn_if_resumed_with_others, warn_if_used_with_others
 
 
 @RUNNERS.register_module()
@@ -126,6 +127,10 @@ class DenseRunner(Runner):
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', strict: bool = False, **_: Any) -> dict:
         """Load a checkpoint; only a training run that starts from `load_from` may lack tensors of the model."""
         checkpoint = Checkpoint.read(filename, map_location)
+        if self._resume:
+            warn_if_resumed_with_others(self.cfg, checkpoint)
+        elif not self.fine_tuning:
+            warn_if_used_with_others(self.cfg, checkpoint)
         content = checkpoint.training if self._resume else checkpoint.content
         if 'state_dict' not in content:  # the hooks of mmengine expect the weights there
             content = dict(content, state_dict=checkpoint.weights)
