@@ -296,8 +296,8 @@ def check_video_name(file: Path) -> None:
 class PredictionWriter(AbstractContextManager):
     """Writer of predictions into a folder, in the files of docs/tools.md.
 
-    Objects with a score above `score_thr` are written and drawn. If the process ends at any image, for any reason, the
-    results of the earlier images are complete.
+    Objects with a score of at least `score_thr` are written and drawn. If the process ends at any image, for any
+    reason, the results of the earlier images are complete.
     """
 
     def __init__(self, folder: Path, model: Any, score_thr: float, source: ImageSource):
