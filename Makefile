@@ -40,7 +40,7 @@ help: ## list the targets
 
 setup: $(VENV)/.$(OPERATORS) ## build the environment in .venv (3 minutes; OPERATORS=compiled: 10 to 25 more; STACK=onedl, lowest or timm)
 
-demo: setup ## generate the embedded data, train, test and draw predictions (TASK=segmentation or classification; FAMILY=as, cycle, wave, mixer, vip or sparse)
+demo: setup ## generate data, train, test and draw predictions (TASK=segmentation or classification; FAMILY=as, cycle, wave, mixer, vip or sparse)
 	@[ -f "$(CONFIG)" ] || { echo "TASK is detection, segmentation or classification, and FAMILY $(FAMILIES), not" \
 		"'$(TASK)' and '$(FAMILY)'." >&2; exit 2; }
 	@[ -d $(DATA)/val ] || $(BIN)/python tools/make_shapes.py $(SHAPES)

@@ -1,6 +1,6 @@
 """Training runs with several seeds, and tables of their metrics.
 
-`designs` compares the families, and the forms of blocks on a fixed grid, on the embedded data. `transfer` compares
+`designs` compares the families, and the forms of blocks on a fixed grid, on the generated data. `transfer` compares
 random weights with those of a classifier on CamVid. Metrics are kept in a JSON file: a run in it is not repeated, and
 an interrupted run resumes.
 """
@@ -53,7 +53,7 @@ class Row(NamedTuple):
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     commands = parser.add_subparsers(dest='command', required=True)
-    designs = commands.add_parser('designs', help='families and forms of their blocks on the embedded data')
+    designs = commands.add_parser('designs', help='families and forms of their blocks on the generated data')
     designs.add_argument('--designs', nargs='+', choices=DESIGNS, default=list(DESIGNS), help='default: all')
     designs.add_argument('--tasks', nargs='+', choices=TASKS, default=list(TASKS), help='default: both')
     text = "fraction of make demo's length (default: 1)"

@@ -22,6 +22,7 @@ from .checkpoints.reading import Checkpoint
 from .checks.band_agreement import band_count, check_bands, check_image
 from .checks.channels import check_channels
 from .checks.data_config import check_class_count
+from .checks.missing_operators import check_operators
 from .config.config_file import enter_scope, need, read_config
 from .config.unread import check_unread
 from .config.validation import building
@@ -150,6 +151,7 @@ def load_model(
         meta = _dataset_meta(cfg, stored.dataset_meta if stored else {})
         model = _build(cfg)
         check_channels(model)
+        check_operators(model)
         if stored:
             load_weights(model, stored)
             warn_if_used_with_others(cfg, stored)
@@ -294,8 +296,8 @@ def check_video_name(file: Path) -> None:
 class PredictionWriter(AbstractContextManager):
     """Writer of predictions into a folder, in the files of docs/tools.md.
 
-    Objects with a score above `score_thr` are written and drawn. If the process ends at any image, for any reason, the
-    results of the earlier images are complete.
+    Objects with a score of at least `score_thr` are written and drawn. If the process ends at any image, for any
+    reason, the results of the earlier images are complete.
     """
 
     def __init__(self, folder: Path, model: Any, score_thr: float, source: ImageSource):

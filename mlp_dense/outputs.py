@@ -169,7 +169,7 @@ def _finish(folder: Path) -> None:
     if new is not None:
         moved = [name for name in new if (complete / name).exists()]  # the others are kept, or were moved before
         for name in moved:
-            if name not in old and os.path.lexists(folder / name):  # created while the outputs were
+            if name not in old and os.path.lexists(folder / name):  # new since the first check
                 raise UserError(f'{folder / name} was not written by mlp_dense; move it away and repeat the command.')
         for name in moved:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def _is_own_png(file: Path) -> bool:
 
 @contextmanager
 def _locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of a folder, its marker, which is written if it is new; wait for it, or raise UserError."""
+    """Lock a folder by its marker, and write the marker if it is new; wait for the lock, or raise UserError."""
     with (folder / MARKER).open('a', encoding='utf-8') as marker:
         if fcntl:  # the kernel releases the lock of a killed process
             try:

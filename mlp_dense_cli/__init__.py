@@ -28,7 +28,7 @@ COMMANDS = {
     'data convert': 'convert annotations between formats, and split data sets',
     'data check': 'check the data of a config or in a folder',
     'data stats': 'measure the mean and standard deviation of the bands of images',
-    'data shapes': 'generate the embedded data set of shapes',
+    'data shapes': 'generate the data set of shapes',
     'operators': 'make mmcv-lite use the operators of mlp_dense in every process',
     'doctor': 'check the installed packages and the machine',
     'completion': 'print a script that completes commands in bash or zsh',

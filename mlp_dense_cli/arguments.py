@@ -1,4 +1,7 @@
-"""Options that several tools share. It imports the standard library only: ``--help`` must not wait for PyTorch."""
+"""Options that several tools share.
+
+This module imports the standard library only, because ``--help`` must not wait for PyTorch.
+"""
 
 import argparse
 import atexit

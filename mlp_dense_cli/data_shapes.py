@@ -1,4 +1,4 @@
-"""Generator of the embedded data set of shapes."""
+"""Generator of the data set of shapes."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from .arguments import tool_parser
 
 def make_parser() -> argparse.ArgumentParser:
     parser = tool_parser(
-        'Generate the embedded data set: images of shapes with COCO annotations and label maps. With --classify, '
+        'Generate a data set: images of shapes with COCO annotations and label maps. With --classify, '
         'one folder of images per class. No download is needed.',
         'data/shapes',
         'data/shapes_classes --classify --num-train 1000 --num-val 250 --size 64',

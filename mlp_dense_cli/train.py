@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     training.add_argument('--amp', action='store_true', help='automatic mixed precision on a GPU')
     text = 'scale the learning rate with the total batch size'
     training.add_argument('--auto-scale-lr', action='store_true', help=text)
-    training.add_argument('--seed', type=int, metavar='N', help='seed of all random numbers (default: drawn, logged)')
+    training.add_argument('--seed', type=int, metavar='N', help='seed of all random numbers (default: random, logged)')
     text = 'equal bits in every run with the same --seed; slower'
     training.add_argument('--deterministic', action='store_true', help=text)
     before = parser.add_argument_group('before training')

@@ -122,7 +122,7 @@ def log_lines():
 
 @pytest.fixture(scope='session')
 def shapes(tmp_path_factory) -> Path:
-    """Write a small copy of the embedded data set."""
+    """Write a small copy of the generated data set."""
     root = tmp_path_factory.mktemp('data') / 'shapes'
     write_shapes(root, num_train=16, num_val=8, size=96)
     return root

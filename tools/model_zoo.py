@@ -35,7 +35,7 @@ TABLES = (  # title, what the names of the configs contain, height and width of 
     ('UperNet on ADE20K', r'upernet_ade20k-', (512, 2048)),
     ('Semantic FPN on ADE20K', r'semantic_fpn_ade20k-', (512, 2048)),
     ('CamVid', r'camvid', (360, 480)),
-    ('Small models on the embedded data', r'_(mask_rcnn|upernet)_(shapes|bands)', (128, 128)),
+    ('Small models on the generated data', r'_(mask_rcnn|upernet)_(shapes|bands)', (128, 128)),
 )
 COLUMNS = '| config | backbone params | GMACs | model params | GMACs | published params / GMACs | results | source |'
 TOLERANCE = 0.02

@@ -1,3 +1,3 @@
-# The small classifier on the embedded data with AS-MLP.
+# The small classifier on the generated data with AS-MLP.
 _base_ = './hire_mlp_shapes.py'
 model = dict(backbone=dict(type='mlp_dense.ASMLP'))

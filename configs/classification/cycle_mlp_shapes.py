@@ -1,3 +1,3 @@
-# The small classifier on the embedded data with CycleMLP.
+# The small classifier on the generated data with CycleMLP.
 _base_ = './hire_mlp_shapes.py'
 model = dict(backbone=dict(type='mlp_dense.CycleMLP'))

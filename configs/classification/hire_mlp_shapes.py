@@ -1,4 +1,4 @@
-# A small classifier on the embedded data, from random weights, trained as on ImageNet: minutes on two CPU cores.
+# A small classifier on the generated data, from random weights, trained as on ImageNet: minutes on two CPU cores.
 _base_ = [
     '../_base_/models/classifier.py',
     '../_base_/datasets/shapes_classification.py',

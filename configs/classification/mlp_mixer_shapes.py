@@ -1,4 +1,4 @@
-# The small classifier on the embedded data with MLP-Mixer.
+# The small classifier on the generated data with MLP-Mixer.
 _base_ = './hire_mlp_shapes.py'
 model = dict(
     backbone=dict(

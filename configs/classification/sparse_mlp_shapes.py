@@ -1,4 +1,4 @@
-# The small classifier on the embedded data with Sparse-MLP.
+# The small classifier on the generated data with Sparse-MLP.
 _base_ = './hire_mlp_shapes.py'
 model = dict(
     backbone=dict(

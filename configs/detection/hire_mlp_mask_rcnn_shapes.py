@@ -1,4 +1,4 @@
-# A small Mask R-CNN on the embedded data, from random weights: minutes on two CPU cores.
+# A small Mask R-CNN on the generated data, from random weights: minutes on two CPU cores.
 _base_ = [
     '../_base_/models/mask_rcnn.py',
     '../_base_/datasets/shapes_detection.py',

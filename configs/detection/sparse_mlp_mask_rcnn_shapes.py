@@ -1,4 +1,4 @@
-# The small Mask R-CNN on the embedded data with Sparse-MLP.
+# The small Mask R-CNN on the generated data with Sparse-MLP.
 _base_ = './hire_mlp_mask_rcnn_shapes.py'
 model = dict(
     backbone=dict(

@@ -1,3 +1,3 @@
-# The small Mask R-CNN on the embedded data with Wave-MLP.
+# The small Mask R-CNN on the generated data with Wave-MLP.
 _base_ = './hire_mlp_mask_rcnn_shapes.py'
 model = dict(backbone=dict(type='mlp_dense.WaveMLP'))

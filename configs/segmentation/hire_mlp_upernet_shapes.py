@@ -1,4 +1,4 @@
-# A small UperNet on the embedded data, from random weights: minutes on two CPU cores.
+# A small UperNet on the generated data, from random weights: minutes on two CPU cores.
 _base_ = [
     '../_base_/models/upernet.py',
     '../_base_/datasets/shapes_segmentation.py',

@@ -1,4 +1,4 @@
-# The small UperNet on the embedded data with MLP-Mixer.
+# The small UperNet on the generated data with MLP-Mixer.
 _base_ = './hire_mlp_upernet_shapes.py'
 model = dict(
     backbone=dict(

@@ -1,3 +1,3 @@
-# The small UperNet on the embedded data with Wave-MLP.
+# The small UperNet on the generated data with Wave-MLP.
 _base_ = './hire_mlp_upernet_shapes.py'
 model = dict(backbone=dict(type='mlp_dense.WaveMLP'))

@@ -80,7 +80,7 @@ class Doubling(nn.ConvTranspose2d):
 
 
 class Rescaling(nn.Sequential):
-    """Rescaling of the feature map of a stage, (B, dim, H, W), to 2**doublings the height and width.
+    """Rescaling of the height and width of a stage's feature map, (B, dim, H, W), by 2**doublings.
 
     Transposed convolutions enlarge it, max pooling reduces it. The result is cropped to the `size` of the image,
     divided by `stride` and rounded up.

@@ -1,4 +1,4 @@
-"""Embedded data sets, the image formats that are read, and archives of images."""
+"""Generated data sets, the image formats that are read, and archives of images."""
 
 import numpy as np
 

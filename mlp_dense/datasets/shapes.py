@@ -1,4 +1,4 @@
-"""Embedded data set: procedural images of overlapping shapes, for detection and segmentation.
+"""Generated data set: procedural images of overlapping shapes, for detection and segmentation.
 
 A seed determines all images. Writing them takes seconds, so that trials and tests need no download::
 

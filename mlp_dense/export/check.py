@@ -102,7 +102,7 @@ def read_check_images(cfg: Config, folder: Path | None, most: int = 3) -> CheckI
 
 
 def make_image(rng: np.random.Generator, bands: int) -> np.ndarray:
-    """Return an image of the embedded data set, (256, 256, bands)."""
+    """Return an image of the generated data set, (256, 256, bands)."""
     if bands == 3:
         return make_scene(rng, 256)[0]
     return make_band_scene(rng, 256, max(bands, 4))[0][..., :bands].astype(np.float32)

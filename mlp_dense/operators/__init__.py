@@ -69,6 +69,11 @@ def by_torchvision(values: Tensor) -> bool:
     return values.is_cuda and has_torchvision('cuda') and not torch.are_deterministic_algorithms_enabled()
 
 
+def full_precision(values: Tensor) -> Tensor:
+    """Return values in float32 if they are in half precision."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 @cache
 def announce() -> None:
     """Log once which operators run."""

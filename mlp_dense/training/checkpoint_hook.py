@@ -51,9 +51,11 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
     """
 
     def __init__(self, *args: Any, minutes: float | None = None, backend_args: dict | None = None, **kwargs: Any):
-        if backend_args or kwargs.get('published_keys') or '://' in str(kwargs.get('out_dir')):
+        backends = [setting for setting in (backend_args, kwargs.pop('file_client_args', None)) if setting]
+        is_remote = any(setting.get('backend') not in ('local', 'disk') for setting in backends)
+        if is_remote or kwargs.get('published_keys') or '://' in str(kwargs.get('out_dir')):
             raise UserError(
-                'mlp_dense.CheckpointHook writes complete local files only; for backend_args or a remote out_dir set '
+                'mlp_dense.CheckpointHook writes complete local files only; for a remote backend or out_dir set '
                 "default_hooks.checkpoint.type='CheckpointHook', for published_keys use mlp-dense checkpoint publish."
             )
         super().__init__(*args, **kwargs, backend_args=dict(backend='mlp_dense'))

@@ -42,7 +42,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 class SeededDataset(Dataset):
     """A data set whose samples draw their random numbers from the seed, the epoch and their index.
 
-    It replaces a sample that cannot be decoded by the next one, and notes the reason in its meta data (`unreadable`).
+    If a sample cannot be decoded, the next one is returned, with the reason in its meta data (`unreadable`).
     """
 
     def __init__(self, dataset: dict, seed: int):

@@ -34,8 +34,8 @@ def adapt_to_machine(cfg: Config) -> None:
 
 
 def adapt_to_cpu(cfg: Config) -> None:
-    """Replace settings that need a GPU: SyncBN by BN, mixed precision by full precision."""
-    replacements = {'SyncBN': 'BN', 'AmpOptimWrapper': 'OptimWrapper'}
+    """Replace settings that need a GPU: SyncBN and MMSyncBN by BN, mixed precision by full precision."""
+    replacements = {'SyncBN': 'BN', 'MMSyncBN': 'BN', 'AmpOptimWrapper': 'OptimWrapper'}
     replaced = set()
     for _, container, key, value in walk(cfg):
         if key == 'type' and isinstance(value, str) and value in replacements:

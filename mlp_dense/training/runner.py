@@ -23,6 +23,7 @@ from ..checks.band_agreement import check_bands, guard_bands
 from ..checks.channels import check_channels
 from ..checks.data_config import check_built, check_data, copy_before_packing
 from ..checks.explained_data import explained_data
+from ..checks.missing_operators import check_operators
 from ..config.config_file import enter_scope, first_line
 from ..config.validation import building, check_backends, check_pretrained, check_settings
 from ..datasets.layout import leaves
@@ -54,6 +55,7 @@ class DenseRunner(Runner):
         with building(cfg):
             runner = super().from_cfg(cfg)
         check_channels(runner.model)
+        check_operators(runner.model)
         guard_bands(unwrapped(runner.model))
         return runner
 

@@ -1,4 +1,4 @@
-"""Embedded data that a test can change, and short training runs on them."""
+"""Generated data that a test can change, and short training runs on them."""
 
 import json
 from collections.abc import Callable

@@ -14,7 +14,7 @@ SHAPES = config('classification/hire_mlp_shapes')
 
 @pytest.fixture(scope='session')
 def classes(tmp_path_factory) -> Path:
-    """Write a small copy of the embedded data for classification."""
+    """Write a small copy of the generated data for classification."""
     root = tmp_path_factory.mktemp('data') / 'shapes_classes'
     write_shapes(root, num_train=20, num_val=10, size=32, classify=True)
     return root

@@ -158,7 +158,7 @@ importlib_metadata.distribution = distribution
 
 @pytest.mark.slow
 def test_mmpretrain_trains_and_tests(classes, tmp_path):
-    """The Runner of mmengine runs the config of docs/other_projects.md on the embedded data, with few channels."""
+    """The Runner of mmengine runs the config of docs/other_projects.md on the generated data, with few channels."""
     folder = Path(sys.prefix) / 'mmpretrain'
     if not folder.is_dir():
         pytest.skip(f'mmpretrain is not in {folder}, where make setup STACK=timm installs it')

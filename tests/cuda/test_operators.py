@@ -106,12 +106,13 @@ def test_sigmoid_focal_loss(device, weighted):
     torch.testing.assert_close(results[1], results[0], **EXACT)
 
 
+@pytest.mark.parametrize('spread', [0, 2])
 @pytest.mark.parametrize('plain', [True, False], ids=['plain', 'torchvision'])
-def test_deformable_convolution(device, monkeypatch, plain):
+def test_deformable_convolution(device, monkeypatch, plain, spread):
     if not plain and not has_torchvision(device.type):
         pytest.skip(f'torchvision is not installed, or not for {device}')
     layer = DeformConv2d(8, 6, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2, deform_groups=4)
-    inputs = [torch.randn(2, 8, 9, 11), 2 * torch.randn(2, 4 * 2 * 6, 5, 13)]
+    inputs = [torch.randn(2, 8, 9, 11), spread * torch.randn(2, 4 * 2 * 6, 5, 13)]
     monkeypatch.setattr(deformable, 'has_torchvision', lambda kind: not plain)
     results = []
     for target in ('cpu', device):

@@ -1,4 +1,4 @@
-"""Embedded data set: deterministic, consistent between its annotations, and valid COCO."""
+"""Generated data set: deterministic, consistent between its annotations, and valid COCO."""
 
 import cv2
 import numpy as np

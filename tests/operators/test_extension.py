@@ -34,18 +34,21 @@ def test_mmdet_uses_the_fallback():
         """
 import mlp_dense.operators
 import mmcv.utils, mmdet.models, mmseg.models, torch, mmcv._ext
-from mmcv.ops import nms, RoIPool
+from mmcv.ops import nms, DeformRoIPool
 assert mmcv._ext.__spec__.name == 'mmcv._ext' and mmcv._ext.__file__.endswith('extension.py')
 assert mmcv.utils.ext_loader.check_ops_exist()
 print(nms(torch.tensor([[0., 0, 9, 9], [1, 1, 9, 9]]), torch.tensor([0.5, 0.9]), 0.5)[1].tolist())
-RoIPool(7)(torch.zeros(1, 1, 9, 9), torch.zeros(1, 5))
+DeformRoIPool(7)(torch.zeros(1, 1, 9, 9), torch.zeros(1, 5))
 """
     )
     assert '\n[1]\n' in '\n' + completed.stdout
     log = completed.stdout + completed.stderr
     assert re.search('Operators of mmcv: (torchvision on a GPU, )?PyTorch fallbacks', log)
     last = completed.stderr.strip().splitlines()[-1]
-    assert last.startswith('NotImplementedError: roi_pool_forward is an operator of mmcv') and 'MMCV_WITH_OPS' in last
+    assert (
+        last.startswith('NotImplementedError: deform_roi_pool_forward is an operator of mmcv')
+        and 'MMCV_WITH_OPS' in last
+    )
 
 
 @pytest.mark.slow
@@ -83,12 +86,11 @@ def test_compiled_operators_have_priority(compiled):
     assert 'extension.py' not in compiled.__file__ and mlp_dense.operators.running() == 'compiled'
 
 
-def test_maximum_pooling_of_roi_align_is_an_error(fallback):
-    import torch
-    from mmcv.ops import RoIAlign
-
-    with pytest.raises(NotImplementedError, match=r"^roi_align with pool_mode='max' is an operator"):
-        RoIAlign(7, pool_mode='max')(torch.zeros(1, 1, 9, 9), torch.zeros(1, 5))
+@pytest.mark.parametrize('name, needs_gpu', [('pixel_group', False), ('tin_shift_forward', True)])
+def test_missing_operators_report_whether_mmcv_needs_a_gpu(name, needs_gpu, fallback):
+    with pytest.raises(NotImplementedError, match=f'^{name} is an operator of mmcv') as error:
+        getattr(fallback, name)()
+    assert ('It needs a GPU also in mmcv' in str(error.value)) == needs_gpu
 
 
 def test_install_adds_find_loader_once(monkeypatch):

@@ -33,7 +33,7 @@ def genuine_set(shared: Path, train: int = 30, val: int = 10) -> Splits:
 
 
 def shapes_set(root: Path, folder: Path, train: int = 6, val: int = 3) -> Splits:
-    """Return images of the embedded data set in `root`, which are linked into a folder under names of their own."""
+    """Return images of the generated data set in `root`, which are linked into a folder under names of their own."""
     folder.mkdir()
     splits = {}
     for split, number in (('train', train), ('val', val)):

@@ -49,7 +49,7 @@ def call(name: str, *args) -> int:
             for value in gc.get_objects():  # stop loader processes; the garbage collector needs 5 s for each
                 if type(value) is _MultiProcessingDataLoaderIter:
                     value._shutdown_workers()
-            if not torch.distributed.is_initialized():  # the process ends; to destroy its group first may hang
+            if not torch.distributed.is_initialized():  # a fork, which ends at once (see `start`)
                 gc.collect()
             gc.freeze()  # mmengine collects garbage for every data set; frozen objects are skipped
     return 0

@@ -119,6 +119,8 @@ def start(
         sys.stdout = sys.stderr = os.fdopen(1, 'w', buffering=1, closefd=False)
         os.environ.update(environment)
         warnings.resetwarnings()
+        # The destructor of gloo's process group can wait for a thread forever in a fork, which ends without it.
+        torch.distributed.destroy_process_group = lambda: None
         prepare()
         status = call(tool, *arguments) if isinstance(tool, str) else _run_script(tool, *arguments)
     except BaseException:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope='module', params=[DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
 def trained(request, shapes, tmp_path_factory):
-    """Train shortly on the embedded data; return (config, work dir, checkpoint, options)."""
+    """Train shortly on the generated data; return (config, work dir, checkpoint, options)."""
     work_dir = tmp_path_factory.mktemp('run')
     options = ['--data-root', shapes, '--cfg-options', *QUICK[request.param]]
     log = run('tools/train.py', request.param, '--work-dir', work_dir, '--seed', 0, *options)

@@ -134,10 +134,18 @@ def test_step_in_name(name, template, step):
 
 
 def test_remote_checkpoints_are_refused():
-    unsupported = dict(out_dir='s3://bucket'), dict(backend_args=dict(backend='petrel')), dict(published_keys=['meta'])
-    for arguments in unsupported:
+    petrel = dict(backend='petrel')
+    backends = dict(backend_args=petrel), dict(file_client_args=petrel)
+    for arguments in (dict(out_dir='s3://bucket'), *backends, dict(published_keys=['meta'])):
         with pytest.raises(UserError, match=r"set default_hooks\.checkpoint\.type='CheckpointHook'"):
             CheckpointHook(interval=1, **arguments)
+
+
+@pytest.mark.parametrize('backend', ['local', 'disk'])
+@pytest.mark.parametrize('setting', ['backend_args', 'file_client_args'])
+def test_local_backends_are_replaced_by_atomic_files(setting, backend):
+    hook = CheckpointHook(interval=1, **{setting: dict(backend=backend)})
+    assert hook.backend_args == dict(backend='mlp_dense') and hook.file_client_args is None
 
 
 def hostile(checkpoint: Path, target: Path, out: Path) -> Path:

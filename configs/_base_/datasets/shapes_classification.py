@@ -1,4 +1,4 @@
-# The embedded data set (tools/make_shapes.py --classify): 1,000 training and 250 validation images of 64x64.
+# The generated data set (tools/make_shapes.py --classify): 1,000 training and 250 validation images of 64x64.
 data_root = 'data/shapes_classes/'
 train_pipeline = [
     dict(type='mlp_dense.LoadImage'),

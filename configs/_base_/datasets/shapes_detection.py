@@ -1,4 +1,4 @@
-# The embedded data set (tools/make_shapes.py): 320 training images of 128x128, 40 iterations of 8 per epoch.
+# The generated data set (tools/make_shapes.py): 320 training images of 128x128, 40 iterations of 8 per epoch.
 _base_ = './tta_detection.py'
 dataset_type = 'mlp_dense.CocoDataset'
 data_root = 'data/shapes/'

@@ -1,4 +1,4 @@
-# The embedded data set (tools/make_shapes.py) as label maps, in the manner of ADE20K.
+# The generated data set (tools/make_shapes.py) as label maps, in the manner of ADE20K.
 _base_ = './tta_segmentation.py'
 dataset_type = 'BaseSegDataset'
 data_root = 'data/shapes/'

@@ -1,4 +1,4 @@
-# AdamW on one machine for the embedded data. Children give the length and the decay of the learning rate.
+# AdamW on one machine for the generated data. Children give the length and the decay of the learning rate.
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
