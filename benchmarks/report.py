@@ -164,7 +164,8 @@ def draw_panel(ax: Axes, rows: list[dict]) -> None:
             if row['variant'] == 'floor':
                 ax.hlines(row['ms'], left - 0.5, left + len(bars) - 0.5, color='black', linewidth=2)
         ticks.append(left + (len(bars) - 1) / 2)
-        labels.append(f'{model}\n{model_rows[0]["gmacs"]:.1f} GMACs')
+        unit = ' GMACs' if len(bars) > 1 else '\nGMACs'  # a single bar is narrow
+        labels.append(f'{model}\n{model_rows[0]["gmacs"]:.1f}{unit}')
         left += len(bars) + 0.7
     ax.set_xticks(ticks, labels, fontsize=11)
     ax.tick_params(axis='x', length=0)
