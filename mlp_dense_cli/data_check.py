@@ -12,7 +12,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = tool_parser(
         'Check all images, labels and annotations that a config names or a folder contains. The table has the '
         'severity, the count, examples and the remedy of each problem. The amount of each class is printed. For '
-        'objects, a histogram of their sizes follows, binned at the strides of the pyramid. The exit status is 0, '
+        'objects, a histogram of their sizes follows, binned at the strides of feature maps. The exit status is 0, '
         '1 (warnings) or 2 (errors).',
         'data/fruit',
         'hire_mlp_mask_rcnn_coco --data-root data/fruit',

@@ -17,8 +17,8 @@ def image_size(text: str) -> tuple[int, int]:
 def make_parser() -> argparse.ArgumentParser:
     parser = config_parser(
         'Export a detector or segmentor, or a part of it, to ONNX or torch.export. The model accepts uint8 images '
-        '(B, 3, H, W) in BGR, or float32 bands in the order of the file. It normalizes and pads them itself. The tool '
-        'compares the exported model with PyTorch on two batches before it writes OUT.',
+        '(B, 3, H, W) in BGR, or float32 bands in the order of the image file. It normalizes and pads them itself. The '
+        'tool compares the exported model with PyTorch on two batches before it writes OUT.',
         'hire_mlp_mask_rcnn_shapes epoch_15.pth model.onnx',
         'hire_mlp_upernet_ade20k none model.pt2 --static 512x512 --part backbone',
     )

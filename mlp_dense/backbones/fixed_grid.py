@@ -2,7 +2,8 @@
 
 Their token mixing is a matrix over the positions of a grid of patches. As in ViTDet (arXiv 2203.16527), most blocks mix
 inside windows of that size. A few blocks mix the complete feature map, resized to that size. The output of each stage
-is rescaled to strides of 4, 8, 16 and 32. On an image of the published size every variant is the published network.
+is rescaled to strides of 4, 8, 16 and 32. On an image of the published size, all values of
+`global_blocks` give the published network, followed by the pyramid.
 """
 
 import math

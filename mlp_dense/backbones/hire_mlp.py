@@ -28,7 +28,7 @@ class RegionMLP(nn.Module):
         axis, size, region = self.axis, x.shape[self.axis], self.region_size
         # Rolled, then padded: row q is row (q - step) mod size of x.
         x = cyclic_window(x, size, -self.step, round_up(size, region), axis)
-        # The channels of a row stay together (along the width that needs no copy), so the weights are reordered.
+        # The channels of a row stay together, which needs no copy along the width; the weights are reordered instead.
         x = x.unflatten(axis, (-1, region)).movedim(axis + 1, 3).flatten(3)
         weight = self.fc1.weight.unflatten(1, (-1, region)).transpose(1, 2).flatten(1)
         x = in_nchw(self.norm, linear(x, weight, self.fc1.bias)).relu()
@@ -62,7 +62,8 @@ class HireTokenMixing(nn.Module):
 class HireMLP(MLPBackbone):
     """Hire-MLP (arXiv 2108.13341, table 1): archs tiny, small, base and large.
 
-    BatchNorm is trained with more than one value per channel: a single image has at least 33 pixels a side.
+    In training BatchNorm needs more than one value per channel, so a batch of one image needs at least 33 pixels a
+    side.
     """
 
     archs = {

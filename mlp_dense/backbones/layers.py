@@ -72,7 +72,7 @@ class WeightedBranches(nn.Module):
         total = sum(x.sum(axes[1], True, dtype=dtype).sum(axes[0], True, dtype=dtype) for x in (a, b, c))
         mean = (total / (a.shape[axes[0]] * a.shape[axes[1]])).to(a.dtype).flatten(axes[1] + 1)
         scores = self.fc2(F.gelu(self.fc1(mean))).unflatten(-1, (-1, 3))  # branch k of channel c stands at 3c + k
-        weights = scores.movedim(-1, 0).softmax(0).view(3, *total.shape)  # first, so that each is contiguous
+        weights = scores.movedim(-1, 0).softmax(0).view(3, *total.shape)  # branches first: contiguous weights
         return (a * weights[0]).addcmul_(b, weights[1]).addcmul_(c, weights[2])
 
 

@@ -144,7 +144,7 @@ def _resized(value: Any, ratio: Sequence[float]) -> Any:
 
 
 def _add_resize(edits: Edits, loader: str, scale: tuple[int, int]) -> None:
-    """Let a loader that resizes nothing do so: with the labels in training, otherwise the image alone."""
+    """Add a Resize to a loader that has none: of image and labels in training, otherwise of the image alone."""
     cfg = edits.cfg
     dataset = setting(cfg, f'{loader}_dataloader.dataset')
     if dataset is None or any(name in (*SCALES, CLASSIFIER) for _, name, _ in _typed(cfg[f'{loader}_dataloader'])):

@@ -182,7 +182,7 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
                     older.unlink(missing_ok=True)
 
     def _saved(self, prefix: str) -> list[tuple[int, Path]]:
-        """Return the steps and files with a prefix that this hook names, the last one first."""
+        """Return the steps and files that this hook named, with a prefix, the last one first."""
         steps = ((step_in(path.name, prefix + self.filename_tmpl), path) for path in self.folder.iterdir())
         files = [(step, path) for step, path in steps if step is not None and path.is_file() and not path.is_symlink()]
         return sorted(files, reverse=True)
@@ -284,7 +284,7 @@ def training_state(runner: Any, validated: bool) -> dict[str, Any]:
 
 
 def resume_from(cfg: Config, start: str | None = None) -> None:
-    """Set `load_from` of a config that resumes, by default the newest checkpoint in its work dir, and its seed.
+    """Set `load_from` (default: the newest checkpoint in the work dir) and the seed of a config that resumes.
 
     The config needs the seed because the runner builds the order of the data before it loads the checkpoint. Without a
     checkpoint, training starts from the weights `start`.
