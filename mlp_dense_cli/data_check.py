@@ -22,6 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
     text = 'folder of the data, instead of the data_root in the config'
     parser.add_argument('--data-root', type=Path, metavar='DIR', help=text)
+    parser.add_argument('--format', metavar='NAME', help='format of the annotations in DIR, if several are found')
     add_colors(parser)
     add_cfg_options(parser)
     return parser
@@ -34,6 +35,7 @@ def main() -> None:
 
     operators.install()  # before the config imports mmdet or mmsegmentation
     with redirect_stdout(sys.stderr):  # mmdet and mmsegmentation print
-        examination = examine(Path(args.target), args.cfg_options, args.data_root, not args.fast, args.colors)
+        folder = dict(colors=args.colors, format=args.format)
+        examination = examine(Path(args.target), args.cfg_options, args.data_root, not args.fast, **folder)
     print(examination.json() if args.json else examination.text())
     sys.exit(examination.status)

@@ -41,18 +41,6 @@ def pytest_runtest_protocol(item):
         faulthandler.cancel_dump_traceback_later()
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_handlecrashitem(crashitem, report, sched) -> None:
-    """Repeat a test once whose worker process hung or crashed; the summary counts it under `rerun`."""
-    if crashitem not in CRASHED:
-        CRASHED.add(crashitem)
-        sched.mark_test_pending(crashitem)
-        report.outcome = 'rerun'
-
-
-CRASHED: set[str] = set()
-
-
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()  # collections skip the thousands of tests, which live as long as the process

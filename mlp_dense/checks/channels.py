@@ -52,7 +52,8 @@ def _in_channels(reader: Any) -> Any:
     decoder = getattr(reader, 'pixel_decoder', None)  # of MaskFormer and Mask2Former
     if _is_a(decoder, 'MSDeformAttnPixelDecoder'):
         return [conv.in_channels for conv in reversed([*decoder.input_convs, *decoder.lateral_convs])]
-    is_neck = any(cls.__module__.startswith(NECKS) for cls in type(reader).__mro__)
+    owner = next(cls for cls in type(reader).__mro__ if 'forward' in vars(cls))  # a project may select maps in its own
+    is_neck = owner.__module__.startswith(NECKS)
     is_head = _is_a(reader, 'BaseDenseHead') or (_is_a(reader, 'BaseDecodeHead') and hasattr(reader, 'in_index'))
     return getattr(decoder or reader, 'in_channels', None) if is_neck or is_head else None
 

@@ -71,6 +71,7 @@ def examine(
     data_root: Path | None = None,
     everything: bool = True,
     colors: Path | None = None,
+    format: str | None = None,
 ) -> Examination:
     """Examine the data of a config, with changes of it by `options` and `data_root`, or in a folder.
 
@@ -80,14 +81,14 @@ def examine(
     """
     if target.is_dir() and (options or data_root):
         raise UserError(f'{target} is a folder; omit --data-root and --cfg-options, which change configs.')
-    if colors and not target.is_dir():
-        raise UserError(f'{target} is a config; omit --colors, which names the classes of a folder of label maps.')
+    if (colors or format) and not target.is_dir():
+        raise UserError(f'{target} is a config; omit --colors and --format, which describe a folder.')
     cfg = Config() if target.is_dir() else read_config(target, options, data_root)
     result = Examination(str(target), scale=scale_of(cfg))
     strides = strides_of(cfg)
     with TemporaryDirectory() as converted:
         if target.is_dir():
-            found = _in_folder(target, Path(converted), colors, result)
+            found = _in_folder(target, Path(converted), colors, format, result)
             init_default_scope(scope_of(found[0][1]) if found else 'mmdet')
         else:
             enter_scope(cfg)
@@ -120,12 +121,12 @@ def examine(
     return result
 
 
-def _in_folder(root: Path, converted: Path, colors: Path | None, result: Examination) -> Named:
+def _in_folder(root: Path, converted: Path, colors: Path | None, format: str | None, result: Examination) -> Named:
     """Return the data sets in a folder, and add its format and the findings about it to the result."""
     ignored = system_folders(root)
     result.findings += [Finding('note', 'all', 'system folders are ignored', 1, (path,)) for path in ignored]
     try:
-        found, result.found, notes = datasets_in(root, converted, colors)
+        found, result.found, notes = datasets_in(root, converted, colors, format)
     except UserError as error:
         result.findings.append(stop('all', str(error)))
         return []

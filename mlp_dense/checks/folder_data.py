@@ -9,7 +9,6 @@ from mmengine.config import ConfigDict
 from .. import formats
 from ..config.new_config import FOLDERS_OF_FILES
 from ..datasets.coco_json import format_of, read_coco, read_json
-from ..errors import UserError
 from ..formats.sources import ORDER, SPLITS, split_of
 from .data_files import images_by_suffix, visible
 
@@ -17,14 +16,16 @@ Named = list[tuple[str, ConfigDict]]
 """Pairs of a split and the config of a data set."""
 
 
-def datasets_in(root: Path, converted: Path, colors: Path | None = None) -> tuple[Named, str, list[str]]:
+def datasets_in(
+    root: Path, converted: Path, colors: Path | None = None, format: str | None = None
+) -> tuple[Named, str, list[str]]:
     """Return the split and the config of each data set in a folder, a sentence on the format, and notes.
 
     Annotations that mmdet or mmsegmentation cannot read are written into the folder `converted`. `colors` is a file
-    with the colours of the classes in label maps. Raises UserError if a file has an unknown format, or no data are
-    found.
+    with the colours of the classes in label maps. `format` is required if several formats are present. Raises UserError
+    if a file has an unknown format, or no data are found.
     """
-    datasets, found, notes = _converted(root, converted, colors)
+    datasets, found, notes = _converted(root, converted, colors, format)
     if datasets:
         return datasets, found, notes
     if datasets := [*_coco(root)]:
@@ -36,11 +37,11 @@ def datasets_in(root: Path, converted: Path, colors: Path | None = None) -> tupl
     return [], '', []
 
 
-def _converted(root: Path, converted: Path, colors: Path | None) -> tuple[Named, str, list[str]]:
+def _converted(root: Path, converted: Path, colors: Path | None, format: str | None) -> tuple[Named, str, list[str]]:
     """Return the data sets of all formats, except COCO, what was found, and the notes of the reader."""
     try:
-        name = formats.detect(root)
-    except UserError:  # broken, or folders of classes
+        name = formats.detect(root, format)
+    except formats.NoFormatError:  # folders of classes
         return [], '', []
     if name == 'coco':
         return [], '', []

@@ -255,7 +255,7 @@ def class_folders(root: Path) -> ImageCounts:
 def _has_annotations(root: Path, format: str | None) -> bool:
     try:
         formats.detect(root, format)
-    except UserError:
+    except formats.NoFormatError:
         return False
     return True
 

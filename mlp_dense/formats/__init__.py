@@ -4,7 +4,7 @@
 """
 
 from .converting import WRITERS, Written, detect, places_of, read, write
-from .detecting import FORMATS
+from .detecting import FORMATS, NoFormatError
 from .records import Annotation, Box, DataSet, Place, Record, counts
 from .semantic import IGNORED, label_map
 from .splitting import split
@@ -16,6 +16,7 @@ __all__ = [
     'Annotation',
     'Box',
     'DataSet',
+    'NoFormatError',
     'Place',
     'Record',
     'Written',

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from .cvat import read_cvat
 from .labelme import is_labelme, read_labelme
 from .records import DataSet
 from .semantic import label_files, read_labels
-from .sources import IMAGES, LABELS, Source, split_of
+from .sources import Source
 from .voc import read_voc
 from .yolo import read_yolo, unnamed, yolo_files
 
@@ -76,6 +75,10 @@ FOREIGN = (
 the title and the remedy."""
 
 
+class NoFormatError(UserError):
+    """A folder has no annotations in a known format."""
+
+
 def find(source: Source, name: str | None = None) -> tuple[str, list[Path]]:
     """Return the format of a source and its files. Raises UserError if no format or several are found."""
     if name is not None and name not in FORMATS:
@@ -91,22 +94,10 @@ def find(source: Source, name: str | None = None) -> tuple[str, list[Path]]:
             raise UserError(f'{file} has no key "names"; add "names: [...]" with the names of all classes.')
         if name is None and (files := label_files(source)):
             return 'labels', files
-        if whole := _whole(source.path.absolute()):
-            raise UserError(f'{source.path} is a part of the data in {whole}; set that folder.')
         looked = '; '.join(f'{key}: {FORMATS[key].marks}' for key in ([name] if name else FORMATS))
-        raise UserError(f'{source.path} has no annotations in a known format ({looked}); set the folder of the data.')
+        problem = f'{source.path} has no annotations in a known format ({looked})'
+        raise NoFormatError(f'{problem}; set the folder that contains both images and annotations.')
     return next(iter(found.items()))
-
-
-def _whole(path: Path) -> Path | None:
-    """Return the folder of the data to which a folder of images, of labels or of a split belongs, None if unknown."""
-    for folder, parent in zip((path, *path.parents), path.parents, strict=False):
-        if not split_of(folder.name) and not re.fullmatch(f'{IMAGES}|{LABELS}', folder.name, re.IGNORECASE):
-            break
-        with suppress(UserError):
-            if any(each.files(Source(parent)) for each in FORMATS.values()):
-                return parent
-    return None
 
 
 def _refuse_foreign(source: Source) -> None:

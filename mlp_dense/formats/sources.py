@@ -112,13 +112,8 @@ class Source:
         return str(file)
 
     def split_of(self, file: Path) -> str:
-        """Return the split that the folders of a file name, by default ``train``.
-
-        The outermost folder with the exact name of a split decides: in a new split, other folders have old names.
-        """
-        folders = Path(self.relative(file)).parts[:-1]
-        exact = [SPLITS[folder.lower()] for folder in folders if folder.lower() in SPLITS]
-        return exact[0] if exact else split_of(*reversed(folders)) or 'train'
+        """Return the split that the innermost of the folders of a file names, by default ``train``."""
+        return split_of(*Path(self.relative(file)).parts[-2::-1]) or 'train'
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """Focal losses (RetinaNet, https://arxiv.org/abs/1708.02002), computed at least in float32."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,8 +15,8 @@ def sigmoid_focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: fl
     """
     x = full_precision(logits)
     positive = F.one_hot(target, x.shape[1] + 1)[:, :-1].to(x.dtype)
-    p = x.sigmoid()
-    loss = -alpha * positive * (1 - p) ** gamma * F.logsigmoid(x)
+    p, q = (side.sigmoid().clamp(min=torch.finfo(x.dtype).tiny) for side in (x, -x))  # 0**gamma has no finite slope
+    loss = -alpha * positive * q**gamma * F.logsigmoid(x)
     loss = loss - (1 - alpha) * (1 - positive) * p**gamma * F.logsigmoid(-x)
     if len(weight):
         loss = loss * F.pad(weight, (0, 1), value=1)[target, None]
@@ -30,7 +31,7 @@ def softmax_focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: fl
     """
     x, classes = full_precision(logits), target.clamp(min=0)
     log_p = x.log_softmax(1).gather(1, classes[:, None]).squeeze(1)
-    loss = -alpha * (1 - log_p.exp()) ** gamma * log_p
+    loss = -alpha * (1 - log_p.exp()).clamp(min=torch.finfo(x.dtype).tiny) ** gamma * log_p
     if len(weight):
         loss = loss * weight[classes]
     return loss.where(target >= 0, 0).to(logits.dtype)

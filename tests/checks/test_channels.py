@@ -1,6 +1,7 @@
 """A backbone whose channels do not fit the neck or the heads is refused."""
 
 import pytest
+from mmdet.models.necks import FPN
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -93,3 +94,16 @@ def test_necks_and_heads_of_other_projects_are_compared(package, name):
         path = UPSTREAM[package][name].replace('.', r'\.')
         with pytest.raises(UserError, match=rf'^model\.{path}\.in_channels is .*, but Stub returns \['):
             check_channels(model)
+
+
+def test_necks_that_select_maps_themselves_are_accepted():
+    class LastThree(FPN):
+        def forward(self, maps):
+            return super().forward(maps[1:])
+
+    model = nn.Module()
+    model.backbone, model.neck = Stub([64, 128, 320, 512]), LastThree([128, 320, 512], 8, 3)
+    check_channels(model)
+    model.neck = FPN([128, 320, 512], 8, 3)
+    with pytest.raises(UserError, match=r'is \[128, 320, 512\], but'):
+        check_channels(model)

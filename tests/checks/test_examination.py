@@ -146,7 +146,8 @@ def test_folder_with_annotations_is_examined(data):
     assert severities(result)['system folders are ignored'] == 'note'
     (data / 'annotations' / 'instances_val.json').write_text(json.dumps(dict(shapes=[], imagePath='a.jpg')))
     result = examine(data)
-    assert result.status == 2 and 'has the format of LabelMe, not of COCO instances' in result.text()
+    assert result.status == 2 and 'has annotations in several formats: coco (' in result.text()
+    assert 'has the format of LabelMe, not of COCO instances' in examine(data, format='coco').text()
 
 
 def test_folder_with_label_maps_is_examined(data):
@@ -174,7 +175,7 @@ def test_coloured_label_maps_and_class_masks_of_a_folder_are_examined(data):
     result = examine(data, colors=data / 'table.txt')
     assert result.images == {'train': 8, 'val': 4} and result.status == 1
     assert 'classes occur in no label map (all): ' in result.text() and 'unused' in result.text()
-    with pytest.raises(UserError, match='is a config; omit --colors'):
+    with pytest.raises(UserError, match='is a config; omit --colors and --format'):
         examine(Path(SEGMENTATION), colors=data / 'table.txt')
 
 
@@ -205,11 +206,11 @@ def test_yaml_without_names_is_named_by_all_commands(write_files, folder, tmp_pa
 
 
 @pytest.mark.parametrize('part', ['', 'train', 'train/images'])
-def test_part_of_the_data_is_refused_with_the_folder_of_the_data(write_files, part):
+def test_part_of_the_data_is_refused(write_files, part):
     files = {'train/images/a.jpg': (8, 8), 'train/labels/a.txt': '0 .5 .5 .9 .9'}
     root = write_files({'data.yaml': 'train: train/images\nnames: [a]', **files})
     result = examine(root / part)
-    assert (f'is a part of the data in {root}; set that folder.' in result.text()) == bool(part)
+    assert ('set the folder that contains both images and annotations' in result.text()) == bool(part)
     assert (result.status == 2) == bool(part)
 
 

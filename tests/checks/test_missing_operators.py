@@ -44,3 +44,14 @@ def test_runner_checks_the_operators_of_its_model(monkeypatch):
     monkeypatch.setattr(Runner, 'from_cfg', classmethod(lambda cls, cfg: SimpleNamespace(model=model)))
     with pytest.raises(UserError, match=rf'^model\.0 {SENTENCE}'):
         DenseRunner.from_cfg(Config(dict()))
+
+
+def test_installation_without_sources_is_not_checked(monkeypatch):
+    class Align(RoIAlign):
+        """A class of its own, which is not in the cache."""
+
+    def getsource(module):
+        raise OSError
+
+    monkeypatch.setattr('inspect.getsource', getsource)
+    check_operators(Align(7))

@@ -155,14 +155,14 @@ def test_images_of_one_name_get_the_names_of_their_folders(tmp_path, to):
     assert any(line.startswith('2 images renamed: images of one name get the names of their folders') for line in lines)
 
 
-def test_outermost_folder_names_the_split(tmp_path):
+def test_innermost_folder_names_the_split(tmp_path):
     for path in ('train/val/a', 'val/train/b', 'training_set/val/c'):
         for kind in ('images', 'masks'):
             file = tmp_path / kind / f'{path}.png'
             file.parent.mkdir(parents=True)
             Image.fromarray(np.uint8(np.eye(8))).save(file)
     splits = read(tmp_path).splits
-    assert {name: [record.file.name for record in records] for name, records in splits.items()} == {
-        'train': ['a.png'],
-        'val': ['c.png', 'b.png'],
+    assert {name: sorted(record.file.name for record in records) for name, records in splits.items()} == {
+        'train': ['b.png'],
+        'val': ['a.png', 'c.png'],
     }

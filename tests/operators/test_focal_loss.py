@@ -50,3 +50,10 @@ def test_softmax_focal_loss_passes_gradcheck_and_accepts_no_samples():
     x, target, weight = torch.randn(6, 4).double().requires_grad_(), torch.tensor([0, 3, -1, 2, 1, 0]), torch.rand(4)
     assert torch.autograd.gradcheck(lambda x: focal_loss.softmax_focal_loss(x, target, weight, 2.0, 0.25), [x])
     assert focal_loss.softmax_focal_loss(x[:0], target[:0], weight, 2.0, 0.25).shape == (0,)
+
+
+@pytest.mark.parametrize('loss', [focal_loss.sigmoid_focal_loss, focal_loss.softmax_focal_loss])
+def test_gradients_of_saturated_logits_are_finite(loss):
+    x = torch.tensor([[50.0, 0], [-200, 200], [200, -200]], requires_grad=True)
+    loss(x, torch.tensor([0, 0, 1]), torch.empty(0), 0.5, 0.25).sum().backward()
+    assert x.grad.isfinite().all()

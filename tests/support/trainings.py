@@ -140,8 +140,7 @@ def _run_script(script: Path, *arguments) -> int:
 def wait(pid: int, limit: int = 300) -> int:
     """Return the exit status of a process, or minus the number of the signal that killed it.
 
-    If the process hangs for `limit` seconds, it and this process are aborted: the fault handler of pytest prints where,
-    and the test is repeated once (conftest.py).
+    If the process hangs for `limit` seconds, it and this process are aborted: the fault handler of pytest prints where.
     """
 
     def abort() -> None:

@@ -6,12 +6,17 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mlp_dense.checkpoints.reading import Checkpoint
 from mlp_dense.inference import load_model
+from mlp_dense.training.trained_with import (
+    VAL_SCALE,
+    trained_with,
+    warn_if_resumed_with_others,
+    warn_if_used_with_others,
+)
 from support.configs import DETECTION, SEGMENTATION
 from support.tools import call
 from support.trainings import SHORT, write_config
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(params=[DETECTION, SEGMENTATION], ids=['detection', 'segmentation'])
@@ -24,6 +29,7 @@ def trained(request, shapes, tmp_path, capsys):
     return file, Path((tmp_path / 'run' / 'last_checkpoint').read_text())
 
 
+@pytest.mark.slow
 def test_settings_that_differ_are_named(trained, tmp_path, capsys):
     file, checkpoint = trained
     length = ['--epochs', 2] if 'max_epochs' in Config.fromfile(file).train_cfg else ['--iters', 8]
@@ -40,6 +46,7 @@ def test_settings_that_differ_are_named(trained, tmp_path, capsys):
         assert capsys.readouterr().out.count('was validated on images of 64x48') == expected
 
 
+@pytest.mark.slow
 def test_other_class_names_are_named(trained, log_lines):
     file, checkpoint = trained
     cfg = Config.fromfile(file)
@@ -47,3 +54,33 @@ def test_other_class_names_are_named(trained, log_lines):
     cfg.test_dataloader.dataset.metainfo = dict(classes=['other', *classes[1:]])
     load_model(cfg, checkpoint, 'cpu')
     assert any(f"has other classes than this config: '{classes[0]}' is 'other'; use" in line for line in log_lines)
+
+
+@pytest.mark.parametrize(
+    'meta',
+    [
+        dict(trained_with=[[1]], dataset_meta=dict(classes='balloon')),
+        dict(trained_with={'size of validation images': '1x2\n\x1b[2J forged', 'epochs': [[]]}),
+        dict(dataset_meta=dict(classes=torch.ones(2))),
+        7,
+    ],
+)
+def test_unusable_records_are_ignored(meta, log_lines):
+    cfg = Config.fromfile(DETECTION)
+    for function in (warn_if_used_with_others, warn_if_resumed_with_others):
+        function(cfg, Checkpoint('x.pth', None, dict(meta=meta)))
+    cfg.test_dataloader = None
+    warn_if_used_with_others(cfg, Checkpoint('x.pth', None, {}))
+    assert not any('x.pth' in line or 'Resumed' in line for line in log_lines)
+
+
+def test_test_images_of_another_size_than_validation_images_are_intended(log_lines):
+    cfg = Config.fromfile(DETECTION)
+    resize = dict(type='Resize', scale=(64, 64))
+    cfg.test_dataloader.dataset.pipeline.insert(1, resize)
+    warn_if_used_with_others(cfg, Checkpoint('x.pth', None, dict(meta=dict(trained_with=trained_with(cfg)))))
+    assert not any('x.pth' in line or 'Resumed' in line for line in log_lines)
+    resize['scale'] = (32, 32)
+    cfg.test_dataloader.dataset.pipeline[1] = resize
+    warn_if_used_with_others(cfg, Checkpoint('x.pth', None, dict(meta=dict(trained_with={VAL_SCALE: '64x64'}))))
+    assert any('pass --img-scale 64 64, or use' in line for line in log_lines)
