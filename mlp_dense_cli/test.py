@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     text = 'file or URL of a checkpoint, or an exported .onnx or .pt2 file'
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help=text)
     testing = parser.add_argument_group('testing')
-    text = 'merge the predictions for flipped images (segmentation: and several sizes)'
+    text = 'merge the predictions for original and flipped images (segmentation: in several sizes)'
     testing.add_argument('--tta', action='store_true', help=text)
     add_fuse(testing)
     output = parser.add_argument_group('output')

@@ -120,7 +120,7 @@ def copy_flipped(results: dict) -> dict:
 
 
 def _difference(classes: Sequence[str], others: Sequence[str], owner: str) -> str:
-    """Name the classes that only the data set or only their `owner` has."""
+    """Name the classes that only the data set (`classes`) or only the `owner` of `others` has."""
     missing = ', '.join(name for name in classes if name not in others)
     additional = ', '.join(name for name in others if name not in classes)
     return (f' Missing in {owner}: {missing}.' if missing else '') + (additional and f' Only in {owner}: {additional}.')

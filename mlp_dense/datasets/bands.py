@@ -23,8 +23,8 @@ class LoadMultiBandImage:
 
     * TIFF: the axis that the file labels as samples or channels has the bands.
     * Pages of a TIFF and NumPy arrays are not labelled. A 2-D array is one band. In a 3-D array the bands are on the
-      axis that `channels` names. Without `channels` it is the one of the first and last axis that has at most 16
-      values. If both or neither have at most 16, the image is an error.
+      axis that `channels` names. Without `channels` they are on the first or the last axis, whichever has at most
+      16 values. If both or neither have at most 16, the image is an error.
     * PNG, JPEG and others are read by OpenCV with all bits and their alpha band, in the order R, G, B, A.
 
     Args:

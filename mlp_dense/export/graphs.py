@@ -20,7 +20,7 @@ from ..inference import reader_of
 from ..kernels.compat import pad_right_bottom, round_up
 from .runtime import explained
 
-TRACED_SIZE = (288, 352)  # PyTorch treats a size of 1 as a constant; here a map of stride 128 has 2 cells along an axis
+TRACED_SIZE = (288, 352)  # PyTorch treats a size of 1 as a constant; a map of stride 128 is larger here
 
 
 class Graph(nn.Module):

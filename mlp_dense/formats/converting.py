@@ -154,7 +154,7 @@ class _Writing:
 
 
 def _renamed(data: DataSet, losses: Losses) -> DataSet:
-    """Return data whose images have names without folders of the source's splits, which would contradict new ones."""
+    """Return data whose image names omit folders such as ``train/``, which would contradict the new splits."""
     names = {record.name: [f for f in record.name.split('/')[:-1] if not split_of(f)] for record in data.records()}
     shared = len(os.path.commonprefix([*names.values()]))  # folders of all images
     short = {name: '/'.join([*folders[shared:], Path(name).name]) for name, folders in names.items()}

@@ -9,6 +9,8 @@ from torch import Tensor
 from . import full_precision, has_torchvision
 
 Pair = Sequence[int]
+NARROW = 16
+"""Number of channels in a group from which on sums of table rows are faster than F.grid_sample."""
 
 
 def deform_conv2d(
@@ -56,9 +58,18 @@ def _samples(images: Tensor, y: Tensor, x: Tensor, factors: Tensor | None = None
     """Return samples (B * H' * W' * k * G, C / G) of images (B, C, H, W) at points (B, H', W', k, G), times factors.
 
     F.grid_sample rounds the points to its own units, so that some whole positions have the slope of their other side.
+    It is used if nobody needs the slope.
     """
     batch, channels, height, width = images.shape
     groups = y.shape[-1]
+    if channels // groups < NARROW and not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad)):
+        points = [p.nan_to_num(-1).clamp(-1, size) for p, size in ((x, width), (y, height))]  # at the ends all is zero
+        grid = torch.stack([(2 * p + 1) / size - 1 for p, size in zip(points, (width, height), strict=True)], -1)
+        maps = full_precision(images).reshape(batch * groups, -1, height, width)
+        samples = F.grid_sample(maps, _by_group(grid).flatten(0, 1)[:, None], align_corners=False)
+        samples = samples.view(batch, groups, -1, samples.shape[-1])
+        samples = samples if factors is None else samples * _by_group(factors)[:, :, None]
+        return samples.permute(0, 3, 1, 2).reshape(-1, channels // groups)
     (rows, row_weights), (columns, column_weights) = _neighbours(y, height), _neighbours(x, width)
     weights = row_weights[..., :, None] * column_weights[..., None, :]
     if factors is not None:
@@ -68,6 +79,11 @@ def _samples(images: Tensor, y: Tensor, x: Tensor, factors: Tensor | None = None
     cells = (rows[..., :, None] * width + columns[..., None, :]) * groups + group[:, None, None]
     table = full_precision(images).permute(0, 2, 3, 1).reshape(-1, channels // groups)
     return F.embedding_bag(cells.view(-1, 4), table, per_sample_weights=weights.reshape(-1, 4), mode='sum')
+
+
+def _by_group(values: Tensor) -> Tensor:
+    """Return values (B, H', W', k, G, ...) as (B, G, H' * W' * k, ...)."""
+    return values.flatten(1, 3).movedim(2, 1)
 
 
 def _neighbours(points: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -250,7 +250,7 @@ def _digits(indices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _logarithm(softmax: Tensor) -> Tensor:
-    """Return logits of probabilities. mmcv passes only these, and limits them below in the same way."""
+    """Return logits of probabilities. mmcv passes only probabilities, and clamps them to the same minimum."""
     return full_precision(softmax).clamp(min=torch.finfo(torch.float32).tiny).log()
 
 

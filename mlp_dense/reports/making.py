@@ -125,9 +125,9 @@ def _run_table(runs: Sequence, names: Sequence[str], metric: str, means: np.ndar
         Column('input', ['x'.join(map(str, run.size or ())) for run in runs], 'height x width in pixels of a batch'),
     ]
     note = (
-        'Means are over the classes that occur. Intervals contain 95 % of the resamples of the images, which are the '
-        'same for all runs, moved to the value of all images. A difference whose interval contains 0 may be chance on '
-        'these images. The intervals do not cover the variation between training runs.'
+        'Means are over the classes that occur. An interval contains the central 95 % of the resamples, moved so that '
+        'their median is the value on all images. All runs use the same resamples. A difference whose interval '
+        'contains 0 may be chance on these images. The intervals do not cover the variation between training runs.'
     )
     return Table('Runs', note, columns)
 
