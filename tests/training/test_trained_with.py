@@ -47,13 +47,13 @@ def test_settings_that_differ_are_named(trained, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_other_class_names_are_named(trained, log_lines):
+def test_other_class_names_are_named(trained, warned):
     file, checkpoint = trained
     cfg = Config.fromfile(file)
     classes = torch.load(checkpoint, weights_only=False)['meta']['dataset_meta']['classes']
     cfg.test_dataloader.dataset.metainfo = dict(classes=['other', *classes[1:]])
     load_model(cfg, checkpoint, 'cpu')
-    assert any(f"has other classes than this config: '{classes[0]}' is 'other'; use" in line for line in log_lines)
+    assert any(f"has other classes than this config: '{classes[0]}' is 'other'; use" in line for line in warned)
 
 
 @pytest.fixture
