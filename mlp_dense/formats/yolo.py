@@ -33,7 +33,7 @@ def yolo_files(source: Source) -> list[Path]:
 
 
 def unnamed(source: Source) -> Path | None:
-    """Return a YAML file with splits but without ``names``, None if there is none."""
+    """Return the first YAML file with the key ``train`` of a source in which no file has ``names``, or None."""
     contents = ((file, _read_yaml(file)) for file in source.with_suffix('.yaml', '.yml'))
     return next((file for file, content in contents if isinstance(content, dict) and 'train' in content), None)
 

@@ -58,7 +58,7 @@ def _samples(images: Tensor, y: Tensor, x: Tensor, factors: Tensor | None = None
     """Return samples (B * H' * W' * k * G, C / G) of images (B, C, H, W) at points (B, H', W', k, G), times factors.
 
     F.grid_sample rounds the points to its own units, so that some whole positions have the slope of their other side.
-    It is used if nobody needs the slope.
+    Narrow groups use it if the points need no gradient.
     """
     batch, channels, height, width = images.shape
     groups = y.shape[-1]
